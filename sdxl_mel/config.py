@@ -1,0 +1,98 @@
+"""Settings of a stage: pydantic models filled from a TOML file and from flags, and the report a stage returns."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.names import near_miss, setting_names
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, and closed to unknown keys. A field's docstring is its help text."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+class StageConfig(Settings):
+    """All settings of one stage."""
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read a TOML file; `overrides` (nested mappings) win over it. Raises InputError naming the setting."""
+        return validated(cls, merged(read_toml(path), overrides or {}), where=str(path))
+
+
+class Skipped(BaseModel):
+    """An input that was left out, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: str
+    why: str
+
+
+class StageReport(BaseModel):
+    """What a stage did; the door prints `summary()` and lists what was skipped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    skipped: tuple[Skipped, ...] = ()
+
+    def summary(self) -> str:
+        """Return the lines a person wants to see at the end."""
+        return "done"
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, or 3 when the stage finished but left inputs out."""
+        return 3 if self.skipped else 0
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises InputError for a missing file and FormatError for a broken one."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this config ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: not a TOML file: {error}") from error
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings merged key by key; `over` wins."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Build `model` from `values`; raises InputError in one line that names each bad setting and what was meant."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explained(model, details) for details in error.errors())
+        raise InputError(f"{where}: {problems}") from error
+
+
+def _explained(model: type[BaseModel], details: Any) -> str:
+    name = ".".join(str(part) for part in details["loc"])
+    match details["type"]:
+        case "extra_forbidden":
+            return f"unknown setting {name!r}{near_miss(name, setting_names(model))}"
+        case "missing":
+            return f"{name} is needed"
+        case "value_error":
+            reason = str(details["ctx"]["error"])
+            return f"{name}: {reason}" if name else reason
+        case _:
+            return f"{name}: found {details['input']!r}; {details['msg'][0].lower()}{details['msg'][1:]}"

@@ -1,0 +1,1 @@
+"""Numbers of diffusion: no files, no sound."""

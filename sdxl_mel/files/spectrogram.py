@@ -1,0 +1,135 @@
+"""Spectrogram PNGs: pixels, the spec that made them and the record of what made the file, in one lossless picture."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from pydantic import ValidationError
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import FORMATS, MelSpec
+
+SPEC_KEY = "melspec"
+RECORD_KEY = "record"
+MAX_PIXELS = 1 << 28
+"""No honest picture is larger (a 512-row picture of two hours has 2.3e8 pixels)."""
+MAX_TEXT_BYTES = 1 << 20
+
+Levels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """A spectrogram picture: `levels` (n_mels, frames, 1 or 3) with row 0 = lowest band, and what it means."""
+
+    levels: Levels
+    spec: MelSpec
+    record: Record | None = None
+
+
+def write_spectrogram(path: Path, picture: Spectrogram) -> None:
+    """Write a picture as PNG, whole or not at all; `read_spectrogram` is the inverse.
+
+    One channel is written as 8-bit grey, three as RGB. The same picture makes the same bytes.
+    """
+    write_bytes(path, encode_png(picture))
+
+
+def encode_png(picture: Spectrogram) -> bytes:
+    """Return the bytes of the PNG that `write_spectrogram` writes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(SPEC_KEY, picture.spec.to_json())
+    if picture.record is not None:
+        info.add_itxt(RECORD_KEY, picture.record.model_dump_json())
+    rows = picture.levels[::-1] if picture.spec.low_at == "bottom" else picture.levels
+    pixels = rows[..., 0] if rows.shape[-1] == 1 else rows
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=info, compress_level=6)
+    return buffer.getvalue()
+
+
+def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:
+    """Read a picture; `stated` is the spec of a picture that carries none.
+
+    Raises InputError for a missing file or spec, FormatError for what is corrupt, lossy or of the wrong size.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this picture ({error.strerror})") from error
+    return decode_png(content, str(path), stated)
+
+
+def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spectrogram:
+    """Return the picture in a PNG's bytes; see `read_spectrogram`."""
+    image = _open(content, where)
+    spec = _spec_of(image, where, stated)
+    if image.height != spec.n_mels:
+        raise FormatError(
+            f"{where}: {image.height} pixels high, its spec says {spec.n_mels}; it was resized or cropped"
+        )
+    pixels = _pixels(image, where)
+    levels = pixels[::-1] if spec.low_at == "bottom" else pixels
+    return Spectrogram(np.ascontiguousarray(levels), spec, _record_of(image, where))
+
+
+def _open(content: bytes, where: str) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(content))
+        if image.format != "PNG":
+            raise FormatError(
+                f"{where}: a {image.format} picture; only PNG keeps every level, so give the original PNG"
+            )
+        if image.width * image.height > MAX_PIXELS:
+            raise FormatError(f"{where}: {image.width} x {image.height} pixels is more than any spectrogram has")
+        image.load()
+    except FormatError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise FormatError(f"{where}: more pixels than any spectrogram has") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        raise FormatError(f"{where}: not a readable PNG ({error})") from error
+    return image
+
+
+def _spec_of(image: Image.Image, where: str, stated: MelSpec | None) -> MelSpec:
+    text = getattr(image, "text", {}).get(SPEC_KEY)
+    if text is None and stated is None:
+        raise InputError(
+            f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
+        )
+    if text is None:
+        assert stated is not None
+        return stated
+    return MelSpec.from_json(text, where)
+
+
+def _record_of(image: Image.Image, where: str) -> Record | None:
+    text = getattr(image, "text", {}).get(RECORD_KEY)
+    if text is None:
+        return None
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError as error:
+        raise FormatError(f"{where}: its record is damaged ({error.errors()[0]['msg']})") from error
+
+
+def _pixels(image: Image.Image, where: str) -> Levels:
+    match image.mode:
+        case "L":
+            return np.asarray(image)[..., None]
+        case "RGB":
+            return np.asarray(image)
+        case "RGBA" | "LA" | "P" | "1":
+            return np.asarray(image.convert("RGB"))
+        case mode if mode.startswith("I"):
+            return np.rint(np.asarray(image, dtype=np.float64)[..., None] / 257.0).astype(np.uint8)
+        case mode:
+            raise FormatError(f"{where}: pixels of kind {mode}; expected 8-bit grey or RGB")

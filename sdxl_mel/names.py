@@ -1,0 +1,38 @@
+"""Names of settings, and the near miss of a name that does not exist."""
+
+import difflib
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every setting of `model`, those of nested groups included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        group = group_of(field.annotation)
+        if group is not None:
+            yield from setting_names(group, f"{prefix}{name}.")
+
+
+def group_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the settings group that an annotation holds, `Group` or `Group | None`, else None."""
+    for kind in members_of(annotation):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def members_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union without None, or the annotation alone."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(member for member in get_args(annotation) if member is not type(None))
+    return (annotation,)

@@ -1,0 +1,38 @@
+"""Provenance: the record of what made a file, carried inside every artefact.
+
+A record holds no clock and no path of a machine, so the same command makes the same bytes.
+"""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from sdxl_mel import __version__
+
+CHUNK_BYTES = 1 << 20
+
+
+class Record(BaseModel):
+    """What made a file: the stage, its settings, and the SHA-256 of everything it read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    settings: dict[str, JsonValue] = {}
+    inputs: dict[str, str] = {}
+    toolkit: str = f"sdxl-mel {__version__}"
+
+
+def sha256_bytes(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""One look for all reports: self-contained HTML pages."""

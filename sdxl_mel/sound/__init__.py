@@ -1,0 +1,1 @@
+"""Numbers of sound: no files, no models."""

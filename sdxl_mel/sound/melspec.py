@@ -1,0 +1,276 @@
+"""MelSpec: the numbers without which a spectrogram picture is worthless.
+
+A spec is chosen once, when sound becomes pictures, and travels inside every artefact made from them. Two artefacts
+meet only if their specs are equal.
+"""
+
+import warnings
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sdxl_mel.errors import FormatError, InputError, MismatchError
+from sdxl_mel.names import near_miss
+
+SPEC_VERSION = 1
+LATENT_FACTOR = 8
+"""SDXL's VAE makes one latent of 8 x 8 pixels."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Log1pLaw(_Frozen):
+    """value = log1p(mu A / reference) / log1p(mu): the law of our own format."""
+
+    kind: Literal["log1p"] = "log1p"
+    mu: float = Field(1000.0, gt=0)
+    reference: float = Field(0.5, gt=0)
+
+
+class DecibelLaw(_Frozen):
+    """value = (dB - floor_db) / (ceiling_db - floor_db), dB = 10 log10 of power over the picture's own maximum."""
+
+    kind: Literal["decibel"] = "decibel"
+    floor_db: float = -80.0
+    ceiling_db: float = 0.0
+
+
+class PowerLaw(_Frozen):
+    """value = (A / reference) ** exponent; `inverted` pictures are dark where it is loud."""
+
+    kind: Literal["power"] = "power"
+    exponent: float = Field(0.25, gt=0)
+    reference: float = Field(1.0, gt=0)
+    inverted: bool = False
+
+
+class LogLaw(_Frozen):
+    """value = (ln A - ln floor) / (ln ceiling - ln floor)."""
+
+    kind: Literal["log"] = "log"
+    floor: float = Field(1e-5, gt=0)
+    ceiling: float = Field(200.0, gt=0)
+
+
+Law = Annotated[Log1pLaw | DecibelLaw | PowerLaw | LogLaw, Field(discriminator="kind")]
+
+
+class MelSpec(_Frozen):
+    """How sound was made into a picture; frequencies in Hz, times in samples, levels in LUFS and dBTP.
+
+    `scale` says what an STFT of 1 means: "sine" divides by half the sum of the window, so that a full-scale sine has
+    amplitude 1; "raw" does not. `width` is the number of frames of a tile. `channels` "lmr" holds left, mid and right
+    in red, green and blue; "grey" holds one signal in all of them.
+    """
+
+    version: Literal[1] = 1
+    sample_rate: int = Field(gt=0)
+    n_fft: int = Field(gt=0)
+    win_length: int = Field(gt=0)
+    hop_length: int = Field(gt=0)
+    n_mels: int = Field(gt=0)
+    width: int = Field(gt=0)
+    fmin: float = Field(20.0, ge=0)
+    fmax: float = Field(gt=0)
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    mel_norm: Literal["slaney"] | None = None
+    quantity: Literal["amplitude", "power"] = "amplitude"
+    scale: Literal["sine", "raw"] = "sine"
+    law: Law = Log1pLaw()
+    low_at: Literal["bottom", "top"] = "bottom"
+    channels: Literal["grey", "lmr"] = "lmr"
+    centred: bool = True
+    preemphasis: float = Field(0.0, ge=0, lt=1)
+    loudness_lufs: float | None = -16.0
+    true_peak_dbtp: float | None = -1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [
+            (self.win_length > self.n_fft, f"win_length {self.win_length} is longer than n_fft {self.n_fft}"),
+            (
+                self.hop_length > self.win_length // 2,
+                f"hop_length {self.hop_length} leaves less than 50 % overlap",
+            ),
+            (self.fmax > self.sample_rate / 2, f"fmax {self.fmax} Hz is above sample_rate / 2"),
+            (self.fmin >= self.fmax, f"fmin {self.fmin} Hz is not below fmax {self.fmax} Hz"),
+            (self.width % LATENT_FACTOR != 0, f"width {self.width} is not divisible by {LATENT_FACTOR}"),
+            (self.n_mels % LATENT_FACTOR != 0, f"n_mels {self.n_mels} is not divisible by {LATENT_FACTOR}"),
+        ]
+        for wrong, message in problems:
+            if wrong:
+                raise ValueError(message)
+        if self.hop_length > self.win_length // 4:
+            warnings.warn(
+                f"hop_length {self.hop_length} leaves {1 - self.hop_length / self.win_length:.0%} overlap; "
+                "under 75 % the sound loses a dB or more",
+                stacklevel=2,
+            )
+        return self
+
+    @property
+    def n_bins(self) -> int:
+        """Return the number of FFT bins."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def tile_samples(self) -> int:
+        """Return the number of audio samples of one tile."""
+        return self.width * self.hop_length
+
+    @property
+    def tile_seconds(self) -> float:
+        """Return the duration of one tile."""
+        return self.tile_samples / self.sample_rate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) of one tile in pixels."""
+        return self.width, self.n_mels
+
+    def to_json(self) -> str:
+        """Return the spec as one line of JSON with every field; `from_json` is the inverse."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "spec") -> Self:
+        """Read what `to_json` wrote. Raises FormatError for anything else, a newer format included."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["loc"] == ("version",):
+                raise FormatError(
+                    f"{where}: the spec has format {first['input']!r}, this toolkit reads {SPEC_VERSION}; update sdxl-mel"
+                ) from error
+            place = ".".join(map(str, first["loc"])) or "spec"
+            raise FormatError(f"{where}: not a valid spec: {place}: {first['msg']}") from error
+
+
+_OURS = {"n_fft": 4096, "win_length": 2048, "hop_length": 512, "sample_rate": 32000, "fmax": 16000.0}
+
+PRESETS: dict[str, MelSpec] = {
+    "std": MelSpec(**{**_OURS, "n_mels": 512, "width": 1024}),
+    "long": MelSpec(**{**_OURS, "n_mels": 512, "width": 1024, "sample_rate": 22050, "fmax": 11025.0}),
+    "hifi": MelSpec(**{**_OURS, "n_mels": 1024, "width": 1024, "sample_rate": 44100, "fmax": 22050.0, "n_fft": 8192}),
+    "native": MelSpec(**{**_OURS, "n_mels": 704, "width": 1408, "n_fft": 8192}),
+    "cheap": MelSpec(**{**_OURS, "n_mels": 512, "width": 512}),
+    "web": MelSpec(**{**_OURS, "n_mels": 256, "width": 512, "sample_rate": 22050, "fmax": 11025.0}),
+    "mini": MelSpec(
+        sample_rate=16000,
+        n_fft=2048,
+        win_length=1024,
+        hop_length=256,
+        n_mels=128,
+        width=256,
+        fmax=8000.0,
+        channels="grey",
+    ),
+}
+
+FOREIGN: dict[str, MelSpec] = {
+    # puckowski/sd-spectrograms, util/norm_spec.py: librosa power mel, 80 dB under each picture's own maximum.
+    "minimidi": MelSpec(
+        sample_rate=16000,
+        n_fft=2048,
+        win_length=2048,
+        hop_length=512,
+        n_mels=256,
+        width=512,
+        fmin=0.0,
+        fmax=8000.0,
+        mel_norm="slaney",
+        quantity="power",
+        scale="raw",
+        law=DecibelLaw(),
+        low_at="top",
+        channels="grey",
+        preemphasis=0.97,
+        loudness_lufs=None,
+        true_peak_dbtp=None,
+    ),
+    # riffusion/riffusion-hobby, spectrogram_params.py and image_util.py: (S / max) ** 0.25, dark = loud.
+    "riffusion": MelSpec(
+        sample_rate=44100,
+        n_fft=17640,
+        win_length=4410,
+        hop_length=441,
+        n_mels=512,
+        width=512,
+        fmin=0.0,
+        fmax=10000.0,
+        mel_scale="htk",
+        scale="raw",
+        law=PowerLaw(exponent=0.25, reference=3e7 / 32768, inverted=True),
+        channels="grey",
+        loudness_lufs=None,
+        true_peak_dbtp=None,
+    ),
+    # teticio/audio-diffusion, mel.py: librosa power mel, 80 dB under each slice's own maximum.
+    "teticio": MelSpec(
+        sample_rate=22050,
+        n_fft=2048,
+        win_length=2048,
+        hop_length=512,
+        n_mels=256,
+        width=256,
+        fmin=0.0,
+        fmax=11025.0,
+        mel_norm="slaney",
+        quantity="power",
+        scale="raw",
+        law=DecibelLaw(),
+        low_at="top",
+        channels="grey",
+        loudness_lufs=None,
+        true_peak_dbtp=None,
+    ),
+    # happylittlecat2333/Auffusion, converter.py: natural log of amplitude between 1e-5 and 200.
+    "auffusion": MelSpec(
+        sample_rate=16000,
+        n_fft=2048,
+        win_length=1024,
+        hop_length=160,
+        n_mels=256,
+        width=1024,
+        fmin=0.0,
+        fmax=8000.0,
+        mel_norm="slaney",
+        scale="raw",
+        law=LogLaw(),
+        channels="grey",
+        centred=False,
+        loudness_lufs=None,
+        true_peak_dbtp=None,
+    ),
+}
+
+FORMATS = PRESETS | FOREIGN
+
+
+def named_spec(name: str) -> MelSpec:
+    """Return a preset or a foreign format by name. Raises InputError that lists the names."""
+    if name not in FORMATS:
+        raise InputError(f"unknown format {name!r}{near_miss(name, FORMATS)}; known: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def name_of(spec: MelSpec) -> str | None:
+    """Return the name of a spec that is a preset or a foreign format, else None."""
+    return next((name for name, known in FORMATS.items() if known == spec), None)
+
+
+def differences(first: MelSpec, second: MelSpec) -> dict[str, tuple[object, object]]:
+    """Return the fields in which two specs differ, with both values."""
+    pairs = ((name, getattr(first, name), getattr(second, name)) for name in MelSpec.model_fields)
+    return {name: (one, two) for name, one, two in pairs if one != two}
+
+
+def require_equal(first: MelSpec, second: MelSpec, first_name: str, second_name: str) -> None:
+    """Raise MismatchError that lists the differing fields unless both specs are equal."""
+    fields = differences(first, second)
+    if fields:
+        listed = ", ".join(f"{name} {one} against {two}" for name, (one, two) in fields.items())
+        raise MismatchError(f"{first_name} and {second_name} were made with different specs: {listed}")

@@ -1,0 +1,63 @@
+"""The value-to-pixel laws: mel values to numbers in 0..1 and to bytes, and back."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_mel.sound.melspec import DecibelLaw, Law, Log1pLaw, LogLaw, MelSpec, PowerLaw
+
+Float = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+def values_of(mel: Float, spec: MelSpec) -> Float:
+    """Return mel values as picture values, clipped to 0..1; `mel_of_values` is the inverse inside that range."""
+    return np.clip(_forward(mel, spec.law, spec.quantity), 0.0, 1.0).astype(np.float32)
+
+
+def mel_of_values(values: Float, spec: MelSpec) -> Float:
+    """Return the mel values that picture values in 0..1 stand for."""
+    return _backward(values, spec.law, spec.quantity).astype(np.float32)
+
+
+def quantise(values: Float) -> Bytes:
+    """Return values in 0..1 rounded to 8 bits; `dequantise` is the inverse within half a level."""
+    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def dequantise(levels: Bytes) -> Float:
+    """Return 8-bit levels as values in 0..1."""
+    return levels.astype(np.float32) / np.float32(255.0)
+
+
+def _forward(mel: Float, law: Law, quantity: str) -> Float:
+    match law:
+        case Log1pLaw():
+            return np.log1p(law.mu / law.reference * mel) / np.log1p(law.mu)
+        case DecibelLaw():
+            decibels = _decibels(mel / max(float(mel.max(initial=0.0)), 1e-10), quantity)
+            return (decibels - law.floor_db) / (law.ceiling_db - law.floor_db)
+        case PowerLaw():
+            value = np.clip(mel / law.reference, 0.0, 1.0) ** law.exponent
+            return 1.0 - value if law.inverted else value
+        case LogLaw():
+            clipped = np.clip(mel, law.floor, law.ceiling)
+            return np.log(clipped / law.floor) / np.log(law.ceiling / law.floor)
+
+
+def _backward(values: Float, law: Law, quantity: str) -> Float:
+    match law:
+        case Log1pLaw():
+            return np.expm1(values * np.log1p(law.mu)) * (law.reference / law.mu)
+        case DecibelLaw():
+            decibels = values * (law.ceiling_db - law.floor_db) + law.floor_db
+            return 10.0 ** (decibels / (20.0 if quantity == "amplitude" else 10.0))
+        case PowerLaw():
+            value = 1.0 - values if law.inverted else values
+            return law.reference * value ** (1.0 / law.exponent)
+        case LogLaw():
+            return law.floor * (law.ceiling / law.floor) ** values
+
+
+def _decibels(ratio: Float, quantity: str) -> Float:
+    decibels: Float = (20.0 if quantity == "amplitude" else 10.0) * np.log10(np.maximum(ratio, 1e-10))
+    return decibels

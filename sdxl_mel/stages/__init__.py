@@ -1,0 +1,1 @@
+"""The stages: each is Config, Report and run(config) -> Report."""

@@ -1,0 +1,100 @@
+"""A tiny random SDXL with the full block topology of SDXL 1.0, saved as any diffusers folder is."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+WIDTH = 32
+PROJECTION = 48
+"""Not equal to any other width, so that a matrix used the wrong way round cannot fit unnoticed."""
+
+
+def write_tiny_sdxl(folder: Path, seed: int = 0) -> Path:
+    """Write a random SDXL of about 2 M parameters: SDXL's blocks, layers per block and transformer depths."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    pipeline = StableDiffusionXLPipeline(
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(_text_config(WIDTH)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(PROJECTION)),
+        tokenizer=byte_tokenizer(pad="<|endoftext|>"),
+        tokenizer_2=byte_tokenizer(pad="!"),
+        unet=tiny_unet(),
+        scheduler=EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+    )
+    torch.random.set_rng_state(state)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    """Return SDXL's UNet at a hundredth of its width: 722 Linear layers in the same places."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(WIDTH, WIDTH, WIDTH * 2),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(2, 2, 4),
+        cross_attention_dim=WIDTH + PROJECTION,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=PROJECTION + 6 * 8,
+        norm_num_groups=8,
+    )
+
+
+def tiny_vae() -> AutoencoderKL:
+    """Return an AutoencoderKL with SDXL's four levels (one latent per 8 x 8 pixels)."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.13025,
+        sample_size=128,
+        force_upcast=True,
+    )
+
+
+def byte_tokenizer(pad: str) -> CLIPTokenizer:
+    """Return a CLIP tokenizer of single bytes: every text is spelt out."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[],
+        pad_token=pad,
+        model_max_length=77,
+    )
+
+
+def _text_config(width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=width,
+        intermediate_size=width * 2,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=PROJECTION,
+        max_position_embeddings=77,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+        hidden_act="quick_gelu" if width == WIDTH else "gelu",
+    )
