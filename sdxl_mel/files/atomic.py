@@ -24,7 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             yield temporary
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -44,7 +44,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield temporary
             if path.is_dir():
                 path.rmdir()
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

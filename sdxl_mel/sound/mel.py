@@ -6,11 +6,11 @@ neighbours on each side; nothing is padded here.
 
 from functools import lru_cache
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
 import scipy.sparse
+from librosa.filters import mel as librosa_bank
 from numpy.typing import NDArray
 
 from sdxl_mel.sound.melspec import MelSpec
@@ -35,7 +35,7 @@ def window(spec: MelSpec) -> Float:
 @lru_cache(maxsize=8)
 def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
     """Return the mel filter bank, (n_mels, n_bins), sparse; row 0 is the lowest band."""
-    dense = librosa.filters.mel(
+    dense = librosa_bank(
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         n_mels=spec.n_mels,

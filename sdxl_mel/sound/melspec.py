@@ -143,7 +143,7 @@ class MelSpec(_Frozen):
             first = error.errors()[0]
             if first["loc"] == ("version",):
                 raise FormatError(
-                    f"{where}: the spec has format {first['input']!r}, this toolkit reads {SPEC_VERSION}; update sdxl-mel"
+                    f"{where}: spec format {first['input']!r}, this toolkit reads {SPEC_VERSION}; update sdxl-mel"
                 ) from error
             place = ".".join(map(str, first["loc"])) or "spec"
             raise FormatError(f"{where}: not a valid spec: {place}: {first['msg']}") from error

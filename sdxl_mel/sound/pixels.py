@@ -59,5 +59,5 @@ def _backward(values: Float, law: Law, quantity: str) -> Float:
 
 
 def _decibels(ratio: Float, quantity: str) -> Float:
-    decibels: Float = (20.0 if quantity == "amplitude" else 10.0) * np.log10(np.maximum(ratio, 1e-10))
-    return decibels
+    factor = np.float32(20.0 if quantity == "amplitude" else 10.0)
+    return np.asarray(factor * np.log10(np.maximum(ratio, np.float32(1e-10))), dtype=np.float32)

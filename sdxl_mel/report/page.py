@@ -1,0 +1,122 @@
+"""A report page: sections of text, tables, figures, pictures and players in one HTML file that needs nothing else."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from sdxl_mel import __version__
+from sdxl_mel.files.atomic import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AUDIO_KINDS = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg"}
+
+
+@dataclass
+class Page:
+    """A report under construction: add sections, then `write` it."""
+
+    title: str
+    lead: str = ""
+    sections: list[tuple[str, str, list[Markup]]] = field(default_factory=list)
+
+    def section(self, title: str, *blocks: Markup) -> None:
+        """Add a section; its title is also its place in the table of contents."""
+        self.sections.append((f"s{len(self.sections) + 1}", title, list(blocks)))
+
+    def html(self) -> str:
+        """Return the page as HTML."""
+        assets = files("sdxl_mel.assets") / "report"
+        template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+            (assets / "page.html.j2").read_text(encoding="utf-8")
+        )
+        style = Markup((assets / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+        return template.render(page=self, style=style, version=__version__)
+
+    def write(self, path: Path) -> None:
+        """Write the page to `path`, whole or not at all."""
+        write_text(path, self.html())
+
+
+def paragraph(text: str) -> Markup:
+    """Return a paragraph of plain text."""
+    return Markup("<p>{}</p>").format(text)
+
+
+def code(text: str) -> Markup:
+    """Return commands or numbers to be copied."""
+    return Markup("<pre>{}</pre>").format(text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
+    """Return a table; cells that are Markup (players, pictures) stay as they are, numbers line up."""
+    head = Markup("").join(Markup("<th>{}</th>").format(cell) for cell in header)
+    body = Markup("").join(Markup("<tr>{}</tr>").format(Markup("").join(map(_cell, row))) for row in rows)
+    return Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
+        head, body
+    )
+
+
+def svg(figure: "Figure", caption: str = "") -> Markup:
+    """Return a matplotlib figure as inline SVG; its colours follow the page's light or dark look."""
+    from matplotlib import rc_context
+
+    buffer = StringIO()
+    with rc_context({"svg.hashsalt": "sdxl-mel", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    drawing = Markup(text[text.index("<svg") :].replace("#000000", "currentColor"))  # noqa: S704 - our own drawing
+    return Markup("<figure>{}{}</figure>").format(drawing, _caption(caption))
+
+
+def picture(png: bytes, caption: str = "") -> Markup:
+    """Return a PNG inside the page; spectrograms keep sharp pixels."""
+    source = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(caption, _base64(png))
+    return Markup("<figure>{}{}</figure>").format(source, _caption(caption))
+
+
+def player(sound: bytes | Path, caption: str = "") -> Markup:
+    """Return a player with the sound inside the page; WAV, FLAC and OGG."""
+    content = sound.read_bytes() if isinstance(sound, Path) else sound
+    kind = AUDIO_KINDS.get(content[:4], "audio/wav")
+    element = Markup('<audio controls preload="none" src="data:{};base64,{}"></audio>').format(kind, _base64(content))
+    return Markup("<figure>{}{}</figure>").format(element, _caption(caption))
+
+
+def gallery(blocks: Iterable[Markup]) -> Markup:
+    """Return blocks side by side, as many as fit."""
+    cells = Markup("").join(Markup('<div class="card">{}</div>').format(block) for block in blocks)
+    return Markup('<div class="gallery">{}</div>').format(cells)
+
+
+def sound_bytes(samples: "NDArray[np.float32]", sample_rate: int) -> bytes:
+    """Return samples (n,) or (channels, n) as the bytes of an OGG file small enough to stand in a page."""
+    import soundfile
+
+    buffer = BytesIO()
+    soundfile.write(buffer, np.atleast_2d(samples).T, sample_rate, format="OGG", subtype="VORBIS")
+    return buffer.getvalue()
+
+
+def _cell(value: object) -> Markup:
+    kind = ' class="number"' if isinstance(value, int | float) else ""
+    shown = f"{value:.4g}" if isinstance(value, float) else value
+    return Markup("<td{}>{}</td>").format(Markup(kind), shown)  # noqa: S704 - a constant
+
+
+def _caption(text: str) -> Markup:
+    return Markup("<figcaption>{}</figcaption>").format(text) if text else Markup("")
+
+
+def _base64(content: bytes) -> Markup:
+    return escape(base64.b64encode(content).decode())
