@@ -1,0 +1,156 @@
+"""Safetensors files, one tensor at a time: memory-mapped to read, streamed to write.
+
+The library's own writer needs all tensors at once and puts the metadata in an order that changes from run to run;
+this one holds a single tensor and makes the same bytes every time.
+"""
+
+import json
+import mmap
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.atomic import atomic_path
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+ALIGNMENT = 8
+
+
+class TensorType(NamedTuple):
+    """What a file says of a tensor before it is read."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFile:
+    """A safetensors file: `metadata`, `types` by name, and tensors read when they are asked for.
+
+    A context manager. Raises InputError for a missing file or a pickle, FormatError for a damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets, self.types, self.metadata, self._start = _read_header(path)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the closing of the map to the last tensor that still looks at it."""
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor that looks into the map: clone it to keep it."""
+        dtype, shape = self.types[name]
+        if prod(shape) == 0:
+            return torch.empty(shape, dtype=dtype)
+        offset = self._start + self._offsets[name]
+        return torch.frombuffer(self._map, dtype=dtype, count=prod(shape), offset=offset).reshape(shape)
+
+    def forget(self, name: str) -> None:
+        """Let the pages of a tensor go, so that reading a whole file does not fill the memory."""
+        start = self._start + self._offsets[name]
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (start + self.types[name].nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _read_header(path: Path) -> tuple[dict[str, int], dict[str, TensorType], dict[str, str], int]:
+    """Return (offsets, types, metadata, where the data starts) of a file that safetensors itself finds valid."""
+    refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(ALIGNMENT), "little")
+            header = json.loads(file.read(length))
+    except SafetensorError as error:
+        raise FormatError(f"{path}: not a whole safetensors file ({error}); get it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this file ({error.strerror or error})") from error
+    metadata = header.pop("__metadata__", {})
+    unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))
+    if unknown:
+        raise FormatError(f"{path}: tensors of type {', '.join(unknown)}; expected {', '.join(DTYPES)}")
+    offsets = {name: entry["data_offsets"][0] for name, entry in header.items()}
+    types = {name: TensorType(DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
+    return offsets, types, metadata, ALIGNMENT + length
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise InputError if a file is a pickle by its name or its first bytes (a zip, or protocol 2 and later)."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        first = file.read(2)
+    if path.suffix.lower() in PICKLES or first == b"PK" or (first[:1] == b"\x80" and first[1:] in b"\2\3\4\5"):
+        raise InputError(
+            f"{path}: a pickle, which can run any code when it is opened; convert it first where that is safe: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')"
+        )
+
+
+def write_tensors(
+    path: Path, types: Mapping[str, TensorType], metadata: Mapping[str, str], produce: Callable[[str], Tensor]
+) -> None:
+    """Write a safetensors file, whole or not at all, calling `produce(name)` once for each tensor.
+
+    Tensors lie by size of element and then by name, so that each is aligned; the same tensors make the same bytes.
+    """
+    order = sorted(types, key=lambda name: (-types[name].dtype.itemsize, name))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(types, metadata, order))
+        for name in order:
+            tensor = produce(name)
+            assert (tensor.dtype, tuple(tensor.shape)) == tuple(types[name]), name
+            file.write(tensor_bytes(tensor))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor as a file holds them."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(types: Mapping[str, TensorType], metadata: Mapping[str, str], order: list[str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    offset = 0
+    for name in order:
+        kind = types[name]
+        entries[name] = {
+            "dtype": NAMES[kind.dtype],
+            "shape": list(kind.shape),
+            "data_offsets": [offset, offset + kind.nbytes],
+        }
+        offset += kind.nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(ALIGNMENT, "little") + text
