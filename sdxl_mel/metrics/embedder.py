@@ -1,0 +1,46 @@
+"""What an embedder is, and the vectors made from its windows."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Vectors = NDArray[np.float64]
+
+
+class AudioEmbedder(Protocol):
+    """Turns sound into vectors. `weights` is the SHA-256 of what it was loaded from, `windows` its rule in words."""
+
+    name: str
+    weights: str
+    rate: int
+    windows: str
+
+    def embed_audio(self, samples: Float) -> Float:
+        """Return one raw vector for each window, (windows, d), of mono samples (n,) at `rate`."""
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """Turns texts into vectors of the same space as its embedding of sound."""
+
+    def embed_text(self, texts: list[str]) -> Float:
+        """Return one raw vector for each text, (texts, d)."""
+
+
+def unit_rows(rows: NDArray[np.floating]) -> Vectors:
+    """Return the rows (n, d) with length 1, in float64; a row of zeros stays."""
+    rows = np.asarray(rows, dtype=np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def clip_vectors(windows: list[Float]) -> Vectors:
+    """Return one unit vector for each clip, (clips, d): the mean of its raw window vectors, normalised."""
+    return unit_rows(np.stack([clip.astype(np.float64).mean(0) for clip in windows]))
+
+
+def window_vectors(windows: list[Float]) -> tuple[Vectors, NDArray[np.intp]]:
+    """Return the unit vectors of all windows, (w, d), and the clip that each belongs to, (w,)."""
+    owner = np.repeat(np.arange(len(windows)), [len(clip) for clip in windows])
+    return unit_rows(np.concatenate(windows)), owner

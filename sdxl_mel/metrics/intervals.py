@@ -1,0 +1,115 @@
+"""95 % intervals for means, proportions, distances between sets and paired differences.
+
+Units that are not independent (windows of a clip, clips of a prompt) are one group; the group is what is resampled.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+from sdxl_mel.seeding import numpy_generator
+
+LEVEL = 0.95
+MOST_JACKKNIFE_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, its standard error, its 95 % bounds, and how they were made; all but `value` None if N is 1."""
+
+    value: float
+    se: float | None
+    low: float | None
+    high: float | None
+    method: str
+
+
+def student(value: float, se: float, freedom: int, method: str) -> Interval:
+    """Return value ± t(freedom) se."""
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)) * se
+    return Interval(value, se, value - half, value + half, method)
+
+
+def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> Interval:
+    """Return the mean with an interval that treats the values of a group as one draw.
+
+    The standard error is the cluster-robust one of a mean, sqrt(G/(G-1) sum_g (n_g (mean_g - mean))^2) / N, with
+    G - 1 degrees of freedom. With a single group its values are taken as the draws.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    value = float(numbers.mean())
+    codes = group_codes(groups if groups is not None and len(set(groups)) > 1 else range(len(numbers)))
+    count = int(codes.max()) + 1
+    if count < 2:
+        return Interval(value, None, None, None, "one draw: no interval")
+    sums = np.bincount(codes, weights=numbers - value)
+    se = float(np.sqrt(count / (count - 1) * np.square(sums).sum())) / len(numbers)
+    unit = "clips" if count == len(numbers) else "prompts"
+    return student(value, se, count - 1, f"t interval over {count} {unit}")
+
+
+def proportion_interval(hits: int, total: int) -> Interval:
+    """Return hits / total with Wilson's interval."""
+    value = hits / total
+    z = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
+    centre = (value + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * np.sqrt(value * (1 - value) / total + z * z / (4 * total * total))
+    se = float(np.sqrt(value * (1 - value) / total))
+    return Interval(value, se, max(0.0, float(centre - half)), min(1.0, float(centre + half)), "Wilson's interval")
+
+
+def jackknife_interval(
+    statistic: Callable[[Sequence[NDArray[np.bool_]]], float], groups: Sequence[Sequence[Hashable]], seed: int
+) -> Interval:
+    """Return a statistic of one or more sets with a delete-a-group jackknife interval.
+
+    `statistic` takes one mask of kept rows for each set; `groups` names the group of every row of each set. Each set is
+    dealt into at most 20 parts of whole groups; the variances of the sets add. Unlike the bootstrap it never repeats a
+    row, which would bias distances between sets (a repeated row has distance 0 to itself).
+    """
+    everything = [np.ones(len(rows), dtype=bool) for rows in groups]
+    value = statistic(everything)
+    variance, freedom = 0.0, np.inf
+    for index, rows in enumerate(groups):
+        parts = deal(rows, MOST_JACKKNIFE_GROUPS, seed)
+        count = int(parts.max()) + 1
+        if count < 3:
+            continue
+        masks = [*everything]
+        left_out = np.empty(count)
+        for part in range(count):
+            masks[index] = parts != part
+            left_out[part] = statistic(masks)
+        variance += (count - 1) / count * float(np.square(left_out - left_out.mean()).sum())
+        freedom = min(freedom, count - 1)
+    if not np.isfinite(freedom):
+        return Interval(value, None, None, None, "fewer than 3 clips: no interval")
+    method = "delete-a-group jackknife over clips, t interval"
+    return student(value, float(np.sqrt(variance)), int(freedom), method)
+
+
+def paired_interval(first: ArrayLike, second: ArrayLike) -> Interval:
+    """Return mean(second - first) with its t interval; the values are paired in order."""
+    difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    interval = mean_interval(difference)
+    return Interval(
+        interval.value, interval.se, interval.low, interval.high, f"paired t over {len(difference)} prompts"
+    )
+
+
+def deal(groups: Sequence[Hashable], most: int, seed: int) -> NDArray[np.intp]:
+    """Return the part, 0 .. parts-1, of every row: whole groups dealt evenly in a random order."""
+    codes = group_codes(groups)
+    count = int(codes.max()) + 1
+    parts = np.empty(count, dtype=np.intp)
+    parts[numpy_generator(seed, "deal").permutation(count)] = np.arange(count) % min(most, count)
+    return parts[codes]
+
+
+def group_codes(groups: Sequence[Hashable]) -> NDArray[np.intp]:
+    """Return groups as numbers in the order in which they first appear."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(group, len(known)) for group in groups], dtype=np.intp)
