@@ -19,7 +19,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises ResourceError when the disk is full or the folder cannot be written.
     """
-    with _clear_os_errors(path):
+    with clear_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -35,7 +35,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     `path` must not exist or must be an empty folder.
     """
-    with _clear_os_errors(path):
+    with clear_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -66,7 +66,8 @@ def write_json(path: Path, content: JsonValue) -> None:
 
 
 @contextmanager
-def _clear_os_errors(path: Path) -> Iterator[None]:
+def clear_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into ResourceError."""
     try:
         yield
     except OSError as error:

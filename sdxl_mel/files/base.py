@@ -46,9 +46,14 @@ class Base:
 
         The same weights have the same identity as a folder, as a single file and on the hub.
         """
-        return {part: self._source_of(part).identity(part) for part in PARTS if getattr(self, part) is not None}
+        return {part: self.identity_of(part) for part in PARTS if getattr(self, part) is not None}
 
-    def _source_of(self, part: str) -> Source:
+    def identity_of(self, part: str) -> str:
+        """Return the SHA-256 of the stored weights of a part, opened or not."""
+        return self.source_of(part).identity(part)
+
+    def source_of(self, part: str) -> Source:
+        """Return where a part comes from."""
         return self.vae_source if part == "vae" else self.source
 
 
@@ -79,7 +84,7 @@ def open_base(
     for part in PARTS:
         if part in parts:
             precision = torch.float32 if part == "vae" or dtype is None else dtype
-            model = base._source_of(part).load(part, precision)
+            model = base.source_of(part).load(part, precision)
             setattr(base, part, _placed(model.requires_grad_(False).eval(), device, name))
             if part in TOKENIZERS:
                 setattr(base, TOKENIZERS[part], source.tokenizer(TOKENIZERS[part]))
