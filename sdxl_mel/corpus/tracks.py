@@ -1,0 +1,169 @@
+"""The corpus: plans of tracks, and the tracks they render to.
+
+A plan is a pure function of (seed, split, index); rendering one is independent of the others, so workers can share
+them out. Pieces are split first, then pairs of instruments: no test piece and no held-out pair is ever in training.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sdxl_mel.corpus.arrangement import arrange, excerpt
+from sdxl_mel.corpus.instruments import BASE, INSTRUMENTS, LEFT_OUT, Pair, base_pairs, left_out_pairs
+from sdxl_mel.corpus.rendering import HARMONY_GAIN_DB, SAMPLE_RATE, Float, render
+from sdxl_mel.corpus.scores import PieceSplit, pieces_of, score_bank
+from sdxl_mel.corpus.wording import TEMPI, captions_of
+from sdxl_mel.seeding import numpy_generator
+
+Split = Literal["train", "validation", "test-seen", "test-unseen", "regularization"]
+Group = Literal["base", "left-out"]
+
+PIECES: dict[Split, PieceSplit] = {
+    "train": "train",
+    "validation": "validation",
+    "test-seen": "test",
+    "test-unseen": "test",
+    "regularization": "train",
+}
+TRANSPOSITIONS = range(-4, 4)
+SOLO_SHARE = 0.2
+LOUDER_DB = 2.0
+"""The balance of two instruments is drawn from plus or minus this."""
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """Everything that decides a render. `start` is in quarter notes, `balance_db` is the first instrument's gain."""
+
+    identifier: str
+    split: Split
+    piece: str
+    instruments: tuple[str, ...]
+    tempo: str
+    bpm: float
+    transposition: int
+    start: float
+    balance_db: float
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Track:
+    """A rendered track: samples float32 (2, n) at `sample_rate`, and what is true of it."""
+
+    identifier: str
+    samples: Float
+    sample_rate: int
+    captions: tuple[str, ...]
+    piece: str
+    title: str
+    source: str
+    style: str
+    mode: str
+    tempo: str
+    instruments: tuple[str, ...]
+    split: Split
+
+
+def plan_tracks(
+    split: Split,
+    count: int,
+    seconds: float = 12.0,
+    *,
+    group: Group = "base",
+    seed: int = 0,
+    solo_share: float = SOLO_SHARE,
+) -> list[TrackPlan]:
+    """Return `count` plans of a split. The first n of more plans are the plans of n.
+
+    `group` "left-out" puts one of the instruments the mini base has never heard into every track. The split
+    "regularization" holds solos of base instruments only; "test-unseen" holds held-out pairs only (with the group
+    "left-out": the pairs that "train" of that group does not have).
+    """
+    return [_plan(split, index, seconds, group=group, seed=seed, solo_share=solo_share) for index in range(count)]
+
+
+def render_track(plan: TrackPlan) -> Track:
+    """Return the track of a plan."""
+    piece = score_bank()[plan.piece]
+    players = tuple(INSTRUMENTS[name] for name in plan.instruments)
+    quarters = plan.seconds * plan.bpm / 60.0
+    notes = [
+        excerpt(part, piece.quarters, plan.start, quarters) for part in arrange(piece, players, plan.transposition)
+    ]
+    harmony = HARMONY_GAIN_DB if piece.style == "chorale" else 0.0
+    gains = [plan.balance_db, harmony - plan.balance_db]
+    samples = render(
+        list(zip(players, notes, gains)),
+        plan.bpm,
+        plan.seconds,
+        numpy_generator(plan.seed, "velocities", plan.identifier),
+    )
+    return Track(
+        identifier=plan.identifier,
+        samples=samples,
+        sample_rate=SAMPLE_RATE,
+        captions=captions_of(piece, plan.instruments, plan.tempo),
+        piece=piece.identifier,
+        title=piece.title,
+        source=piece.source,
+        style=piece.style,
+        mode=piece.mode,
+        tempo=plan.tempo,
+        instruments=plan.instruments,
+        split=plan.split,
+    )
+
+
+def render_tracks(
+    split: Split,
+    count: int,
+    seconds: float = 12.0,
+    *,
+    group: Group = "base",
+    seed: int = 0,
+    solo_share: float = SOLO_SHARE,
+) -> Iterator[Track]:
+    """Yield the tracks of `plan_tracks` one by one, so that memory does not grow with `count`."""
+    for plan in plan_tracks(split, count, seconds, group=group, seed=seed, solo_share=solo_share):
+        yield render_track(plan)
+
+
+def _plan(split: Split, index: int, seconds: float, *, group: Group, seed: int, solo_share: float) -> TrackPlan:
+    generator = numpy_generator(seed, "track", split, group, index)
+    pieces = pieces_of(PIECES[split])
+    tempo = str(generator.choice(list(TEMPI)))
+    piece = pieces[int(generator.integers(len(pieces)))]
+    return TrackPlan(
+        identifier=f"{group}-{split}-{seed}-{index:05d}",
+        split=split,
+        piece=piece.identifier,
+        instruments=_instruments(split, group, solo_share, generator),
+        tempo=tempo,
+        bpm=round(float(generator.uniform(*TEMPI[tempo])), 1),
+        transposition=int(generator.choice(list(TRANSPOSITIONS))),
+        start=float(generator.integers(int(piece.quarters))),
+        balance_db=round(float(generator.uniform(-LOUDER_DB, LOUDER_DB)), 1),
+        seconds=seconds,
+        seed=seed,
+    )
+
+
+def _instruments(split: Split, group: Group, solo_share: float, generator: np.random.Generator) -> tuple[str, ...]:
+    solo = bool(generator.random() < solo_share) and split != "test-unseen"
+    if split == "regularization" or solo:
+        names = LEFT_OUT if group == "left-out" and split != "regularization" else BASE
+        return (str(generator.choice(list(names))),)
+    pairs = pairs_of(split, group)
+    first, second = pairs[int(generator.integers(len(pairs)))]
+    return (first, second) if generator.random() < 0.5 else (second, first)
+
+
+def pairs_of(split: Split, group: Group) -> list[Pair]:
+    """Return the pairs of instruments that a split draws from."""
+    if group == "base":
+        return base_pairs(held_out=split == "test-unseen")
+    return [pair for index, pair in enumerate(left_out_pairs()) if (index % 5 == 4) == (split == "test-unseen")]
