@@ -1,22 +1,28 @@
-"""STFT and mel filter bank of a MelSpec, in numpy float32.
+"""STFT and mel filter bank of a MelSpec, as torch tensors on any device; the bins are the last axis.
 
 Frame t is centred on sample t * hop_length of the clip. A clip of `frames` frames needs `margin(spec)` samples of its
-neighbours on each side; nothing is padded here.
+neighbours on each side; nothing is padded here. On the CPU torch's transform took 12 ms where scipy.fft took 30 (rfft
+and irfft of 1024 frames of 4096 points, one thread), so one implementation serves both devices.
 """
 
+import math
+import warnings
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 import scipy.signal
 import scipy.sparse
+import torch
 from librosa.filters import mel as librosa_bank
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sdxl_mel.sound.melspec import MelSpec
 
 Float = NDArray[np.float32]
-Complex = NDArray[np.complex64]
+
+WINDOW_SUM_FLOOR = 1e-4
+"""Smallest share of the steady sum of squared windows that is divided by: beyond it a sample is hardly covered."""
 
 
 def margin(spec: MelSpec) -> int:
@@ -24,39 +30,117 @@ def margin(spec: MelSpec) -> int:
     return spec.win_length // 2 if spec.centred else (spec.win_length - spec.hop_length) // 2
 
 
-@lru_cache(maxsize=8)
-def window(spec: MelSpec) -> Float:
-    """Return the periodic Hann window of `win_length` samples, divided so that `spec.scale` holds."""
-    hann = scipy.signal.get_window("hann", spec.win_length, fftbins=True)
-    total = hann.sum() / 2 if spec.scale == "sine" else 1.0
-    return (hann / total).astype(np.float32)
+def reach(frames: int, spec: MelSpec) -> int:
+    """Return how many samples `frames` frames cover, from the first sample of the first to the last of the last."""
+    return (frames - 1) * spec.hop_length + spec.win_length
+
+
+def stft_gain(spec: MelSpec) -> float:
+    """Return what the plain Hann STFT is multiplied by, so that `spec.scale` holds."""
+    return 4.0 / spec.win_length if spec.scale == "sine" else 1.0
+
+
+@lru_cache(maxsize=16)
+def window(spec: MelSpec, device: str = "cpu") -> Tensor:
+    """Return the periodic Hann window of `win_length` samples, times `stft_gain`."""
+    hann = scipy.signal.get_window("hann", spec.win_length, fftbins=True) * stft_gain(spec)
+    return torch.from_numpy(hann.astype(np.float32)).to(device)
 
 
 @lru_cache(maxsize=8)
 def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
     """Return the mel filter bank, (n_mels, n_bins), sparse; row 0 is the lowest band."""
-    dense = librosa_bank(
-        sr=spec.sample_rate,
-        n_fft=spec.n_fft,
-        n_mels=spec.n_mels,
-        fmin=spec.fmin,
-        fmax=spec.fmax,
-        htk=spec.mel_scale == "htk",
-        norm=spec.mel_norm,
-        dtype=np.float32,
-    )
+    with warnings.catch_warnings():
+        # librosa's warning of empty filters; MelSpec refuses such a spec in its own words.
+        warnings.filterwarnings("ignore", message="Empty filters", category=UserWarning)
+        dense = librosa_bank(
+            sr=spec.sample_rate,
+            n_fft=spec.n_fft,
+            n_mels=spec.n_mels,
+            fmin=spec.fmin,
+            fmax=spec.fmax,
+            htk=spec.mel_scale == "htk",
+            norm=spec.mel_norm,
+            dtype=np.float32,
+        )
     return scipy.sparse.csr_array(dense)
 
 
-def stft(samples: Float, spec: MelSpec) -> Complex:
-    """Return the STFT of (..., margin + frames * hop_length + margin) samples as (..., n_bins, frames)."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, spec.win_length, axis=-1)
-    frames = frames[..., :: spec.hop_length, :] * window(spec)
-    spectrum = scipy.fft.rfft(frames, n=spec.n_fft, axis=-1)
-    return np.swapaxes(spectrum, -1, -2)
+@lru_cache(maxsize=16)
+def filter_tensor(spec: MelSpec, transposed: bool = False, device: str = "cpu") -> Tensor:
+    """Return the filter bank, or its transpose, as a sparse tensor."""
+    bank = filter_bank(spec)
+    entries = scipy.sparse.coo_array(bank.T if transposed else bank)
+    index = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
+    values = torch.from_numpy(entries.data.astype(np.float32))
+    return torch.sparse_coo_tensor(index, values, entries.shape, check_invariants=True).coalesce().to(device)
 
 
-def mel_of(magnitude: Float, spec: MelSpec) -> Float:
-    """Return the mel spectrogram (n_mels, frames) of STFT magnitudes (n_bins, frames)."""
-    source = magnitude if spec.quantity == "amplitude" else magnitude**2
-    return np.asarray(filter_bank(spec) @ source, dtype=np.float32)
+def stft(samples: Tensor, spec: MelSpec) -> Tensor:
+    """Return the STFT of (..., at least reach(frames)) samples as complex (..., frames, n_bins)."""
+    frames = samples.unfold(-1, spec.win_length, spec.hop_length)
+    return torch.fft.rfft(frames * window(spec, str(samples.device)), n=spec.n_fft)
+
+
+def istft(spectrum: Tensor, spec: MelSpec, loop: bool = False) -> Tensor:
+    """Return the samples (..., reach(frames)) whose STFT is nearest to `spectrum` in least squares.
+
+    Griffin and Lim 1984, equation 6: overlap-add of the windowed frames over the sum of the squared windows. With
+    `loop` the frames lie on a circle of frames * hop_length samples, and the margins repeat the other end.
+    """
+    device = str(spectrum.device)
+    pieces = torch.fft.irfft(spectrum, n=spec.n_fft)[..., : spec.win_length] * window(spec, device)
+    total = overlap_add(pieces, spec.hop_length)
+    frames = spectrum.shape[-2]
+    return (wrapped(total, frames, spec) if loop else total) / _window_sum(spec, frames, device, loop)
+
+
+def wrapped(total: Tensor, frames: int, spec: MelSpec) -> Tensor:
+    """Return (..., reach(frames)) samples with what lies beside the clip added to its other end, and repeated there."""
+    length, before = frames * spec.hop_length, margin(spec)
+    after = total.shape[-1] - before - length
+    circle = total[..., before : before + length].clone()
+    circle[..., length - before :] += total[..., :before]
+    circle[..., :after] += total[..., before + length :]
+    return torch.cat([circle[..., length - before :], circle, circle[..., :after]], dim=-1)
+
+
+def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
+    """Return the sum of (..., frames, win_length) pieces laid `hop_length` apart, (..., reach)."""
+    frames, length = pieces.shape[-2:]
+    shifts = math.ceil(length / hop_length)
+    if shifts * hop_length != length:
+        pieces = torch.nn.functional.pad(pieces, (0, shifts * hop_length - length))
+    rows = pieces.reshape(*pieces.shape[:-1], shifts, hop_length)
+    total = pieces.new_zeros(*pieces.shape[:-2], frames + shifts - 1, hop_length)
+    for shift in range(shifts):
+        total[..., shift : shift + frames, :] += rows[..., shift, :]
+    return total.reshape(*total.shape[:-2], -1)[..., : (frames - 1) * hop_length + length]
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """Return the absolute values of a complex tensor."""
+    # numpy's vectorised abs is ten times as fast as torch's on the CPU, and shares the memory.
+    return torch.from_numpy(np.abs(spectrum.numpy())) if spectrum.device.type == "cpu" else spectrum.abs()
+
+
+def mel_of(amplitudes: Tensor, spec: MelSpec) -> Tensor:
+    """Return the mel spectrogram (..., n_mels, frames) of STFT magnitudes (..., frames, n_bins)."""
+    source = amplitudes if spec.quantity == "amplitude" else amplitudes.square()
+    return apply_bank(filter_tensor(spec, device=str(source.device)), source.transpose(-1, -2))
+
+
+def apply_bank(bank: Tensor, columns: Tensor) -> Tensor:
+    """Return bank @ columns for (..., rows, frames) columns."""
+    flat = columns.reshape(-1, *columns.shape[-2:])
+    return torch.stack([torch.sparse.mm(bank, one.contiguous()) for one in flat]).reshape(
+        *columns.shape[:-2], bank.shape[0], columns.shape[-1]
+    )
+
+
+@lru_cache(maxsize=32)
+def _window_sum(spec: MelSpec, frames: int, device: str, loop: bool) -> Tensor:
+    squares = window(spec, device).square()
+    total = overlap_add(squares.expand(frames, -1), spec.hop_length)
+    total = wrapped(total, frames, spec) if loop else total
+    return total.clamp_min(float(squares.sum()) / spec.hop_length * WINDOW_SUM_FLOOR)

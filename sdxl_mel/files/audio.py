@@ -1,0 +1,186 @@
+"""Sound files, through libsndfile: WAV, FLAC, Ogg Vorbis, Opus and MP3, with the record in their metadata."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files import riff
+from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.names import near_miss
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import MelSpec
+
+Float = NDArray[np.float32]
+
+CONTAINERS = {
+    ".wav": ("WAV", "PCM_16", ("PCM_16", "PCM_24", "FLOAT")),
+    ".flac": ("FLAC", "PCM_16", ("PCM_16", "PCM_24")),
+    ".ogg": ("OGG", "VORBIS", ("VORBIS",)),
+    ".opus": ("OGG", "OPUS", ("OPUS",)),
+    ".mp3": ("MP3", "MPEG_LAYER_III", ("MPEG_LAYER_III",)),
+}
+"""By extension: libsndfile's container, the subtype written by default, and all that may be asked for."""
+AUDIO_SUFFIXES = frozenset(CONTAINERS) | {".aif", ".aiff", ".w64", ".caf", ".au"}
+OPUS_RATE = 48000
+PIECE_SAMPLES = 1 << 16
+"""Written at a time: libsndfile's Vorbis encoder keeps a whole call on the stack."""
+OGG_PAGE_BYTES = 1 << 16
+OGG_LAST_PAGE = 4
+SHORT_MP3 = 0.98
+"""An MP3 without a length header is measured by its bit rate, which is a little off."""
+
+
+def read_audio(path: Path) -> tuple[Float, int]:
+    """Return the samples (channels, n) of a sound file and their rate.
+
+    Raises InputError when there is no such file, FormatError for what is empty, cut off, corrupt or not sound, and
+    for samples that are not finite numbers.
+    """
+    _require_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            declared, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True).T
+            kind = file.format
+    except (soundfile.SoundFileError, TypeError) as error:
+        reason = str(getattr(error, "error_string", "") or "no header that says what it is").rstrip(".")
+        raise FormatError(
+            f"{path}: not a readable sound file ({reason}); it may be damaged, or of a kind that libsndfile does not "
+            "read: convert it to WAV or FLAC"
+        ) from error
+    _require_whole(path, kind, samples.shape[-1], declared)
+    if samples.shape[-1] == 0:
+        raise FormatError(f"{path}: holds no samples")
+    if not np.isfinite(samples).all():
+        raise FormatError(f"{path}: holds NaN or infinite samples; export it again")
+    return np.ascontiguousarray(samples), rate
+
+
+def write_audio(
+    path: Path,
+    samples: Float,
+    sample_rate: int,
+    record: Record | None = None,
+    subtype: str | None = None,
+    *,
+    spec: MelSpec | None = None,
+) -> None:
+    """Write samples (channels, n) to `path`, whole or not at all; `read_audio` is the inverse.
+
+    The extension chooses the format, `subtype` (PCM_16, PCM_24, FLOAT) the precision. Samples beyond full scale are
+    clipped, except with FLOAT. Opus is resampled to 48 kHz.
+    """
+    with open_audio(path, sample_rate, samples.shape[0], record, subtype, spec=spec) as writer:
+        writer.write(samples)
+
+
+class AudioWriter:
+    """Writes a sound piece by piece and counts the samples that were clipped."""
+
+    def __init__(self, file: soundfile.SoundFile, resampler: soxr.ResampleStream | None) -> None:
+        self.file, self.resampler = file, resampler
+        self.clipped = 0
+
+    def write(self, samples: Float, last: bool = False) -> None:
+        """Append samples (channels, n)."""
+        frames = samples.T if self.resampler is None else self.resampler.resample_chunk(samples.T, last=last)
+        if self.file.subtype != "FLOAT":
+            self.clipped += int(np.count_nonzero(np.abs(frames) > 1.0))
+        for start in range(0, frames.shape[0], PIECE_SAMPLES):
+            self.file.write(frames[start : start + PIECE_SAMPLES])
+
+
+@contextmanager
+def open_audio(
+    path: Path,
+    sample_rate: int,
+    channels: int,
+    record: Record | None = None,
+    subtype: str | None = None,
+    *,
+    spec: MelSpec | None = None,
+) -> Iterator[AudioWriter]:
+    """Yield a writer of a sound file that appears at `path` when the block succeeds; see `write_audio`."""
+    container, subtype = _container(path, subtype)
+    comment = json.dumps(_provenance(spec, record), ensure_ascii=False) if spec or record else None
+    rate = OPUS_RATE if subtype == "OPUS" else sample_rate
+    resampler = None if rate == sample_rate else soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
+    with atomic_path(path) as temporary:
+        with soundfile.SoundFile(temporary, "w", rate, channels, subtype, format=container) as file:
+            if comment and container != "WAV":
+                file.comment = comment
+            writer = AudioWriter(file, resampler)
+            yield writer
+            if resampler is not None:
+                writer.write(np.zeros((channels, 0), dtype=np.float32), last=True)
+        if container == "WAV":
+            riff.clear_peak_time(temporary)
+            if comment:
+                riff.add_comment(temporary, comment)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Return what `write_audio` said about a file: "melspec" and "record" where they are there."""
+    _require_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            comment = riff.read_comment(path) if file.format == "WAV" else file.comment
+        found = json.loads(comment or "{}")
+    except soundfile.SoundFileError as error:
+        raise FormatError(f"{path}: not a readable sound file") from error
+    except json.JSONDecodeError:
+        return {}  # Another program's comment.
+    return found if isinstance(found, dict) and found.keys() <= {"melspec", "record"} else {}
+
+
+def _provenance(spec: MelSpec | None, record: Record | None) -> dict[str, Any]:
+    parts = {"melspec": spec, "record": record}
+    return {name: part.model_dump(mode="json") for name, part in parts.items() if part is not None}
+
+
+def _container(path: Path, subtype: str | None) -> tuple[str, str]:
+    suffix = path.suffix.lower()
+    if suffix not in CONTAINERS:
+        raise InputError(f"{path}: cannot write {suffix or 'a file without extension'}; use {', '.join(CONTAINERS)}")
+    container, default, allowed = CONTAINERS[suffix]
+    if subtype is not None and subtype not in allowed:
+        raise InputError(
+            f"{path}: {suffix} has no {subtype}{near_miss(subtype, allowed)}; it can be {', '.join(allowed)}"
+        )
+    return container, subtype or default
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected a sound file")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: an empty file")
+
+
+def _require_whole(path: Path, kind: str, found: int, declared: int) -> None:
+    cut = found < declared * (SHORT_MP3 if kind == "MP3" else 1.0)
+    if kind == "WAV":
+        cut |= riff.missing_bytes(path) > 0
+    if kind == "OGG":
+        cut |= not _ogg_ends(path)
+    if cut:
+        raise FormatError(f"{path}: the file is cut off or damaged; it holds less sound than it says")
+
+
+def _ogg_ends(path: Path) -> bool:
+    """Return whether the last page of an Ogg file says that it is the last (RFC 3533, section 6)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
+        tail = file.read()
+    page = tail.rfind(b"OggS")
+    return page >= 0 and bool(tail[page + 5] & OGG_LAST_PAGE)

@@ -1,0 +1,72 @@
+"""The chunks of a WAV file that libsndfile cannot be asked for: is it whole, and a long comment in it."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+HEADER = struct.Struct("<4sI")
+PEAK_TIME_OFFSET = 4
+STREAMED = 0xFFFFFFFF
+"""The size that a program writes when it does not know it yet."""
+
+
+class Chunk(NamedTuple):
+    """One chunk: its name, where its content begins, and how long it says it is."""
+
+    name: bytes
+    start: int
+    size: int
+
+
+def missing_bytes(path: Path) -> int:
+    """Return by how many bytes a WAV file is shorter than its sound says; 0 for a whole one and for other files."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        sound = next((chunk for chunk in _chunks(file) if chunk.name == b"data"), None)
+    return 0 if sound is None or sound.size == STREAMED else max(0, sound.start + sound.size - length)
+
+
+def add_comment(path: Path, text: str) -> None:
+    """Append `text` to a WAV file as the comment (ICMT) of an INFO list."""
+    content = text.encode() + b"\0"
+    content += b"\0" * (len(content) % 2)
+    entry = b"INFO" + HEADER.pack(b"ICMT", len(content)) + content
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        file.write(b"\0" * (end % 2) + HEADER.pack(b"LIST", len(entry)) + entry)
+        total = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", total - 8))
+
+
+def read_comment(path: Path) -> str | None:
+    """Return the comment that `add_comment` wrote, None where there is none."""
+    with path.open("rb") as file:
+        for chunk in list(_chunks(file)):
+            file.seek(chunk.start)
+            content = file.read(chunk.size) if chunk.name == b"LIST" else b""
+            if content[:8] == b"INFOICMT":
+                size = HEADER.unpack_from(content, 4)[1]
+                return content[12 : 12 + size].rstrip(b"\0").decode("utf-8", errors="replace")
+    return None
+
+
+def clear_peak_time(path: Path) -> None:
+    """Set the clock in the PEAK chunk of a float WAV to zero, so that the same sound makes the same bytes."""
+    with path.open("r+b") as file:
+        for chunk in list(_chunks(file)):
+            if chunk.name == b"PEAK":
+                file.seek(chunk.start + PEAK_TIME_OFFSET)
+                file.write(b"\0\0\0\0")
+
+
+def _chunks(file: BinaryIO) -> Iterator[Chunk]:
+    if file.read(4) != b"RIFF":
+        return
+    file.seek(12)
+    while len(header := file.read(HEADER.size)) == HEADER.size:
+        name, size = HEADER.unpack(header)
+        start = file.tell()
+        yield Chunk(name, start, size)
+        file.seek(start + size + size % 2)

@@ -1,0 +1,57 @@
+"""From mel values to the linear magnitudes that they most likely came from.
+
+Multiplicative updates for the Kullback-Leibler divergence (Richardson 1972, Lucy 1974; Lee and Seung 2001):
+X <- X * (M^T (V / (M X))) / (M^T 1). They keep X non-negative and need no matrix inverse.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.sound.mel import apply_bank, filter_tensor
+from sdxl_mel.sound.melspec import MelSpec
+
+TINY = 1e-12
+LARGEST_GAIN = 1e3
+
+
+def linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
+    """Return STFT magnitudes (channels, frames, n_bins) of mel values (channels, n_mels, frames)."""
+    bins = _spread(mel, spec)
+    for _ in range(iterations):
+        bins = bins * _gain(bins, mel, spec)
+    amplitude = bins if spec.quantity == "amplitude" else bins.sqrt()
+    return amplitude.transpose(-1, -2).contiguous()
+
+
+def refined(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
+    """Return magnitudes (channels, frames, n_bins) moved one step towards the mel values.
+
+    Inside phase retrieval this lets the target follow the sound ("joint" estimation beats the cascade: Masuyama et
+    al. 2023, arXiv 2307.12232).
+    """
+    power = 1.0 if spec.quantity == "amplitude" else 2.0
+    bins = (amplitude if power == 1.0 else amplitude.square()).transpose(-1, -2)
+    gain = _gain(bins, mel, spec).clamp_max_(LARGEST_GAIN)
+    gain = gain if power == 1.0 else gain.sqrt_()
+    return amplitude * gain.transpose(-1, -2)
+
+
+def _gain(bins: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
+    device = str(bins.device)
+    ratio = mel / apply_bank(filter_tensor(spec, device=device), bins).clamp_min_(TINY)
+    return _spread(ratio, spec)
+
+
+def _spread(rows: Tensor, spec: MelSpec) -> Tensor:
+    """Return the weighted mean over the bands of each bin: M^T rows / M^T 1, zero where no band reaches."""
+    return apply_bank(_normalised_transpose(spec, str(rows.device)), rows)
+
+
+@lru_cache(maxsize=8)
+def _normalised_transpose(spec: MelSpec, device: str) -> Tensor:
+    bank = filter_tensor(spec, transposed=True).coalesce()
+    totals = torch.sparse.sum(bank, dim=1).to_dense()
+    rows = bank.indices()[0]
+    return torch.sparse_coo_tensor(bank.indices(), bank.values() / totals[rows], bank.shape).coalesce().to(device)

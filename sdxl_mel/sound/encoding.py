@@ -1,0 +1,77 @@
+"""Sound to picture levels: a track is prepared once, then its clips are encoded."""
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+
+from sdxl_mel.errors import InputError
+from sdxl_mel.sound import loudness
+from sdxl_mel.sound.channels import downmixed
+from sdxl_mel.sound.emphasis import emphasise
+from sdxl_mel.sound.mel import Float, magnitude, margin, mel_of, reach, stft
+from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.pixels import quantise, values_of
+
+Levels = NDArray[np.uint8]
+
+
+def prepare_signal(samples: Float, sample_rate: int, spec: MelSpec) -> Float:
+    """Return a whole track (channels, n) as the spec wants it, (1 or 2, n'): channels, rate, loudness, pre-emphasis.
+
+    Channels follow `downmixed`. The loudness is brought to `spec.loudness_lufs` by one gain for the whole track,
+    less where the true peak would pass `spec.true_peak_dbtp`; a silent track stays as it is. Raises InputError for
+    what holds no samples or samples that are not finite.
+    """
+    if samples.ndim != 2 or samples.shape[-1] == 0:
+        raise InputError("the sound holds no samples")
+    if not np.isfinite(samples).all():
+        raise InputError("the sound holds NaN or infinite samples; repair or remove the file")
+    signal = resample(downmixed(samples, mono=spec.channels == "grey"), sample_rate, spec.sample_rate)
+    if spec.loudness_lufs is not None:
+        gain_db = loudness.normalising_gain_db(signal, spec.sample_rate, spec.loudness_lufs, spec.true_peak_dbtp)
+        signal = signal * np.float32(10.0 ** (gain_db / 20.0))
+    return emphasise(signal, spec.preemphasis)
+
+
+def resample(signal: Float, sample_rate: int, wanted: int) -> Float:
+    """Return (channels, n) samples at another rate, by soxr's high quality."""
+    if sample_rate == wanted:
+        return signal
+    return np.ascontiguousarray(soxr.resample(signal.T, sample_rate, wanted, quality="HQ").T, dtype=np.float32)
+
+
+def cut_clip(signal: Float, start: int, frames: int, spec: MelSpec) -> Float:
+    """Return the samples that `encode_clip` needs for `frames` frames from sample `start` of a prepared track.
+
+    The half window beside the clip is the track's own sound; only at the very ends of a track, where there is none,
+    it is mirrored. Raises InputError when the clip itself would leave the track.
+    """
+    end, beside = start + frames * spec.hop_length, margin(spec)
+    if start < 0 or end > signal.shape[-1]:
+        raise InputError(
+            f"{frames} frames from sample {start} need {end} samples, the sound has {signal.shape[-1]}; "
+            "choose an earlier --start, fewer --seconds or a smaller preset"
+        )
+    before, after = max(0, beside - start), max(0, end + beside - signal.shape[-1])
+    piece = signal[:, max(0, start - beside) : end + beside]
+    return np.pad(piece, ((0, 0), (before, after)), mode="reflect") if before or after else piece
+
+
+def encode_clip(samples: Float, spec: MelSpec) -> Levels:
+    """Return the levels (n_mels, frames, 1 or 3) of (1 or 2, margin + frames * hop_length + margin) samples.
+
+    Two channels become left, mid and right, mid being the spectrum of their mean; row 0 is the lowest band.
+    """
+    return quantise(values_of(mel_spectrogram(samples, spec), spec))
+
+
+def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
+    """Return the mel values (n_mels, frames, 1 or 3) of the samples that `encode_clip` takes."""
+    frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
+    with torch.inference_mode():
+        spectrum = stft(torch.from_numpy(np.ascontiguousarray(samples[:, : reach(frames, spec)])), spec)
+        if spectrum.shape[0] == 2:
+            left, right = spectrum
+            spectrum = torch.stack([left, (left + right) / 2, right])
+        return mel_of(magnitude(spectrum), spec).permute(1, 2, 0).contiguous().numpy()

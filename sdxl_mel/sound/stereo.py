@@ -1,0 +1,38 @@
+"""The magnitude projection of one channel, and of left, mid and right together.
+
+|M| with |L| and |R| fixes the phase between the channels: 4 |M|^2 = |L|^2 + |R|^2 + 2 Re(L R*). Channels retrieved
+apart lose their phase relation, and with it the mono sum and the width.
+"""
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.sound.mel import magnitude
+
+TINY = 1e-20
+
+
+def project(spectrum: Tensor, target: Tensor) -> Tensor:
+    """Return P_A, the phases of `spectrum` with the magnitudes of `target`.
+
+    `spectrum` is (1, frames, n_bins) for a target (1, ...), and left and right (2, ...) for left, mid and right
+    (3, ...). Of two channels the mid is corrected first and the side kept; then each takes its own magnitude.
+    """
+    if spectrum.shape[0] == target.shape[0]:
+        return with_magnitude(spectrum, target)
+    mid = spectrum.mean(dim=0)
+    side = spectrum[0] - mid
+    mid = with_magnitude(mid, target[1])
+    return torch.stack([with_magnitude(mid + side, target[0]), with_magnitude(mid - side, target[2])])
+
+
+def with_magnitude(spectrum: Tensor, target: Tensor) -> Tensor:
+    """Return a spectrum with other magnitudes; where it is zero it stays zero."""
+    return spectrum * (target / magnitude(spectrum).clamp_min_(TINY))
+
+
+def magnitudes(spectrum: Tensor, channels: int) -> Tensor:
+    """Return the magnitudes that `project` takes: of one channel, or with `channels` 3 of left, mid and right."""
+    if channels == spectrum.shape[0]:
+        return magnitude(spectrum)
+    return magnitude(torch.stack([spectrum[0], spectrum.mean(dim=0), spectrum[1]]))
