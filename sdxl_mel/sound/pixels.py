@@ -9,9 +9,13 @@ Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 
-def values_of(mel: Float, spec: MelSpec) -> Float:
-    """Return mel values as picture values, clipped to 0..1; `mel_of_values` is the inverse inside that range."""
-    return np.clip(_forward(mel, spec.law, spec.quantity), 0.0, 1.0).astype(np.float32)
+def values_of(mel: Float, spec: MelSpec, peak: float | None = None) -> Float:
+    """Return mel values as picture values, clipped to 0..1; `mel_of_values` is the inverse inside that range.
+
+    `peak` is the mel value of 0 dB for a law that is relative to a picture's maximum: None takes the maximum of `mel`,
+    1.0 undoes `mel_of_values`.
+    """
+    return np.clip(_forward(mel, spec.law, spec.quantity, peak), 0.0, 1.0).astype(np.float32)
 
 
 def mel_of_values(values: Float, spec: MelSpec) -> Float:
@@ -29,12 +33,13 @@ def dequantise(levels: Bytes) -> Float:
     return levels.astype(np.float32) / np.float32(255.0)
 
 
-def _forward(mel: Float, law: Law, quantity: str) -> Float:
+def _forward(mel: Float, law: Law, quantity: str, peak: float | None) -> Float:
     match law:
         case Log1pLaw():
             return np.log1p(law.mu / law.reference * mel) / np.log1p(law.mu)
         case DecibelLaw():
-            decibels = _decibels(mel / max(float(mel.max(initial=0.0)), 1e-10), quantity)
+            loudest = float(mel.max(initial=0.0)) if peak is None else peak
+            decibels = _decibels(mel / np.float32(max(loudest, 1e-10)), quantity)
             return (decibels - law.floor_db) / (law.ceiling_db - law.floor_db)
         case PowerLaw():
             value = np.clip(mel / law.reference, 0.0, 1.0) ** law.exponent

@@ -1,0 +1,115 @@
+"""Where tiles meet: how much a seam stands out, and which overlap makes the beats of two tiles coincide.
+
+All functions take picture values in 0..1, (n_mels, frames, channels): their laws are nearly logarithmic, so a
+difference of values is a difference in loudness.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+CONTEXT_SECONDS = 0.25
+"""How much sound beside a seam is compared: long enough to bridge the gap between two notes."""
+SLOWEST_BEAT, FASTEST_BEAT = 60.0, 180.0
+"""Beats per minute between which a tempo is looked for."""
+SAME_PICTURE = 2.5 / 255
+"""Mean difference below which two tiles show the same sound: twice the rounding of a blended seam, and a margin."""
+
+
+def spectral_flux(values: Float, gap: int = 0, context: int = 1) -> Float:
+    """Return how much the spectrum changes across each stretch of `gap` frames, for every start that fits.
+
+    Entry i compares the mean of `context` frames ending where the gap starts, at frame i + context, with the mean of
+    the `context` frames after it; gap 0 and context 1 is the plain spectral flux between neighbouring frames.
+    """
+    frames = values.shape[1]
+    running = np.concatenate([np.zeros_like(values[:, :1], dtype=np.float64), np.cumsum(values, 1, np.float64)], 1)
+    means = (running[:, context:] - running[:, :-context]) / context
+    count = frames - 2 * context - gap + 1
+    if count < 1:
+        return np.zeros(0, np.float32)
+    change = np.abs(means[:, context + gap : context + gap + count] - means[:, :count])
+    return change.mean(axis=(0, 2)).astype(np.float32)
+
+
+def seam_scores(values: Float, starts: Sequence[int], overlaps: Sequence[int], context: int) -> list[float]:
+    """Return one z-score a join: the spectral flux across it against that across equal stretches elsewhere.
+
+    `starts` are the first frames of the overlaps. A score is NaN where too little music is left to compare with.
+    """
+    return [_seam_score(values, start, overlap, context, starts) for start, overlap in zip(starts, overlaps)]
+
+
+def _seam_score(values: Float, start: int, overlap: int, context: int, all_starts: Sequence[int]) -> float:
+    flux = spectral_flux(values, overlap, context)
+    at = start - context
+    elsewhere = flux[_elsewhere(len(flux), context, overlap, all_starts)]
+    if not 0 <= at < len(flux) or len(elsewhere) < 2 or float(elsewhere.std()) == 0.0:
+        return float("nan")
+    return float((flux[at] - elsewhere.mean()) / elsewhere.std())
+
+
+def _elsewhere(count: int, context: int, gap: int, seam_starts: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which entries of the flux lie at least a third of a gap from every join."""
+    starts = np.arange(count) + context
+    nearest = np.abs(starts[:, None] - np.asarray(seam_starts)[None, :]).min(axis=1)
+    return nearest > max(gap // 3, context)
+
+
+def junction_score(values: Float) -> float:
+    """Return the z-score of the plain spectral flux from the last frame of a loop to its first."""
+    inside = spectral_flux(values)
+    junction = float(np.abs(values[:, 0] - values[:, -1]).mean())
+    return (junction - float(inside.mean())) / max(float(inside.std()), 1e-9)
+
+
+def onset_envelope(values: Float) -> Float:
+    """Return how much louder each frame is than the one before, (frames,): peaks are onsets."""
+    rise = np.maximum(np.diff(values, axis=1, prepend=values[:, :1]), 0.0)
+    return rise.mean(axis=(0, 2)).astype(np.float32)
+
+
+def beat_frames(envelope: Float, frames_per_second: float) -> int:
+    """Return the period of an onset envelope in frames, by autocorrelation; half a second where there is no beat."""
+    centred = envelope - envelope.mean()
+    shortest = max(1, round(frames_per_second * 60 / FASTEST_BEAT))
+    longest = min(round(frames_per_second * 60 / SLOWEST_BEAT), len(envelope) // 2)
+    lags = range(shortest, longest + 1)
+    if not lags or not centred.any():
+        return max(1, round(frames_per_second / 2))
+    similarity = [float(centred[lag:] @ centred[:-lag]) / (len(centred) - lag) for lag in lags]
+    return lags[int(np.argmax(similarity))]
+
+
+def shared_overlap(earlier: Float, later: Float, nominal: int) -> int | None:
+    """Return how many frames two tiles share when the end of one is the start of the other, else None."""
+    longest = min(earlier.shape[1], later.shape[1]) - 1
+    same = [
+        overlap
+        for overlap in range(max(1, longest // 20), longest + 1)
+        if float(np.abs(earlier[:, -overlap:] - later[:, :overlap]).mean()) < SAME_PICTURE
+    ]
+    return min(same, key=lambda overlap: abs(overlap - nominal), default=None)
+
+
+def matching_overlap(earlier: Float, later: Float, nominal: int, reach: int) -> int:
+    """Return the overlap within `reach` frames of `nominal` at which the onsets of two tiles correlate best."""
+    first, second = onset_envelope(earlier), onset_envelope(later)
+    longest = min(len(first), len(second)) - 1
+    candidates = range(max(2, nominal - reach), min(longest, nominal + reach) + 1)
+    if not candidates:
+        return nominal
+    # The first frame of a tile has no frame before it, so its onset is unknown and left out.
+    scores = [_correlation(first[-overlap:][1:], second[1:overlap]) for overlap in candidates]
+    best = max(scores)
+    close = [overlap for overlap, score in zip(candidates, scores) if score >= best - 1e-6]
+    return min(close, key=lambda overlap: abs(overlap - nominal))
+
+
+def _correlation(one: Float, two: Float) -> float:
+    a, b = one - one.mean(), two - two.mean()
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / scale if scale > 0 else 0.0

@@ -1,0 +1,187 @@
+"""stitch: tiles -> one long picture, blended in the power domain, and its sound from one inversion over the whole."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sdxl_mel.arguments import Show
+from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.errors import InputError
+from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
+from sdxl_mel.files.tiles import read_tiles, tile_paths
+from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.sound.blend import Levels, close_loop, join, starts_of
+from sdxl_mel.sound.extent import frames_of
+from sdxl_mel.sound.melspec import MelSpec, named_spec
+from sdxl_mel.sound.pixels import dequantise
+from sdxl_mel.sound.seams import (
+    CONTEXT_SECONDS,
+    beat_frames,
+    junction_score,
+    matching_overlap,
+    onset_envelope,
+    seam_scores,
+    shared_overlap,
+)
+
+EXAMPLES = """\
+  sdxl-mel stitch tiles --out long.png --wav long.wav
+  sdxl-mel stitch a.png b.png c.png --overlap 25% --out long.png --plot long-seams.png
+  sdxl-mel stitch 1.png 2.png --format minimidi --overlap 192 --out long.png --wav long.flac"""
+
+AUTO_OVERLAP = "25%"
+"""Where a search for the overlap starts when the tiles do not say how they overlap."""
+
+
+class Config(StageConfig):
+    """Join tiles to one long picture and its sound."""
+
+    tiles: Annotated[tuple[Path, ...], Show.POSITIONAL]
+    """The tiles in order, or folders of them."""
+    out: Path
+    """The long picture."""
+    wav: Path | None = None
+    """Also write the sound: .wav, .flac or .ogg."""
+    overlap: str = "auto"
+    """How much neighbouring tiles share: 25% of a tile, 192 frames, 1.5s, or auto: the overlap they were cut with, else
+    the one within a beat of 25% at which their onsets coincide."""
+    format: str | None = None
+    """The format of tiles that do not say how they were made, e.g. minimidi."""
+    loop: bool = False
+    """Lay the end over the start too, so that the piece repeats without a seam."""
+    crossfade: str | None = None
+    """Fade over the middle of the overlap only: a percentage of a tile, frames or seconds; none = the whole overlap."""
+    plot: Path | None = None
+    """Also draw the long picture with a time axis and the seams marked, as .png or .svg."""
+    method: Annotated[Literal["best", "fast"], Show.ADVANCED] = "best"
+    """How the sound is made from the picture."""
+    seed: Annotated[int, Show.ADVANCED] = 0
+    """Seed of the sound's phase."""
+
+
+class Seam(BaseModel):
+    """One join: the first frame and length of the overlap, and the z-score of the spectral flux across it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: int
+    overlap: int
+    score: float | None
+
+
+class Report(StageReport):
+    """The long picture and how much its joins stand out."""
+
+    out: Path
+    seconds: float
+    seconds_per_frame: float
+    seams: tuple[Seam, ...]
+    junction: float | None = None
+    wav: Path | None = None
+
+    def summary(self) -> str:
+        """Return a line a join with its z-score: 0 is an ordinary moment of the piece, above 2 stands out."""
+        lines = [f"{self.out}: {self.seconds:.2f} s from {len(self.seams) + 1} tiles"]
+        for number, seam in enumerate(self.seams, 1):
+            moment, length = seam.start * self.seconds_per_frame, seam.overlap * self.seconds_per_frame
+            lines.append(f"  join {number} at {moment:.2f} s over {length:.2f} s: seam z {_shown(seam.score)}")
+        if self.junction is not None:
+            lines.append(f"  loop junction: flux z {_shown(self.junction)}")
+        if self.wav:
+            lines.append(f"{self.wav}: its sound")
+        return "\n".join(lines)
+
+
+def run(config: Config) -> Report:
+    """Join the tiles, write the picture, then the sound and the plot where asked."""
+    others = [path for path in (config.out, config.plot) if path is not None]
+    paths = tile_paths(config.tiles, leave_out=others)
+    if len(paths) < 2 and not config.loop:
+        raise InputError(f"{len(paths)} tile to stitch; give two or more, a folder of them, or --loop to close one")
+    tiles = read_tiles(paths, named_spec(config.format) if config.format else None)
+    spec = tiles[0].spec
+    crossfade = frames_of(config.crossfade, spec, "--crossfade") if config.crossfade else None
+    overlaps = [_overlap(config.overlap, one, two) for one, two in zip(tiles, tiles[1:])]
+    levels = join([tile.levels for tile in tiles], overlaps, spec, crossfade)
+    starts = starts_of([tile.levels.shape[1] for tile in tiles], overlaps)[1:]
+    if config.loop:
+        closing = _overlap(config.overlap, tiles[-1], tiles[0])
+        levels = close_loop(levels, closing, spec, crossfade)
+    record = _record(config, paths, starts, overlaps)
+    write_spectrogram(config.out, Spectrogram(levels, spec, record))
+    if config.wav:
+        _write_sound(config.wav, levels, config, spec, record)
+    if config.plot:
+        _write_plot(config.plot, levels, spec, list(zip(starts, overlaps)))
+    return _report(config, levels, spec, starts, overlaps)
+
+
+def _overlap(asked: str, earlier: Spectrogram, later: Spectrogram) -> int:
+    """Return the frames two tiles share: as asked, as recorded when they were cut, or as their sound suggests."""
+    spec = earlier.spec
+    if asked != "auto":
+        return frames_of(asked, spec, "--overlap")
+    if later.record is not None and later.record.stage == "cut":
+        recorded = later.record.settings.get("overlap")
+        if isinstance(recorded, int) and recorded:
+            return recorded
+    nominal = frames_of(AUTO_OVERLAP, spec, "--overlap")
+    one, two = dequantise(earlier.levels), dequantise(later.levels)
+    shared = shared_overlap(one, two, nominal)
+    if shared is not None:
+        return shared
+    reach = beat_frames(onset_envelope(one), spec.sample_rate / spec.hop_length)
+    return matching_overlap(one, two, nominal, min(reach, nominal // 2))
+
+
+def _record(config: Config, paths: list[Path], starts: list[int], overlaps: list[int]) -> Record:
+    return Record(
+        stage="stitch",
+        settings={
+            "overlap": config.overlap,
+            "crossfade": config.crossfade,
+            "loop": config.loop,
+            "seams": [[start, overlap] for start, overlap in zip(starts, overlaps)],
+        },
+        inputs={f"{number:04} {path.name}": sha256_file(path) for number, path in enumerate(paths, 1)},
+    )
+
+
+def _write_sound(path: Path, levels: Levels, config: Config, spec: MelSpec, record: Record) -> None:
+    from sdxl_mel.files.audio import write_audio
+    from sdxl_mel.sound.inversion import invert
+
+    samples = invert(levels, spec, method=config.method, seed=config.seed, loop=config.loop)
+    write_audio(path, samples, spec.sample_rate, record=record)
+
+
+def _write_plot(path: Path, levels: Levels, spec: MelSpec, seams: list[tuple[int, int]]) -> None:
+    from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
+
+    write_bytes(path, drawn(spectrogram_figure(levels, spec, seams), path))
+
+
+def _report(config: Config, levels: Levels, spec: MelSpec, starts: list[int], overlaps: list[int]) -> Report:
+    values = dequantise(levels)
+    context = max(1, round(CONTEXT_SECONDS * spec.sample_rate / spec.hop_length))
+    scores = seam_scores(values, starts, overlaps, context)
+    seams = [
+        Seam(start=start, overlap=overlap, score=None if math.isnan(score) else score)
+        for start, overlap, score in zip(starts, overlaps, scores)
+    ]
+    seconds_per_frame = spec.hop_length / spec.sample_rate
+    return Report(
+        out=config.out,
+        seconds=levels.shape[1] * seconds_per_frame,
+        seconds_per_frame=seconds_per_frame,
+        seams=tuple(seams),
+        junction=junction_score(values) if config.loop else None,
+        wav=config.wav,
+    )
+
+
+def _shown(score: float | None) -> str:
+    return "unknown (too little music beside it)" if score is None else f"{score:+.2f}"
