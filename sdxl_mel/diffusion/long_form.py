@@ -1,0 +1,89 @@
+"""Pieces longer than one tile, on one canvas of latents (1, 4, height, columns).
+
+joint: overlapping views are denoised together, step by step. extend: tile after tile, each continuing what is drawn.
+Views go through the UNet a few at a time, so memory does not grow with the length.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.diffusion.conditioning import TextEmbeddings
+from sdxl_mel.diffusion.prompt_track import PromptTrack
+from sdxl_mel.diffusion.sampling import Denoiser, Known
+from sdxl_mel.diffusion.views import columns_of, owners, place_views
+from sdxl_mel.seeding import torch_generator
+
+Merge = Literal["swap", "average", "roll"]
+
+
+@dataclass(frozen=True)
+class JointPredictor:
+    """Predict a whole canvas from views of `width` columns that overlap by `overlap` or more.
+
+    `merge` says what happens where views overlap: "swap" lets them take turns column by column (SaFa, arXiv
+    2502.05130), "average" takes their mean (MultiDiffusion, arXiv 2302.08113; blurs high frequencies), "roll" lays
+    views side by side and moves them at random each step (SpotDiffusion, arXiv 2407.15507).
+    """
+
+    denoiser: Denoiser
+    track: PromptTrack
+    width: int
+    overlap: int
+    loop: bool = False
+    merge: Merge = "swap"
+    views_at_once: int = 4
+    seed: int = 0
+
+    def __call__(self, latents: Tensor, timestep: Tensor, step: int) -> Tensor:
+        """Return the prediction for scaled noisy latents (1, 4, height, columns)."""
+        length = latents.shape[-1]
+        starts = self._starts(length, step)
+        owner = owners(starts, self.width, length, step)
+        total, count = torch.zeros_like(latents), torch.zeros(length, device=latents.device)
+        for first in range(0, len(starts), self.views_at_once):
+            views = range(first, min(first + self.views_at_once, len(starts)))
+            columns = [columns_of(starts[view], self.width, length) for view in views]
+            pieces = torch.cat([latents[..., place] for place in columns])
+            predictions = self.denoiser.predict(pieces, timestep, _stacked([self.track.over(c) for c in columns]))
+            for view, place, prediction in zip(views, columns, predictions):
+                own = torch.ones(len(place), dtype=torch.bool) if self.merge == "average" else owner[place] == view
+                total[0, ..., place[own]] += prediction[..., own]
+                count[place[own]] += 1
+        return total / count
+
+    def _starts(self, length: int, step: int) -> list[int]:
+        if self.merge != "roll":
+            return place_views(length, self.width, self.overlap, self.loop)
+        shift = torch.randint(length, (), generator=torch_generator(self.seed, "roll", step))
+        return [(start + int(shift)) % length for start in place_views(length, self.width, 0, loop=True)]
+
+
+def extend(
+    draw: Callable[[int, Tensor, Known | None], Tensor],
+    shape: tuple[int, int],
+    length: int,
+    starts: list[int],
+    width: int,
+) -> Tensor:
+    """Return a canvas (1, channels, height, length) drawn view by view, each one given what it shares with it.
+
+    `draw(view, columns, known)` returns (1, channels, height, len(columns)); `shape` is (channels, height). On a circle
+    the last view is given its end as well as its start.
+    """
+    canvas = torch.zeros(1, *shape, length)
+    drawn = torch.zeros(length, dtype=torch.bool)
+    for view, start in enumerate(starts):
+        columns = columns_of(start, width, length)
+        free = (~drawn[columns]).float().reshape(1, 1, 1, -1)
+        known = Known(canvas[..., columns], free) if drawn[columns].any() else None
+        canvas[..., columns] = draw(view, columns, known).cpu()
+        drawn[columns] = True
+    return canvas
+
+
+def _stacked(texts: list[TextEmbeddings]) -> TextEmbeddings:
+    return TextEmbeddings(*(torch.cat(parts) for parts in zip(*texts)))
