@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import diffusers
 import torch
 
 from sdxl_mel.errors import InputError
@@ -25,13 +26,17 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "DPMSolverSinglestepScheduler": KARRAS,
 }
 
+DISTILLED = ("LCMScheduler", "TCDScheduler")
+"""For few-step LoRAs; they take SDXL's noise schedule though diffusers does not list them beside its own."""
+
 
 def make_scheduler(name: str, base_scheduler: Any) -> Any:
     """Return a fresh scheduler `name` (a diffusers class or a short name) with the noise schedule of the base's.
 
     Raises InputError that lists the names for what diffusers cannot put in its place.
     """
-    known = {kind.__name__: kind for kind in (type(base_scheduler), *base_scheduler.compatibles)}
+    kinds = (type(base_scheduler), *base_scheduler.compatibles, *(getattr(diffusers, each) for each in DISTILLED))
+    known = {kind.__name__: kind for kind in kinds}
     kind = known.get(SHORT_NAMES.get(name, name)) or known.get(f"{name}Scheduler")
     if kind is None:
         names = [*SHORT_NAMES, *sorted(known)]
