@@ -4,7 +4,7 @@ joint: overlapping views are denoised together, step by step. extend: tile after
 Views go through the UNet a few at a time, so memory does not grow with the length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ Merge = Literal["swap", "average", "roll"]
 
 @dataclass(frozen=True)
 class JointPredictor:
-    """Predict a whole canvas from views of `width` columns that overlap by `overlap` or more.
+    """Predict a whole canvas from overlapping views of `width` columns at `starts`.
 
     `merge` says what happens where views overlap: "swap" lets them take turns column by column (SaFa, arXiv
     2502.05130), "average" takes their mean (MultiDiffusion, arXiv 2302.08113; blurs high frequencies), "roll" lays
@@ -32,8 +32,7 @@ class JointPredictor:
     denoiser: Denoiser
     track: PromptTrack
     width: int
-    overlap: int
-    loop: bool = False
+    starts: Sequence[int]
     merge: Merge = "swap"
     views_at_once: int = 4
     seed: int = 0
@@ -57,7 +56,7 @@ class JointPredictor:
 
     def _starts(self, length: int, step: int) -> list[int]:
         if self.merge != "roll":
-            return place_views(length, self.width, self.overlap, self.loop)
+            return list(self.starts)
         shift = torch.randint(length, (), generator=torch_generator(self.seed, "roll", step))
         return [(start + int(shift)) % length for start in place_views(length, self.width, 0, loop=True)]
 

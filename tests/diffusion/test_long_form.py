@@ -63,10 +63,9 @@ class ColumnModel:
         return (latents * encoder_hidden_states.mean(dim=(1, 2)).reshape(-1, 1, 1, 1),)
 
 
-def predictor(model: ColumnModel, track: PromptTrack, **options) -> JointPredictor:
-    return JointPredictor(
-        Denoiser(model, torch.zeros(6), text(0.0), Guidance(1.0)), track, width=8, overlap=4, **options
-    )
+def predictor(model: ColumnModel, track: PromptTrack, loop: bool = False, **options) -> JointPredictor:
+    denoiser = Denoiser(model, torch.zeros(6), text(0.0), Guidance(1.0))
+    return JointPredictor(denoiser, track, 8, place_views(len(track.weights), 8, 4, loop), **options)
 
 
 def canvas(length: int) -> Tensor:
