@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdxl_mel.diffusion import vae as autoencoder
+from sdxl_mel.diffusion.vae import decode, encode, images_of, values_of_images
 from sdxl_mel.diffusion.views import place_views
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import quantise
@@ -21,14 +21,14 @@ Levels = NDArray[np.uint8]
 def decode_latents(vae: Any, latents: Tensor, spec: MelSpec) -> list[Levels]:
     """Return the pictures of scaled latents (batch, 4, height, width), one channel each for a mono spec."""
     mean, spread = _statistics(vae, latents)
-    images = autoencoder.decode(vae, latents * spread + mean)
+    images = decode(vae, latents * spread + mean)
     channels = 1 if spec.channels == "grey" else 3
-    return [quantise(values) for values in autoencoder.values_of_images(images, channels, spec.low_at)]
+    return [quantise(values) for values in values_of_images(images, channels, spec.low_at)]
 
 
 def encode_levels(vae: Any, levels: Levels, spec: MelSpec, name: str) -> Tensor:
     """Return the scaled latents (1, 4, height, width) of a picture: the mean of the VAE's posterior."""
-    latents = autoencoder.encode(vae, autoencoder.images_of(levels[None], spec.low_at), [name]).mean
+    latents = encode(vae, images_of(levels[None], spec.low_at), [name]).mean
     mean, spread = _statistics(vae, latents)
     return (latents - mean) / spread
 

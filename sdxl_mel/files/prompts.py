@@ -63,7 +63,7 @@ def _csv_rows(content: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(content.splitlines())
     for row in reader:
         # Cells beyond the header stand under None: a comma in a prompt that is not quoted.
-        extra = {"?": " ".join(row.pop(None))} if None in row else {}  # type: ignore[call-overload, arg-type]
+        extra = {"?": " ".join(row.pop(None))} if None in row else {}
         filled = {name.strip(): value.strip() for name, value in row.items() if value and value.strip()}
         if filled or extra:
             yield reader.line_num, filled | extra
