@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.diffusion.lora_names import PARTS, Part, blocks, parse, spell
+from sdxl_mel.diffusion.lora_names import PARTS, Part, parse, renaming, spell
 from tests.loras import linear_paths, meta_sdxl_unet
 from tests.models import tiny_unet
 
@@ -13,11 +13,8 @@ NUMBERS = st.integers(0, 31)
 
 def every_name(part: Part, number: int, layers_per_block: int = 2) -> list[tuple[str, str]]:
     """Return all (diffusers, original) names of a part, read off the table, {n} replaced."""
-    return [
-        tuple(".".join(filter(None, (block.path(layout), leaf))).format(n=number) for layout, leaf in pairs)
-        for block in blocks(part, layers_per_block)
-        for pairs in ((("diffusers", one), ("original", other)) for one, other in block.leaves)
-    ]
+    rules = renaming(part, layers_per_block).names
+    return [(diffusers.format(n=number), original.format(n=number)) for diffusers, original in rules]
 
 
 @given(number=NUMBERS, part=st.sampled_from(PARTS), layers=st.integers(1, 3))

@@ -1,0 +1,38 @@
+"""What the fused model says of itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sdxl_mel.files.base_folder import Folder
+from sdxl_mel.files.base_single_file import SPEC_KEY
+from sdxl_mel.files.checkpoint import Checkpoint
+from sdxl_mel.files.lora_header import LoraHeader
+from sdxl_mel.files.lora_set import ScaledLora, joint_header
+from sdxl_mel.files.weights import header_of
+from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.sound.melspec import MelSpec, require_equal
+
+
+def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str) -> LoraHeader:
+    """Return spec, anchor and clip skip of the LoRAs, checked against the base's spec, and the record of the fusion.
+
+    Raises MismatchError when any two specs differ.
+    """
+    header = joint_header(loras)
+    own = _spec_of(checkpoint)
+    if own is not None and header.spec is not None:
+        require_equal(own, header.spec, base, str(loras[0].path))
+    record = Record(
+        stage="fuse",
+        settings={"base": Path(base).name, "scale": [scale for _, _, scale in loras], "dtype": dtype},
+        inputs={path.name: sha256_file(path) for path, _, _ in loras if path.is_file()},
+    )
+    return replace(header, spec=header.spec or own, record=record, layers_per_block=checkpoint.layers_per_block)
+
+
+def _spec_of(checkpoint: Checkpoint) -> MelSpec | None:
+    if not checkpoint.single:
+        return Folder(checkpoint.path).spec
+    text = header_of(checkpoint.path)[1].get(SPEC_KEY)
+    return MelSpec.from_json(text, str(checkpoint.path)) if text else None
