@@ -71,7 +71,10 @@ class Item(BaseModel):
 
 
 class Header(BaseModel):
-    """What `dataset.json` says; `counts` has (clips, tracks, captions) a split."""
+    """What `dataset.json` says; `counts` has clips, tracks and captions of each split.
+
+    `skipped` are inputs that could not be used, `rejected` are tracks and clips left out by rule.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,6 +83,7 @@ class Header(BaseModel):
     anchor: str
     counts: dict[str, dict[str, int]] = {}
     skipped: tuple[Skipped, ...] = ()
+    rejected: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     record: Record
 
@@ -93,6 +97,7 @@ class Dataset:
     splits: Mapping[str, list[Item]]
     record: Record
     skipped: tuple[Skipped, ...] = ()
+    rejected: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     folder: Path = field(default=Path(), compare=False)
 
@@ -132,6 +137,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         anchor=dataset.anchor,
         counts=dataset.counts,
         skipped=dataset.skipped,
+        rejected=dataset.rejected,
         notes=dataset.notes,
         record=dataset.record,
     )
@@ -151,7 +157,9 @@ def read_dataset(folder: Path) -> Dataset:
             raise FormatError(
                 f"{folder / split / ROWS_NAME}: {found} clips, {HEADER_NAME} says {expected['clips']}; prepare it again"
             )
-    return Dataset(header.spec, header.anchor, splits, header.record, header.skipped, header.notes, folder)
+    return Dataset(
+        header.spec, header.anchor, splits, header.record, header.skipped, header.rejected, header.notes, folder
+    )
 
 
 def read_header(folder: Path) -> Header:
