@@ -1,0 +1,70 @@
+"""From prediction to loss, with what is worth logging beside it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from sdxl_mel.diffusion.losses import pseudo_huber, squared_error
+from sdxl_mel.diffusion.schedules import huber_delta
+from sdxl_mel.diffusion.weighting import counts_twice, signal_to_noise, snr_weights
+from sdxl_mel.stages.train.batches import Batch, Diffusion
+from sdxl_mel.stages.train.settings import LossSettings
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of each sample, shape (batch,): the loss that is minimised, the plain squared error, and delta (0 for l2)."""
+
+    weighted: torch.Tensor
+    squared: torch.Tensor
+    delta: torch.Tensor
+
+
+class Objective:
+    """The loss of a run of `steps` steps."""
+
+    def __init__(self, settings: LossSettings, diffusion: Diffusion, steps: int) -> None:
+        self.settings, self.alphas_cumprod, self.steps = settings, diffusion.alphas_cumprod, steps
+        snr = signal_to_noise(diffusion.alphas_cumprod)
+        self.weights = snr_weights(snr, settings.weighting, diffusion.prediction, settings.gamma).float()
+
+    def to(self, device: torch.device) -> "Objective":
+        """Move the table of weights to a device."""
+        self.weights = self.weights.to(device)
+        return self
+
+    def __call__(self, prediction: torch.Tensor, batch: Batch, step: int) -> Losses:
+        """Return the losses of a batch at a step."""
+        squared = squared_error(prediction, batch.target)
+        if self.settings.kind == "l2":
+            loss, delta = squared, torch.zeros_like(squared)
+        else:
+            delta = self.delta(step, batch.timesteps)
+            loss = pseudo_huber(prediction, batch.target, delta, self.settings.huber.normalise)
+            squared = squared.detach()
+        weights = self.weights[batch.timesteps] * batch.weights
+        return Losses(loss * weights, squared.detach(), delta)
+
+    def delta(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return delta of each sample."""
+        huber = self.settings.huber
+        return huber_delta(
+            step,
+            self.steps,
+            timesteps,
+            self.alphas_cumprod,
+            start=huber.start,
+            end=huber.end,
+            axis=huber.axis,
+            shape=huber.shape,
+        )
+
+    def warning(self) -> str | None:
+        """Return what is doubtful about the settings, or None."""
+        smallest = min(self.settings.huber.start, self.settings.huber.end) if self.settings.kind == "huber" else None
+        if not counts_twice(self.settings.weighting, smallest):
+            return None
+        return (
+            f"loss: weighting {self.settings.weighting!r} and Huber down to delta {smallest:g} both hold back low-noise "
+            "timesteps; set loss.weighting to none unless that is meant"
+        )
