@@ -15,3 +15,11 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models import write_tiny_sdxl
 
     return write_tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory: pytest.TempPathFactory, tiny_sdxl: Path) -> Path:
+    """Return a cache of a few random pictures made with the tiny SDXL."""
+    from tests.caches import write_small_cache
+
+    return write_small_cache(tmp_path_factory.mktemp("small-cache"), tiny_sdxl)

@@ -165,7 +165,7 @@ def _attach_part(part: str, model: nn.Module, modules: Mapping[str, LoraModule])
 def _inject(model: nn.Module, paths: Sequence[str], rank: int, alpha: float, *, rslora: bool, dora: bool) -> None:
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides, a fraction is as good
+        lora_alpha=alpha,
         use_rslora=rslora,
         use_dora=dora,
         target_modules="|".join(map(re.escape, paths)),

@@ -73,16 +73,17 @@ def evaluation_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     A schedule-free optimizer trains at one point and is judged at another; for the rest this does nothing. Going
     there and back rounds, so the training weights are put back from a copy: looking does not change the run.
     """
-    if not hasattr(optimizer, "eval"):
+    switch: Any = optimizer
+    if not hasattr(switch, "eval"):
         yield
         return
     weights = parameters_of(optimizer)
     kept = [weight.detach().clone() for weight in weights]
-    optimizer.eval()
+    switch.eval()
     try:
         yield
     finally:
-        optimizer.train()
+        switch.train()
         with torch.no_grad():
             torch._foreach_copy_(weights, kept)
 

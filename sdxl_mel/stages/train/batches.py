@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 
@@ -10,40 +9,10 @@ from sdxl_mel.diffusion.noise import perturbed, sample_noise
 from sdxl_mel.diffusion.timesteps import timesteps_from, uniform_variates
 from sdxl_mel.diffusion.weighting import Prediction
 from sdxl_mel.errors import FormatError
+from sdxl_mel.files.cache import Cache, CachedExample
 from sdxl_mel.seeding import numpy_generator, torch_generator
 from sdxl_mel.stages.train.order import Stream, is_regularized, regularized_before
 from sdxl_mel.stages.train.settings import Config
-
-
-class Example(Protocol):
-    """A clip of a cache."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def track(self) -> str: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def offsets(self) -> Sequence[str]: ...
-    @property
-    def captions(self) -> Sequence[str]: ...
-
-
-class Latents(Protocol):
-    """The part of a cache that batches are made of."""
-
-    @property
-    def scaling_factor(self) -> float: ...
-    @property
-    def empty_text(self) -> str: ...
-    def latents(self, key: str, offset: int = 0) -> tuple[torch.Tensor, torch.Tensor]: ...
-    def text(self, text_key: str) -> tuple[torch.Tensor, torch.Tensor]: ...
-    def caption(self, text_key: str) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -71,8 +40,17 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
+class Text:
+    """What a batch says: `hidden` (batch, tokens, width) and `pooled` (batch, projection), or captions to encode."""
+
+    captions: tuple[str, ...] = ()
+    hidden: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Examples ready for the UNet; tensors have the batch first. `captions` are there to be encoded, or already are."""
+    """Examples ready for the UNet; tensors have the batch first."""
 
     slots: tuple[int, ...]
     sources: tuple[str, ...]
@@ -80,9 +58,7 @@ class Batch:
     target: torch.Tensor
     timesteps: torch.Tensor
     weights: torch.Tensor
-    captions: tuple[str, ...]
-    hidden: torch.Tensor | None
-    pooled: torch.Tensor | None
+    text: Text
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -100,15 +76,18 @@ class Batch:
             target=move(self.target, torch.float32),
             timesteps=move(self.timesteps, torch.int64),
             weights=move(self.weights, torch.float32),
-            hidden=None if self.hidden is None else move(self.hidden, dtype),
-            pooled=None if self.pooled is None else move(self.pooled, dtype),
+            text=self.text
+            if self.text.hidden is None or self.text.pooled is None
+            else Text((), move(self.text.hidden, dtype), move(self.text.pooled, dtype)),
         )
 
 
 class Material:
     """The examples of a run and everything that is drawn for them."""
 
-    def __init__(self, cache: Latents, splits: Mapping[str, Sequence[Example]], config: Config, diffusion: Diffusion) -> None:
+    def __init__(
+        self, cache: Cache, splits: Mapping[str, Sequence[CachedExample]], config: Config, diffusion: Diffusion
+    ) -> None:
         self.cache, self.config, self.diffusion = cache, config, diffusion
         self.train, self.regularization = splits["train"], splits.get("regularization", ())
         self.streams = {
@@ -117,7 +96,7 @@ class Material:
         }
         self.encodes_captions = bool(config.adapter.text_encoders)
 
-    def example(self, slot: int) -> tuple[Example, float]:
+    def example(self, slot: int) -> tuple[CachedExample, float]:
         """Return the example of a slot and the weight of its loss."""
         share = self.config.regularization.share
         before = regularized_before(slot, share)
@@ -152,25 +131,27 @@ class Material:
             target=self.diffusion.target(latents, noise, timesteps),
             timesteps=timesteps,
             weights=torch.tensor([weight for _, weight in chosen]),
-            **self.text_of(texts),
+            text=self.text_of(texts),
         )
 
-    def text_of(self, keys: Sequence[str]) -> dict[str, object]:
-        """Return the text fields of a batch for these text keys."""
+    def text_of(self, keys: Sequence[str]) -> Text:
+        """Return what a batch says, given its text keys."""
         if self.encodes_captions:
-            return {"captions": tuple(map(self.cache.caption, keys)), "hidden": None, "pooled": None}
+            return Text(tuple(map(self.cache.caption, keys)))
         hidden, pooled = (torch.stack(each) for each in zip(*map(self.cache.text, keys)))
-        return {"captions": (), "hidden": hidden, "pooled": pooled}
+        return Text((), hidden, pooled)
 
-    def latent(self, example: Example, offset: int, generator: torch.Generator) -> torch.Tensor:
+    def latent(self, example: CachedExample, offset: int, generator: torch.Generator) -> torch.Tensor:
         """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
         mean, logvar = self.cache.latents(example.key, offset)
-        latent = (mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)) * self.cache.scaling_factor
+        latent = (
+            mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
+        ) * self.cache.scaling_factor
         if not bool(latent.isfinite().all()):
             raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
         return latent
 
-    def _latent_and_noise(self, slot: int, example: Example) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _latent_and_noise(self, slot: int, example: CachedExample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         config, generator = self.config, torch_generator(self.config.seed, "example", slot)
         offset = int(torch.randint(len(example.offsets), (), generator=generator))
         latent = self.latent(example, offset, generator)
@@ -185,7 +166,7 @@ class Material:
         )
         return latent, noise, perturbed(noise, generator, config.noise.perturbation)
 
-    def _caption(self, slot: int, example: Example) -> str:
+    def _caption(self, slot: int, example: CachedExample) -> str:
         generator = numpy_generator(self.config.seed, "caption", slot)
         if generator.random() < self.config.caption_dropout:
             return self.cache.empty_text

@@ -51,7 +51,10 @@ def save_state(run: Path, state: State, keep: int) -> Path:
             tensors |= {f"average/{length}/{index}": tensor for index, tensor in enumerate(averages)}
         content = {"step": state.step, "optimizer": numbers, "notes": vars(state.notes)}
         with atomic_folder(folder) as temporary:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary / "state.safetensors")
+            save_file(
+                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                temporary / "state.safetensors",
+            )
             (temporary / "state.json").write_text(json.dumps(content), encoding="utf-8")
     for old in list(saved_states(run))[:-keep]:
         shutil.rmtree(old)
@@ -70,7 +73,9 @@ def load_state(folder: Path, state: State) -> None:
         tensors = load_file(folder / "state.safetensors")
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, ValueError) as error:
-        raise FormatError(f"{folder}: this saved state is damaged ({error}); delete it and resume from the one before") from error
+        raise FormatError(
+            f"{folder}: this saved state is damaged ({error}); delete it and resume from the one before"
+        ) from error
     own = dict(state.adapters.named_parameters())
     saved = {name.removeprefix("adapter/"): each for name, each in tensors.items() if name.startswith("adapter/")}
     if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in saved.items()}:

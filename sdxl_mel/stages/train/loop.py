@@ -21,7 +21,7 @@ from sdxl_mel.stages.train.model import Model
 from sdxl_mel.stages.train.objective import Objective
 from sdxl_mel.stages.train.order import micro_batches, share_of
 from sdxl_mel.stages.train.settings import Config
-from sdxl_mel.stages.train.step import Measured, backward, share_gradients, update
+from sdxl_mel.stages.train.step import SUMS, Measured, backward, share_gradients, update
 from sdxl_mel.stages.train.validation import Probe, validate
 from sdxl_mel.stages.train.watch import Log, gap_alarm, numbers_of, out_of_patience, report_validation, require_finite
 
@@ -42,15 +42,21 @@ class Training:
     sample: Callable[[State], None]
     kept: Path | None = None
     seconds: float = 0.0
+    steps: int = 0
 
     @property
     def main(self) -> bool:
         """Return whether this process writes."""
         return self.accelerator.is_main_process
 
+    @property
+    def seconds_per_step(self) -> float:
+        """Return the mean time of a step since the run was started or resumed."""
+        return self.seconds / max(self.steps, 1)
+
 
 def train(run: Training) -> State:
-    """Train to the last step, or until patience ends. Raises KeyboardInterrupt, with the state saved, when told to stop."""
+    """Train to the last step, or until patience ends. Raises KeyboardInterrupt, the state saved, when told to stop."""
     state, config = run.state, run.config
     shown = progress(config.steps, "train", "steps", done=state.step) if run.main else _unseen()
     with Interrupts() as interrupts, _drawn(run) as draw, shown as ticker, _clear_memory_errors(config):
@@ -58,41 +64,40 @@ def train(run: Training) -> State:
             look(run)
         pending: Measured | None = None
         while state.step < config.steps and not state.notes.stopped:
-            started = time.perf_counter()
             measured = advance(run, draw(state.step), interrupts.wanted)
             # What the step before measured is read only now, so that the device never waits for it.
-            _note(run, pending, ticker, started)
+            stop = _note(run, pending, ticker, measured.started)
             pending = measured
-            stop = bool(measured.sums[-1] > 0)
             if stop or _is_due(config, state.step):
-                _note(run, pending, ticker, time.perf_counter())
+                _note(run, pending, ticker)
                 pending = None
                 look(run)
                 save(run, always=stop)
             if stop:
                 raise KeyboardInterrupt
-        _note(run, pending, ticker, time.perf_counter())
+        _note(run, pending, ticker)
         save(run, always=True)
     return state
 
 
 def advance(run: Training, batches: list[Batch], interrupted: bool = False) -> Measured:
-    """Take one optimizer step. The last of the sums counts the processes that were told to stop."""
-    state, config = run.state, run.config
-    adapter, optimizer = config.adapter, config.optimizer
-    sums, seen = torch.zeros(0), []
-    for batch in batches:
+    """Take one optimizer step."""
+    state, config, adapter = run.state, run.config, run.config.adapter
+    started = time.perf_counter()
+    sums, seen = torch.zeros(SUMS, device=run.model.device), []
+    sums[-1] = float(interrupted)
+    for batch in map(run.model.moved, batches):
         state.adapters.draw_masks(config.seed, state.step, batch.slots, adapter.rank_dropout, adapter.module_dropout)
-        piece, losses = backward(run.model, run.objective, [batch], state.step, config.batch)
-        sums = piece if not len(sums) else sums + piece
-        seen += losses
-    told = torch.full((1,), float(interrupted), device=sums.device)
-    sums = share_gradients(run.accelerator, state.adapters, torch.cat([sums, told]))
-    factor = rate_factor(state.step, config.steps, optimizer.schedule, optimizer.warmup, optimizer.final)
-    gradient = update(state.optimizer, state.adapters.parameters(), factor, optimizer.clip)
+        piece, losses = backward(run.model, run.objective, batch, state.step, config.batch)
+        sums[: len(piece)] += piece
+        seen.append((batch.sources, losses))
+    sums = share_gradients(run.accelerator, state.adapters, sums)
+    settings = config.optimizer
+    factor = rate_factor(state.step, config.steps, settings.schedule, settings.warmup, settings.final)
+    gradient = update(state.optimizer, state.adapters.parameters(), factor, settings.clip)
     state.step += 1
     _average(state, config)
-    return Measured(state.step, sums, gradient, seen, state.optimizer.param_groups[0]["lr"])
+    return Measured(state.step, started, sums, gradient, seen, state.optimizer.param_groups[0]["lr"])
 
 
 def look(run: Training) -> None:
@@ -123,22 +128,22 @@ def save(run: Training, always: bool = False) -> None:
 
 def _average(state: State, config: Config) -> None:
     averages = config.averages
-    if not averages.lengths:
-        return
-    with evaluation_weights(state.optimizer):
-        state.averages.update(state.adapters.parameters(), state.step)
+    state.averages.update(state.adapters.parameters(), state.step)
     if averages.feedback_every and state.step % averages.feedback_every == 0:
         state.averages.feed_back(state.adapters.parameters(), averages.feedback_share)
 
 
-def _note(run: Training, measured: Measured | None, ticker: Ticker, now: float) -> None:
+def _note(run: Training, measured: Measured | None, ticker: Ticker, until: float | None = None) -> bool:
+    """Log what a step measured, once; returns whether any process was told to stop."""
     if measured is None:
-        return
+        return False
     require_finite(measured, run.kept)
-    seconds, run.seconds = now - run.seconds, now
+    seconds = (until or time.perf_counter()) - measured.started
+    run.seconds, run.steps = run.seconds + seconds, run.steps + 1
     numbers = numbers_of(measured, run.config.batch, seconds, run.config.loss.kind == "huber")
     run.log.write(measured.step, numbers)
     ticker.advance(note=f"loss {numbers['loss']:.4f}, mse {numbers['squared_error']:.4f}, rate {measured.rate:.1e}")
+    return bool(measured.sums[-1] > 0)
 
 
 def _due(step: int, every: int, steps: int) -> bool:
@@ -194,7 +199,9 @@ def memory_advice(config: Config) -> str:
     """Return what to change when the memory does not suffice, the cheapest first."""
     advice = []
     if (config.micro_batch or config.batch) > 1:
-        advice.append(f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)")
+        advice.append(
+            f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)"
+        )
     if not config.hardware.gradient_checkpointing:
         advice.append("--hardware.gradient-checkpointing (same result, a third slower)")
     if config.optimizer.name == "adamw":

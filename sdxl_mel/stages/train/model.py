@@ -1,7 +1,7 @@
 """The base model with its adapters, set up to be trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,18 +29,11 @@ class Model:
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """Return what the UNet predicts for a batch that `moved` has prepared."""
-        batch = self.encoded(batch)
-        conditions = {"text_embeds": batch.pooled, "time_ids": self.time_ids.expand(len(batch), -1)}
-        return self.unet(
-            batch.noisy, batch.timesteps, batch.hidden, added_cond_kwargs=conditions, return_dict=False
-        )[0]
-
-    def encoded(self, batch: Batch) -> Batch:
-        """Return the batch with its captions encoded, unless they are."""
-        if batch.hidden is not None:
-            return batch
-        hidden, pooled = self.encode(batch.captions)
-        return replace(batch, hidden=hidden, pooled=pooled)
+        hidden, pooled = batch.text.hidden, batch.text.pooled
+        if hidden is None:
+            hidden, pooled = self.encode(batch.text.captions)
+        conditions = {"text_embeds": pooled, "time_ids": self.time_ids.expand(len(batch), -1)}
+        return self.unet(batch.noisy, batch.timesteps, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
 
     def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (hidden, pooled) of captions in the dtype of the UNet, with gradients where encoders are trained."""
@@ -60,12 +53,11 @@ def build_model(
     alpha: float,
     clip_skip: int,
     size: tuple[int, int],
-    dtype: torch.dtype,
     device: torch.device,
     seed: int,
 ) -> Model:
     """Put adapters on an open base and prepare it; `size` is (width, height) of a tile in pixels."""
-    unet = prepared_unet(base.unet, hardware, dtype, device)
+    unet = prepared_unet(base.unet, hardware, device)
     adapters = attach(
         {"unet": unet},
         targets=settings.targets,
@@ -77,17 +69,19 @@ def build_model(
         seed=seed,
     )
     if settings.text_encoders:
-        adapters = Adapters(adapters.layers | _on_encoders(base, settings, alpha, dtype, device, seed).layers)
+        adapters = Adapters(
+            adapters.layers | _on_encoders(base, settings, alpha=alpha, device=device, seed=seed).layers
+        )
     if hardware.compile:
         compile_blocks(unet)
     sizes = time_ids(size[1], size[0])[None].to(device)
     encoders = base if settings.text_encoders else None
-    return Model(unet, adapters, sizes, encoders, clip_skip, dtype, device)
+    return Model(unet, adapters, sizes, encoders, clip_skip, base.unet.dtype, device)
 
 
-def prepared_unet(unet: Any, hardware: HardwareSettings, dtype: torch.dtype, device: torch.device) -> Any:
-    """Return the UNet in its dtype and layout, in training mode (which gradient checkpointing asks for)."""
-    unet.to(device=device, dtype=dtype)
+def prepared_unet(unet: Any, hardware: HardwareSettings, device: torch.device) -> Any:
+    """Return the UNet on its device and in its layout, in training mode (which gradient checkpointing asks for)."""
+    unet.to(device)
     if hardware.channels_last if hardware.channels_last is not None else device.type == "cuda":
         unet.to(memory_format=torch.channels_last)
     unet.train()
@@ -103,11 +97,9 @@ def compile_blocks(unet: nn.Module) -> None:
             module.compile()
 
 
-def _on_encoders(
-    base: Any, settings: AdapterSettings, alpha: float, dtype: torch.dtype, device: torch.device, seed: int
-) -> Adapters:
+def _on_encoders(base: Any, settings: AdapterSettings, *, alpha: float, device: torch.device, seed: int) -> Adapters:
     for part in ("text_encoder", "text_encoder_2"):
-        getattr(base, part).requires_grad_(False).to(device=device, dtype=dtype)
+        getattr(base, part).requires_grad_(False).to(device)
     return attach(
         {part: getattr(base, part) for part in settings.text_encoders},
         targets=settings.text_targets,

@@ -65,6 +65,6 @@ class Objective:
         if not counts_twice(self.settings.weighting, smallest):
             return None
         return (
-            f"loss: weighting {self.settings.weighting!r} and Huber down to delta {smallest:g} both hold back low-noise "
-            "timesteps; set loss.weighting to none unless that is meant"
+            f"loss: weighting {self.settings.weighting!r} and Huber down to delta {smallest:g} both hold back "
+            "low-noise timesteps; set loss.weighting to none unless that is meant"
         )

@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdxl_mel.arguments import Show
 from sdxl_mel.config import Settings, StageConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -261,6 +260,8 @@ class Config(StageConfig):
     def _possible(self) -> Self:
         if self.averages.feedback_every and not self.averages.lengths:
             raise ValueError("averages.feedback_every needs averages.lengths")
+        if self.averages.lengths and self.optimizer.name == "schedule-free":
+            raise ValueError("averages.lengths: schedule-free averages by itself; leave one of the two out")
         if self.validation.patience and not self.validation.every:
             raise ValueError("validation.patience needs validation.every")
         return self

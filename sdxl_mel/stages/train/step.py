@@ -1,6 +1,6 @@
 """One optimizer step, and what it measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,36 +13,35 @@ from sdxl_mel.stages.train.model import Model
 from sdxl_mel.stages.train.objective import Losses, Objective
 
 DECILES = 10
+SUMS = 3 + 2 * DECILES + 1
 
 
 @dataclass(frozen=True)
 class Measured:
     """What a step did, still on the device: sums over the batch, the length of the gradient, who was in it.
 
-    `sums` holds loss, squared error, delta, then squared error and count of each tenth of the timesteps.
+    `sums` holds loss, squared error, delta, then squared error and count of each tenth of the timesteps, then how many
+    processes were told to stop. `started` is a reading of the clock.
     """
 
     step: int
+    started: float
     sums: torch.Tensor
     gradient: torch.Tensor
-    batches: Sequence[tuple[Batch, torch.Tensor]]
+    examples: Sequence[tuple[Sequence[str], torch.Tensor]]
     rate: float
 
 
 def backward(
-    model: Model, objective: Objective, batches: Iterable[Batch], step: int, total: int
-) -> tuple[torch.Tensor, list[tuple[Batch, torch.Tensor]]]:
-    """Add the gradient of the mean loss of `total` examples, of which `batches` are this device's part.
+    model: Model, objective: Objective, batch: Batch, step: int, total: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradient of the mean loss of `total` examples, of which `batch` are some; returns sums and losses.
 
-    Each example counts 1 / total however the batch was cut, so micro-batches of unequal sizes are exact.
+    Each example counts 1 / total however the whole was cut, so micro-batches of unequal sizes are exact.
     """
-    sums, seen = torch.zeros(3 + 2 * DECILES, device=model.device), []
-    for batch in map(model.moved, batches):
-        losses = objective(model.predict(batch), batch, step)
-        (losses.weighted.sum() / total).backward()
-        sums += summed(losses, batch)
-        seen.append((batch, losses.weighted.detach()))
-    return sums, seen
+    losses = objective(model.predict(batch), batch, step)
+    (losses.weighted.sum() / total).backward()
+    return summed(losses, batch), losses.weighted.detach()
 
 
 def summed(losses: Losses, batch: Batch) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Loss on held-out tracks with fixed noise: the same clips, timesteps and noise every time, so that only the model moves."""
+"""Loss on held-out tracks: the same clips, timesteps and noise every time, so that only the model moves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,23 +6,26 @@ import torch
 from accelerate import Accelerator
 
 from sdxl_mel.diffusion.losses import squared_error
+from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.seeding import numpy_generator, torch_generator
-from sdxl_mel.stages.train.batches import Batch, Example, Material
+from sdxl_mel.stages.train.batches import Batch, Material
 from sdxl_mel.stages.train.model import Model
 from sdxl_mel.stages.train.order import share_of
 from sdxl_mel.stages.train.step import DECILES
 
 TIMESTEPS = 1000
 
-Probe = Mapping[str, Sequence[Example]]
+Probe = Mapping[str, Sequence[CachedExample]]
 """The clips that are judged, by what they are: "held out", "trained"."""
 
 Losses = dict[str, list[float]]
 """Mean squared error of each tenth of the timesteps, by kind of clip."""
 
 
-def choose_clips(splits: Mapping[str, Sequence[Example]], clips: int, seed: int) -> dict[str, list[Example]]:
-    """Return up to `clips` clips of each kind: held out (split validation), trained, and regularisation if there is any."""
+def choose_clips(
+    splits: Mapping[str, Sequence[CachedExample]], clips: int, seed: int
+) -> dict[str, list[CachedExample]]:
+    """Return up to `clips` clips of each kind: held out (split validation), trained, regularisation if there is any."""
     kinds = {"held out": "validation", "trained": "train", "regularization": "regularization"}
     chosen = {}
     for kind, split in kinds.items():
@@ -34,7 +37,9 @@ def choose_clips(splits: Mapping[str, Sequence[Example]], clips: int, seed: int)
 
 
 @torch.no_grad()
-def validate(model: Model, material: Material, probe: Probe, batch: int, accelerator: Accelerator | None = None) -> Losses:
+def validate(
+    model: Model, material: Material, probe: Probe, batch: int, accelerator: Accelerator | None = None
+) -> Losses:
     """Return the squared error of every kind of clip by tenth of the timesteps, lowest noise first."""
     model.adapters.clear_masks()
     return {kind: _by_decile(model, material, clips, batch, accelerator) for kind, clips in probe.items()}
@@ -46,7 +51,7 @@ def mean_loss(by_decile: Sequence[float]) -> float:
 
 
 def _by_decile(
-    model: Model, material: Material, clips: Sequence[Example], batch: int, accelerator: Accelerator | None
+    model: Model, material: Material, clips: Sequence[CachedExample], batch: int, accelerator: Accelerator | None
 ) -> list[float]:
     pairs = [(clip, decile) for clip in clips for decile in range(DECILES)]
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
@@ -62,7 +67,7 @@ def _by_decile(
     return [float(value) / len(clips) for value in sums]
 
 
-def _fixed_batch(material: Material, pairs: Sequence[tuple[Example, int]]) -> Batch:
+def _fixed_batch(material: Material, pairs: Sequence[tuple[CachedExample, int]]) -> Batch:
     """Return a batch that depends on the clips and the seed alone; latents are posterior means, captions the first."""
     drawn = [_fixed(material, clip, decile) for clip, decile in pairs]
     latents, noise = (torch.stack(each) for each in list(zip(*drawn))[:2])
@@ -74,11 +79,11 @@ def _fixed_batch(material: Material, pairs: Sequence[tuple[Example, int]]) -> Ba
         target=material.diffusion.target(latents, noise, timesteps),
         timesteps=timesteps,
         weights=torch.ones(len(pairs)),
-        **material.text_of([clip.captions[0] for clip, _ in pairs]),
+        text=material.text_of([clip.captions[0] for clip, _ in pairs]),
     )
 
 
-def _fixed(material: Material, clip: Example, decile: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _fixed(material: Material, clip: CachedExample, decile: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     generator = torch_generator(material.config.seed, "validation", clip.key, decile)
     latent = material.cache.latents(clip.key)[0] * material.cache.scaling_factor
     width = TIMESTEPS // DECILES

@@ -51,7 +51,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def numbers_of(measured: Measured, batch: int, seconds: float, huber: bool) -> dict[str, float | list[float]]:
     """Return what is logged of a step; the tenths of the timesteps hold the squared error, -1 where none was drawn."""
     sums = measured.sums.tolist()
-    tenths, counts = sums[3 : 3 + DECILES], sums[3 + DECILES :]
+    tenths, counts = sums[3 : 3 + DECILES], sums[3 + DECILES : 3 + 2 * DECILES]
     values: dict[str, float | list[float]] = {
         "loss": sums[0] / batch,
         "squared_error": sums[1] / batch,
@@ -70,11 +70,11 @@ def require_finite(measured: Measured, kept: Path | None) -> None:
         return
     bad = [
         source
-        for batch, losses in measured.batches
-        for source, value in zip(batch.sources, losses.tolist())
+        for sources, losses in measured.examples
+        for source, value in zip(sources, losses.tolist())
         if not math.isfinite(value)
     ]
-    all_of_them = [source for batch, _ in measured.batches for source in batch.sources]
+    all_of_them = [source for sources, _ in measured.examples for source in sources]
     raise InputError(
         f"step {measured.step}: loss {loss:g}, gradient {gradient:g}; examples with a loss that is not finite: "
         f"{', '.join(bad) or 'none, of ' + ', '.join(all_of_them)}; "
@@ -90,7 +90,7 @@ def gap_alarm(losses: Losses, allowed: float) -> str | None:
     if held_out <= trained * (1 + allowed):
         return None
     return (
-        f"ALARM: loss {held_out:.4f} on held-out tracks, {trained:.4f} on trained ones (more than {allowed:.0%} apart): "
+        f"ALARM: loss {held_out:.4f} on held-out tracks, {trained:.4f} on trained ones (over {allowed:.0%} apart): "
         "the LoRA learns the clips by heart; fewer steps, a lower rank or more dropout would help"
     )
 

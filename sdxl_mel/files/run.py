@@ -1,0 +1,88 @@
+"""A training run's folder: `run.json` says what it is, was given and came to.
+
+RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
+RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
+RUN/diffusers/pytorch_lora_weights.safetensors
+RUN/checkpoints/step-000250.safetensors  RUN/samples/step-000250/*  RUN/state/step-000250/*
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.atomic import write_json, write_text
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import MelSpec
+
+FORMAT = 1
+HEADER_NAME = "run.json"
+CONFIG_NAME = "config.toml"
+LORA_NAME = "lora.safetensors"
+DIFFUSERS_NAME = "diffusers/pytorch_lora_weights.safetensors"
+
+
+class RunHeader(BaseModel):
+    """What `run.json` says; `changes` lists what each resume altered, `results` is empty until the run has ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    spec: MelSpec
+    anchor: str
+    clip_skip: int
+    identity: dict[str, str]
+    settings: dict[str, JsonValue]
+    changes: tuple[dict[str, JsonValue], ...] = ()
+    results: dict[str, JsonValue] = {}
+    record: Record
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder holds a run."""
+    return (folder / HEADER_NAME).is_file()
+
+
+def write_run(folder: Path, header: RunHeader) -> None:
+    """Write what a run is, and its settings as a config that starts it again."""
+    write_text(folder / CONFIG_NAME, to_toml(header.settings))
+    write_json(folder / HEADER_NAME, header.model_dump(mode="json"))
+
+
+def read_run(folder: Path) -> RunHeader:
+    """Read `run.json`. Raises InputError where there is none and FormatError where it is damaged."""
+    path = folder / HEADER_NAME
+    try:
+        return RunHeader.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no training run ({HEADER_NAME}: {error.strerror}); make one with train_lora.py"
+        ) from error
+    except ValidationError as error:
+        raise FormatError(f"{path}: not a run of this toolkit ({error.errors()[0]['msg']})") from error
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the LoRA of every saved step of a run."""
+    return {
+        int(path.stem.removeprefix("step-")): path
+        for path in sorted((folder / "checkpoints").glob("step-*.safetensors"))
+    }
+
+
+def to_toml(settings: Mapping[str, JsonValue], prefix: str = "") -> str:
+    """Return nested settings as TOML; settings without a value are left out."""
+    plain = {name: value for name, value in settings.items() if value is not None and not isinstance(value, Mapping)}
+    lines = [f"{_key(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
+    text = "\n".join([f"[{prefix}]", *lines] if prefix and lines else lines) + "\n" * bool(lines)
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            below = to_toml(value, f"{prefix}.{_key(name)}" if prefix else _key(name))
+            text += f"\n{below.lstrip()}" if below else ""
+    return text
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)

@@ -1,0 +1,237 @@
+"""One run from its settings to its folder."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from pydantic import JsonValue
+
+from sdxl_mel.diffusion.ema import Averages
+from sdxl_mel.diffusion.optimizers import build_optimizer, evaluation_weights
+from sdxl_mel.errors import MissingError
+from sdxl_mel.files.base import Base
+from sdxl_mel.files.cache import Cache, CachedExample, open_cache
+from sdxl_mel.files.lora import LoraHeader, read_lora
+from sdxl_mel.files.run import LORA_NAME, RunHeader, write_run
+from sdxl_mel.progress import say
+from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.stages.train import Report
+from sdxl_mel.stages.train.batches import Diffusion, Material
+from sdxl_mel.stages.train.checkpoint import State, load_state, saved_states
+from sdxl_mel.stages.train.groups import parameter_groups
+from sdxl_mel.stages.train.loop import Training, train
+from sdxl_mel.stages.train.model import Model, build_model
+from sdxl_mel.stages.train.objective import Objective
+from sdxl_mel.stages.train.opening import (
+    changed_settings,
+    claim_folder,
+    diffusion_of,
+    identity_of,
+    open_parts,
+    open_splits,
+    require_fit,
+    require_start,
+    require_unchanged,
+)
+from sdxl_mel.stages.train.output import (
+    push,
+    results_of,
+    write_card,
+    write_checkpoint,
+    write_curves,
+    write_final,
+)
+from sdxl_mel.stages.train.settings import Config
+from sdxl_mel.stages.train.validation import choose_clips
+from sdxl_mel.stages.train.watch import Log
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def train_session(config: Config) -> Report:
+    """Open, train, write; every process runs this, the first one writes."""
+    earlier = claim_folder(config)
+    accelerator = start_accelerator(config)
+    cache = open_cache(config.cache)
+    splits = open_splits(config, cache)
+    base = open_parts(config, dtype_of(config, accelerator.device))
+    identity = identity_of(base)
+    require_fit(config, base, identity, cache)
+    header = run_header(config, cache, identity, earlier)
+    diffusion = diffusion_of(base)
+    model = open_model(config, base, cache, accelerator.device)
+    state = fresh_state(config, model, cache, identity)
+    if config.dry_run:
+        return Report(folder=str(config.out), dry=True)
+    if accelerator.is_main_process:
+        write_run(config.out, header)
+    accelerator.wait_for_everyone()
+    if earlier is not None:
+        resume(config, state)
+    training = assemble(
+        config,
+        accelerator,
+        model=model,
+        cache=cache,
+        splits=splits,
+        diffusion=diffusion,
+        state=state,
+        header=header,
+    )
+    train(training)
+    results = finish(training, header) if accelerator.is_main_process else {}
+    accelerator.end_training()
+    return Report(folder=str(config.out / LORA_NAME), results=results)
+
+
+def start_accelerator(config: Config) -> Accelerator:
+    """Return accelerate's view of the devices; precision is ours, so that nothing is autocast."""
+    trackers = [name for name in config.trackers if find_spec(name)]
+    if "wandb" in config.trackers and "wandb" not in trackers:
+        raise MissingError("trackers: wandb is not installed; pip install wandb, or leave it out")
+    accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(config.out))
+    if config.hardware.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return accelerator
+
+
+def dtype_of(config: Config, device: torch.device) -> torch.dtype:
+    """Return the dtype to compute in: what was asked, or what `accelerate launch` asks, or what the device likes."""
+    asked: str = config.hardware.precision
+    if asked == "auto":
+        asked = {"bf16": "bf16", "no": "fp32"}.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), "auto")
+    if asked == "auto":
+        asked = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return DTYPES[asked]
+
+
+def run_header(config: Config, cache: Cache, identity: dict[str, str], earlier: RunHeader | None) -> RunHeader:
+    """Return what run.json will say, after checking that a resumed run is still the same."""
+    settings: dict[str, JsonValue] = config.model_dump(mode="json")
+    changes = earlier.changes if earlier else ()
+    if earlier:
+        altered = changed_settings(earlier.settings, settings)
+        require_unchanged(config, altered)
+        changes = (*changes, altered) if altered else changes
+    kept = {name: value for name, value in settings.items() if name not in ("resume", "resume_with_changes", "dry_run")}
+    inputs = {"cache": sha256_file(config.cache / "cache.json")}
+    recorded = {name: value for name, value in kept.items() if name not in ("out", "cache", "base", "vae")}
+    return RunHeader(
+        spec=cache.spec,
+        anchor=cache.anchor,
+        clip_skip=cache.clip_skip,
+        identity=identity,
+        settings=kept,
+        changes=changes,
+        record=Record(stage="train", settings=recorded, inputs=inputs | identity),
+    )
+
+
+def open_model(config: Config, base: Base, cache: Cache, device: torch.device) -> Model:
+    """Return the base with fresh adapters."""
+    return build_model(
+        base,
+        config.adapter,
+        config.hardware,
+        alpha=config.alpha,
+        clip_skip=cache.clip_skip,
+        size=cache.spec.size,
+        device=device,
+        seed=config.seed,
+    )
+
+
+def fresh_state(config: Config, model: Model, cache: Cache, identity: dict[str, str]) -> State:
+    """Return the state at step 0, from a LoRA if one is to be continued."""
+    if config.adapter.init is not None:
+        lora = read_lora(config.adapter.init)
+        require_start(lora, config.adapter.init, cache, identity)
+        model.adapters.load(lora.modules, str(config.adapter.init))
+    settings = config.optimizer
+    optimizer = build_optimizer(
+        settings.name,
+        parameter_groups(model.adapters, settings),
+        weight_decay=settings.weight_decay,
+        betas=(settings.beta1, settings.beta2),
+        epsilon=settings.epsilon,
+        warmup=settings.warmup,
+    )
+    return State(model.adapters, optimizer, Averages(model.adapters.parameters(), config.averages.lengths))
+
+
+def resume(config: Config, state: State) -> None:
+    """Put the last saved state into `state`; a run that saved none starts over."""
+    last = next(reversed(list(saved_states(config.out))), None)
+    if last is not None:
+        load_state(last, state)
+    say(f"{config.out}: going on from step {state.step}")
+
+
+def assemble(
+    config: Config,
+    accelerator: Accelerator,
+    *,
+    model: Model,
+    cache: Cache,
+    splits: dict[str, list[CachedExample]],
+    diffusion: Diffusion,
+    state: State,
+    header: RunHeader,
+) -> Training:
+    """Return everything the loop works with."""
+    if config.trackers:
+        accelerator.init_trackers("tensorboard")
+    objective = Objective(config.loss, diffusion, config.steps).to(accelerator.device)
+    if warning := objective.warning():
+        say(warning)
+    lora_header = header_of_lora(header)
+    return Training(
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        material=Material(cache, splits, config, diffusion),
+        objective=objective,
+        state=state,
+        log=Log(config.out, accelerator, state.step),
+        probe=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
+        checkpoint=lambda current: write_checkpoint(config.out, current, lora_header),
+        sample=lambda current: None,
+    )
+
+
+def header_of_lora(header: RunHeader) -> LoraHeader:
+    """Return what the LoRA file will say."""
+    settings: Any = header.settings
+    optimizer, loss = settings["optimizer"], settings["loss"]
+    training = {
+        "learning_rate": f"{optimizer['rate']:g}",
+        "optimizer": optimizer["name"],
+        "steps": str(settings["steps"]),
+        "total_batch_size": str(settings["batch"]),
+        "seed": str(settings["seed"]),
+        "noise_offset": f"{settings['noise']['offset']:g}",
+        "min_snr_gamma": f"{loss['gamma']:g}" if loss["weighting"] == "min-snr" else "None",
+        "loss_type": loss["kind"],
+        "clip_skip": str(header.clip_skip),
+        "caption_dropout_rate": f"{settings['caption_dropout']:g}",
+    }
+    base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
+    return LoraHeader(header.spec, header.anchor, header.clip_skip, base, header.record, training)  # type: ignore[arg-type]
+
+
+def finish(training: Training, header: RunHeader) -> dict[str, Any]:
+    """Write the LoRA, the curves, the card and the results."""
+    config, state = training.config, training.state
+    with evaluation_weights(state.optimizer):
+        write_final(config.out, state, header_of_lora(header))
+    results = results_of(state, training.seconds_per_step, {})
+    done = header.model_copy(update={"results": results})
+    write_run(config.out, done)
+    write_curves(config.out)
+    write_card(config.out, done)
+    if config.push_to_hub:
+        push(Path(config.out), config.push_to_hub)
+    return dict(results)
