@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from sdxl_mel.metrics.intervals import MOST_JACKKNIFE_GROUPS, Interval, deal, interval_of_left_outs
 from sdxl_mel.seeding import numpy_generator
 
 Vectors = NDArray[np.float64]
@@ -100,6 +101,26 @@ def covariance_root(covariance: Vectors) -> Vectors:
     """Return R (d, d) with R R^T = covariance, of a positive semi-definite matrix."""
     values, axes = scipy.linalg.eigh(covariance, check_finite=False)
     return axes * np.sqrt(np.maximum(values, 0.0))
+
+
+def frechet_interval(
+    rows: Vectors, owner: NDArray[np.intp], reference: Vectors, reference_owner: NDArray[np.intp], seed: int
+) -> Interval:
+    """Return the distance with its jackknife interval over whole clips of both sets.
+
+    The interval is for what other samples of these sizes would give; the upward bias of small samples is in the value
+    and in both bounds alike, and `noise_floor` says how large it is.
+    """
+    value = distance_between(rows, reference)
+    sets = ((rows, owner), (reference, reference_owner))
+    pieces = [Moments(those, deal(list(of), MOST_JACKKNIFE_GROUPS, seed)) for those, of in sets]
+    left_outs = []
+    for one, other in (pieces, pieces[::-1]):
+        mean, covariance = other.without(None)
+        root = covariance_root(covariance)
+        found = [distance_from_moments(*one.without(part), mean, root) for part in range(one.parts)]
+        left_outs.append(np.array(found))
+    return interval_of_left_outs(value, left_outs)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def jackknife_interval(
     """
     everything = [np.ones(len(rows), dtype=bool) for rows in groups]
     value = statistic(everything)
-    variance, freedom = 0.0, np.inf
+    left_outs = []
     for index, rows in enumerate(groups):
         parts = deal(rows, MOST_JACKKNIFE_GROUPS, seed)
         count = int(parts.max()) + 1
@@ -83,12 +83,24 @@ def jackknife_interval(
         for part in range(count):
             masks[index] = parts != part
             left_out[part] = statistic(masks)
-        variance += (count - 1) / count * float(np.square(left_out - left_out.mean()).sum())
-        freedom = min(freedom, count - 1)
-    if not np.isfinite(freedom):
+        left_outs.append(left_out)
+    return interval_of_left_outs(value, left_outs)
+
+
+def interval_of_left_outs(value: float, left_outs: Sequence[NDArray[np.float64]]) -> Interval:
+    """Return the jackknife interval from the statistic without each part; one array for each independent set.
+
+    The degrees of freedom are Welch and Satterthwaite's. Sets of fewer than 3 parts add nothing.
+    """
+    counts = np.array([len(values) for values in left_outs if len(values) > 2])
+    if not counts.size:
         return Interval(value, None, None, None, "fewer than 3 clips: no interval")
+    spreads = [np.square(values - values.mean()).sum() for values in left_outs if len(values) > 2]
+    variances = (counts - 1) / counts * np.array(spreads)
+    spread_of_spreads = float((np.square(variances) / (counts - 1)).sum())
+    freedom = int(variances.sum() ** 2 / spread_of_spreads) if spread_of_spreads > 0 else int(counts.min() - 1)
     method = "delete-a-group jackknife over clips, t interval"
-    return student(value, float(np.sqrt(variance)), int(freedom), method)
+    return student(value, float(np.sqrt(variances.sum())), freedom, method)
 
 
 def paired_interval(first: ArrayLike, second: ArrayLike) -> Interval:

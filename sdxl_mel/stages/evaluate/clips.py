@@ -1,0 +1,124 @@
+"""The clips of a set: which files they are, how they are decoded, and which cannot be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
+from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
+from sdxl_mel.record import sha256_bytes, sha256_file
+from sdxl_mel.sound.encoding import encode_clip
+from sdxl_mel.sound.inversion import invert
+from sdxl_mel.sound.mel import margin
+from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.pixels import dequantise
+
+Float = NDArray[np.float32]
+
+SHORTEST_SECONDS = 0.25
+OFFSETS_FOLDER = "offsets"
+"""Holds the same clips of a prepared dataset again, a few milliseconds later."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One file of a set: its name within the set, where it is, and the SHA-256 of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    @property
+    def is_picture(self) -> bool:
+        """Say whether it is a spectrogram and not a sound."""
+        return self.path.suffix.lower() == ".png"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How pictures become sound: `method` of inversion, and the spec of pictures that carry none."""
+
+    method: str
+    stated: MelSpec | None
+
+    def key(self, clip: Clip) -> str:
+        """Return the name of a decoded clip in the caches: all that decides its samples."""
+        if not clip.is_picture:
+            return clip.sha256
+        stated = self.stated.to_json() if self.stated else ""
+        return sha256_bytes(f"{clip.sha256} inverted 1 {self.method} {stated}".encode())
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Decoded samples (channels, n), and for a picture how well it agrees with the picture of its own sound."""
+
+    samples: Float
+    rate: int
+    consistency: float | None = None
+
+    def mono(self) -> Float:
+        """Return the mean of the channels, (n,)."""
+        return np.ascontiguousarray(self.samples.mean(0))
+
+
+def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[Clip]:
+    """Return the clips of a folder, searched through and in the order of their names.
+
+    Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
+    for a folder that does not exist or holds none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
+    paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
+    if not paths:
+        raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
+    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path)) for path in paths]
+
+
+def decode(clip: Clip, decoding: Decoding) -> Sound:
+    """Return the sound of a clip. Raises InputError or FormatError for what cannot be used, silence excepted."""
+    if clip.is_picture:
+        sound = _inverted(read_spectrogram(clip.path, decoding.stated), decoding.method)
+    else:
+        sound = Sound(*read_audio(clip.path))
+    seconds = sound.samples.shape[1] / sound.rate
+    if seconds < SHORTEST_SECONDS:
+        raise FormatError(f"{clip.path}: {seconds:.3f} s is too short to judge; {SHORTEST_SECONDS} s is the least")
+    return sound
+
+
+def _inverted(picture: Spectrogram, method: str) -> Sound:
+    spec = picture.spec
+    samples = invert(picture.levels, spec, method=method, seed=0)  # type: ignore[arg-type]
+    beside = margin(spec)
+    around = np.pad(samples, ((0, 0), (beside, beside)))
+    again = dequantise(encode_clip(around, spec)).mean(-1)
+    error = again - dequantise(picture.levels).mean(-1)
+    return Sound(samples, spec.sample_rate, float(np.sqrt(np.square(error).mean())))
+
+
+def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
+    dataset = read_dataset(folder)
+    items = dataset.splits.get(split) or dataset.splits.get("validation") or []
+    return (dataset.path(item) for item in items)
+
+
+def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    found = sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file())
+    sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
+    for path in found:
+        below = leave_out is not None and leave_out.resolve() in path.resolve().parents
+        if not below and (path.suffix.lower() != ".png" or path.with_suffix("") not in sounds):
+            yield path
+
+
+def _is_clip(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == OFFSETS_FOLDER for part in path.parts)
+    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES | {".png"}
