@@ -41,6 +41,7 @@ STAGES = {
     "stitch": Stage("sdxl_mel.stages.stitch", "tiles -> one long picture and its sound (stitch.py)"),
     "cut": Stage("sdxl_mel.stages.cut", "a long picture -> overlapping tiles"),
     "evaluate": Stage("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),
+    "convert-clap": Stage("sdxl_mel.stages.convert_clap", "LAION's CLAP checkpoint -> a folder for evaluate --clap"),
     "compare": Stage("sdxl_mel.stages.compare", "two evaluations, or the checkpoints of a run, side by side"),
     "demo": Stage("sdxl_mel.stages.demo", "the whole job on rendered music"),
 }
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Return the help of the whole program."""
-    rows = "\n".join(f"  {name:<10} {stage.purpose}" for name, stage in STAGES.items())
+    rows = "\n".join(f"  {name:<12} {stage.purpose}" for name, stage in STAGES.items())
     return (
         "usage: sdxl-mel COMMAND [...]\n\nFine-tune Stable Diffusion XL on mel spectrograms and make music with it.\n\n"
         f"commands:\n{rows}\n\n"

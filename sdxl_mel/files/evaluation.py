@@ -98,7 +98,9 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{file}: cannot read this evaluation ({error.strerror}); run sdxl-mel evaluate first") from error
+        raise InputError(
+            f"{file}: cannot read this evaluation ({error.strerror}); run sdxl-mel evaluate first"
+        ) from error
     except ValueError as error:
         raise FormatError(f"{file}: not a metrics.json ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None

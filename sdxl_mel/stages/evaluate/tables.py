@@ -1,0 +1,64 @@
+"""The evaluation as text: a table for the terminal, and one row a clip as CSV."""
+
+import csv
+from io import StringIO
+
+from sdxl_mel.files.evaluation import Evaluation, Metric
+
+ABSENT_WIDTH = 150
+
+
+def metric_table(evaluation: Evaluation) -> str:
+    """Return the metrics with their intervals in aligned columns, then what is absent and why."""
+    rows = [("metric", "value", "95 % interval", "N", "embedder", "in words")]
+    rows += [
+        (name, f"{metric.value:.4g}", interval_text(metric), str(metric.n), metric.embedder or "-", in_words(metric))
+        for name, metric in evaluation.metrics.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines += [f"absent: {each.metric}: {each.why}" for each in evaluation.absent]
+    for name, each in evaluation.sets.items():
+        left_out = f", {each.left_out} left out" if each.left_out else ""
+        lines.append(f"{name}: {each.used} clips, {each.seconds:.0f} s{left_out}")
+    return "\n".join(lines)
+
+
+def interval_text(metric: Metric) -> str:
+    """Return the bounds, or a dash."""
+    return "-" if metric.low is None or metric.high is None else f"{metric.low:.4g} .. {metric.high:.4g}"
+
+
+def in_words(metric: Metric) -> str:
+    """Return the band with the range its interval spans, or what else a reader must know at once."""
+    if metric.band:
+        return metric.band if len(metric.band_span) < 2 else f"{metric.band} ({' to '.join(_ends(metric.band_span))})"
+    notes = []
+    floor = metric.details.get("floor")
+    if isinstance(floor, dict) and isinstance(floor.get("value"), float):
+        notes.append(f"floor {floor['value']:.3g}")
+    for key in ("p", "chance"):
+        value = metric.details.get(key)
+        if isinstance(value, int | float):
+            notes.append(f"{key} {value:.3g}")
+    if metric.no_band and metric.no_band.startswith("inconclusive"):
+        notes.append(metric.no_band)
+    return ", ".join(notes)
+
+
+def clip_table(evaluation: Evaluation) -> str:
+    """Return the values of every clip as CSV."""
+    names = list(dict.fromkeys(name for clip in evaluation.clips for name in clip))
+    buffer = StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in clip.items()} for clip in evaluation.clips)
+    return buffer.getvalue()
+
+
+def _cell(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _ends(words: tuple[str, ...]) -> tuple[str, str]:
+    return words[0], words[-1]
