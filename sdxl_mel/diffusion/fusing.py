@@ -71,7 +71,7 @@ def _fused_with_magnitudes(weight: Tensor, changes: Sequence[Change], dtype: tor
         change += part.module.delta(before, part.scale)
     exact = before + change
     result = exact.to(dtype)
-    return result, Loss(_energy(change), _energy(exact.sub_(result)), weight.numel())
+    return result, Loss(_energy(change), _energy(exact - result), weight.numel())
 
 
 def _energy(tensor: Tensor) -> float:

@@ -15,6 +15,7 @@ from sdxl_mel.sound.melspec import MelSpec
 
 OURS = "sdxl_mel."
 KOHYA = "ss_"
+MOST_LAYERS = 16
 DERIVED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha"}
 """The keys that `kohya_metadata` computes; every other `ss_*` key is the trainer's."""
 
@@ -54,7 +55,7 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
     """Read what `to_metadata` wrote; foreign keys are ignored. Raises FormatError for a damaged value."""
     ours = {name.removeprefix(OURS): value for name, value in metadata.items() if name.startswith(OURS)}
     try:
-        base = json.loads(ours.get("base", "{}"))
+        base = dict(json.loads(ours.get("base", "{}")))
         return LoraHeader(
             spec=MelSpec.from_json(ours["spec"], where) if "spec" in ours else None,
             anchor=ours.get("anchor"),
@@ -66,10 +67,17 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
                 for name, value in metadata.items()
                 if name.startswith(KOHYA) and name not in DERIVED
             },
-            layers_per_block=int(ours.get("layers_per_block", SDXL_LAYERS_PER_BLOCK)),
+            layers_per_block=_positive(ours.get("layers_per_block", str(SDXL_LAYERS_PER_BLOCK))),
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 0 < number < MOST_LAYERS:
+        raise ValueError(f"{number} layers per block")
+    return number
 
 
 def kohya_metadata(

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -18,6 +18,7 @@ def every_name(part: Part, number: int, layers_per_block: int = 2) -> list[tuple
 
 
 @given(number=NUMBERS, part=st.sampled_from(PARTS), layers=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
 def test_the_table_is_a_bijection_in_every_spelling(number, part, layers):
     names = every_name(part, number, layers)
     for column in (0, 1):

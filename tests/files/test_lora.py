@@ -53,7 +53,7 @@ def modules(draw, dora: bool) -> LoraModule:
 
 
 @given(data=st.data(), dialect=st.sampled_from(DIALECTS), dora=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(data, dialect, dora, tmp_path):
     chosen = data.draw(st.lists(st.sampled_from(PATHS), min_size=1, unique=True))
     lora = Lora({path: data.draw(modules(dora)) for path in chosen}, HEADER)
