@@ -18,6 +18,7 @@ from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.phase import Anchor, Consistency, Refresh, fast_griffin_lim, relaxed_reflections
 from sdxl_mel.sound.pixels import mel_of_values
 from sdxl_mel.sound.stereo import magnitudes, with_magnitude
+from sdxl_mel.sound.workers import piecewise
 
 BLOCK_FRAMES = 1024
 KNOWN_FRAMES = 16
@@ -30,15 +31,15 @@ AHEAD_FRAMES = 16
 class Effort:
     """Numbers of iterations.
 
-    `demel` mel to linear; `reflections` RAAR and `griffin_lim` fast Griffin-Lim on one channel (the mid of a stereo
-    picture); `stereo` fast Griffin-Lim on left, mid and right together; `joint` lets the targets follow the sound.
+    `demel`: mel to linear. On the coarse grid, whose FFT is no longer than the window: `reflections` of RAAR on one
+    channel (the mid of a stereo picture), `coupled` of fast Griffin-Lim on left, mid and right together. `final`: fast
+    Griffin-Lim on the spec's own grid, the targets following the sound.
     """
 
     demel: int
     reflections: int
-    griffin_lim: int
-    stereo: int
-    joint: bool
+    coupled: int
+    final: int
 
 
 def retrieved_blocks(
@@ -74,28 +75,39 @@ def retrieved_blocks(
 def _retrieved(
     values: Float, spec: MelSpec, effort: Effort, phases: Tensor, *, anchor: Anchor | None = None, loop: bool = False
 ) -> Tensor:
-    """Return the sound (1 or 2, reach) of one block; `phases` (1, frames, n_bins) are where it starts from."""
-    with torch.inference_mode():
-        mel = torch.from_numpy(mel_of_values(values, spec)).to(phases.device).permute(2, 0, 1).contiguous()
-        target = linear_of_mel(mel, spec, effort.demel)
-        stereo = mel.shape[0] == 3
-        middle = slice(1, 2) if stereo else slice(0, 1)
-        mono = anchor.mono() if anchor is not None else None
-        consistent = Consistency(spec, loop, mono)
-        start = _started(target[middle] * phases, target[middle], mono, spec)
-        spectrum = relaxed_reflections(start, target[middle], consistent, effort.reflections)
-        spectrum = fast_griffin_lim(
-            spectrum, target[middle], consistent, effort.griffin_lim, _refresh(mel[middle], spec, effort.joint)
-        )
-        if stereo:
-            consistent = Consistency(spec, loop, anchor)
-            start = _started(with_magnitude(spectrum, target[::2]), target[::2], anchor, spec)
-            spectrum = fast_griffin_lim(start, target, consistent, effort.stereo, _refresh(mel, spec, effort.joint))
-        return consistent.sound(spectrum)
+    """Return the sound (1 or 2, reach) of one block; `phases` (1, frames, coarse bins) are where it starts from."""
+    mel = torch.from_numpy(mel_of_values(values, spec)).to(phases.device).permute(2, 0, 1).contiguous()
+    frames = mel.shape[-1]
+    with piecewise() as workers:
+        target = linear_of_mel(mel, spec, effort.demel, workers)
+        coarse = coarse_grid(spec)
+        coarse_target = target[..., :: spec.n_fft // coarse.n_fft].contiguous()
+        middle = coarse_target[1:2] if mel.shape[0] == 3 else coarse_target
+        known = anchor.mono() if anchor is not None else None
+        consistent = Consistency(coarse, frames, loop, known, workers)
+        start = _started(middle * phases, middle, known, coarse)
+        sound = relaxed_reflections(start, middle, consistent, effort.reflections)
+        if mel.shape[0] == 3:
+            consistent = Consistency(coarse, frames, loop, anchor, workers)
+            sound = consistent.sound_of(with_magnitude(stft(sound, coarse), coarse_target[::2]))
+            sound = fast_griffin_lim(sound, coarse_target, consistent, effort.coupled)
+        consistent = Consistency(spec, frames, loop, anchor, workers)
+        return fast_griffin_lim(sound, target, consistent, effort.final, _followed(mel, spec))
+
+
+def coarse_grid(spec: MelSpec) -> MelSpec:
+    """Return the spec with an FFT no longer than its window needs: every k-th bin of the full one, at 1 / k the cost.
+
+    Zero-padding makes rows of the picture that have a bin each, but no new facts for phase retrieval: RAAR on the
+    coarse grid ends as near, so twice as many iterations fit in the same time.
+    """
+    share = spec.n_fft // spec.win_length
+    return spec.model_copy(update={"n_fft": spec.n_fft // share}) if spec.n_fft % (2 * share) == 0 else spec
 
 
 def _phases(frames: int, spec: MelSpec, seed: int, block: int, device: str) -> Tensor:
-    angles = torch.rand((1, frames, spec.n_bins), generator=torch_generator(seed, "phase", block)).to(device)
+    n_bins = coarse_grid(spec).n_bins
+    angles = torch.rand((1, frames, n_bins), generator=torch_generator(seed, "phase", block)).to(device)
     return torch.polar(torch.ones_like(angles), 2 * torch.pi * angles)
 
 
@@ -108,9 +120,9 @@ def _started(spectrum: Tensor, target: Tensor, anchor: Anchor | None, spec: MelS
     return torch.where(sounding, with_magnitude(known, target), spectrum)
 
 
-def _refresh(mel: Tensor, spec: MelSpec, joint: bool) -> Refresh | None:
-    """Return how the targets follow the sound, nothing when they shall not."""
-    return (lambda spectrum: refined(magnitudes(spectrum, mel.shape[0]), mel, spec)) if joint else None
+def _followed(mel: Tensor, spec: MelSpec) -> Refresh:
+    """Return how the targets follow the sound: its magnitudes, moved one step towards the mel values."""
+    return lambda spectrum, rows: refined(magnitudes(spectrum, mel.shape[0]), mel[..., rows], spec)
 
 
 def _continued(previous: Tensor, known_frames: int, frames: int, spec: MelSpec) -> Anchor:

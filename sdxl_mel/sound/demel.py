@@ -4,6 +4,7 @@ Multiplicative updates for the Kullback-Leibler divergence (Richardson 1972, Luc
 X <- X * (M^T (V / (M X))) / (M^T 1). They keep X non-negative and need no matrix inverse.
 """
 
+from concurrent.futures import Executor
 from functools import lru_cache
 
 import torch
@@ -14,15 +15,24 @@ from sdxl_mel.sound.melspec import MelSpec
 
 TINY = 1e-12
 LARGEST_GAIN = 1e3
+CHUNK_FRAMES = 192
 
 
-def linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
+def linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int, workers: Executor | None = None) -> Tensor:
     """Return STFT magnitudes (channels, frames, n_bins) of mel values (channels, n_mels, frames)."""
+    # A few columns at a time stay in the cache of a CPU; a GPU takes all at once.
+    columns = CHUNK_FRAMES if mel.device.type == "cpu" else mel.shape[-1]
+    mapped = map if workers is None else workers.map
+    parts = mapped(lambda part: _linear_of_mel(part, spec, iterations), mel.split(columns, dim=-1))
+    amplitude = torch.cat(list(parts), dim=1)
+    return amplitude if spec.quantity == "amplitude" else amplitude.sqrt_()
+
+
+def _linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
     bins = _spread(mel, spec)
     for _ in range(iterations):
-        bins = bins * _gain(bins, mel, spec)
-    amplitude = bins if spec.quantity == "amplitude" else bins.sqrt()
-    return amplitude.transpose(-1, -2).contiguous()
+        bins *= _gain(bins, mel, spec)
+    return bins.transpose(-1, -2)
 
 
 def refined(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
@@ -54,4 +64,5 @@ def _normalised_transpose(spec: MelSpec, device: str) -> Tensor:
     bank = filter_tensor(spec, transposed=True).coalesce()
     totals = torch.sparse.sum(bank, dim=1).to_dense()
     rows = bank.indices()[0]
-    return torch.sparse_coo_tensor(bank.indices(), bank.values() / totals[rows], bank.shape).coalesce().to(device)
+    weights = bank.values() / totals[rows]
+    return torch.sparse_coo_tensor(bank.indices(), weights, bank.shape, check_invariants=True).coalesce().to(device)

@@ -18,8 +18,8 @@ from sdxl_mel.sound.reference import librosa_griffin_lim
 Method = Literal["best", "fast", "griffinlim"]
 
 EFFORTS = {
-    "fast": Effort(demel=20, reflections=0, griffin_lim=32, stereo=24, joint=False),
-    "best": Effort(demel=30, reflections=40, griffin_lim=24, stereo=48, joint=True),
+    "fast": Effort(demel=20, reflections=24, coupled=24, final=8),
+    "best": Effort(demel=30, reflections=80, coupled=40, final=24),
 }
 
 

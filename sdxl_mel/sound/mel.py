@@ -88,11 +88,18 @@ def istft(spectrum: Tensor, spec: MelSpec, loop: bool = False) -> Tensor:
     Griffin and Lim 1984, equation 6: overlap-add of the windowed frames over the sum of the squared windows. With
     `loop` the frames lie on a circle of frames * hop_length samples, and the margins repeat the other end.
     """
-    device = str(spectrum.device)
-    pieces = torch.fft.irfft(spectrum, n=spec.n_fft)[..., : spec.win_length] * window(spec, device)
-    total = overlap_add(pieces, spec.hop_length)
-    frames = spectrum.shape[-2]
-    return (wrapped(total, frames, spec) if loop else total) / _window_sum(spec, frames, device, loop)
+    total = overlap_add(windowed_pieces(spectrum, spec), spec.hop_length)
+    return normalised_overlap(total, spectrum.shape[-2], spec, loop)
+
+
+def windowed_pieces(spectrum: Tensor, spec: MelSpec) -> Tensor:
+    """Return the windowed frames (..., frames, win_length) of a spectrum, to be overlap-added."""
+    return torch.fft.irfft(spectrum, n=spec.n_fft)[..., : spec.win_length] * window(spec, str(spectrum.device))
+
+
+def normalised_overlap(total: Tensor, frames: int, spec: MelSpec, loop: bool) -> Tensor:
+    """Return overlap-added windowed frames divided by the sum of the squared windows."""
+    return (wrapped(total, frames, spec) if loop else total) / _window_sum(spec, frames, str(total.device), loop)
 
 
 def wrapped(total: Tensor, frames: int, spec: MelSpec) -> Tensor:

@@ -2,24 +2,29 @@
 
 Notation of the sources: P_A gives a spectrum the wanted magnitudes and keeps its phase, P_C makes it the STFT of a
 sound. Spectra are complex (channels, frames, n_bins); one channel has targets (1, frames, n_bins), two have (3, ...):
-left, mid and right.
+left, mid and right. An iteration is one pass over the sound, a few frames at a time, so that its numbers stay in the
+cache: twice as fast as the same formulas on whole spectra.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sdxl_mel.sound.mel import istft, stft
+from sdxl_mel.sound.mel import normalised_overlap, overlap_add, reach, stft, windowed_pieces
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.stereo import project
 
 MOMENTUM = 0.99
 RELAXATION = 0.9
+CHUNK_FRAMES = 192
+"""Frames worked on at a time on the CPU; a GPU takes all at once."""
 
-Refresh = Callable[[Tensor], Tensor]
-"""From a consistent spectrum to new target magnitudes."""
+Refresh = Callable[[Tensor, slice], Tensor]
+"""From the spectrum of the sound and its frames to new target magnitudes."""
 
 
 @dataclass(frozen=True)
@@ -34,50 +39,116 @@ class Anchor:
         return Anchor(self.samples.mean(dim=0, keepdim=True), self.weight)
 
 
+class Step(Protocol):
+    """What an iteration makes of the spectrum (channels, few frames, n_bins) of the sound."""
+
+    def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
+        """Return the next spectrum of the frames `rows`."""
+
+
 @dataclass(frozen=True)
 class Consistency:
-    """P_C: the STFT of the nearest sound; with an anchor, of a sound that agrees with what is known."""
+    """P_C: back to a sound, which may be a loop, or may have to agree with what is known."""
 
     spec: MelSpec
+    frames: int
     loop: bool = False
     anchor: Anchor | None = None
+    workers: Executor | None = None
 
-    def sound(self, spectrum: Tensor) -> Tensor:
-        """Return the sound (channels, reach) nearest to a spectrum."""
-        samples = istft(spectrum, self.spec, self.loop)
-        return samples if self.anchor is None else torch.lerp(samples, self.anchor.samples, self.anchor.weight)
+    def sound_of(self, spectrum: Tensor) -> Tensor:
+        """Return the sound (channels, reach) nearest to a whole spectrum."""
+        return self._collected(spectrum.shape[0], spectrum.device, lambda rows: spectrum[:, rows])
 
-    def __call__(self, spectrum: Tensor) -> Tensor:
-        """Return the STFT of `sound(spectrum)`."""
-        return stft(self.sound(spectrum), self.spec)
+    def through(self, step: Step, sound: Tensor) -> Tensor:
+        """Return the sound nearest to what `step` makes of the spectrum of `sound`."""
+
+        def stepped(rows: slice) -> Tensor:
+            first = rows.start * self.spec.hop_length
+            piece = sound[:, first : first + reach(rows.stop - rows.start, self.spec)]
+            return step(stft(piece, self.spec), rows)
+
+        return self._collected(sound.shape[0], sound.device, stepped)
+
+    def _collected(self, channels: int, device: torch.device, spectrum: Callable[[slice], Tensor]) -> Tensor:
+        hop_length = self.spec.hop_length
+        total = torch.zeros(channels, reach(self.frames, self.spec), device=device)
+
+        def piece_of(rows: slice) -> Tensor:
+            return overlap_add(windowed_pieces(spectrum(rows), self.spec), hop_length)
+
+        chunks = list(self._chunks(device))
+        mapped = map if self.workers is None else self.workers.map
+        for rows, piece in zip(chunks, mapped(piece_of, chunks)):
+            total[:, rows.start * hop_length : rows.start * hop_length + piece.shape[-1]] += piece
+        sound = normalised_overlap(total, self.frames, self.spec, self.loop)
+        return sound if self.anchor is None else torch.lerp(sound, self.anchor.samples, self.anchor.weight)
+
+    def _chunks(self, device: torch.device) -> Iterator[slice]:
+        size = CHUNK_FRAMES if device.type == "cpu" else self.frames
+        for start in range(0, self.frames, size):
+            yield slice(start, min(start + size, self.frames))
+
+
+class FastGriffinLim:
+    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2): t <- c + a (c - c_previous), then P_A.
+
+    With `refresh` the targets follow the sound.
+    """
+
+    def __init__(self, target: Tensor, channels: int, refresh: Refresh | None = None) -> None:
+        self.target, self.refresh = target, refresh
+        self.previous = torch.zeros(channels, *target.shape[1:], dtype=torch.complex64, device=target.device)
+
+    def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
+        """Return the projection of the spectrum carried on by its momentum."""
+        if self.refresh is not None:
+            self.target[:, rows] = self.refresh(spectrum, rows)
+        carried = torch.lerp(self.previous[:, rows], spectrum, 1 + MOMENTUM)
+        self.previous[:, rows] = spectrum
+        return project(carried, self.target[:, rows])
+
+
+class RelaxedReflections:
+    """RAAR (Luke 2005, equation 2.1), which finds a better start for `FastGriffinLim` than that finds by itself.
+
+    X <- b/2 (X + R_C R_A X) + (1 - b) P_A X with R = 2 P - 1, which is A + b (P_C r - r) with A = P_A X, r = 2 A - X.
+    """
+
+    def __init__(self, start: Tensor, target: Tensor) -> None:
+        self.target = target
+        self.projected = project(start, target)
+        self.reflected = 2 * self.projected - start
+
+    def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
+        """Return the reflection of the next estimate."""
+        estimate = spectrum.sub_(self.reflected[:, rows]).mul_(RELAXATION).add_(self.projected[:, rows])
+        projected = project(estimate, self.target[:, rows])
+        self.projected[:, rows] = projected
+        self.reflected[:, rows] = torch.lerp(estimate, projected, 2.0)
+        return self.reflected[:, rows]
 
 
 def fast_griffin_lim(
-    start: Tensor, target: Tensor, consistent: Consistency, iterations: int, refresh: Refresh | None = None
+    sound: Tensor, target: Tensor, consistent: Consistency, iterations: int, refresh: Refresh | None = None
 ) -> Tensor:
-    """Return a spectrum with the target magnitudes, by fast Griffin-Lim (Perraudin et al. 2013, algorithm 2).
+    """Return a sound (channels, reach) whose magnitudes are near the target, from one that is less so.
 
-    t <- c + a (c - c_previous) with c = P_C(P_A(t)). With `refresh` the targets follow the consistent spectrum, for all
-    but the first third of the iterations.
+    With `refresh` the targets follow the sound for all but the first third of the iterations.
     """
-    current, previous = start, torch.zeros_like(start)
+    step = FastGriffinLim(target, sound.shape[0])
     for iteration in range(iterations):
-        consistent_one = consistent(project(current, target))
-        if refresh is not None and iteration >= iterations // 3:
-            target = refresh(consistent_one)
-        current = previous.mul_(-MOMENTUM).add_(consistent_one, alpha=1 + MOMENTUM)
-        previous = consistent_one
-    return project(previous, target)
+        step.refresh = refresh if iteration >= iterations // 3 else None
+        sound = consistent.through(step, sound)
+    return sound
 
 
 def relaxed_reflections(start: Tensor, target: Tensor, consistent: Consistency, iterations: int) -> Tensor:
-    """Return a spectrum near both constraints by RAAR (Luke 2005, equation 2.1), a start for `fast_griffin_lim`.
-
-    X <- b/2 (X + R_C R_A X) + (1 - b) P_A X with R = 2 P - 1, which is b (X + P_C R_A X) + (1 - 2 b) P_A X.
-    """
-    current = start.clone()
+    """Return the sound (channels, reach) that RAAR finds from a first spectrum."""
+    if iterations == 0:
+        return consistent.sound_of(project(start, target))
+    step = RelaxedReflections(start, target)
+    sound = consistent.sound_of(step.reflected)
     for _ in range(iterations):
-        projected = project(current, target)
-        reflected = torch.sub(2 * projected, current)
-        current.add_(consistent(reflected)).mul_(RELAXATION).add_(projected, alpha=1 - 2 * RELAXATION)
-    return current
+        sound = consistent.through(step, sound)
+    return consistent.sound_of(step.projected)
