@@ -62,24 +62,23 @@ class JointPredictor:
 
 
 def extend(
-    draw: Callable[[int, Tensor, Known | None], Tensor],
-    shape: tuple[int, int],
-    length: int,
-    starts: list[int],
-    width: int,
+    draw: Callable[[int, Tensor, Known | None], Tensor], length: int, starts: Sequence[int], width: int
 ) -> Tensor:
     """Return a canvas (1, channels, height, length) drawn view by view, each one given what it shares with it.
 
-    `draw(view, columns, known)` returns (1, channels, height, len(columns)); `shape` is (channels, height). On a circle
-    the last view is given its end as well as its start.
+    `draw(view, columns, known)` returns (1, channels, height, len(columns)). On a circle the last view is given its end
+    as well as its start.
     """
-    canvas = torch.zeros(1, *shape, length)
+    first = columns_of(starts[0], width, length)
+    piece = draw(0, first, None)
+    canvas = piece.new_zeros(*piece.shape[:-1], length)
+    canvas[..., first] = piece
     drawn = torch.zeros(length, dtype=torch.bool)
-    for view, start in enumerate(starts):
+    drawn[first] = True
+    for view, start in enumerate(starts[1:], 1):
         columns = columns_of(start, width, length)
-        free = (~drawn[columns]).float().reshape(1, 1, 1, -1)
-        known = Known(canvas[..., columns], free) if drawn[columns].any() else None
-        canvas[..., columns] = draw(view, columns, known).cpu()
+        free = (~drawn[columns]).to(piece).reshape(1, 1, 1, -1)
+        canvas[..., columns] = draw(view, columns, Known(canvas[..., columns], free))
         drawn[columns] = True
     return canvas
 

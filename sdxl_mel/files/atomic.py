@@ -77,7 +77,7 @@ def clear_os_errors(path: Path) -> Iterator[None]:
                 raise ResourceError(
                     f"{path}: the disk is full ({free / 1e6:.0f} MB free); free some space and run it again"
                 ) from error
-            case errno.EACCES | errno.EPERM | errno.EROFS:
+            case errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR | errno.EEXIST:
                 raise ResourceError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
             case _:
                 raise

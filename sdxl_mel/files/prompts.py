@@ -87,7 +87,8 @@ def _line(row: Mapping[str, Any], where: str) -> PromptLine:
     try:
         return PromptLine.model_validate(named)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt column is also a missing one; the misspelling says more.
+        first = max(error.errors(), key=lambda details: details["type"] == "extra_forbidden")
         name = str(first["loc"][0])
         if name == "?":
             raise FormatError(

@@ -122,7 +122,7 @@ def test_extend_gives_each_view_what_is_drawn_and_keeps_it(loop: bool) -> None:
         seen.append([int(c) for c, free in zip(columns, known.mask.flatten()) if not free])
         return known.mask * drawn + (1 - known.mask) * known.latents
 
-    piece = extend(draw, (4, 2), length, starts, width)
+    piece = extend(draw, length, starts, width)
     assert (piece > 0).all()
     first_views = torch.zeros(length)
     for view, start in reversed(list(enumerate(starts))):

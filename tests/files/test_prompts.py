@@ -1,0 +1,54 @@
+"""Files of prompts: what each kind holds, and how a bad line is named."""
+
+from pathlib import Path
+
+import pytest
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.prompts import PromptLine, read_prompts
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_the_three_kinds_say_the_same(tmp_path: Path) -> None:
+    text = write(tmp_path / "a.txt", "# comment\nslow piano, sad\n\n  drums \n")
+    table = write(tmp_path / "a.csv", '\ufeffprompt,seed\n"slow piano, sad",\ndrums,\n')
+    lines = write(tmp_path / "a.jsonl", '{"caption": "slow piano, sad"}\n\n{"text": "drums"}\n')
+    expected = [PromptLine(prompt="slow piano, sad"), PromptLine(prompt="drums")]
+    assert read_prompts(text) == read_prompts(table) == read_prompts(lines) == expected
+
+
+def test_a_table_may_say_more(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "prompt,negative_prompt,seed,num\npiano,drums,7,3\n")
+    assert read_prompts(table) == [PromptLine(prompt="piano", negative_prompt="drums", seed=7, num=3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "\n\n", "holds no prompt"),
+        ("a.csv", "prompt\n", "holds no prompt"),
+        ("a.csv", "prompt,sed\npiano,3\n", r"line 2: unknown column 'sed' \(did you mean 'seed'\?\)"),
+        ("a.csv", "prompt\nslow, sad piano\n", "line 2: more cells than the header names"),
+        ("a.csv", "seed\n3\n", "line 2: prompt: field required"),
+        ("a.csv", "prompt,num\npiano,0\n", "line 2: num: input should be greater"),
+        ("a.jsonl", '{"prompt": "a"}\n{bad\n', "line 2: not JSON"),
+        ("a.jsonl", '["a"]\n', "line 1: not an object"),
+        ("a.jsonl", '{"prompt": ""}\n', "line 1: prompt:"),
+        ("a.docx", "piano", "prompts of kind .docx"),
+    ],
+)
+def test_bad_files_are_refused_by_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises((InputError, FormatError), match=message):
+        read_prompts(write(tmp_path / name, content))
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read these prompts"):
+        read_prompts(tmp_path / "absent.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FormatError, match="not UTF-8"):
+        read_prompts(tmp_path / "binary.txt")

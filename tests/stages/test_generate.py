@@ -1,0 +1,319 @@
+"""generate as a command, on a tiny random SDXL: what it writes, that it repeats itself, and how it refuses."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdxl_mel.cli import main
+from sdxl_mel.config import validated
+from sdxl_mel.diffusion.lora import LoraModule
+from sdxl_mel.errors import InputError, MismatchError, ResourceError
+from sdxl_mel.files.audio import read_audio, write_audio
+from sdxl_mel.files.base import Base, open_base
+from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.seeding import numpy_generator
+from sdxl_mel.sound.melspec import PRESETS
+from sdxl_mel.stages import generate
+from sdxl_mel.stages.generate import models, outputs
+
+SPEC = PRESETS["mini"]
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+ONE_LEVEL = 1
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_sdxl: Path) -> str:
+    return str(tiny_sdxl)
+
+
+@pytest.fixture(autouse=True)
+def _open_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open the base once for all tests that leave its weights alone."""
+    monkeypatch.setattr(models, "open_base", lambda name, **options: opened(str(name), options["vae"]))
+
+
+@lru_cache(maxsize=1)
+def opened(name: str, vae: str | None) -> Base:
+    return open_base(name, vae=vae)
+
+
+def draw(tiny: str, out: Path, **settings: object) -> generate.Report:
+    values = {"base": tiny, "preset": "mini", "prompt": "slow piano", "steps": 2, "format": "none", "out": out}
+    return generate.run(validated(generate.Config, values | settings, "test"))
+
+
+def levels(folder: Path, name: str = "0001") -> np.ndarray:
+    return read_spectrogram(folder / f"{name}.png").levels
+
+
+def test_a_tile_carries_its_spec_and_what_made_it(tiny: str, tmp_path: Path) -> None:
+    report = draw(tiny, tmp_path, negative_prompt="noise", seed=7, format="flac", plot=True)
+    picture = read_spectrogram(tmp_path / "0001.png")
+    assert picture.levels.shape == (SPEC.n_mels, SPEC.width, 1)
+    assert picture.spec == SPEC
+    assert picture.record is not None
+    settings = picture.record.settings
+    assert (settings["prompt"], settings["negative_prompt"], settings["seed"]) == ("slow piano", "noise", 7)
+    assert (settings["sampler"], settings["steps"], settings["guidance"]) == ("euler", 2, 5.0)
+    assert {"base unet", "base vae", "base text_encoder", "base text_encoder_2"} == set(picture.record.inputs)
+    samples, rate = read_audio(tmp_path / "0001.flac")
+    assert (samples.shape, rate) == ((1, SPEC.tile_samples), SPEC.sample_rate)
+    listed = json.loads((tmp_path / "manifest.json").read_text())["results"]
+    assert listed[0]["sound"] == "0001.flac"
+    assert (tmp_path / "playlist.m3u8").read_text().startswith("#EXTM3U\n#EXTINF:4.096,slow piano\n0001.flac")
+    assert (tmp_path / "0001-plot.svg").exists()
+    assert "4.10 s, seed 7, slow piano" in report.summary()
+
+
+def test_the_same_command_twice_gives_the_same_bytes(tiny: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        draw(tiny, tmp_path / name, num=2)
+        draw(tiny, tmp_path / name / "long", seconds=6)
+    for file in ("0001.png", "0002.png", "long/0001.png", "manifest.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_seed_in_a_batch_equals_the_seed_alone(tiny: str, tmp_path: Path) -> None:
+    draw(tiny, tmp_path / "four", num=4, seed=10, batch=4)
+    draw(tiny, tmp_path / "alone", seed=12)
+    together, alone = levels(tmp_path / "four", "0003"), levels(tmp_path / "alone")
+    assert np.abs(together.astype(int) - alone).max() <= ONE_LEVEL
+    assert np.abs(levels(tmp_path / "four", "0002").astype(int) - alone).max() > 10
+
+
+def test_finished_results_are_kept_and_not_drawn_again(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = outputs.Folder.write
+    names: list[str] = []
+
+    def interrupted(self, name, *rest):  # noqa: ANN001, ANN002, ANN202
+        if len(names) == 2:
+            raise KeyboardInterrupt
+        names.append(name)
+        written(self, name, *rest)
+
+    monkeypatch.setattr(outputs.Folder, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw(tiny, tmp_path, num=3, batch=1)
+    assert [result["picture"] for result in json.loads((tmp_path / "manifest.json").read_text())["results"]] == [
+        "0001.png",
+        "0002.png",
+    ]
+    before = (tmp_path / "0001.png").stat().st_mtime_ns
+    names.clear()
+    report = draw(tiny, tmp_path, num=3, batch=1)
+    assert names == ["0003"]
+    assert (tmp_path / "0001.png").stat().st_mtime_ns == before
+    assert len(report.results) == 3
+
+
+def test_results_of_another_command_are_not_replaced_unasked(tiny: str, tmp_path: Path) -> None:
+    draw(tiny, tmp_path)
+    with pytest.raises(InputError, match="made by another command"):
+        draw(tiny, tmp_path, steps=1)
+    draw(tiny, tmp_path, steps=1, overwrite=True)
+    record = read_spectrogram(tmp_path / "0001.png").record
+    assert record is not None
+    assert record.settings["steps"] == 1
+
+
+@pytest.mark.parametrize("mode", ["joint", "extend", "independent"])
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mode: str, loop: bool) -> None:
+    report = draw(tiny, tmp_path, seconds=9.6, mode=mode, loop=loop, steps=1)
+    frames = levels(tmp_path).shape[1]
+    # 9.6 s are 600 frames; a loop is rounded to whole latent columns that the UNet can halve twice.
+    assert frames == (608 if loop else 600)
+    assert report.results[0].seconds == frames * SPEC.hop_length / SPEC.sample_rate
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(None, 256), (2.0, 128)])
+def test_a_short_loop_is_drawn_on_a_circle(tiny: str, tmp_path: Path, seconds: float | None, frames: int) -> None:
+    draw(tiny, tmp_path, seconds=seconds, loop=True, format="wav")
+    assert levels(tmp_path).shape[1] == frames
+    assert read_audio(tmp_path / "0001.wav")[0].shape[1] == frames * SPEC.hop_length
+
+
+def test_a_result_shorter_than_a_tile_is_its_beginning(tiny: str, tmp_path: Path) -> None:
+    draw(tiny, tmp_path / "whole")
+    draw(tiny, tmp_path / "short", seconds=1.6)
+    np.testing.assert_array_equal(levels(tmp_path / "short"), levels(tmp_path / "whole")[:, :100])
+
+
+def test_a_schedule_and_a_travel_change_the_piece(tiny: str, tmp_path: Path) -> None:
+    draw(tiny, tmp_path / "plain", seconds=8, seed=3, prompt="aaaa")
+    draw(tiny, tmp_path / "travel", seconds=8, seed=3, prompt="aaaa", prompt_to="zz")
+    draw(tiny, tmp_path / "schedule", seconds=8, seed=3, prompt=None, schedule="0:00 aaaa | 0:04 zz")
+    plain, travel, schedule = (levels(tmp_path / name).astype(int) for name in ("plain", "travel", "schedule"))
+    # Views of the first seconds hear the first text alone, but share the VAE window and the guidance of none other.
+    assert np.abs(schedule - plain)[:, :120].mean() < np.abs(schedule - plain)[:, -120:].mean()
+    assert (travel != plain).any()
+
+
+def test_tiles_travel_from_one_prompt_to_another(tiny: str, tmp_path: Path) -> None:
+    draw(tiny, tmp_path / "travel", num=3, prompt="aaaa", prompt_to="zz")
+    draw(tiny, tmp_path / "first", prompt="aaaa")
+    draw(tiny, tmp_path / "last", prompt="zz", seed=2)
+    for name, number in (("first", "0001"), ("last", "0003")):
+        distance = np.abs(levels(tmp_path / "travel", number).astype(int) - levels(tmp_path / name)).max()
+        assert distance <= ONE_LEVEL
+
+
+def sound(path: Path, seconds: float = 6.0) -> Path:
+    noise = numpy_generator(0, "test sound").standard_normal((1, round(seconds * SPEC.sample_rate)))
+    write_audio(path, (0.1 * noise).astype(np.float32), SPEC.sample_rate)
+    return path
+
+
+def test_inpainting_keeps_the_picture_outside_the_gap(tiny: str, tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (SPEC.n_mels, SPEC.width, 1), np.uint8)
+    write_spectrogram(tmp_path / "init.png", Spectrogram(whole, SPEC))
+    draw(tiny, tmp_path / "out", init=tmp_path / "init.png", inpaint="1.5-2.5")
+    drawn = levels(tmp_path / "out")
+    # 1.5 to 2.5 s are frames 93.75 to 156.25, widened to the latent columns 88 to 160.
+    np.testing.assert_array_equal(drawn[:, :88], whole[:, :88])
+    np.testing.assert_array_equal(drawn[:, 160:], whole[:, 160:])
+    assert (drawn[:, 96:152] != whole[:, 96:152]).mean() > 0.9
+
+
+def test_a_sound_can_be_varied(tiny: str, tmp_path: Path) -> None:
+    source = sound(tmp_path / "source.wav")
+    draw(tiny, tmp_path / "near", init=source, strength=0.1, steps=10)
+    draw(tiny, tmp_path / "far", init=source, strength=1.0, steps=10)
+    near, far = levels(tmp_path / "near"), levels(tmp_path / "far")
+    assert near.shape == far.shape == (SPEC.n_mels, SPEC.width, 1)
+    assert (near != far).any()
+
+
+def test_the_best_of_several_is_one_of_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdxl_mel.stages.generate.stage.open_judge", lambda _: None)
+    report = draw(tiny, tmp_path / "best", best_of=3)
+    result = report.results[0]
+    assert len(result.inconsistency) == 3
+    best = int(np.argmin(result.inconsistency))
+    draw(tiny, tmp_path / "alone", seed=result.candidate_seed)
+    assert (result.candidate_seed == 0) == (best == 0)
+    assert np.abs(levels(tmp_path / "best").astype(int) - levels(tmp_path / "alone")).max() <= ONE_LEVEL
+    again = draw(tiny, tmp_path / "best", best_of=3)
+    assert again.results == report.results
+
+
+def lora_file(path: Path, **header: object) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(4, 64, generator=generator), torch.randn(64, 4, generator=generator)
+    module = LoraModule(down=down, up=up, alpha=4.0)
+    write_lora(path, Lora({("unet", LAYER): module}, LoraHeader(**header)))
+    return path
+
+
+def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "open_base", open_base)
+    lora = lora_file(tmp_path / "lora.safetensors", spec=SPEC, anchor="mel spectrogram", clip_skip=1)
+    draw(tiny, tmp_path / "with", lora=lora, preset=None)
+    draw(tiny, tmp_path / "without", prompt="mel spectrogram, slow piano", clip_skip=1)
+    record = read_spectrogram(tmp_path / "with" / "0001.png").record
+    assert record is not None
+    assert record.settings["texts"] == [[0.0, "mel spectrogram, slow piano"]]
+    assert record.settings["clip_skip"] == 1
+    assert len(record.inputs["lora"]) == 64
+    assert (levels(tmp_path / "with") != levels(tmp_path / "without")).any()
+    draw(tiny, tmp_path / "off", lora=lora, preset=None, lora_scale=0)
+    assert np.abs(levels(tmp_path / "off").astype(int) - levels(tmp_path / "without")).max() <= ONE_LEVEL
+
+
+def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> None:
+    lora = lora_file(tmp_path / "web.safetensors", spec=PRESETS["web"], anchor="x")
+    with pytest.raises(MismatchError, match=r"sample_rate 22050 against 16000"):
+        draw(tiny, tmp_path / "a", lora=lora)
+    with pytest.raises(MismatchError, match="--anchor y: the LoRA was trained with 'x'"):
+        draw(tiny, tmp_path / "b", lora=lora, preset=None, anchor="y")
+    other = lora_file(tmp_path / "other.safetensors", spec=SPEC, base={"unet": "0" * 64})
+    with pytest.raises(MismatchError, match="trained on another base .*its unet differ"):
+        draw(tiny, tmp_path / "c", lora=other)
+    with pytest.raises(InputError, match="state it with --preset"):
+        draw(tiny, tmp_path / "d", preset=None)
+
+
+def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Path) -> None:
+    report = draw(tiny, tmp_path, prompt="piano, " * 10 + "the very last words", steps=1)
+    assert "prompt over the token limit, cut:" in report.summary()
+    assert "the very last words" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prompt", "a", "--steps", "0"], "steps"),
+        (["--prompt", "a", "--sampler", "eulr"], "did you mean 'euler'"),
+        (["--prompt", "a", "--preset", "minni"], "did you mean 'mini'"),
+        (["--prompts", "empty.txt"], "holds no prompt"),
+        (["--prompts", "missing.txt"], "cannot read these prompts"),
+        (["--prompts", "bad.csv"], "unknown column 'promt'"),
+        (["--prompt", "a", "--prompts", "empty.txt"], "give one of --prompt, --prompts and --schedule"),
+        ([], "give one of --prompt, --prompts and --schedule"),
+        (["--prompt", "a", "--seconds", "0.1"], "give at least 0.51"),
+        (["--prompt", "a", "--seconds", "9", "--overlap", "100%"], "does not fit views"),
+        (["--schedule", "0:00 a | 0:30 b", "--seconds", "9"], "the piece ends at 8.99"),
+        (["--schedule", "a"], "--schedule needs --seconds"),
+        (["--prompt", "a", "--inpaint", "1-2"], "--inpaint needs --init"),
+        (["--prompt", "a", "--init", "short.wav"], "frames from sample 0 need"),
+        (["--prompt", "a", "--init", "plain.txt"], "not a readable PNG"),
+        (["--prompt", "a", "--init", "long.wav", "--inpaint", "3-9"], "is not a stretch of a tile"),
+        (["--prompt", "a", "--init", "long.wav", "--inpaint", "half"], "give two moments"),
+        (["--prompt", "a", "--init", "long.wav", "--strength", "0.1"], "leaves none"),
+        (["--prompt", "a", "--device", "cuda:9"], "not on this machine"),
+        (["--prompt", "a", "--lora", "missing.safetensors"], "missing.safetensors"),
+        (["--prompt", "a", "--vae", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tiny: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n# nothing\n")
+    Path("plain.txt").write_text("not a picture")
+    Path("bad.csv").write_text("promt\nslow piano\n")
+    sound(Path("short.wav"), seconds=1.0)
+    sound(Path("long.wav"))
+    preset = [] if "--preset" in flags else ["--preset", "mini"]
+    steps = [] if "--steps" in flags else ["--steps", "2"]
+    code = main(["generate", "--base", tiny, *preset, *steps, *flags, "--out", "out", "--format", "none"])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(Path("out").glob("*.png"))
+
+
+def test_an_unwritable_folder_is_known_before_the_models_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((InputError, ResourceError), match="file"):
+        draw("no such base", tmp_path / "file" / "out")
+
+
+def test_a_full_disk_keeps_what_is_finished(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if "0002.png" in self.name:
+            raise OSError(28, "No space left on device")
+        return written(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        draw(tiny, tmp_path, num=3)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["0001.png"]
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["results"]) == 1
