@@ -114,6 +114,19 @@ def read_evaluation(path: Path) -> Evaluation:
         raise FormatError(f"{file}: not a metrics.json: {place}: {first['msg']}") from error
 
 
+def failed_thresholds(evaluation: Evaluation, least: dict[str, float], most: dict[str, float]) -> list[str]:
+    """Return a line for each threshold that is not met; an absent metric does not meet any."""
+    failures = []
+    for thresholds, word, sign in ((least, "under", 1.0), (most, "over", -1.0)):
+        for name, bound in thresholds.items():
+            metric = evaluation.metrics.get(name)
+            if metric is None:
+                failures.append(f"{name} is absent, so nothing shows that it is not {word} {bound:g}")
+            elif sign * metric.value < sign * bound:
+                failures.append(f"{name} = {metric.value:.4g} is {word} {bound:g}")
+    return failures
+
+
 def _rounded(value: Any) -> Any:
     match value:
         case float():

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.evaluation import Evaluation
+from sdxl_mel.files.evaluation import Evaluation, failed_thresholds
 
 EXAMPLES = """\
   sdxl-mel evaluate --generated out/ --reference data/mine --training data/mine --out eval
@@ -112,16 +112,3 @@ def run(config: Config) -> Report:
         out=config.out,
         failures=tuple(failed_thresholds(evaluation, config.fail_under, config.fail_over)),
     )
-
-
-def failed_thresholds(evaluation: Evaluation, least: dict[str, float], most: dict[str, float]) -> list[str]:
-    """Return a line for each threshold that is not met; an absent metric does not meet any."""
-    failures = []
-    for thresholds, word, sign in ((least, "under", 1.0), (most, "over", -1.0)):
-        for name, bound in thresholds.items():
-            metric = evaluation.metrics.get(name)
-            if metric is None:
-                failures.append(f"{name} is absent, so nothing shows that it is not {word} {bound:g}")
-            elif sign * metric.value < sign * bound:
-                failures.append(f"{name} = {metric.value:.4g} is {word} {bound:g}")
-    return failures

@@ -11,11 +11,12 @@ from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, SdxlMelError
 from sdxl_mel.files.audio import read_provenance
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.progress import say
 from sdxl_mel.stages.evaluate.clips import Clip
 
-MANIFESTS = ("prompts.csv", "prompts.jsonl", "metadata.jsonl", "metadata.csv")
+MANIFESTS = ("manifest.json", "prompts.csv", "prompts.jsonl", "metadata.jsonl", "metadata.csv")
 """Looked for in the folder itself when none is given."""
-FILE_KEYS = ("file", "file_name", "filename", "path")
+FILE_KEYS = ("file", "file_name", "filename", "path", "sound", "picture")
 PROMPT_KEYS = ("prompt", "caption", "captions", "text")
 
 
@@ -27,7 +28,7 @@ def pair_prompts(
     Raises InputError when a given manifest matches nothing at all.
     """
     clips = list(clips)
-    given = manifest or next((folder / name for name in MANIFESTS if (folder / name).is_file()), None)
+    given = manifest or next((folder / name for name in MANIFESTS if _is_manifest(folder / name)), None)
     if given is None:
         recorded = ((clip.name, recorded_prompt(clip)) for clip in clips)
         return {name: without_anchor(prompt, anchor) for name, prompt in recorded if prompt}, []
@@ -50,7 +51,8 @@ def pair_prompts(
 
 
 def read_manifest(path: Path) -> list[tuple[str, str]]:
-    """Return (file, prompt) pairs of a CSV or JSON-lines file with the columns `file` and `prompt`."""
+    """Return (file, prompt) pairs of a CSV or JSON-lines file with the columns file and prompt, or of the
+    manifest.json that `generate` writes."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -89,14 +91,29 @@ def recorded_prompt(clip: Clip) -> str | None:
     return prompt if isinstance(prompt, str) and prompt.strip() else None
 
 
+def _is_manifest(path: Path) -> bool:
+    """Say whether a file lists prompts; another program's file of the same name does not."""
+    if not path.is_file():
+        return False
+    try:
+        return bool(read_manifest(path))
+    except InputError as error:
+        say(f"{error}; the prompts in the files themselves are taken instead")
+        return False
+
+
 def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    whole = path.suffix.lower() == ".json"
+    for number, line in enumerate([text] if whole else text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
             raise FormatError(f"{path}:{number}: not JSON ({error})") from error
+        if whole and isinstance(row, dict) and isinstance(row.get("results"), list):
+            yield from (each for each in row["results"] if isinstance(each, dict))
+            continue
         if not isinstance(row, dict):
             raise FormatError(f"{path}:{number}: expected an object with file and prompt")
         yield row
