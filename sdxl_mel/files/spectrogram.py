@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import FORMATS, MelSpec
+from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
 SPEC_KEY = "melspec"
 RECORD_KEY = "record"
@@ -65,6 +65,18 @@ def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:
     except OSError as error:
         raise InputError(f"{path}: cannot read this picture ({error.strerror})") from error
     return decode_png(content, str(path), stated)
+
+
+def read_tile(path: Path, spec: MelSpec) -> Levels:
+    """Read the levels of one tile of a dataset, (n_mels, width, 1 or 3).
+
+    Raises MismatchError for a picture of another spec and FormatError for one of another width.
+    """
+    picture = read_spectrogram(path)
+    require_equal(picture.spec, spec, str(path), "its dataset")
+    if picture.levels.shape[1] != spec.width:
+        raise FormatError(f"{path}: {picture.levels.shape[1]} frames wide, a tile has {spec.width}; prepare it again")
+    return picture.levels
 
 
 def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spectrogram:

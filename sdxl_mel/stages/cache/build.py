@@ -12,10 +12,10 @@ from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.base import TEXT_ENCODERS
 from sdxl_mel.files.cache import CacheHeader, latent_shape, write_cache
 from sdxl_mel.files.cache_shards import Shard, ShardHeader, check_rows, read_shard, write_shard
-from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.progress import Ticker, progress, say, set_verbosity
 from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import MelSpec, require_equal
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.stages.cache.ahead import read_ahead
 from sdxl_mel.stages.cache.plan import Plan, Settings, ShardPlan, make_plan, open_parts
 from sdxl_mel.stages.cache.report import Report
@@ -59,12 +59,12 @@ def build(folder: Path, settings: Settings, device: str | None = None) -> Report
     # Nobody writes before everybody has looked, so all processes deal the same shards.
     state.wait_for_everyone()
     mine = todo[state.process_index :: state.num_processes]
-    for kind, opener in (("latents", _picture_encoder), ("text", _text_encoder)):
+    for kind in ("latents", "text"):
         shards = [shard for shard in mine if shard.kind == kind]
         missing = _count_missing(shards, rows)
-        encoder = opener(settings, plan, device or str(state.device)) if missing else None
+        encoder = _encoder(kind, settings, plan, device or str(state.device)) if missing else None
         with progress(missing, f"caching {kind}", "rows") as ticker:
-            _make(folder, shards, rows, encoder, ticker)
+            make_shards(folder, shards, rows, encoder, ticker)
     state.wait_for_everyone()
     if state.is_main_process:
         write_cache(folder, header_of(plan, settings), plan.splits)
@@ -137,10 +137,10 @@ def _count_missing(shards: Sequence[ShardPlan], rows: Mapping[str, object]) -> i
     return sum(key not in rows for shard in shards for key, _ in shard.rows)
 
 
-def _make(
+def make_shards(
     folder: Path,
     shards: Sequence[ShardPlan],
-    rows: dict[str, tuple[Shard, int]],
+    rows: Mapping[str, tuple[Shard, int]],
     encoder: Encoder | None,
     ticker: Ticker,
 ) -> None:
@@ -172,14 +172,14 @@ def _within_memory(encoder: Encoder, inputs: Sequence[Any], labels: Sequence[str
         ) from error
 
 
-def _batches(shards: Sequence[ShardPlan], rows: dict[str, Any], size: int) -> Iterator[list[Row]]:
+def _batches(shards: Sequence[ShardPlan], rows: Mapping[str, object], size: int) -> Iterator[list[Row]]:
     """Yield batches of missing rows; none spans two shards, so no interruption changes what a row is encoded with."""
     for shard in shards:
         missing = [row for row in shard.rows if row[0] not in rows]
         yield from (missing[start : start + size] for start in range(0, len(missing), size))
 
 
-def _write(folder: Path, shard: ShardPlan, rows: dict[str, tuple[Shard, int]], fresh: dict[str, Encoded]) -> None:
+def _write(folder: Path, shard: ShardPlan, rows: Mapping[str, tuple[Shard, int]], fresh: dict[str, Encoded]) -> None:
     import torch
 
     keys = [key for key, _ in shard.rows]
@@ -189,11 +189,15 @@ def _write(folder: Path, shard: ShardPlan, rows: dict[str, tuple[Shard, int]], f
     write_shard(folder / shard.name, header, *(torch.stack(part) for part in zip(*pairs)))
 
 
-def _picture_encoder(settings: Settings, plan: Plan, device: str) -> Encoder:
-    from sdxl_mel.diffusion.vae import encode, images_of
+def _encoder(kind: str, settings: Settings, plan: Plan, device: str) -> Encoder:
+    if kind == "text":
+        return _text_encoder(settings, device)
+    return picture_encoder(open_parts(settings, ("vae",), device).vae, plan.dataset.spec, settings.batch_pixels)
 
-    spec = plan.dataset.spec
-    vae = open_parts(settings, ("vae",), device).vae
+
+def picture_encoder(vae: Any, spec: MelSpec, batch_pixels: int) -> Encoder:
+    """Return the encoder of tiles with a VAE; it raises MismatchError if the VAE's latents are of another size."""
+    from sdxl_mel.diffusion.vae import encode, images_of
 
     def encode_pictures(pictures: Sequence[Any], names: Sequence[str]) -> Encoded:
         mean, logvar = encode(vae, images_of(np.stack(pictures), spec.low_at), names)
@@ -203,20 +207,11 @@ def _picture_encoder(settings: Settings, plan: Plan, device: str) -> Encoder:
         return mean, logvar
 
     width, height = spec.size
-    batch = max(1, settings.batch_pixels // (width * height))
+    batch = max(1, batch_pixels // (width * height))
     return Encoder(lambda label: read_tile(Path(label), spec), encode_pictures, batch)
 
 
-def read_tile(path: Path, spec: MelSpec) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the levels of one tile; raises MismatchError for another spec and FormatError for another width."""
-    picture = read_spectrogram(path)
-    require_equal(picture.spec, spec, str(path), "its dataset")
-    if picture.levels.shape[1] != spec.width:
-        raise FormatError(f"{path}: {picture.levels.shape[1]} frames wide, a tile has {spec.width}; prepare it again")
-    return picture.levels
-
-
-def _text_encoder(settings: Settings, plan: Plan, device: str) -> Encoder:
+def _text_encoder(settings: Settings, device: str) -> Encoder:
     import torch
 
     from sdxl_mel.diffusion.conditioning import encode_prompts

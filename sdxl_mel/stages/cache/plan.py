@@ -95,8 +95,8 @@ def make_plan(settings: Settings) -> Plan:
     about_latents = {"spec": dataset.spec.to_json(), "vae": identity["vae"]}
     about_text = {part: identity[part] for part in TEXT_ENCODERS} | {"clip_skip": str(settings.clip_skip)}
     shards = [
-        *_shards("latents", about_latents, paths.items(), _latent_bytes(dataset.spec)),
-        *_shards("text", about_text, ((key, text) for text, key in texts.items()), _text_bytes(base)),
+        *deal_shards("latents", about_latents, paths.items(), latent_bytes(dataset.spec)),
+        *deal_shards("text", about_text, ((key, text) for text, key in texts.items()), _text_bytes(base)),
     ]
     scaling = float((base.vae_source.config("vae") or {}).get("scaling_factor", 0.18215))
     return Plan(dataset, identity, scaling, empty, splits, tuple(shards))
@@ -134,7 +134,7 @@ def _wordings(item: Item, split: str, anchor: str, settings: Settings) -> list[s
     return list(dict.fromkeys(listed))
 
 
-def _shards(kind: Kind, about: dict[str, str], rows: Iterable[tuple[str, str]], row_bytes: int) -> list[ShardPlan]:
+def deal_shards(kind: Kind, about: dict[str, str], rows: Iterable[tuple[str, str]], row_bytes: int) -> list[ShardPlan]:
     """Deal rows to shards by their keys, so that a change touches few shards and the order of the clips none."""
     unique = sorted(dict(rows).items())
     most = max(1, SHARD_BYTES // row_bytes)
@@ -145,7 +145,8 @@ def _shards(kind: Kind, about: dict[str, str], rows: Iterable[tuple[str, str]], 
     return [ShardPlan(kind, about, tuple(dealt[index])) for index in sorted(dealt)]
 
 
-def _latent_bytes(spec: MelSpec) -> int:
+def latent_bytes(spec: MelSpec) -> int:
+    """Return the size of the latents of one picture in a shard."""
     channels, height, width = latent_shape(spec)
     return 2 * 4 * channels * height * width
 
