@@ -130,7 +130,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _flag(name: str) -> str:
-    return name.replace("_", "-")
+    return name.rstrip("_").replace("_", "-")  # `json_` is --json: pydantic has taken the plain name
 
 
 def _plain(optional: bool) -> Callable[[str], str | None]:

@@ -9,11 +9,15 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound import loudness
 from sdxl_mel.sound.channels import downmixed
 from sdxl_mel.sound.emphasis import emphasise
-from sdxl_mel.sound.mel import Float, magnitude, margin, mel_of, reach, stft
+from sdxl_mel.sound.mel import Float, margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
+from sdxl_mel.sound.stereo import magnitudes
 
 Levels = NDArray[np.uint8]
+
+CHUNK_FRAMES = 128
+"""Frames encoded at a time: their spectra stay in the cache."""
 
 
 def prepare_signal(samples: Float, sample_rate: int, spec: MelSpec) -> Float:
@@ -69,9 +73,11 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
 def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
     """Return the mel values (n_mels, frames, 1 or 3) of the samples that `encode_clip` takes."""
     frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
-    with torch.inference_mode():
-        spectrum = stft(torch.from_numpy(np.ascontiguousarray(samples[:, : reach(frames, spec)])), spec)
-        if spectrum.shape[0] == 2:
-            left, right = spectrum
-            spectrum = torch.stack([left, (left + right) / 2, right])
-        return mel_of(magnitude(spectrum), spec).permute(1, 2, 0).contiguous().numpy()
+    signal = torch.from_numpy(np.ascontiguousarray(samples))
+    result = np.empty((spec.n_mels, frames, 3 if samples.shape[0] == 2 else 1), dtype=np.float32)
+    for first in range(0, frames, CHUNK_FRAMES):
+        last = min(first + CHUNK_FRAMES, frames)
+        start = first * spec.hop_length
+        spectrum = stft(signal[:, start : start + reach(last - first, spec)], spec)
+        result[:, first:last] = mel_of(magnitudes(spectrum, result.shape[-1]), spec).permute(1, 2, 0).numpy()
+    return result

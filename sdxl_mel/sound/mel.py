@@ -6,7 +6,6 @@ and irfft of 1024 frames of 4096 points, one thread), so one implementation serv
 """
 
 import math
-import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -50,19 +49,16 @@ def window(spec: MelSpec, device: str = "cpu") -> Tensor:
 @lru_cache(maxsize=8)
 def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
     """Return the mel filter bank, (n_mels, n_bins), sparse; row 0 is the lowest band."""
-    with warnings.catch_warnings():
-        # librosa's warning of empty filters; MelSpec refuses such a spec in its own words.
-        warnings.filterwarnings("ignore", message="Empty filters", category=UserWarning)
-        dense = librosa_bank(
-            sr=spec.sample_rate,
-            n_fft=spec.n_fft,
-            n_mels=spec.n_mels,
-            fmin=spec.fmin,
-            fmax=spec.fmax,
-            htk=spec.mel_scale == "htk",
-            norm=spec.mel_norm,
-            dtype=np.float32,
-        )
+    dense = librosa_bank(
+        sr=spec.sample_rate,
+        n_fft=spec.n_fft,
+        n_mels=spec.n_mels,
+        fmin=spec.fmin,
+        fmax=spec.fmax,
+        htk=spec.mel_scale == "htk",
+        norm=spec.mel_norm,
+        dtype=np.float32,
+    )
     return scipy.sparse.csr_array(dense)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.names import near_miss
+from sdxl_mel.sound.mel_scale import band_edges, empty_bands
 
 SPEC_VERSION = 1
 LATENT_FACTOR = 8
@@ -102,6 +103,12 @@ class MelSpec(_Frozen):
         for wrong, message in problems:
             if wrong:
                 raise ValueError(message)
+        edges = band_edges(self.n_mels, self.fmin, self.fmax, self.mel_scale)
+        empty = empty_bands(edges, self.sample_rate, self.n_fft)
+        if empty:
+            raise ValueError(
+                f"{empty} of {self.n_mels} rows have no FFT bin and would stay black; use n_fft {2 * self.n_fft}"
+            )
         if self.hop_length > self.win_length // 4:
             warnings.warn(
                 f"hop_length {self.hop_length} leaves {1 - self.hop_length / self.win_length:.0%} overlap; "

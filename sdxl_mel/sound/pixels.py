@@ -1,5 +1,7 @@
 """The value-to-pixel laws: mel values to numbers in 0..1 and to bytes, and back."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +38,7 @@ def dequantise(levels: Bytes) -> Float:
 def _forward(mel: Float, law: Law, quantity: str, peak: float | None) -> Float:
     match law:
         case Log1pLaw():
-            return np.log1p(law.mu / law.reference * mel) / np.log1p(law.mu)
+            return np.log1p(law.mu / law.reference * mel) / math.log1p(law.mu)
         case DecibelLaw():
             loudest = float(mel.max(initial=0.0)) if peak is None else peak
             decibels = _decibels(mel / np.float32(max(loudest, 1e-10)), quantity)
@@ -46,13 +48,13 @@ def _forward(mel: Float, law: Law, quantity: str, peak: float | None) -> Float:
             return 1.0 - value if law.inverted else value
         case LogLaw():
             clipped = np.clip(mel, law.floor, law.ceiling)
-            return np.log(clipped / law.floor) / np.log(law.ceiling / law.floor)
+            return np.log(clipped / law.floor) / math.log(law.ceiling / law.floor)
 
 
 def _backward(values: Float, law: Law, quantity: str) -> Float:
     match law:
         case Log1pLaw():
-            return np.expm1(values * np.log1p(law.mu)) * (law.reference / law.mu)
+            return np.expm1(values * math.log1p(law.mu)) * (law.reference / law.mu)
         case DecibelLaw():
             decibels = values * (law.ceiling_db - law.floor_db) + law.floor_db
             return 10.0 ** (decibels / (20.0 if quantity == "amplitude" else 10.0))
