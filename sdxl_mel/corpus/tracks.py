@@ -76,14 +76,19 @@ def plan_tracks(
     group: Group = "base",
     seed: int = 0,
     solo_share: float = SOLO_SHARE,
+    pieces: PieceSplit | None = None,
 ) -> list[TrackPlan]:
     """Return `count` plans of a split. The first n of more plans are the plans of n.
 
     `group` "left-out" puts one of the instruments the mini base has never heard into every track. The split
     "regularization" holds solos of base instruments only; "test-unseen" holds held-out pairs only (with the group
-    "left-out": the pairs that "train" of that group does not have).
+    "left-out": the pairs that "train" of that group does not have). `pieces` draws from another split's pieces: a judge
+    may learn held-out pairs, from training pieces.
     """
-    return [_plan(split, index, seconds, group=group, seed=seed, solo_share=solo_share) for index in range(count)]
+    names = [piece.identifier for piece in pieces_of(pieces or PIECES[split])]
+    return [
+        _plan(split, index, seconds, names, group=group, seed=seed, solo_share=solo_share) for index in range(count)
+    ]
 
 
 def render_track(plan: TrackPlan) -> Track:
@@ -132,11 +137,12 @@ def render_tracks(
         yield render_track(plan)
 
 
-def _plan(split: Split, index: int, seconds: float, *, group: Group, seed: int, solo_share: float) -> TrackPlan:
+def _plan(
+    split: Split, index: int, seconds: float, pieces: list[str], *, group: Group, seed: int, solo_share: float
+) -> TrackPlan:
     generator = numpy_generator(seed, "track", split, group, index)
-    pieces = pieces_of(PIECES[split])
     tempo = str(generator.choice(list(TEMPI)))
-    piece = pieces[int(generator.integers(len(pieces)))]
+    piece = score_bank()[pieces[int(generator.integers(len(pieces)))]]
     return TrackPlan(
         identifier=f"{group}-{split}-{seed}-{index:05d}",
         split=split,
