@@ -4,8 +4,8 @@
     python tools/train_mini_base.py --work DIR --judge sdxl_mel/assets/mini
 
 Run it from the root of the repository with the extra `demo` installed. It can be stopped and started again at any
-time; a finished part is not repeated. DIR/mini is the diffusers folder, DIR/oracle.safetensors the oracle, DIR/judged.md the
-figures. Better weights are copied to sdxl_mel/assets by hand, once they are judged better.
+time; a finished part is not repeated. DIR/mini is the diffusers folder, DIR/oracle.safetensors the oracle,
+DIR/judged.md the figures. Better weights are copied to sdxl_mel/assets by hand, once they are judged better.
 """
 
 import argparse

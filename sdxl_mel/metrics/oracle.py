@@ -1,8 +1,8 @@
 """An instrument oracle: which instruments of the corpus does a tile hold?
 
-Statistics of the mel picture and a linear classifier with one output an instrument and one for the style. It is made for the
-`mini` preset and the soundfont of the corpus, and for nothing else. Train it on real tiles and on the same after the VAE:
-trained on real ones alone it leans on the texture of noise, which a VAE changes.
+Statistics of the mel picture and a linear classifier with one output an instrument and one for the style. It is made
+for the `mini` preset and the soundfont of the corpus, and for nothing else. Train it on real tiles and on the same
+after the VAE: trained on real ones alone it leans on the texture of noise, which a VAE changes.
 """
 
 from collections.abc import Sequence
@@ -124,8 +124,8 @@ def fit_oracle(
 def statistics(pictures: Pictures) -> Float:
     """Return the statistics of tiles (n, n_mels, frames), levels or values in 0..1: (n, features).
 
-    A band: mean, deviation, 20th and 90th percentile, mean rise and mean fall from frame to frame. Of the first cepstra:
-    the covariances of themselves and of their rises.
+    A band: mean, deviation, 20th and 90th percentile, mean rise and mean fall from frame to frame. Of the first
+    cepstra: the covariances of themselves and of their rises.
     """
     if pictures.ndim != 3 or len(pictures) == 0:
         raise InputError(f"the oracle takes tiles (n, n_mels, frames), not an array of shape {pictures.shape}")

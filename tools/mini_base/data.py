@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 
 from sdxl_mel.corpus.scores import PieceSplit
 from sdxl_mel.corpus.tracks import Group, Split, TrackPlan, plan_tracks, render_track
 from sdxl_mel.files.atomic import atomic_path, write_json
 from sdxl_mel.progress import track
+from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
 
 SPEC = PRESETS["mini"]
