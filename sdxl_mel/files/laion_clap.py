@@ -6,6 +6,7 @@ torch's restricted reader, which builds tensors and plain containers and runs no
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ AUDIO_NAMES = (
 )
 """In this order: later rules see what earlier ones made."""
 DROPPED = ("_transform.", "tscam_conv.", "logmel_extractor.", "spectrogram_extractor.", "attn_mask", "position_ids")
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch's restricted reader raises for objects that it does not make, and for bytes that are no pickle."""
+BUFFERS = ("relative_position_index", "position_ids", "token_type_ids")
+"""Made by the model itself."""
 TEXT_HEAD_WIDTH = 64
 ROBERTA_EPS = 1e-5
 """Of roberta-base, which LAION's text tower is; ClapTextConfig's default is 1e-12."""
@@ -49,7 +54,7 @@ def convert(checkpoint: Path, folder: Path, tokenizer: str) -> int:
     config = ClapConfig(**infer_config(tensors, checkpoint))
     model = ClapModel(config)
     result = model.load_state_dict(tensors, strict=False)
-    missing = [key for key in result.missing_keys if not key.endswith(("relative_position_index", "position_ids"))]
+    missing = [key for key in result.missing_keys if not key.endswith(BUFFERS)]
     if missing or result.unexpected_keys:
         wrong = (missing + result.unexpected_keys)[0]
         raise FormatError(f"{checkpoint}: not one of LAION's CLAP checkpoints: {wrong} is missing or left over")
@@ -67,21 +72,26 @@ def convert(checkpoint: Path, folder: Path, tokenizer: str) -> int:
 def read_checkpoint(checkpoint: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint with `module.` taken off. Raises InputError or FormatError."""
     scalar: Any = np.float64(0).__reduce__()[0]  # numpy's constructor of scalars, which LAION's checkpoints hold
-    harmless: list[Any] = [np.dtype, type(np.dtype(np.float64)), scalar, (scalar, "numpy.core.multiarray.scalar")]
+    numbers = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    harmless: list[Any] = [np.dtype, *numbers, scalar, (scalar, "numpy.core.multiarray.scalar")]
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{checkpoint}: cannot read this checkpoint ({error.strerror or error})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise FormatError(
-            f"{checkpoint}: not a checkpoint of plain tensors ({str(error).strip().partition(chr(10))[0]})"
-        ) from error
+    except UNREADABLE as error:
+        raise FormatError(f"{checkpoint}: not a checkpoint of plain tensors and numbers ({_reason(error)})") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     if not any(key.startswith("audio_branch.") for key in tensors):
         raise FormatError(f"{checkpoint}: no audio_branch in it; expected one of LAION's CLAP checkpoints")
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Return what in torch's long message names the thing that was found."""
+    found = re.search(r"Unsupported [\w ]+: [\w. ]+|got <[^>]+>", str(error))
+    return found[0] if found else (str(error).strip() or type(error).__name__).partition("\n")[0][:120]
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
