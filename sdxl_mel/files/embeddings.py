@@ -25,8 +25,8 @@ class EmbeddingCache:
     """The window vectors (windows, d) of sounds for one embedder; `identity` is all that decides them."""
 
     def __init__(self, folder: Path, name: str, identity: Mapping[str, str]) -> None:
-        self._identity = {"format": FORMAT, **identity}
-        text = "\n".join(f"{key}={value}" for key, value in sorted(self._identity.items()))
+        text = "\n".join(f"{key}={value}" for key, value in sorted({"format": FORMAT, **identity}.items()))
+        self._identity = {"identity": text}  # one key: safetensors writes several in any order
         self.path = folder / f"{name}-{sha256_bytes(text.encode())[:16]}.safetensors"
         self._known = self._load()
         self._unsaved = 0

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from sdxl_mel.metrics.intervals import MOST_JACKKNIFE_GROUPS, Interval, deal, interval_of_left_outs
+from sdxl_mel.metrics.intervals import FEWEST_PARTS, MOST_JACKKNIFE_GROUPS, Interval, deal, interval_of_left_outs
 from sdxl_mel.seeding import numpy_generator
 
 Vectors = NDArray[np.float64]
@@ -116,6 +116,8 @@ def frechet_interval(
     pieces = [Moments(those, deal(list(of), MOST_JACKKNIFE_GROUPS, seed)) for those, of in sets]
     left_outs = []
     for one, other in (pieces, pieces[::-1]):
+        if one.parts < FEWEST_PARTS:
+            continue
         mean, covariance = other.without(None)
         root = covariance_root(covariance)
         found = [distance_from_moments(*one.without(part), mean, root) for part in range(one.parts)]

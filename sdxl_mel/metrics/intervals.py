@@ -14,6 +14,8 @@ from sdxl_mel.seeding import numpy_generator
 
 LEVEL = 0.95
 MOST_JACKKNIFE_GROUPS = 20
+FEWEST_PARTS = 3
+"""Two parts would give a spread from two numbers."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def jackknife_interval(
     for index, rows in enumerate(groups):
         parts = deal(rows, MOST_JACKKNIFE_GROUPS, seed)
         count = int(parts.max()) + 1
-        if count < 3:
+        if count < FEWEST_PARTS:
             continue
         masks = [*everything]
         left_out = np.empty(count)
@@ -110,10 +112,10 @@ def interval_of_left_outs(value: float, left_outs: Sequence[NDArray[np.float64]]
 
     The degrees of freedom are Welch and Satterthwaite's. Sets of fewer than 3 parts add nothing.
     """
-    counts = np.array([len(values) for values in left_outs if len(values) > 2])
+    counts = np.array([len(values) for values in left_outs if len(values) >= FEWEST_PARTS])
     if not counts.size:
         return Interval(value, None, None, None, "fewer than 3 clips: no interval")
-    spreads = [np.square(values - values.mean()).sum() for values in left_outs if len(values) > 2]
+    spreads = [np.square(values - values.mean()).sum() for values in left_outs if len(values) >= FEWEST_PARTS]
     variances = (counts - 1) / counts * np.array(spreads)
     spread_of_spreads = float((np.square(variances) / (counts - 1)).sum())
     freedom = int(variances.sum() ** 2 / spread_of_spreads) if spread_of_spreads > 0 else int(counts.min() - 1)

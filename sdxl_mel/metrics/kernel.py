@@ -100,8 +100,8 @@ def permutation_p(kernel: KernelSums, draws: int, seed: int) -> float:
 
 
 def _within(kernel: KernelSums, weights: Vectors) -> Vectors:
-    """Return the weighted mean kernel value over pairs of windows of different clips."""
+    """Return the weighted mean kernel value over pairs of windows of different clips, NaN where there is no pair."""
     own = np.square(weights)
     total = ((weights @ kernel.sums) * weights).sum(1) - own @ np.diagonal(kernel.sums)
     pairs = np.square(weights @ kernel.windows) - own @ np.square(kernel.windows)
-    return total / pairs
+    return np.divide(total, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
