@@ -1,6 +1,7 @@
 """The command `sdxl-mel STAGE`: a table of the stages, and the door through which each is called."""
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -76,6 +77,8 @@ def run_stage(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one stage with its arguments; failures become one line and an exit code."""
     words, quiet, verbose, debug = _split_common(arguments)
     set_verbosity(quiet=quiet, verbose=verbose)
+    if not verbose:
+        _hush_libraries()
     return guarded(lambda: _run(name, words, program), debug=debug)
 
 
@@ -99,6 +102,12 @@ def _run(name: str, words: Sequence[str], program: str) -> StageReport | None:
     module = importlib.import_module(STAGES[name].module)
     config = parse_arguments(module.Config, words, program, getattr(module, "EXAMPLES", ""))
     return module.run(config)
+
+
+def _hush_libraries() -> None:
+    """Keep what libraries say of absent accelerators and optional packages out of a person's way."""
+    for name in ("bitsandbytes", "transformers", "diffusers", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _split_common(arguments: Sequence[str]) -> tuple[list[str], bool, bool, bool]:
