@@ -2,109 +2,159 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sdxl_mel.stages.demo.steps import Step
 
 FULL_MINUTES = 10.0
-LEAST_STEPS = 20
+
+
+class Line(NamedTuple):
+    """One command: what stands in braces is a place or a number of the plan."""
+
+    name: str
+    why: str
+    stage: str
+    words: str
+    door: str | None = None
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much the demo does; a pure function of the minutes asked for, never of the clock."""
+    """How much the demo does: a pure function of the minutes asked for, never of the clock."""
 
     tracks: int
     steps: int
-    known_prompts: int
-    batch: int = 16
+    known: int
 
     @classmethod
     def of(cls, minutes: float) -> "Size":
         """Return the size of a demo of about so many minutes on two cores."""
         share = minutes / FULL_MINUTES
         return cls(
-            tracks=max(10, round(240 * share)), steps=max(LEAST_STEPS, round(300 * share)), known_prompts=max(4, round(80 * share))
+            tracks=max(10, round(220 * share)), steps=max(10, round(260 * share)), known=max(4, round(60 * share))
         )
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the demo puts its things."""
+TILES = "--seed {seed} --steps 25 --batch 16 --method fast"
+SCORES = "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --seed {seed}"
+TRAINING = "--steps {steps} --save-every 50 --seed {seed}"
 
-    folder: Path
+PREPARE = Line(
+    "prepare",
+    "render scores for instruments that the base has never heard",
+    "prepare",
+    "--source demo --preset mini --tracks {tracks} --base mini --seed {seed} --out {dataset}",
+)
 
-    @property
-    def dataset(self) -> Path:
-        """Return the prepared corpus."""
-        return self.folder / "dataset"
+LINES = (
+    Line(
+        "ladder",
+        "what each step of the codec keeps of a sound",
+        "roundtrip",
+        "{example} --preset mini --out {ladder} --seed {seed}",
+    ),
+    Line(
+        "audit",
+        "what the VAE costs: the ceiling of all that follows",
+        "vae-audit",
+        "--base mini --dataset {dataset} --clips 32 --sounds 4 --method fast --out {audit}",
+    ),
+    Line("cache", "encode pictures and captions once", "cache", "--dataset {dataset} --base mini --out {cache}"),
+    Line(
+        "base-new", "the base, asked for them", "generate", f"--base mini --prompts {{new}} {TILES} --out {{base_new}}"
+    ),
+    Line(
+        "base-known",
+        "the base, asked for instruments it knows",
+        "generate",
+        f"--base mini --prompts {{known}} {TILES} --out {{base_known}}",
+    ),
+    Line(
+        "train",
+        "train the LoRA",
+        "train",
+        f"--config {{config}} --base mini --cache {{cache}} {TRAINING} --out {{run}}",
+        "train_lora.py",
+    ),
+    Line("fuse", "add it into the weights", "fuse", "--base mini --lora {lora} --out {fused}", "fuse_lora.py"),
+    Line(
+        "tuned-new",
+        "the same prompts and seeds",
+        "generate",
+        f"--base {{fused}} --prompts {{new}} {TILES} --out {{tuned_new}}",
+    ),
+    Line(
+        "tuned-known",
+        "and has it forgotten?",
+        "generate",
+        f"--base {{fused}} --prompts {{known}} {TILES} --out {{tuned_known}}",
+    ),
+    Line(
+        "long",
+        "thirty seconds at once: overlapping views denoised together",
+        "generate",
+        "--base {fused} --prompt {song} --seconds 30 --seed {seed} --plot --out {long}",
+    ),
+    Line(
+        "parts",
+        "for comparison, tiles that know nothing of each other",
+        "generate",
+        "--base {fused} --prompt {song} --num 9 --seed {seed} --batch 9 --format none --out {parts}",
+    ),
+    Line(
+        "stitch",
+        "joined in the power domain",
+        "stitch",
+        "{parts} --overlap 18.75% --out {stitched} --wav {stitched_sound} --plot {stitched_plot}",
+        "stitch.py",
+    ),
+    Line("score-base-new", "measure", "evaluate", f"--generated {{base_new}} {SCORES} --out {{score_base_new}}"),
+    Line("score-tuned-new", "measure", "evaluate", f"--generated {{tuned_new}} {SCORES} --out {{score_tuned_new}}"),
+    Line("score-base-known", "measure", "evaluate", f"--generated {{base_known}} {SCORES} --out {{score_base_known}}"),
+    Line(
+        "score-tuned-known", "measure", "evaluate", f"--generated {{tuned_known}} {SCORES} --out {{score_tuned_known}}"
+    ),
+)
 
-    @property
-    def cache(self) -> Path:
-        """Return the latents and text embeddings."""
-        return self.folder / "cache"
-
-    @property
-    def run(self) -> Path:
-        """Return the training run."""
-        return self.folder / "run"
-
-    @property
-    def lora(self) -> Path:
-        """Return the trained LoRA."""
-        return self.run / "lora.safetensors"
-
-    @property
-    def fused(self) -> Path:
-        """Return the fused model."""
-        return self.folder / "fused"
-
-    def prompts(self, kind: str) -> Path:
-        """Return the prompts of the new or of the known instruments."""
-        return self.folder / "prompts" / f"{kind}.jsonl"
-
-    def tiles(self, model: str, kind: str) -> Path:
-        """Return the tiles of the base or of the tuned model."""
-        return self.folder / "tiles" / model / kind
-
-    def scores(self, model: str, kind: str) -> Path:
-        """Return the evaluation of those tiles."""
-        return self.folder / "scores" / model / kind
+PLACES = {
+    "dataset": "dataset",
+    "example": "example.flac",
+    "ladder": "ladder.json",
+    "audit": "audit",
+    "cache": "cache",
+    "run": "run",
+    "lora": "run/lora.safetensors",
+    "fused": "fused",
+    "new": "prompts/new.jsonl",
+    "known": "prompts/known.jsonl",
+    "long": "long",
+    "parts": "parts",
+    "stitched": "stitched/long.png",
+    "stitched_sound": "stitched/long.wav",
+    "stitched_plot": "stitched/seams.png",
+} | {f"{model}_{kind}": f"tiles/{model}-{kind}" for model in ("base", "tuned") for kind in ("new", "known")}
 
 
-def first_steps(places: Places, size: Size, seed: int) -> list[Step]:
-    """Return the steps up to the dataset, from which the prompts are taken."""
-    words = ["--source", "demo", "--preset", "mini", "--tracks", size.tracks, "--base", "mini", "--seed", seed]
-    return [_step("prepare", "render music of instruments the base has never heard", "prepare", *words, "--out", places.dataset)]
+def place(folder: Path, name: str) -> Path:
+    """Return where the demo keeps a thing; a `score_` of tiles stands beside them."""
+    if name.startswith("score_"):
+        return folder / "scores" / name.removeprefix("score_").replace("_", "-")
+    return folder / PLACES[name]
 
 
-def later_steps(places: Places, size: Size, seed: int, song: str) -> list[Step]:
-    """Return the steps from the dataset to the measured result; `song` is the prompt of the long piece."""
-    config = "configs/mini.toml"
-    return [
-        _step("audit", "what the picture format and the VAE cost", "vae-audit", "--base", "mini", "--dataset", places.dataset, "--out", places.folder / "audit"),
-        _step("cache", "encode pictures and captions once", "cache", "--dataset", places.dataset, "--base", "mini", "--out", places.cache),
-        *(_tiles(places, "base", kind, seed) for kind in ("new", "known")),
-        _step("train", "train the LoRA", "train", "--config", config, "--base", "mini", "--cache", places.cache, "--out", places.run, "--steps", size.steps, "--batch", size.batch, "--seed", seed, "--resume", door="train_lora.py"),
-        _step("fuse", "add the LoRA into the weights", "fuse", "--base", "mini", "--lora", places.lora, "--out", places.fused, door="fuse_lora.py"),
-        *(_tiles(places, "tuned", kind, seed) for kind in ("new", "known")),
-        _step("long", "thirty seconds in one go, views denoised together", "generate", "--base", places.fused, "--prompt", song, "--seconds", 30, "--seed", seed, "--out", places.folder / "long", "--plot"),
-        _step("parts", "tiles that know nothing of each other", "generate", "--base", places.fused, "--prompt", song, "--num", 4, "--seed", seed, "--format", "none", "--out", places.folder / "parts"),
-        _step("stitch", "join them in the power domain", "stitch", places.folder / "parts", "--overlap", "25%", "--out", places.folder / "stitched.png", "--wav", places.folder / "stitched.wav", "--plot", places.folder / "stitched-seams.png", door="stitch.py"),
-        *(_scores(places, model, kind) for kind in ("new", "known") for model in ("base", "tuned")),
-    ]
+def step_of(line: Line, folder: Path, values: dict[str, str]) -> Step:
+    """Return a line of the plan as a step, its braces filled; a value with spaces stays one word."""
+    known = _Values(folder, values)
+    return Step(
+        line.name, line.why, line.stage, tuple(word.format_map(known) for word in line.words.split()), line.door
+    )
 
 
-def _tiles(places: Places, model: str, kind: str, seed: int) -> Step:
-    base = "mini" if model == "base" else places.fused
-    why = f"{kind} instruments, drawn by the {model} model"
-    words = ["--base", base, "--prompts", places.prompts(kind), "--seed", seed, "--steps", 25, "--batch", 16]
-    return _step(f"{model}-{kind}", why, "generate", *words, "--method", "fast", "--out", places.tiles(model, kind))
+class _Values(dict[str, str]):
+    def __init__(self, folder: Path, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.folder = folder
 
-
-def _scores(places: Places, model: str, kind: str) -> Step:
-    words = ["--generated", places.tiles(model, kind), "--reference", places.dataset, "--training", places.dataset]
-    return _step(f"judge-{model}-{kind}", f"measure the {model} model on {kind} instruments", "evaluate", *words, "--out", places.scores(model, kind))
-
-
-def _step(name: str, why: str, stage: str, *words: object, door: str | None = None) -> Step:
-    return Step(name, why, stage, tuple(map(str, words)), door)
+    def __missing__(self, name: str) -> str:
+        return str(place(self.folder, name))

@@ -1,6 +1,7 @@
 """Steps of the demo: each is one public command, done once, and found done when the demo is run again."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 from sdxl_mel import __version__
 from sdxl_mel.arguments import parse_arguments
-from sdxl_mel.errors import InputError, SdxlMelError
+from sdxl_mel.errors import InputError, MissingError, SdxlMelError
 from sdxl_mel.files.atomic import write_json
 from sdxl_mel.progress import say
 from sdxl_mel.record import sha256_bytes
 
 ROOT = Path(__file__).parents[3]
+LAUNCH = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+"""What `accelerate launch` would otherwise ask for or warn about."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +45,33 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished step and the seconds it took."""
+    """A finished step, the seconds it took, and what it said at its end."""
 
     step: Step
     seconds: float
+    summary: str
 
 
-def run_steps(steps: Sequence[Step], folder: Path) -> Iterator[Done]:
+def run_steps(steps: Sequence[Step], folder: Path, first: int, count: int) -> Iterator[Done]:
     """Run the steps in order, skipping those that were finished before; yield each when it is done.
+
+    They are numbers `first` and on, of `count`.
 
     Raises InputError when `folder` holds a step that was run with other words.
     """
-    for number, step in enumerate(steps, 1):
+    for number, step in enumerate(steps, first):
         marker = folder / "steps" / f"{number:02d}-{step.name}.json"
         earlier = _read_marker(marker, step)
         if earlier is not None:
-            yield Done(step, earlier)
+            yield earlier
             continue
-        say(f"\n[{number}/{len(steps)}] {step.why}\n  {step.command}")
+        say(f"\n[{number}/{count}] {step.why}\n  {step.command}")
         start = time.monotonic()
-        _run(step)
-        seconds = time.monotonic() - start
-        write_json(marker, {"command": step.command, "seconds": round(seconds, 2), "fingerprint": fingerprint(step)})
-        yield Done(step, seconds)
+        summary = _run(step)
+        done = Done(step, round(time.monotonic() - start, 1), summary)
+        content = {"seconds": done.seconds, "summary": summary, "fingerprint": fingerprint(step)}
+        write_json(marker, {"command": step.command} | content)
+        yield done
 
 
 def fingerprint(step: Step) -> str:
@@ -72,7 +79,17 @@ def fingerprint(step: Step) -> str:
     return sha256_bytes(json.dumps([__version__, step.stage, step.words]).encode())
 
 
-def _read_marker(marker: Path, step: Step) -> float | None:
+def config_path(name: str) -> Path:
+    """Return a run's config by name, of the clone."""
+    path = ROOT / "configs" / f"{name}.toml"
+    if not path.exists():
+        raise MissingError(
+            f"{path}: no such config; the demo runs from a clone of the repository, not from the package"
+        )
+    return Path(os.path.relpath(path))
+
+
+def _read_marker(marker: Path, step: Step) -> Done | None:
     if not marker.exists():
         return None
     content = json.loads(marker.read_text(encoding="utf-8"))
@@ -81,19 +98,27 @@ def _read_marker(marker: Path, step: Step) -> float | None:
             f"{marker}: this folder holds a demo made with other settings ({content['command']}); "
             "choose another --out, or delete the folder"
         )
-    return float(content["seconds"])
+    return Done(step, float(content["seconds"]), content["summary"])
 
 
-def _run(step: Step) -> None:
-    if step.door is None:
-        module = import_module(f"sdxl_mel.stages.{step.stage.replace('-', '_')}")
-        say(module.run(parse_arguments(module.Config, step.words, f"sdxl-mel {step.stage}")).summary(), detail=True)
-        return
-    script = ROOT / step.door
-    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "1"] if step.stage == "train" else []
-    target = [str(script)] if script.exists() else ["-m", "sdxl_mel", step.stage]
-    if not script.exists():
-        launcher = []
-    finished = subprocess.run([sys.executable, *launcher, *target, *step.words], check=False)
+def _run(step: Step) -> str:
+    if step.door is not None:
+        return _run_door(step, ROOT / step.door)
+    module = import_module(f"sdxl_mel.stages.{step.stage.replace('-', '_')}")
+    summary = module.run(parse_arguments(module.Config, step.words, f"sdxl-mel {step.stage}")).summary()
+    say(summary, detail=True)
+    return str(summary)
+
+
+def _run_door(step: Step, script: Path) -> str:
+    """Run a script of the root in a process of its own, as a person would; training goes on where it was."""
+    words = [*step.words]
+    launcher = []
+    if step.stage == "train":
+        launcher = ["-m", "accelerate.commands.launch", *LAUNCH]
+        words += ["--resume"] if (Path(words[words.index("--out") + 1]) / "run.json").exists() else []
+    command = [sys.executable, *launcher, str(script), *words]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode != 0:
         raise SdxlMelError(f"demo: step {step.name!r} ended with code {finished.returncode}; its own words are above")
+    return finished.stdout.strip()

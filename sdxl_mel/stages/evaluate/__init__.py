@@ -50,6 +50,8 @@ class Config(StageConfig):
     """words at the start of a prompt that describe the picture and not the music; they are not scored"""
     cache: Annotated[Path | None, Show.ADVANCED] = None
     """folder where embeddings are kept by content [OUT/cache]"""
+    instruments: Annotated[bool, Show.ADVANCED] = False
+    """for tiles of the demo corpus: were the instruments of the prompt found"""
     report: bool = True
     """write report.html"""
     seed: Annotated[int, Show.ADVANCED] = 0

@@ -14,6 +14,7 @@ from sdxl_mel.metrics.alignment import matched_scores
 from sdxl_mel.metrics.embedder import AudioEmbedder
 from sdxl_mel.metrics.embedders import Sources, open_embedders
 from sdxl_mel.metrics.novelty import SAMPLE_RATE
+from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
 from sdxl_mel.stages.evaluate.adherence import Scores, adherence, score_prompts
@@ -21,6 +22,7 @@ from sdxl_mel.stages.evaluate.clips import Clip, Decoding, decode, find_clips
 from sdxl_mel.stages.evaluate.copies import Pair, Training, novelty
 from sdxl_mel.stages.evaluate.embedding import ClipSet, Embedding, resampled
 from sdxl_mel.stages.evaluate.fidelity import fidelity
+from sdxl_mel.stages.evaluate.instruments import instruments
 from sdxl_mel.stages.evaluate.prompts import pair_prompts
 from sdxl_mel.stages.evaluate.signal import signal_checks
 from sdxl_mel.stages.evaluate.space import Cloud, Float, Space
@@ -76,6 +78,10 @@ def judge(config: "Config") -> Judgement:
         _require_some(sets[name], name)
     spaces = [_space(embedder, sets, prompts, config.seed) for embedder in opened.embedders]
     findings = _findings(opened.embedders, spaces, sets, decoding)
+    if config.instruments:
+        metrics, absent = instruments(sets["generated"].clips, prompts, load_oracle(), config.seed)
+        findings.metrics |= metrics
+        findings.absent += absent
     findings.absent += [Absent(metric=name, why=why) for name, why in opened.absent.items()]
     evaluation = Evaluation(
         record=_record(config, files),
