@@ -29,26 +29,23 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     """Write report.html."""
     said = {each.step.name: each.summary for each in done}
     names = ", ".join(LEFT_OUT)
-    page = Page(
-        "What the LoRA learned", f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
-    )
+    lead = f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
+    page = Page("What the LoRA learned", lead)
     page.section("In short", table(["", "base", "tuned"], _short_rows(findings)))
     page.section("Before and after", paragraph("The first held-out prompts, not chosen."), *_before_after(folder))
     page.section("Thirty seconds", *_long(folder, said))
     page.section("The numbers", *_numbers(findings))
-    page.section(
-        "Training", svg(_curves(folder / "run" / "metrics.jsonl"), "raw squared error, never the weighted loss")
-    )
+    curves = _curves(place(folder, "run") / "metrics.jsonl")
+    page.section("Training", svg(curves, "raw squared error, never the weighted loss"))
     page.section("Fidelity: what picture and VAE keep", code(said["ladder"]), code(said["audit"]))
-    page.section(
-        "The commands", paragraph("Each can be repeated by hand."), code("\n".join(one.step.command for one in done))
-    )
+    commands = "\n".join(each.step.command for each in done)
+    page.section("The commands", paragraph("Each can be repeated by hand."), code(commands))
     page.section("Where the time went", table(["step", "", "seconds"], _times(done)))
     page.write(path)
 
 
 def _short_rows(findings: Findings) -> list[list[object]]:
-    rows = []
+    rows: list[list[object]] = []
     for line in findings.lines():
         what, values = line.split(": ", 1)
         before, after = values.split(" -> ")
@@ -58,12 +55,10 @@ def _short_rows(findings: Findings) -> list[list[object]]:
 
 def _before_after(folder: Path) -> list[Markup]:
     prompts = [json.loads(line)["prompt"] for line in place(folder, "new").read_text(encoding="utf-8").splitlines()]
-    rows = []
-    for index, prompt in list(enumerate(dict.fromkeys(prompts)))[:SHOWN]:
-        number = prompts.index(prompt) + 1
-        rows.append(
-            [prompt, *(_heard(place(folder, f"{model}_new") / f"{number:04d}.png") for model in ("base", "tuned"))]
-        )
+    rows: list[list[object]] = []
+    for prompt in list(dict.fromkeys(prompts))[:SHOWN]:
+        name = f"{prompts.index(prompt) + 1:04d}.png"
+        rows.append([prompt, *(_heard(place(folder, f"{model}_new") / name) for model in ("base", "tuned"))])
     return [table(["prompt", "base", "tuned"], rows)]
 
 
@@ -92,7 +87,7 @@ def _numbers(findings: Findings) -> list[Markup]:
     blocks = []
     for kind, words in (("new", "Prompts with the new instruments"), ("known", "Prompts for what the base knows")):
         metrics = {model: findings.evaluations[model, kind].metrics for model in ("base", "tuned")}
-        rows = [
+        rows: list[list[object]] = [
             [label, *(_interval(metrics[model].get(name)) for model in ("base", "tuned"))]
             for name, label in NAMES.items()
             if any(name in each for each in metrics.values())
@@ -100,14 +95,11 @@ def _numbers(findings: Findings) -> list[Markup]:
         blocks += [Markup("<h3>{}</h3>").format(words), table(["", "base", "tuned"], rows)]
     shuffled = findings.metric("tuned", "new", "instruments_all")
     floor = shuffled.details.get("shuffled") if shuffled else None
-    note = (
-        f"Judged against other clips' prompts, the tuned model's new tiles score {floor:.2f}: the floor. "
-        if isinstance(floor, float)
-        else ""
-    )
-    blocks.append(
-        paragraph(note + "Brackets are 95 % intervals. Every value of every clip is in scores/*/metrics.json.")
-    )
+    if isinstance(floor, float):
+        blocks.append(
+            paragraph(f"Judged by the prompts of other clips, the tuned model's new tiles score {floor:.2f}.")
+        )
+    blocks.append(paragraph("Brackets are 95 % intervals. Every value of every clip is in scores/*/metrics.json."))
     return blocks
 
 

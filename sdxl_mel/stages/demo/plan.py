@@ -10,7 +10,7 @@ FULL_MINUTES = 10.0
 
 
 class Line(NamedTuple):
-    """One command: what stands in braces is a place or a number of the plan."""
+    """One command; what stands in braces is a place, a number of the plan, or words that several lines share."""
 
     name: str
     why: str
@@ -38,7 +38,6 @@ class Size:
 
 TILES = "--seed {seed} --steps 25 --batch 16 --method fast"
 SCORES = "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --seed {seed}"
-TRAINING = "--steps {steps} --save-every 50 --seed {seed}"
 
 PREPARE = Line(
     "prepare",
@@ -61,20 +60,18 @@ LINES = (
         "--base mini --dataset {dataset} --clips 32 --sounds 4 --method fast --out {audit}",
     ),
     Line("cache", "encode pictures and captions once", "cache", "--dataset {dataset} --base mini --out {cache}"),
-    Line(
-        "base-new", "the base, asked for them", "generate", f"--base mini --prompts {{new}} {TILES} --out {{base_new}}"
-    ),
+    Line("base-new", "the base, asked for them", "generate", "--base mini --prompts {new} {draw} --out {base_new}"),
     Line(
         "base-known",
         "the base, asked for instruments it knows",
         "generate",
-        f"--base mini --prompts {{known}} {TILES} --out {{base_known}}",
+        "--base mini --prompts {known} {draw} --out {base_known}",
     ),
     Line(
         "train",
         "train the LoRA",
         "train",
-        f"--config {{config}} --base mini --cache {{cache}} {TRAINING} --out {{run}}",
+        "--config {config} --base mini --cache {cache} --steps {steps} --save-every 50 --seed {seed} --out {run}",
         "train_lora.py",
     ),
     Line("fuse", "add it into the weights", "fuse", "--base mini --lora {lora} --out {fused}", "fuse_lora.py"),
@@ -82,13 +79,13 @@ LINES = (
         "tuned-new",
         "the same prompts and seeds",
         "generate",
-        f"--base {{fused}} --prompts {{new}} {TILES} --out {{tuned_new}}",
+        "--base {fused} --prompts {new} {draw} --out {tuned_new}",
     ),
     Line(
         "tuned-known",
         "and has it forgotten?",
         "generate",
-        f"--base {{fused}} --prompts {{known}} {TILES} --out {{tuned_known}}",
+        "--base {fused} --prompts {known} {draw} --out {tuned_known}",
     ),
     Line(
         "long",
@@ -109,12 +106,10 @@ LINES = (
         "{parts} --overlap 18.75% --out {stitched} --wav {stitched_sound} --plot {stitched_plot}",
         "stitch.py",
     ),
-    Line("score-base-new", "measure", "evaluate", f"--generated {{base_new}} {SCORES} --out {{score_base_new}}"),
-    Line("score-tuned-new", "measure", "evaluate", f"--generated {{tuned_new}} {SCORES} --out {{score_tuned_new}}"),
-    Line("score-base-known", "measure", "evaluate", f"--generated {{base_known}} {SCORES} --out {{score_base_known}}"),
-    Line(
-        "score-tuned-known", "measure", "evaluate", f"--generated {{tuned_known}} {SCORES} --out {{score_tuned_known}}"
-    ),
+    Line("score-base-new", "measure", "evaluate", "--generated {base_new} {measure} --out {score_base_new}"),
+    Line("score-tuned-new", "measure", "evaluate", "--generated {tuned_new} {measure} --out {score_tuned_new}"),
+    Line("score-base-known", "measure", "evaluate", "--generated {base_known} {measure} --out {score_base_known}"),
+    Line("score-tuned-known", "measure", "evaluate", "--generated {tuned_known} {measure} --out {score_tuned_known}"),
 )
 
 PLACES = {
@@ -146,9 +141,8 @@ def place(folder: Path, name: str) -> Path:
 def step_of(line: Line, folder: Path, values: dict[str, str]) -> Step:
     """Return a line of the plan as a step, its braces filled; a value with spaces stays one word."""
     known = _Values(folder, values)
-    return Step(
-        line.name, line.why, line.stage, tuple(word.format_map(known) for word in line.words.split()), line.door
-    )
+    words = line.words.replace("{draw}", TILES).replace("{measure}", SCORES).split()
+    return Step(line.name, line.why, line.stage, tuple(word.format_map(known) for word in words), line.door)
 
 
 class _Values(dict[str, str]):

@@ -28,7 +28,7 @@ def write_inputs(folder: Path, known: int, seed: int) -> None:
 
 
 def known_prompts(count: int, seed: int) -> list[str]:
-    """Return captions of held-out pieces for instruments that the base knows, half of them in pairs it has not heard."""
+    """Return captions of held-out pieces for instruments that the base knows, half of them in unheard pairs."""
     seen = plan_tracks("test-seen", count - count // 2, seed=seed)
     unseen = plan_tracks("test-unseen", count // 2, seed=seed)
     return [captions_of(score_bank()[plan.piece], plan.instruments, plan.tempo)[0] for plan in [*seen, *unseen]]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from sdxl_mel import __version__
 from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.errors import InputError, MissingError, SdxlMelError
@@ -69,8 +71,8 @@ def run_steps(steps: Sequence[Step], folder: Path, first: int, count: int) -> It
         start = time.monotonic()
         summary = _run(step)
         done = Done(step, round(time.monotonic() - start, 1), summary)
-        content = {"seconds": done.seconds, "summary": summary, "fingerprint": fingerprint(step)}
-        write_json(marker, {"command": step.command} | content)
+        content: dict[str, JsonValue] = {"command": step.command, "seconds": done.seconds, "summary": summary}
+        write_json(marker, content | {"fingerprint": fingerprint(step)})
         yield done
 
 
