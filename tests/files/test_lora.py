@@ -8,12 +8,17 @@ from diffusers import StableDiffusionXLPipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
 from torch import nn
 
+from sdxl_mel.diffusion.adapters import attach_lora
 from sdxl_mel.diffusion.lora import LoraModule
+from sdxl_mel.diffusion.lora_names import PARTS
+from sdxl_mel.files.base import open_base
 from sdxl_mel.files.lora import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
+from sdxl_mel.stages.fuse.verify import probe
 from tests.loras import random_lora_modules, random_module
 
 DIALECTS = ("kohya", "diffusers")
@@ -31,7 +36,6 @@ PATHS = [
     ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj"),
     ("text_encoder_2", "text_model.encoder.layers.2.mlp.fc2"),
 ]
-CONVOLUTIONS = [("unet", "down_blocks.0.downsamplers.0.conv"), ("unet", "mid_block.resnets.1.conv2")]
 
 
 def same(one: LoraModule, other: LoraModule) -> bool:
@@ -97,15 +101,45 @@ def fresh(pipeline):
     pipeline.unload_lora_weights()
 
 
+@pytest.fixture(scope="module")
+def lora(pipeline):
+    """Ranks differ by module, alpha is none of them, convolutions are in."""
+    modules = random_lora_modules(pipeline, rank=4, alpha=1.5, convolutions=True)
+    other = random_lora_modules(pipeline, rank=2, alpha=1.5, convolutions=True)
+    return Lora({key: (other if index % 3 else modules)[key] for index, key in enumerate(modules)})
+
+
+@pytest.fixture(scope="module")
+def outputs(tiny_sdxl, lora):
+    """Return what our own adapters make of the LoRA."""
+    base = open_base(tiny_sdxl, PARTS)
+    attach_lora(base, lora)
+    return {part: probe(part, getattr(base, part)) for part in PARTS}
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_diffusers_puts_every_tensor_on_its_module_with_the_right_scale(dialect, tmp_path, fresh):
-    modules = random_lora_modules(fresh, rank=4, alpha=1.5, convolutions=True)
-    other = random_lora_modules(fresh, rank=2, alpha=0.5, convolutions=True)
-    lora = Lora({key: (other if index % 3 else modules)[key] for index, key in enumerate(modules)})
-    lora = lora.with_one_alpha() if dialect == "kohya" else lora
+def test_diffusers_does_with_our_file_what_our_adapters_do(dialect, tmp_path, fresh, lora, outputs):
     write_lora(tmp_path / "lora.safetensors", lora, dialect)
     fresh.load_lora_weights(tmp_path / "lora.safetensors")
-    loaded = loaded_layers(fresh)
+    assert_same_layers(fresh, lora)
+    for part in PARTS:
+        difference = (probe(part, getattr(fresh, part)) - outputs[part]).norm() / outputs[part].norm()
+        assert float(difference) <= 1e-5
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_alphas_by_module_reach_diffusers_too(dialect, tmp_path, fresh, lora):
+    """Under kohya's names only once they are made one: diffusers 0.42 mixes them up."""
+    modules = {key: module.with_alpha(1.0 + index % 2) for index, (key, module) in enumerate(lora.modules.items())}
+    few = Lora({key: module for key, module in modules.items() if key[0] != "unet" or "mid_block" in key[1]})
+    few = few.with_one_alpha() if dialect == "kohya" else few
+    write_lora(tmp_path / "lora.safetensors", few, dialect)
+    fresh.load_lora_weights(tmp_path / "lora.safetensors")
+    assert_same_layers(fresh, few)
+
+
+def assert_same_layers(pipeline, lora):
+    loaded = loaded_layers(pipeline)
     assert loaded.keys() == lora.modules.keys()
     for key, (down, up, scale) in loaded.items():
         assert torch.equal(down, lora.modules[key].down), key
@@ -142,3 +176,46 @@ def test_rslora_is_converted_to_its_effective_alpha(tmp_path, fresh):
     lora = read_lora(tmp_path)
     assert len(lora.modules) == 140
     assert {module.scale for module in lora.modules.values()} == {3 / math.sqrt(4)}
+
+
+def test_dora_survives_in_diffusers(tmp_path, fresh):
+    layer = fresh.unet.mid_block.attentions[0].proj_in
+    plain = random_module(layer, 2, 1.0, torch.Generator().manual_seed(0))
+    dora = LoraModule(plain.down, plain.up, 1.0, layer.weight.norm(dim=1) * 1.5)
+    key = ("unet", "mid_block.attentions.0.proj_in")
+    write_lora(tmp_path / "lora.safetensors", Lora({key: dora}), "diffusers")
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    expected = nn.functional.linear(x, layer.weight + dora.delta(layer.weight), layer.bias)
+    fresh.load_lora_weights(tmp_path / "lora.safetensors")
+    torch.testing.assert_close(fresh.unet.mid_block.attentions[0].proj_in(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_peft_folder_is_read(tmp_path, tiny_sdxl):
+    from peft import LoraConfig, get_peft_model
+
+    encoder = open_base(tiny_sdxl, ("text_encoder",)).text_encoder
+    config = LoraConfig(
+        r=4, lora_alpha=3, rank_pattern={"fc1": 2}, alpha_pattern={"fc1": 5}, target_modules=["q_proj", "fc1"]
+    )
+    get_peft_model(encoder, config).save_pretrained(tmp_path / "text_encoder")
+    for folder in (tmp_path, tmp_path / "text_encoder"):
+        modules = read_lora(folder).of("text_encoder")
+        assert len(modules) == 6
+        assert {(path.rpartition(".")[2], m.rank, m.alpha) for path, m in modules.items()} == {
+            ("q_proj", 4, 3.0),
+            ("fc1", 2, 5.0),
+        }
+
+
+def test_kohyas_files_name_their_network(tmp_path):
+    module = random_module(nn.Linear(6, 4), 2, 0.5, torch.Generator().manual_seed(0))
+    write_lora(tmp_path / "mine.safetensors", Lora({PATHS[0]: module}, HEADER))
+    with safe_open(tmp_path / "mine.safetensors", "pt") as file:
+        metadata, names = file.metadata(), set(file.keys())
+    assert metadata["ss_network_dim"] == "2"
+    assert metadata["ss_network_alpha"] == "0.5"
+    assert metadata["ss_learning_rate"] == "0.0001"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+    assert metadata["modelspec.resolution"] == "256x128"
+    prefix = "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_out_0"
+    assert names == {f"{prefix}.lora_down.weight", f"{prefix}.lora_up.weight", f"{prefix}.alpha"}

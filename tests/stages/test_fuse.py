@@ -15,9 +15,11 @@ from sdxl_mel.files import checkpoint_writer
 from sdxl_mel.files.base import open_base
 from sdxl_mel.files.checkpoint import open_single_file
 from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
+from sdxl_mel.files.lora_set import ScaledLora, read_loras
 from sdxl_mel.files.model_header import read_model_header
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
+from sdxl_mel.stages.fuse.verify import differences
 from tests.loras import random_lora_modules
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -146,6 +148,15 @@ def test_fp16_loses_what_the_report_says(tiny_sdxl, modules, tmp_path):
     assert report.lost == pytest.approx((lost / change) ** 0.5, rel=1e-3)
     assert 0.001 < report.lost < 0.5
     assert sum(block.tensors for block in report.blocks) == len(small)
+
+
+def test_verify_finds_base_plus_lora(tiny_sdxl, folder, lora):
+    gap = differences(str(tiny_sdxl), folder, read_loras([f"{lora}:{SCALE}"]), None)
+    assert gap.keys() == {"unet", "text_encoder", "text_encoder_2"}
+    assert max(gap.values()) <= 2e-6
+    ((path, whole, _),) = read_loras([str(lora)])
+    weaker = Lora({key: module for key, module in whole.modules.items() if key[0] == "text_encoder"})
+    assert differences(str(tiny_sdxl), folder, [ScaledLora(path, weaker, 0.7)], None)["text_encoder"] > 1e-3
 
 
 def test_generate_needs_nothing_else(folder, single, tiny_sdxl):

@@ -1,13 +1,17 @@
 """The stage `fuse`: base + LoRA -> one checkpoint, as a diffusers folder or a single file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
+
+if TYPE_CHECKING:
+    from sdxl_mel.files.lora_set import ScaledLora
 
 EXAMPLES = """\
   sdxl-mel fuse --base mini --lora runs/mini/lora.safetensors --out fused
@@ -31,6 +35,8 @@ class Config(StageConfig):
     """folder to make, or NAME.safetensors for a single file (ComfyUI, A1111)"""
     dtype: Precision | None = None
     """precision of the result; without it the base's, fp16 for a bf16 base"""
+    verify: bool = False
+    """run base + LoRA and the result side by side and say how far apart they are"""
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
     """alpha of LoRA files that hold none: a number, or rank for a scale of 1"""
     configs: Annotated[Path | None, Show.ADVANCED] = None
@@ -58,9 +64,10 @@ class Report(StageReport):
     loras: tuple[str, ...]
     blocks: tuple[BlockLoss, ...]
     lost: float
+    differences: dict[str, float] = {}
 
     def summary(self) -> str:
-        """Return a table by block and the total."""
+        """Return a table by block, the total, and what --verify found."""
         width = max(len(block.block) for block in self.blocks)
         lines = [f"{'block':<{width}}  tensors  change rms  lost to {self.dtype}"]
         lines += [f"{b.block:<{width}}  {b.tensors:7d}  {b.change_rms:10.2e}  {b.lost:8.3%}" for b in self.blocks]
@@ -68,6 +75,7 @@ class Report(StageReport):
         lines.append(
             f"fused {' + '.join(self.loras)} into {changed} tensors; rounding lost {self.lost:.3%} of the change"
         )
+        lines += [f"verified {part}: differs from base + LoRA by {gap:.1e}" for part, gap in self.differences.items()]
         return "\n".join([*lines, str(self.out)])
 
 
@@ -84,6 +92,8 @@ def run(config: Config) -> Report:
     _refuse_existing(config.out)
     single = config.out.suffix == SINGLE_FILE
     loras = read_loras(config.lora, config.scale, config.alpha)
+    if config.verify:
+        _require_verifiable(loras)
     checkpoint, configs = open_checkpoint(config.base, config.configs, needs_configs=not single)
     dtype = chosen_dtype(checkpoint, config.dtype, config.force_bf16)
     weights = FusedWeights(checkpoint, match(loras, checkpoint, config.base), dtype)
@@ -105,7 +115,20 @@ def run(config: Config) -> Report:
             for block, (count, loss) in weights.by_block().items()
         ),
         lost=weights.total().fraction,
+        differences=_differences(config, loras) if config.verify else {},
     )
+
+
+def _differences(config: Config, loras: "Sequence[ScaledLora]") -> dict[str, float]:
+    from sdxl_mel.stages.fuse.verify import differences
+
+    return differences(config.base, config.out, loras, config.configs)
+
+
+def _require_verifiable(loras: "Sequence[ScaledLora]") -> None:
+    from sdxl_mel.stages.fuse.verify import joined
+
+    joined(loras)
 
 
 def _refuse_existing(out: Path) -> None:

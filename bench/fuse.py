@@ -1,0 +1,192 @@
+"""Fusing a LoRA into a checkpoint of SDXL's true size, beside copying the file and beside diffusers.
+
+The checkpoint is made on the spot from random numbers (6.9 GB in fp16) and deleted afterwards; 30 GB of disk are needed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from bench.table import Table
+from sdxl_mel.diffusion.checkpoint_names import AnyPart
+from sdxl_mel.diffusion.lora import LoraModule
+from sdxl_mel.diffusion.lora_names import PARTS
+from sdxl_mel.files.checkpoint import Checkpoint, Param
+from sdxl_mel.files.checkpoint_writer import write_single_file
+from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
+from sdxl_mel.files.tensors import TensorType
+from sdxl_mel.sound.melspec import PRESETS
+from tests.loras import linear_paths, meta_sdxl_unet
+from tests.models import write_tiny_sdxl
+
+RANK = 32
+REPEATS = 2
+NEEDED_GB = 30
+BLOCK = torch.randn(1 << 25, generator=torch.Generator().manual_seed(0)) * 0.02
+"""All weights are cut from these numbers: drawing 3.5e9 of them would take longer than everything else."""
+
+DIFFUSERS = """
+import sys, torch
+from diffusers import StableDiffusionXLPipeline
+base, configs, lora, out = sys.argv[1:]
+pipeline = StableDiffusionXLPipeline.from_single_file(base, config=configs, torch_dtype=torch.float16)
+pipeline.load_lora_weights(lora)
+pipeline.fuse_lora()
+pipeline.unload_lora_weights()
+pipeline.save_pretrained(out)
+"""
+
+
+def run() -> Table:
+    """Make the files, time all three, delete everything."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    if free < NEEDED_GB:
+        note = f"not run: {tempfile.gettempdir()} has {free:.0f} GB free, {NEEDED_GB} are needed"
+        return Table("Fusing at SDXL's true size", ["what"], [["-"]], [note])
+    with tempfile.TemporaryDirectory(prefix="bench-fuse-") as name:
+        return _measured(Path(name))
+
+
+def _measured(place: Path) -> Table:
+    base, lora, configs = place / "base.safetensors", place / "lora.safetensors", place / "configs"
+    models = true_size_models()
+    write_configs(configs, models)
+    write_base(base, models)
+    count = write_random_lora(lora, models)
+    fuse = [
+        sys.executable,
+        "fuse_lora.py",
+        "--quiet",
+        "--base",
+        base,
+        "--lora",
+        lora,
+        "--out",
+        place / "ours.safetensors",
+    ]
+    copy = ["cp", "--reflink=never", base, place / "copy.safetensors"]
+    theirs = [sys.executable, "-c", DIFFUSERS, base, configs, lora, place / "theirs"]
+    runs: dict[str, list[tuple[float, float]]] = {"cp": [], "sdxl-mel fuse": [], "diffusers": []}
+    for _ in range(REPEATS):
+        runs["cp"].append(timed(copy, place / "copy.safetensors"))
+        runs["sdxl-mel fuse"].append(timed(fuse, place / "ours.safetensors"))
+    runs["diffusers"].append(timed(theirs, place / "theirs"))
+    fastest = min(seconds for seconds, _ in runs["cp"])
+    rows = [
+        [what, f"{min(times)[0]:.1f}", f"{min(times)[0] / fastest:.2f}", f"{max(peak for _, peak in times):.2f}"]
+        for what, times in runs.items()
+    ]
+    size = base.stat().st_size / 1e9
+    notes = [
+        f"{size:.2f} GB fp16 single file of random weights, LoRA of rank {RANK} on {count} modules, fp32 sums",
+        f"whole processes from start to fsync, the fastest of {REPEATS} (diffusers: 1), input in the page cache",
+        "cp and ours write one file; diffusers writes the same weights as a folder, summed in fp16",
+    ]
+    return Table("Fusing at SDXL's true size", ["what", "seconds", "times cp", "peak memory GB"], rows, notes)
+
+
+def timed(command: list[object], out: Path) -> tuple[float, float]:
+    """Run a command, flush what it wrote, delete it; return (seconds, peak resident memory in GB)."""
+    start = time.perf_counter()
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        assert process.stderr is not None
+        raise RuntimeError(process.stderr.read().decode()[-2000:])
+    for path in [out] if out.is_file() else out.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    seconds = time.perf_counter() - start
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
+    return seconds, usage.ru_maxrss * 1024 / 1e9
+
+
+def true_size_models() -> dict[AnyPart, nn.Module]:
+    """Return SDXL 1.0's four models without memory (configs of stabilityai/stable-diffusion-xl-base-1.0)."""
+    with torch.device("meta"):
+        return {
+            "unet": meta_sdxl_unet(),
+            "vae": _vae(),
+            "text_encoder": CLIPTextModel(_text(768, 3072, 12, 12, "quick_gelu")),
+            "text_encoder_2": CLIPTextModelWithProjection(_text(1280, 5120, 32, 20, "gelu")),
+        }
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=1024,
+        scaling_factor=0.13025,
+    )
+
+
+def _text(width: int, inner: int, layers: int, heads: int, act: str) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=width,
+        hidden_act=act,
+    )
+
+
+def write_configs(folder: Path, models: dict[AnyPart, nn.Module]) -> None:
+    """Write a diffusers folder without weights."""
+    write_tiny_sdxl(folder)
+    for part, model in models.items():
+        for weights in (folder / part).glob("*.safetensors"):
+            weights.unlink()
+        if isinstance(model, UNet2DConditionModel | AutoencoderKL):
+            model.save_config(folder / part)
+        else:
+            config = model.config.to_dict()
+            (folder / part / "config.json").write_text(json.dumps(config, default=str))
+
+
+def write_base(path: Path, models: dict[AnyPart, nn.Module]) -> None:
+    """Write a single-file checkpoint of random numbers."""
+    types: dict[Param, TensorType] = {}
+    for part, model in models.items():
+        flat = part == "text_encoder" and not hasattr(model, "text_model")
+        for name, tensor in model.state_dict().items():
+            if not name.endswith("position_ids"):
+                canonical = f"text_model.{name}" if flat else name
+                types[part, canonical] = TensorType(torch.float16, tuple(tensor.shape))
+    source = Checkpoint(path, {}, {}, True, 2)
+    write_single_file(path, source, types, lambda param: _random(types[param].shape, str(param)), {})
+
+
+def write_random_lora(path: Path, models: dict[AnyPart, nn.Module]) -> int:
+    """Write a LoRA on every Linear of the transformers and return their number."""
+    modules = {}
+    for part in PARTS:
+        for name, layer in linear_paths(part, models[part]).items():
+            out, inner = layer.weight.shape
+            down, up = _random((RANK, inner), f"down {name}").float(), _random((out, RANK), f"up {name}").float()
+            modules[part, name] = LoraModule(down, up * 0.1, float(RANK))
+    write_lora(path, Lora(modules, LoraHeader(spec=PRESETS["std"], anchor="mel spectrogram")), dtype=torch.float16)
+    return len(modules)
+
+
+def _random(shape: tuple[int, ...], what: str) -> Tensor:
+    """Return numbers from the block, from a place that depends on `what`."""
+    count = int(torch.Size(shape).numel())
+    start = sum(map(ord, what)) * 8191 % (1 << 20)
+    repeated = BLOCK[start:].repeat(-(-count // (len(BLOCK) - start)))
+    return repeated[:count].reshape(shape).to(torch.float16)
