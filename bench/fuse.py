@@ -1,15 +1,17 @@
 """Fusing a LoRA into a checkpoint of SDXL's true size, beside copying the file and beside diffusers.
 
-The checkpoint is made on the spot from random numbers (6.9 GB in fp16) and deleted afterwards; 30 GB of disk are needed.
+The checkpoint is made on the spot from random numbers (6.9 GB in fp16) and deleted afterwards; 30 GB of disk do.
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,8 +34,8 @@ from tests.models import write_tiny_sdxl
 RANK = 32
 REPEATS = 2
 NEEDED_GB = 30
-BLOCK = torch.randn(1 << 25, generator=torch.Generator().manual_seed(0)) * 0.02
-"""All weights are cut from these numbers: drawing 3.5e9 of them would take longer than everything else."""
+BLOCK_SIZE = 1 << 26
+"""All weights are cut from this many numbers: drawing 3.5e9 would take longer than everything else."""
 
 DIFFUSERS = """
 import sys, torch
@@ -186,7 +188,11 @@ def write_random_lora(path: Path, models: dict[AnyPart, nn.Module]) -> int:
 
 def _random(shape: tuple[int, ...], what: str) -> Tensor:
     """Return numbers from the block, from a place that depends on `what`."""
-    count = int(torch.Size(shape).numel())
-    start = sum(map(ord, what)) * 8191 % (1 << 20)
-    repeated = BLOCK[start:].repeat(-(-count // (len(BLOCK) - start)))
-    return repeated[:count].reshape(shape).to(torch.float16)
+    count = math.prod(shape)
+    start = sum(map(ord, what)) * 8191 % (BLOCK_SIZE - count)
+    return _block()[start : start + count].reshape(shape)
+
+
+@cache
+def _block() -> Tensor:
+    return (torch.randn(BLOCK_SIZE, generator=torch.Generator().manual_seed(0)) * 0.02).half()
