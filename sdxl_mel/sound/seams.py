@@ -43,6 +43,13 @@ def seam_scores(values: Float, starts: Sequence[int], overlaps: Sequence[int], c
     return [_seam_score(values, start, overlap, context, starts) for start, overlap in zip(starts, overlaps)]
 
 
+def stretch_scores(values: Float, starts: Sequence[int], overlap: int, context: int) -> Float:
+    """Return the z-scores of the stretches that joins of `overlap` frames are compared with: what chance looks like."""
+    flux = spectral_flux(values, overlap, context)
+    elsewhere = flux[_elsewhere(len(flux), context, overlap, starts)]
+    return np.asarray((elsewhere - elsewhere.mean()) / max(float(elsewhere.std()), 1e-9), dtype=np.float32)
+
+
 def _seam_score(values: Float, start: int, overlap: int, context: int, all_starts: Sequence[int]) -> float:
     flux = spectral_flux(values, overlap, context)
     at = start - context

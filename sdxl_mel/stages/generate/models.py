@@ -51,7 +51,10 @@ def open_models(config: Config) -> Models:
     inputs = {f"base {part}": digest for part, digest in base.identity.items()}
     if lora is not None and config.lora is not None:
         _require_same_base(config, header, base)
-        attach_lora(base, lora, config.lora_scale, DTYPES[dtype])
+        adapters = attach_lora(base, lora, config.lora_scale)
+        for layer in adapters.layers.values():
+            # Merged, it costs nothing per step, and a circular convolution is circular for the adapter too.
+            layer.merge()
         for part in ("unet", "text_encoder", "text_encoder_2"):
             getattr(base, part).to(place)
         inputs["lora"] = _digest(config)
