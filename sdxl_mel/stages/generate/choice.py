@@ -9,8 +9,8 @@ import soxr
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import MissingError
+from sdxl_mel.metrics.signal import pixel_rmse
 from sdxl_mel.progress import say
-from sdxl_mel.sound.consistency import inconsistency
 from sdxl_mel.sound.inversion import invert
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -22,6 +22,7 @@ class Judge(Protocol):
     """Scores clips of one rate against a prompt; higher is nearer."""
 
     name: str
+    weights: str
     rate: int
 
     def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
@@ -30,7 +31,10 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidate was taken, and the scores of all: RMS inconsistency in levels, and alignment if judged."""
+    """Which candidate was taken, and the scores of all: alignment, if judged, and inconsistency.
+
+    That is the RMS difference, of 1.0, between a picture and the picture of its sound: 0 for a true spectrogram.
+    """
 
     index: int
     inconsistency: tuple[float, ...]
@@ -39,10 +43,9 @@ class Choice:
 
 def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judge | None) -> Choice:
     """Return the candidate with the best sum of ranks; the earlier of two equals."""
-    faults = [inconsistency(levels, spec) for levels in candidates]
-    scores = (
-        None if judge is None else judge.scores_of([_mono(levels, spec, judge.rate) for levels in candidates], prompt)
-    )
+    sounds = [invert(levels, spec, method="fast") for levels in candidates]
+    faults = [pixel_rmse(levels, sound, spec) for levels, sound in zip(candidates, sounds)]
+    scores = None if judge is None else judge.scores_of([_mono(sound, spec, judge.rate) for sound in sounds], prompt)
     ranks = _ranks(faults) + (0 if scores is None else _ranks([-score for score in scores]))
     return Choice(int(np.argmin(ranks)), tuple(faults), None if scores is None else tuple(scores))
 
@@ -60,9 +63,8 @@ def open_judge(clap: str | None) -> Judge | None:
         return None
 
 
-def _mono(levels: Levels, spec: MelSpec, rate: int) -> Float:
-    samples = invert(levels, spec, method="fast").mean(axis=0)
-    return np.asarray(soxr.resample(samples, spec.sample_rate, rate, quality="HQ"), dtype=np.float32)
+def _mono(sound: Float, spec: MelSpec, rate: int) -> Float:
+    return np.asarray(soxr.resample(sound.mean(axis=0), spec.sample_rate, rate, quality="HQ"), dtype=np.float32)
 
 
 def _ranks(values: Sequence[float]) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ class ClapJudge:
 
     def __init__(self, source: str) -> None:
         self._clap = ClapEmbedder(source)
-        self.rate = self._clap.rate
+        self.rate, self.weights = self._clap.rate, self._clap.weights
 
     def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
         """Return one cosine a clip."""
@@ -33,7 +33,7 @@ class TagJudge:
 
     def __init__(self) -> None:
         self._bridge = TagBridge()
-        self.rate = self._bridge.rate
+        self.rate, self.weights = self._bridge.rate, self._bridge.weights
 
     def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
         """Return one score a clip."""

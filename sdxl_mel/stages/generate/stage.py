@@ -8,7 +8,7 @@ from sdxl_mel.diffusion.decoding import Levels
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
-from sdxl_mel.stages.generate.choice import Choice, Judge, choose, open_judge
+from sdxl_mel.stages.generate.choice import Choice, choose, open_judge
 from sdxl_mel.stages.generate.drawing import Drawer
 from sdxl_mel.stages.generate.init import Init, read_init
 from sdxl_mel.stages.generate.jobs import Fitting, Job, plan_jobs, read_lines
@@ -83,6 +83,8 @@ class _Work:
 
     def __init__(self, config: Config, models: Models, layout: Layout, folder: Folder, init: Init | None) -> None:
         self.config, self.models, self.layout, self.folder, self.init = config, models, layout, folder, init
+        # Opened first, because the record of a choice names who judged.
+        self.judge = open_judge(config.clap) if config.best_of > 1 else None
         self.seconds = layout.frames * models.spec.hop_length / models.spec.sample_rate
         self.results: dict[int, Result] = {}
 
@@ -102,7 +104,6 @@ class _Work:
         known = self.init.known(self.models) if self.init else None
         drawer = Drawer(config, self.models, self.layout, known)
         drawer.read_texts(jobs)
-        judge = open_judge(config.clap) if config.best_of > 1 else None
         draws = [(job, candidate) for job in jobs for candidate in range(config.best_of)]
         pictures: list[Levels] = []
         with progress(drawer.steps_for(len(draws)), "generate", "steps") as ticker:
@@ -113,12 +114,12 @@ class _Work:
                 for (job, candidate), levels in zip(some, drawer.draw([job for job, _ in some], seeds)):
                     pictures.append(levels)
                     if candidate == config.best_of - 1:
-                        self._keep(job, pictures, judge)
+                        self._keep(job, pictures)
                         pictures = []
 
-    def _keep(self, job: Job, pictures: Sequence[Levels], judge: Judge | None) -> None:
+    def _keep(self, job: Job, pictures: Sequence[Levels]) -> None:
         spec = self.models.spec
-        choice = choose(pictures, job.prompt, spec, judge) if len(pictures) > 1 else Choice(0, (), None)
+        choice = choose(pictures, job.prompt, spec, self.judge) if len(pictures) > 1 else Choice(0, (), None)
         levels = pictures[choice.index]
         if self.init is not None:
             levels = self.init.restored(levels, spec)
@@ -165,6 +166,8 @@ class _Work:
         inputs = dict(self.models.inputs)
         if self.init is not None:
             inputs["init"] = self.init.sha256
+        if self.judge is not None:
+            inputs[f"judge {self.judge.name}"] = self.judge.weights
         return Record(stage="generate", settings=settings, inputs=inputs)
 
 
