@@ -66,15 +66,18 @@ def kernel_distance(kernel: KernelSums, weights: Vectors | None = None) -> Vecto
     """Return 100 MMD^2 for weights on the clips (draws, clips), or for weights of 1; one number a draw.
 
     Each mean runs over pairs of windows of different clips, a clip counted as often as its weight says but never
-    paired with itself.
+    paired with itself. NaN for a draw without a pair.
     """
     weights = np.ones((1, len(kernel.windows))) if weights is None else weights
-    one, two = weights.copy(), weights.copy()
-    one[:, kernel.split :] = 0.0
-    two[:, : kernel.split] = 0.0
-    within = _within(kernel, one) + _within(kernel, two)
-    across = ((one @ kernel.sums) * two).sum(1) / ((one @ kernel.windows) * (two @ kernel.windows))
-    return SCALE * (within - 2.0 * across)
+    generated, reference = slice(0, kernel.split), slice(kernel.split, None)
+    one, two = weights[:, generated], weights[:, reference]
+    across = ((one @ kernel.sums[generated, reference]) * two).sum(1)
+    within = [
+        _mean_within(((part @ kernel.sums[which, which]) * part).sum(1), np.square(part), part, which, kernel)
+        for part, which in ((one, generated), (two, reference))
+    ]
+    pairs = (one @ kernel.windows[generated]) * (two @ kernel.windows[reference])
+    return SCALE * (within[0] + within[1] - 2.0 * across / pairs)
 
 
 def weighted_bootstrap(kernel: KernelSums, draws: int, seed: int) -> Vectors:
@@ -94,14 +97,22 @@ def permutation_p(kernel: KernelSums, draws: int, seed: int) -> float:
     labels[:, : kernel.split] = 1.0
     labels = generator.permuted(labels, axis=1)
     others = 1.0 - labels
-    across = ((labels @ kernel.sums) * others).sum(1) / ((labels @ kernel.windows) * (others @ kernel.windows))
-    shuffled = SCALE * (_within(kernel, labels) + _within(kernel, others) - 2.0 * across)
+    toward = labels @ kernel.sums
+    away = kernel.sums.sum(0) - toward
+    everything = slice(None)
+    within = _mean_within((toward * labels).sum(1), labels, labels, everything, kernel)
+    within += _mean_within((away * others).sum(1), others, others, everything, kernel)
+    across = (toward * others).sum(1) / ((labels @ kernel.windows) * (others @ kernel.windows))
+    shuffled = SCALE * (within - 2.0 * across)
     return float((1 + (shuffled >= observed).sum()) / (1 + draws))
 
 
-def _within(kernel: KernelSums, weights: Vectors) -> Vectors:
-    """Return the weighted mean kernel value over pairs of windows of different clips, NaN where there is no pair."""
-    own = np.square(weights)
-    total = ((weights @ kernel.sums) * weights).sum(1) - own @ np.diagonal(kernel.sums)
-    pairs = np.square(weights @ kernel.windows) - own @ np.square(kernel.windows)
-    return np.divide(total, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+def _mean_within(total: Vectors, squares: Vectors, weights: Vectors, which: slice, kernel: KernelSums) -> Vectors:
+    """Return the mean kernel value over pairs of windows of different clips from the weighted sum over all pairs.
+
+    `squares` are the squared weights (draws, clips) of the clips `which`. NaN where there is no pair.
+    """
+    windows = kernel.windows[which]
+    pairs = np.square(weights @ windows) - squares @ np.square(windows)
+    different = total - squares @ np.diagonal(kernel.sums)[which]
+    return np.divide(different, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
