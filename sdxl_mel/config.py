@@ -56,8 +56,24 @@ class StageReport(BaseModel):
         return 3 if self.skipped else 0
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file. Raises InputError for a missing file and FormatError for a broken one."""
+def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the tables of a TOML file, on top of those of the file that its `include` names (relative to it).
+
+    Raises InputError for a missing file or files that include each other (`within` are those that led here), and
+    FormatError for a broken one.
+    """
+    if path.resolve() in within:
+        raise InputError(f"{path}: includes itself through {' and '.join(each.name for each in within)}")
+    tables = _parsed(path)
+    included = tables.pop("include", None)
+    if included is None:
+        return tables
+    if not isinstance(included, str):
+        raise InputError(f"{path}: include: found {included!r}; expected the name of one TOML file")
+    return merged(read_toml(path.parent / included, (*within, path.resolve())), tables)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,8 +18,16 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_cache(tmp_path_factory: pytest.TempPathFactory, tiny_sdxl: Path) -> Path:
-    """Return a cache of a few random pictures made with the tiny SDXL."""
+def slim_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a diffusers folder with a random SDXL of few layers, for whole runs."""
+    from tests.models import write_tiny_sdxl
+
+    return write_tiny_sdxl(tmp_path_factory.mktemp("slim-sdxl"), slim=True)
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Path:
+    """Return a cache of a few random pictures made with the slim SDXL."""
     from tests.caches import write_small_cache
 
-    return write_small_cache(tmp_path_factory.mktemp("small-cache"), tiny_sdxl)
+    return write_small_cache(tmp_path_factory.mktemp("small-cache"), slim_sdxl)

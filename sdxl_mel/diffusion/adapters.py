@@ -187,8 +187,12 @@ def _layer_at(model: nn.Module, path: str) -> Layer:
 
 @torch.no_grad()
 def _initialise(layer: Layer, generator: torch.Generator) -> None:
-    layer.lora_A.float(), layer.lora_B.float(), layer.lora_magnitude_vector.float()
+    for kind in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+        for module in kind.values():
+            module.weight = nn.Parameter(module.weight.detach().float())
     down = layer.lora_A[ADAPTER].weight
+    if down.is_meta:
+        return
     drawn = torch.rand(down.shape, generator=generator) * 2 - 1
     down.copy_(drawn / down[0].numel() ** 0.5)
 

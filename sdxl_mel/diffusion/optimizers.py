@@ -49,7 +49,9 @@ def build_optimizer(
                 groups, **shared, decouple=True, use_bias_correction=True, safeguard_warmup=warmup > 0
             )
         case "schedule-free":
-            return _package("schedulefree").AdamWScheduleFree(groups, **shared, warmup_steps=warmup)
+            optimizer = _package("schedulefree").AdamWScheduleFree(groups, **shared, warmup_steps=warmup)
+            optimizer.train()
+            return optimizer
         case "adafactor":
             return torch.optim.Adafactor(groups, weight_decay=weight_decay)
 

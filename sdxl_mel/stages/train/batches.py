@@ -144,9 +144,8 @@ class Material:
     def latent(self, example: CachedExample, offset: int, generator: torch.Generator) -> torch.Tensor:
         """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
         mean, logvar = self.cache.latents(example.key, offset)
-        latent = (
-            mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
-        ) * self.cache.scaling_factor
+        spread = torch.randn(mean.shape, generator=generator) * (0.5 * logvar).exp()
+        latent = (mean + spread if self.config.posterior == "sample" else mean) * self.cache.scaling_factor
         if not bool(latent.isfinite().all()):
             raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
         return latent
@@ -170,4 +169,5 @@ class Material:
         generator = numpy_generator(self.config.seed, "caption", slot)
         if generator.random() < self.config.caption_dropout:
             return self.cache.empty_text
-        return example.captions[int(generator.integers(len(example.captions)))]
+        wordings = example.captions[: self.config.caption_variants]
+        return wordings[int(generator.integers(len(wordings)))]

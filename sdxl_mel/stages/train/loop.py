@@ -28,7 +28,7 @@ from sdxl_mel.stages.train.watch import Log, gap_alarm, numbers_of, out_of_patie
 
 @dataclass
 class Training:
-    """Everything a run works with; `checkpoint` and `sample` are told the state when their step has come."""
+    """Everything a run works with; `checkpoint` and `sample` are called with the state when their step has come."""
 
     config: Config
     accelerator: Accelerator
@@ -39,7 +39,7 @@ class Training:
     log: Log
     probe: Probe
     checkpoint: Callable[[State], None]
-    sample: Callable[[State], None]
+    sample: Callable[[State], None] | None = None
     kept: Path | None = None
     seconds: float = 0.0
     steps: int = 0
@@ -113,7 +113,7 @@ def look(run: Training) -> None:
                 say(gap_alarm(losses, settings.gap) or "", detail=gap_alarm(losses, settings.gap) is None)
             if out_of_patience(state.notes.validations, settings.patience):
                 state.notes.stopped = f"no better validation in the last {settings.patience}"
-        if run.config.samples.every and _due(state.step, run.config.samples.every, run.config.steps) and run.main:
+        if run.sample is not None and _due(state.step, run.config.samples.every, run.config.steps):
             run.sample(state)
 
 

@@ -31,6 +31,11 @@ def write_final(run: Path, state: State, header: LoraHeader) -> None:
     _write(run / DIFFUSERS_NAME, state, header, "diffusers")
 
 
+def write_average(run: Path, state: State, header: LoraHeader, length: float) -> None:
+    """Write the average that the adapters hold now."""
+    _write(run / "averages" / f"{length:g}.safetensors", state, header, "kohya")
+
+
 @contextmanager
 def averaged(state: State, length: float) -> Iterator[None]:
     """Hold the average of a length in the adapters while the block runs."""

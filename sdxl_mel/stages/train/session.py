@@ -1,6 +1,7 @@
 """One run from its settings to its folder."""
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from sdxl_mel.errors import MissingError
 from sdxl_mel.files.base import Base
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.lora import LoraHeader, read_lora
-from sdxl_mel.files.run import LORA_NAME, RunHeader, write_run
+from sdxl_mel.files.run import LORA_NAME, RunHeader, to_toml, write_run
 from sdxl_mel.progress import say
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.stages.train import Report
 from sdxl_mel.stages.train.batches import Diffusion, Material
 from sdxl_mel.stages.train.checkpoint import State, load_state, saved_states
+from sdxl_mel.stages.train.choice import write_best
+from sdxl_mel.stages.train.estimate import Estimate, compare, estimate, guard_memory
 from sdxl_mel.stages.train.groups import parameter_groups
 from sdxl_mel.stages.train.loop import Training, train
 from sdxl_mel.stages.train.model import Model, build_model
@@ -42,7 +45,6 @@ from sdxl_mel.stages.train.output import (
     write_card,
     write_checkpoint,
     write_curves,
-    write_final,
 )
 from sdxl_mel.stages.train.settings import Config
 from sdxl_mel.stages.train.validation import choose_clips
@@ -64,8 +66,12 @@ def train_session(config: Config) -> Report:
     diffusion = diffusion_of(base)
     model = open_model(config, base, cache, accelerator.device)
     state = fresh_state(config, model, cache, identity)
+    expected = estimate(config, model, accelerator.num_processes)
+    if accelerator.is_main_process:
+        describe(config, header, splits, expected)
     if config.dry_run:
         return Report(folder=str(config.out), dry=True)
+    guard_memory(expected, accelerator.device)
     if accelerator.is_main_process:
         write_run(config.out, header)
     accelerator.wait_for_everyone()
@@ -81,8 +87,9 @@ def train_session(config: Config) -> Report:
         state=state,
         header=header,
     )
+    training.sample = open_sampler(training, base, cache, splits, header)
     train(training)
-    results = finish(training, header) if accelerator.is_main_process else {}
+    results = finish(training, header, expected) if accelerator.is_main_process else {}
     accelerator.end_training()
     return Report(folder=str(config.out / LORA_NAME), results=results)
 
@@ -187,7 +194,7 @@ def assemble(
     objective = Objective(config.loss, diffusion, config.steps).to(accelerator.device)
     if warning := objective.warning():
         say(warning)
-    lora_header = header_of_lora(header)
+    lora_header = header_of_lora(header, model)
     return Training(
         config=config,
         accelerator=accelerator,
@@ -198,11 +205,34 @@ def assemble(
         log=Log(config.out, accelerator, state.step),
         probe=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
         checkpoint=lambda current: write_checkpoint(config.out, current, lora_header),
-        sample=lambda current: None,
     )
 
 
-def header_of_lora(header: RunHeader) -> LoraHeader:
+def open_sampler(
+    training: Training, base: Base, cache: Cache, splits: dict[str, list[CachedExample]], header: RunHeader
+) -> Callable[[State], None] | None:
+    """Return what draws samples of a state, if any are wanted."""
+    config = training.config
+    if not config.samples.every or not training.main:
+        return None
+    from sdxl_mel.stages.train.samples import Samples
+
+    samples = Samples(config, training.model, cache, base, splits["validation"] or splits["train"])
+    return lambda state: training.log.write(state.step, samples.write(state, header.record))
+
+
+def describe(config: Config, header: RunHeader, splits: dict[str, list[CachedExample]], expected: Estimate) -> None:
+    """Say what will be trained, with every setting where that is all that is wanted."""
+    clips = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items() if examples)
+    strength = config.alpha / config.adapter.rank * config.optimizer.rate
+    say(f"{config.out.name}: {config.steps} steps of {config.batch} on {clips}; alpha / rank x rate = {strength:g}")
+    for line in expected.lines():
+        say(line)
+    if config.dry_run:
+        say(to_toml(header.settings))
+
+
+def header_of_lora(header: RunHeader, model: Model) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -219,15 +249,24 @@ def header_of_lora(header: RunHeader) -> LoraHeader:
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
     base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
-    return LoraHeader(header.spec, header.anchor, header.clip_skip, base, header.record, training)  # type: ignore[arg-type]
+    return LoraHeader(
+        spec=header.spec,
+        anchor=header.anchor,
+        clip_skip=header.clip_skip,
+        base=base,  # type: ignore[arg-type]
+        record=header.record,
+        training=training,
+        layers_per_block=model.unet.config.layers_per_block,
+    )
 
 
-def finish(training: Training, header: RunHeader) -> dict[str, Any]:
+def finish(training: Training, header: RunHeader, expected: Estimate) -> dict[str, Any]:
     """Write the LoRA, the curves, the card and the results."""
     config, state = training.config, training.state
+    say(compare(expected, training.seconds_per_step, training.model.device))
     with evaluation_weights(state.optimizer):
-        write_final(config.out, state, header_of_lora(header))
-    results = results_of(state, training.seconds_per_step, {})
+        chosen = write_best(training, header_of_lora(header, training.model))
+    results = results_of(state, training.seconds_per_step, chosen)
     done = header.model_copy(update={"results": results})
     write_run(config.out, done)
     write_curves(config.out)

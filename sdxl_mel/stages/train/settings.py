@@ -241,6 +241,10 @@ class Config(StageConfig):
     """hub repository that gets the finished run"""
     caption_dropout: Share = 0.1
     """share of examples trained with the empty caption"""
+    caption_variants: AtLeastOne | None = None
+    """how many of each clip's cached wordings are used, none = all"""
+    posterior: Literal["sample", "mean"] = "sample"
+    """draw each latent anew from what the VAE says of the picture, or take its mean"""
     vae: str | None = None
     """VAE that replaces the base's own (as in the cache)"""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)

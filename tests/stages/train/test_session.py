@@ -17,19 +17,19 @@ from sdxl_mel.stages.train.checkpoint import saved_states
 
 SMALL = {
     "steps": 4,
-    "batch": 3,
+    "batch": 2,
     "save_every": 2,
     "trackers": (),
-    "adapter": {"rank": 2, "targets": ("mid_block.*.attn2.to_q", "up_blocks.*.attn2.to_v"), "rank_dropout": 0.2},
+    "adapter": {"rank": 2, "targets": ("attention",), "rank_dropout": 0.2},
     "optimizer": {"rate": 1e-2},
-    "validation": {"every": 2, "clips": 2},
-    "regularization": {"share": 0.34},
+    "validation": {"every": 2, "clips": 1},
+    "regularization": {"share": 0.5},
 }
 
 
 @pytest.fixture
-def settings(tiny_sdxl, small_cache, tmp_path):
-    return SMALL | {"base": str(tiny_sdxl), "cache": small_cache, "out": tmp_path / "run"}
+def settings(slim_sdxl, small_cache, tmp_path):
+    return SMALL | {"base": str(slim_sdxl), "cache": small_cache, "out": tmp_path / "run"}
 
 
 def _run(settings, **changes):
@@ -48,7 +48,7 @@ def test_a_run_leaves_everything_behind(settings):
     assert header.results["steps"] == 4
     assert list(checkpoints(out)) == [2, 4]
     ours, theirs = read_lora(out / "lora.safetensors"), read_lora(out / "diffusers")
-    assert len(ours.modules) == len(theirs.modules) == 10 + 36
+    assert len(ours.modules) == len(theirs.modules) == 7 * 8
     assert ours.header.spec == header.spec
     assert ours.header.anchor == "mel spectrogram"
     assert set(ours.header.base) == {"unet", "text_encoder", "text_encoder_2"}
@@ -73,12 +73,9 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedule-free", "adafactor"])
-def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_path, monkeypatch, optimizer):
-    settings["optimizer"] = {"name": optimizer, "rate": 1.0 if optimizer == "prodigy" else 1e-2}
-    if optimizer == "adamw":
-        settings["averages"] = {"lengths": (0.1, 0.2), "feedback_every": 3}
-        settings["loss"] = {"kind": "huber", "weighting": "none"}
+def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_path, monkeypatch):
+    settings["averages"] = {"lengths": (0.1, 0.2), "feedback_every": 3}
+    settings["loss"] = {"kind": "huber", "weighting": "none"}
     _run(settings)
     whole = _lora_bytes(settings["out"])
     settings["out"] = tmp_path / "killed"
@@ -133,13 +130,44 @@ def test_changed_settings_are_refused_or_recorded(settings):
     assert read_run(settings["out"]).changes == ({"steps": [2, 3]},)
 
 
-def test_an_empty_split_is_refused(settings, tiny_sdxl, tmp_path):
+def test_samples_are_drawn_heard_and_measured(settings):
+    _run(settings, steps=1, samples={"every": 1, "count": 2, "steps": 2})
+    names = {path.name for path in (settings["out"] / "samples/step-000001").iterdir()}
+    assert names == {"00.png", "00.wav", "01.png", "01.wav"}
+    rows = [json.loads(line) for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
+    sampled = [row for row in rows if "samples/diversity" in row]
+    assert [row["step"] for row in sampled] == [0, 1]
+    assert sampled[0]["samples/diversity"] > 0
+    first, second = (settings["out"] / f"samples/step-00000{step}/00.png" for step in (0, 1))
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_dry_run_prints_and_writes_nothing(settings, capsys):
+    _run(settings, dry_run=True)
+    shown = capsys.readouterr().err
+    assert "estimate:" in shown
+    assert "GiB" in shown
+    assert "[optimizer]" in shown
+    assert not settings["out"].exists()
+
+
+def test_the_best_average_is_the_lora(settings):
+    report = _run(settings, averages={"lengths": (0.1,)})
+    losses = report.results["held-out loss of each"]
+    assert set(losses) == {"last", "0.1"}
+    chosen = "averages/0.1.safetensors" if report.results["average"] == "0.1" else "checkpoints/step-000004.safetensors"
+    best = read_lora(settings["out"] / chosen)
+    final = read_lora(settings["out"] / "lora.safetensors")
+    assert all(torch.equal(module.up, final.modules[key].up) for key, module in best.modules.items())
+
+
+def test_an_empty_split_is_refused(settings, slim_sdxl, tmp_path):
     from tests.caches import write_small_cache
 
-    cache = write_small_cache(tmp_path / "one", tiny_sdxl, {"train": 2})
+    cache = write_small_cache(tmp_path / "one", slim_sdxl, {"train": 2})
     with pytest.raises(InputError, match=r"split 'regularization' is empty"):
         _run(settings, cache=cache)
-    cache = write_small_cache(tmp_path / "two", tiny_sdxl, {"validation": 2})
+    cache = write_small_cache(tmp_path / "two", slim_sdxl, {"validation": 2})
     with pytest.raises(InputError, match=r"split 'train' is empty"):
         _run(settings, cache=cache)
 
@@ -147,7 +175,7 @@ def test_an_empty_split_is_refused(settings, tiny_sdxl, tmp_path):
 def test_a_cache_of_another_base_is_refused(settings, tmp_path):
     from tests.models import write_tiny_sdxl
 
-    other = write_tiny_sdxl(tmp_path / "other", seed=1)
+    other = write_tiny_sdxl(tmp_path / "other", seed=1, slim=True)
     with pytest.raises(MismatchError, match="made with another vae and text_encoder"):
         _run(settings, base=str(other))
 
@@ -178,7 +206,7 @@ def test_text_encoders_are_trained_too(settings):
     adapter = SMALL["adapter"] | {"text_encoders": ("text_encoder", "text_encoder_2")}
     _run(settings, adapter=adapter, validation={"every": 0})
     lora = read_lora(settings["out"] / "lora.safetensors")
-    for part, count in (("unet", 46), ("text_encoder", 18), ("text_encoder_2", 18)):
+    for part, count in (("unet", 56), ("text_encoder", 18), ("text_encoder_2", 18)):
         modules = lora.of(part)
         assert len(modules) == count
         assert any(float(module.up.abs().max()) > 0 for module in modules.values())
