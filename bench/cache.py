@@ -108,7 +108,7 @@ def opening(folder: Path) -> list[str]:
     for shard in shards:
         keys = tuple(key for key, _ in shard.rows)
         zeros = torch.zeros(len(keys), *latent_shape(spec))
-        write_shard(folder / shard.name, ShardHeader(kind="latents", about=about, keys=keys), zeros, zeros)
+        write_shard(folder / shard.name, ShardHeader(kind="latents", about=about, keys=keys), zeros, zeros.clone())
     text = f"text/{shard_name('text', about, ['text'])}"
     header = ShardHeader(kind="text", about=about, keys=("text",), labels=("",))
     write_shard(folder / text, header, torch.zeros(1, 77, 256), torch.zeros(1, 128))

@@ -61,7 +61,8 @@ class Folder:
 
     def weights(self, part: str) -> list[Path]:
         """Return the weight files of a part: full precision if present, else the fp16 variant."""
-        files = sorted(path for path in self.place(part).glob("*.safetensors") if "non_ema" not in path.name)
+        stem = "diffusion_pytorch_model" if CLASSES[part][0] == "diffusers" else "model"
+        files = sorted(path for path in self.place(part).glob(f"{stem}*.safetensors") if "non_ema" not in path.name)
         full = [path for path in files if ".fp16" not in path.name]
         return full or files
 

@@ -85,7 +85,10 @@ def _configs_beside(path: Path) -> Path | None:
 
 
 def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) -> Path:
-    """Return the folder of a hub repository on this machine, fetching the files of `parts` first."""
+    """Return the folder of a hub repository on this machine, fetching the files of `parts` first.
+
+    The fp16 variant of the weights is fetched only where there is no other.
+    """
     if not HUB_ID.fullmatch(hub_id):
         raise InputError(
             f"{hub_id}: no such folder or file; a base is a diffusers folder, a .safetensors file, a hub id "
@@ -96,10 +99,11 @@ def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) ->
 
     wanted = ["*.json", "tokenizer*/*", *(f"{part}/*.safetensors" for part in parts)]
     if list(parts) == ["vae"]:
-        wanted.append("*.safetensors")
-    unwanted = ["*.fp16.safetensors", "*non_ema*", "sd_xl*"]
+        wanted.append("diffusion_pytorch_model*.safetensors")
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=unwanted))
+        path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
+        if not all(Folder(path).weights(part) for part in parts):
+            path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*non_ema*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         need = (
             f"{asked_by}: a single file holds no configs; put model_index.json and its folders (without weights) in "
@@ -109,3 +113,4 @@ def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) ->
             "and give that"
         )
         raise MissingError(f"{need} ({type(error).__name__})") from error
+    return path

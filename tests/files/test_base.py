@@ -1,6 +1,7 @@
 """Loading a base: a folder and a single file are the same model, and what is no SDXL is named."""
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,32 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         open_base(pickled)
     with pytest.raises(InputError, match="no part head"):
         open_base("mini", ("head",))
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_hub_id_fetches_the_parts_alone(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    weights_name = f"diffusion_pytorch_model{variant}.safetensors"
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / weights_name)
+    (copy / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not wanted")
+    snapshot = tmp_path / "snapshot"
+
+    def download(repo: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert repo == "owner/name"
+        for path in filter(Path.is_file, copy.rglob("*")):
+            name = path.relative_to(copy).as_posix()
+            wanted = any(fnmatch(name, pattern) for pattern in allow_patterns)
+            if wanted and not any(fnmatch(name, pattern) for pattern in ignore_patterns):
+                (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, snapshot / name)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    base = open_base("owner/name", ("unet",))
+    assert base.identity == open_base(copy, ("unet",)).identity
+    fetched = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.safetensors")}
+    assert fetched == {f"unet/{weights_name}"}
 
 
 def test_single_file_without_configs(single: Path, tmp_path: Path) -> None:
