@@ -14,6 +14,7 @@ _QUOTES = str.maketrans(
 _LINE = re.compile(r"[ \t]*([,.;:!?]?)[ \t]*[\r\n]+\s*")
 _LINK = re.compile(r"\(?\b(?:https?://|www\.)\S+|\S+@\S+\.\w+|\(?\b[\w-]+\.(?:com|org|net)\b(?:/\S*)?", re.IGNORECASE)
 _HANDLE = re.compile(r"(?<!\w)[@#](?=\w)")
+_SPACE = re.compile(r"\s\s+|[^\S ]")
 _QUOTE = re.compile(r'"')
 _NAME = (
     r"[A-Z][\w'’.&-]*(?:(?: | & | and | of | of a | the )[A-Z][\w'’.&-]*)*"
@@ -33,7 +34,7 @@ _GENRE_NAMES = re.compile(
     r"Buddha|Caribbean|Hawai\w*|Nintendo|MIDI|RPG|DJ|TV|Sci|AM|FM|BPM|Rhodes|Hammond|Moog)\b"
 )
 _TIDY = (
-    (re.compile(r"\s+"), " "),
+    (_SPACE, " "),
     (re.compile(r"\(\s*\)|\[\s*\]"), ""),
     (re.compile(r"(?:\s*[,;:])+\s*(?=[,;:])"), ""),
     (re.compile(r"(?:\s*[,;:])+\s*(?=[.!?])"), ""),
@@ -72,7 +73,7 @@ def normalise(caption: Edited) -> Edited:
         "unicode", "".join(char for char in text if char in "\n\r\t" or unicodedata.category(char)[0] != "C")
     )
     edited = edited.whole("space", edited.text.strip())
-    return edited.sub("line", _LINE, lambda match: f"{match.group(1) or ','} ").sub("space", re.compile(r"\s+"), " ")
+    return edited.sub("line", _LINE, lambda match: f"{match.group(1) or ','} ").sub("space", _SPACE, " ")
 
 
 def tidy(caption: Edited) -> Edited:

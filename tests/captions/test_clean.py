@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.captions.clean import clean
@@ -42,6 +42,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(FRAGMENTS, max_size=8).map("".join)), st.booleans())
 def test_every_cleaning_can_be_taken_back_and_done_twice(caption: str, instrumental: bool) -> None:
     cleaned = clean(caption, instrumental=instrumental)

@@ -31,7 +31,7 @@ class RejectSettings(Settings):
     """a clip may not be under this loudness"""
     clipped_per_second: float = Field(10.0, ge=0)
     """a clip may have so many clipped peaks a second (3 equal samples in a row at full scale)"""
-    duplicate_similarity: float = Field(0.8, gt=0, le=1)
+    duplicate_similarity: float = Field(0.85, gt=0, le=1)
     """a clip as similar as this to an earlier one is a near-duplicate"""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import FormatError, MissingError
+from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.stages.prepare.rows import ROLES
 from sdxl_mel.stages.prepare.table import table_source, texts_in
@@ -120,13 +120,13 @@ def load_arrow(folder: Path) -> dict[str, Any]:
 
 
 def arrow_bytes(row: ArrowRow) -> bytes:
-    """Return the encoded audio of a row. Raises MissingError where the folder holds only a path that is gone."""
+    """Return the encoded audio of a row. Raises InputError where there is only a path and it is gone."""
     cell = load_arrow(row.folder)[row.split][row.index][row.column]
     if isinstance(cell, dict) and cell.get("bytes"):
         return bytes(cell["bytes"])
-    path = Path(str(cell.get("path") if isinstance(cell, dict) else cell))
+    path = row.folder / str(cell.get("path") if isinstance(cell, dict) else cell)
     if not path.is_file():
-        raise MissingError(f"row {row.index}: its audio {path.name!r} is not in the folder")
+        raise InputError(f"row {row.index}: its audio {path.name!r} is not in the folder")
     return path.read_bytes()
 
 

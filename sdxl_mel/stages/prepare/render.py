@@ -6,9 +6,7 @@ repeated run finds what is done and renders just the rest.
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sdxl_mel.errors import InputError, MissingError
+from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
-from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.dataset import SPLITS
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
-from sdxl_mel.record import Record, sha256_bytes, sha256_file
+from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.fingerprint import fingerprint
 from sdxl_mel.sound.mel import margin
@@ -37,11 +34,11 @@ from sdxl_mel.stages.prepare.clips import (
     reject_reason,
     windows,
 )
-from sdxl_mel.stages.prepare.folder import arrow_bytes
-from sdxl_mel.stages.prepare.tracks import ArrowRow
+from sdxl_mel.stages.prepare.decode import opened
+from sdxl_mel.stages.prepare.tracks import AudioPlace
 
 if TYPE_CHECKING:
-    from sdxl_mel.corpus.tracks import TrackPlan
+    pass
 
 Float = NDArray[np.float32]
 
@@ -85,7 +82,7 @@ class Job:
     """All that a worker needs to render one track into `out`."""
 
     track: str
-    audio: "Path | ArrowRow | TrackPlan"
+    audio: AudioPlace
     out: Path
     spec: MelSpec
     cut: CutSettings
@@ -95,14 +92,14 @@ class Job:
 def render(job: Job) -> Rendered:
     """Render a track, or return what an earlier run has left. Raises ResourceError when the disk is full."""
     try:
-        with _audio_file(job.audio) as (path, sha256):
-            key = _key(job, sha256)
+        with opened(job.audio) as audio:
+            key = _key(job, audio.sha256)
             done = _done(job, key)
             if done is not None:
                 return done
-            rendered = _rendered(job, key, sha256, *_samples(job.audio, path))
-    except (InputError, MissingError) as error:
-        reason = str(error).split(": ", 1)[-1] if isinstance(job.audio, Path) else str(error)
+            rendered = _rendered(job, key, audio.sha256, *audio.samples())
+    except InputError as error:
+        reason = str(error).split(": ", 1)[-1]  # Without the file's place, which differs between machines.
         return Rendered(track=job.track, key=_key(job, ""), unreadable=reason)
     write_text(journal_path(job.out, key), rendered.model_dump_json() + "\n")
     return rendered
@@ -183,35 +180,6 @@ def _key(job: Job, sha256: str) -> str:
         job.reject.model_dump(mode="json", exclude={"duplicate_similarity"}),
     ]
     return sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:32]
-
-
-@contextmanager
-def _audio_file(audio: "Path | ArrowRow | TrackPlan") -> Iterator[tuple[Path | None, str]]:
-    """Yield the file that holds a track's audio, if it lies in one, and the SHA-256 of what will be decoded."""
-    if isinstance(audio, Path):
-        try:
-            sha256 = sha256_file(audio)
-        except OSError as error:
-            raise InputError(f"{audio}: cannot be read ({error.strerror})") from error
-        yield audio, sha256
-    elif isinstance(audio, ArrowRow):
-        content = arrow_bytes(audio)
-        with tempfile.TemporaryDirectory(prefix="sdxl-mel-") as folder:
-            path = Path(folder) / "audio"
-            path.write_bytes(content)
-            yield path, sha256_bytes(content)
-    else:
-        yield None, sha256_bytes(repr(audio).encode())
-
-
-def _samples(audio: "Path | ArrowRow | TrackPlan", path: Path | None) -> tuple[Float, int]:
-    if path is not None:
-        return read_audio(path)
-    from sdxl_mel.corpus.tracks import TrackPlan, render_track
-
-    assert isinstance(audio, TrackPlan)
-    track = render_track(audio)
-    return track.samples, track.sample_rate
 
 
 def _slug(text: str) -> str:

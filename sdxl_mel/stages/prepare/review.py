@@ -13,12 +13,11 @@ from PIL import Image
 from sdxl_mel.captions.anchor import DROP_RULE
 from sdxl_mel.captions.tokens import MAX_TOKENS
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import SdxlMelError
-from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.dataset import Dataset, Item
 from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, svg, table
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.encoding import resample
+from sdxl_mel.stages.prepare.decode import opened
 from sdxl_mel.stages.prepare.tracks import SourceTrack
 from sdxl_mel.stages.prepare.wording import Wording, fates
 
@@ -86,8 +85,7 @@ def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: in
 def _card(dataset: Dataset, item: Item, tracks: Mapping[str, SourceTrack]) -> "Markup":
     caption = f"{item.track} at {item.offset:.1f} s: {item.captions[0]}"
     thumbnail = picture(_thumbnail(dataset.folder / item.file), caption)
-    sound = _sound(tracks[item.track], item.offset)
-    return thumbnail + player(sound, f"the first {PLAYED_SECONDS:.0f} s of its source") if sound else thumbnail
+    return thumbnail + player(_sound(tracks[item.track], item.offset), f"{PLAYED_SECONDS:.0f} s of its source")
 
 
 def _thumbnail(path: Path) -> bytes:
@@ -98,14 +96,10 @@ def _thumbnail(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _sound(track: SourceTrack, offset: float) -> bytes | None:
-    """Return a piece of the source as FLAC (whose bytes, unlike Ogg's, are always the same), if it lies in a file."""
-    if not isinstance(track.audio, Path):
-        return None
-    try:
-        samples, rate = read_audio(track.audio)
-    except SdxlMelError:
-        return None
+def _sound(track: SourceTrack, offset: float) -> bytes:
+    """Return a piece of the source as FLAC, whose bytes, unlike those of Ogg, are always the same."""
+    with opened(track.audio) as audio:
+        samples, rate = audio.samples()
     start = round(offset * rate)
     piece = samples[:, start : start + round(PLAYED_SECONDS * rate)].mean(axis=0, keepdims=True)
     buffer = BytesIO()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from sdxl_mel.config import Skipped
 
@@ -20,6 +20,10 @@ class ArrowRow:
     column: str
 
 
+AudioPlace: TypeAlias = "Path | ArrowRow | TrackPlan"
+"""Where the audio of a track is: a file, a row of a table, or a plan by which it is rendered."""
+
+
 @dataclass(frozen=True)
 class SourceTrack:
     """One track as its source describes it; `split` and `group` only where the source decides them.
@@ -28,7 +32,7 @@ class SourceTrack:
     """
 
     identifier: str
-    audio: "Path | ArrowRow | TrackPlan"
+    audio: AudioPlace
     captions: tuple[str, ...]
     tags: tuple[str, ...] = ()
     artist: str = ""
