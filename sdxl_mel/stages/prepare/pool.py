@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.stages.prepare.render import Job, Rendered, render
@@ -22,10 +23,7 @@ def render_all(jobs: Sequence[Job], workers: int) -> Iterator[Rendered]:
     if workers <= 1 or len(jobs) <= 1:
         yield from map(render, jobs)
         return
-    # Spawned, not forked: torch's and BLAS's threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"), initializer=_single_threaded
-    )
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=_context(), initializer=_single_threaded)
     waiting: set[Future[Rendered]] = set()
     todo = iter(jobs)
     try:
@@ -45,6 +43,18 @@ def render_all(jobs: Sequence[Job], workers: int) -> Iterator[Rendered]:
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Return how workers start: forked from a process that has imported everything once and has no threads.
+
+    Never forked from this process: torch's and BLAS's threads do not survive that.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sdxl_mel.stages.prepare.render"])
+    return context
 
 
 def _single_threaded() -> None:
