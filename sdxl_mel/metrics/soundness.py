@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.sound.loudness import integrated_loudness
+from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.seams import seam_scores
 
 Float = NDArray[np.float32]
 
@@ -17,6 +19,11 @@ QUIET_RMS = 1e-3
 CLIP_LEVEL, CLIP_RUN = 0.999, 3
 """Three samples in a row at full scale are clipped; one may be a peak."""
 QUIETEST_LUFS = -70.0
+UNKNOWN = -1000.0
+"""Stands for None in a row; no fact has this value."""
+SEAM_SHARES = (1.0, 0.875, 0.8125, 0.75, 0.5)
+"""Strides of tiles, in tiles, at which joins are looked for."""
+SEAM_CONTEXT_SECONDS = 0.25
 ROLLOFF = 0.95
 ROLLOFF_FFT = 4096
 
@@ -26,8 +33,8 @@ class Facts:
     """What is known of one sound.
 
     `silent` and `clipped` are shares of the time, `offset` the mean sample, `rolloff` the frequency in Hz below which
-    95 % of the energy lies. `consistency` is the RMSE, in 0..1, of a picture against the picture of its own sound, None
-    for what came as sound.
+    95 % of the energy lies. `consistency` is the RMSE, in 0..1, of a picture against the picture of its own sound, and
+    `seam` the score of `seam_score`; both are None for what came as sound.
     """
 
     seconds: float
@@ -40,17 +47,18 @@ class Facts:
     offset: float
     rolloff: float
     consistency: float | None = None
+    seam: float | None = None
 
     def to_row(self) -> Float:
         """Return the facts as one row of numbers, which `from_row` reads."""
-        return np.array([[-1.0 if value is None else value for value in asdict(self).values()]], dtype=np.float32)
+        return np.array([[UNKNOWN if value is None else value for value in asdict(self).values()]], dtype=np.float32)
 
     @classmethod
     def from_row(cls, row: Float) -> "Facts":
         """Return the facts in a row."""
         values: dict[str, Any] = dict(zip((field.name for field in fields(cls)), map(float, row[0]), strict=True))
         values |= {"rate": int(values["rate"]), "channels": int(values["channels"])}
-        return cls(**values | {"consistency": None if values["consistency"] < 0 else values["consistency"]})
+        return cls(**values | {name: None for name, value in values.items() if value == UNKNOWN})
 
     @property
     def is_silent(self) -> bool:
@@ -58,8 +66,8 @@ class Facts:
         return self.peak < SILENT_PEAK
 
 
-def facts_of(samples: Float, rate: int, consistency: float | None = None) -> Facts:
-    """Return the facts of samples (channels, n), n >= 1."""
+def facts_of(samples: Float, rate: int, consistency: float | None = None, seam: float | None = None) -> Facts:
+    """Return the facts of samples (channels, n), n >= 1, with what is known of their picture."""
     size = np.abs(samples)
     return Facts(
         seconds=samples.shape[1] / rate,
@@ -72,7 +80,25 @@ def facts_of(samples: Float, rate: int, consistency: float | None = None) -> Fac
         offset=float(np.abs(samples.mean(1, dtype=np.float64)).max()),
         rolloff=rolloff_hertz(samples.mean(0), rate),
         consistency=consistency,
+        seam=seam,
     )
+
+
+def seam_score(values: Float, spec: MelSpec) -> float | None:
+    """Return how far joins of tiles stand out of a picture (n_mels, frames, channels) in 0..1, None for one tile.
+
+    The mean z-score of the change of spectrum across places a stride apart, for the stride where it is largest: about
+    0 to 1 where there is none, for the largest of five is above its mean; 3 and more is heard.
+    """
+    frames = values.shape[1]
+    context = max(1, round(SEAM_CONTEXT_SECONDS * spec.sample_rate / spec.hop_length))
+    means = []
+    for share in SEAM_SHARES if frames > spec.width else ():
+        starts = range(round(share * spec.width), frames - context, round(share * spec.width))
+        scores = np.array(seam_scores(values, starts, [0] * len(starts), context))
+        if np.isfinite(scores).any():
+            means.append(float(scores[np.isfinite(scores)].mean()))
+    return max(means) if means else None
 
 
 def silent_share(samples: Float, rate: int) -> float:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sdxl_mel.metrics.soundness import Facts, clipped_share, facts_of, rolloff_hertz, silent_share
+from sdxl_mel.metrics.soundness import Facts, clipped_share, facts_of, rolloff_hertz, seam_score, silent_share
+from sdxl_mel.sound.melspec import PRESETS
 from tests.metrics.clouds import SAMPLE_RATE, noise, tone
 
 
@@ -44,3 +45,25 @@ def test_a_constant_offset_is_seen():
 
 def test_one_sample_has_facts():
     assert np.isfinite(facts_of(np.full((2, 1), 0.5, np.float32), 44100).to_row()).all()
+
+
+def picture(tiles, joined, seed=0):
+    """Return a random walk over a few tiles of the preset mini; if not `joined`, each tile starts anew."""
+    spec = PRESETS["mini"]
+    generator = np.random.default_rng(seed)
+    starts = [generator.random((spec.n_mels, 1, 1)) for _ in range(tiles)]
+    steps = 0.01 * generator.standard_normal((spec.n_mels, tiles * spec.width, 1))
+    values = starts[0] + np.cumsum(steps, axis=1)
+    for tile in range(1, 0 if joined else tiles):
+        first = tile * spec.width
+        values[:, first:] += starts[tile] - values[:, first : first + 1]
+    return np.clip(values, 0, 1).astype(np.float32), spec
+
+
+def test_joins_of_tiles_that_know_nothing_of_each_other_stand_out():
+    smooth = [seam_score(*picture(4, joined=True, seed=seed)) for seed in range(10)]
+    assert seam_score(*picture(4, joined=False)) > 3.0 > max(smooth)
+
+
+def test_one_tile_has_no_joins():
+    assert seam_score(*picture(1, joined=True)) is None

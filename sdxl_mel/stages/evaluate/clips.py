@@ -11,10 +11,10 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
+from sdxl_mel.metrics.signal import EDGE_FRAMES, pixel_rmse
+from sdxl_mel.metrics.soundness import seam_score
 from sdxl_mel.record import sha256_bytes, sha256_file
-from sdxl_mel.sound.encoding import encode_clip
 from sdxl_mel.sound.inversion import invert
-from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 
@@ -56,11 +56,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Sound:
-    """Decoded samples (channels, n), and for a picture how well it agrees with the picture of its own sound."""
+    """Decoded samples (channels, n); for a picture also how well it agrees with the picture of its own sound, and how
+    far its joins stand out."""
 
     samples: Float
     rate: int
     consistency: float | None = None
+    seam: float | None = None
 
     def mono(self) -> Float:
         """Return the mean of the channels, (n,)."""
@@ -97,11 +99,9 @@ def decode(clip: Clip, decoding: Decoding) -> Sound:
 def _inverted(picture: Spectrogram, method: str) -> Sound:
     spec = picture.spec
     samples = invert(picture.levels, spec, method=method, seed=0)  # type: ignore[arg-type]
-    beside = margin(spec)
-    around = np.pad(samples, ((0, 0), (beside, beside)))
-    again = dequantise(encode_clip(around, spec)).mean(-1)
-    error = again - dequantise(picture.levels).mean(-1)
-    return Sound(samples, spec.sample_rate, float(np.sqrt(np.square(error).mean())))
+    long_enough = picture.levels.shape[1] > 2 * EDGE_FRAMES
+    consistency = pixel_rmse(picture.levels, samples, spec) if long_enough else None
+    return Sound(samples, spec.sample_rate, consistency, seam_score(dequantise(picture.levels), spec))
 
 
 def _dataset_files(folder: Path, split: str) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from sdxl_mel.stages.evaluate.clips import Clip, Decoding, Sound, decode
 Float = NDArray[np.float32]
 
 SAVE_EVERY_SECONDS = 60.0
-FACTS_FORMAT = "1"
+FACTS_FORMAT = "2"
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Embedding:
         return broken
 
     def _add(self, key: str, sound: Sound) -> None:
-        facts = facts_of(sound.samples, sound.rate, sound.consistency)
+        facts = facts_of(sound.samples, sound.rate, sound.consistency, sound.seam)
         if not facts.is_silent:
             at_rate: dict[int, Float] = {sound.rate: sound.mono()}
             for embedder in self._embedders:

@@ -1,11 +1,13 @@
 """Asked for flute and piano, got flute and piano: tiles of the demo corpus, judged by the instrument oracle."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
+from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.evaluation import Absent, Metric
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.metrics.intervals import share_interval
@@ -26,14 +28,19 @@ def named_instruments(prompt: str) -> Wanted:
 
 
 def instruments(
-    clips: Sequence[Clip], prompts: Mapping[str, str], oracle: Oracle, seed: int
+    clips: Sequence[Clip],
+    prompts: Mapping[str, str],
+    oracle: Oracle,
+    seed: int,
+    real: Sequence[tuple[Clip, str]] = (),
 ) -> tuple[dict[str, Metric], list[Absent]]:
     """Return the shares of clips with all their instruments, and of asked instruments that are there.
 
-    Absent, with the reason, where no clip is a picture of the preset `mini` whose prompt names an instrument.
+    `real` are reference clips with what plays in them: what the oracle finds there is the ceiling, what it finds of the
+    prompts of other clips the chance level. Absent, with the reason, where no clip is a picture of the preset `mini`
+    whose prompt names an instrument.
     """
-    asked = [(clip, named_instruments(prompts.get(clip.name, ""))) for clip in clips]
-    tiles = [(levels, wanted) for clip, wanted in asked if wanted and (levels := _tile(clip)) is not None]
+    tiles = _judged((clip, prompts.get(clip.name, "")) for clip in clips)
     if not tiles:
         why = "no clip is a tile of the preset mini whose prompt names an instrument of the demo corpus"
         return {}, [Absent(metric="instruments_all", why=why)]
@@ -49,7 +56,10 @@ def instruments(
         "instruments_each": (one_each, "share of the asked instruments that were found", len(flat)),
     }
     details = {
-        "instruments_all": {"shuffled": float(np.mean([all(flags) for flags in shuffled]))},
+        "instruments_all": {
+            "shuffled": float(np.mean([all(flags) for flags in shuffled])),
+            "ceiling": _ceiling(_judged(real), oracle),
+        },
         "instruments_each": {"by_instrument": _by_instrument(flat)},
     }
     metrics = {
@@ -70,6 +80,30 @@ def instruments(
         for name, (interval, meaning, count) in rows.items()
     }
     return metrics, []
+
+
+def reference_instruments(folder: Path, clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
+    """Return the clips of a prepared dataset with their instruments (its captions where none are known)."""
+    if not is_dataset(folder):
+        return []
+    items = [item for split in read_dataset(folder).splits.values() for item in split]
+    playing = {item.file: ", ".join(item.instruments) or item.captions[0] for item in items}
+    return [(clip, playing.get(clip.name, "")) for clip in clips]
+
+
+def _judged(clips: Iterable[tuple[Clip, str]]) -> list[tuple[np.ndarray, Wanted]]:
+    """Return the tiles that the oracle can judge, with the instruments that are to be found."""
+    asked = ((clip, named_instruments(text)) for clip, text in clips)
+    return [(levels, wanted) for clip, wanted in asked if wanted and (levels := _tile(clip)) is not None]
+
+
+def _ceiling(tiles: Sequence[tuple[np.ndarray, Wanted]], oracle: Oracle) -> dict[str, float] | None:
+    """Return the share of real tiles in which everything is found, and their number."""
+    if not tiles:
+        return None
+    found = oracle.found(np.stack([levels for levels, _ in tiles]), [wanted for _, wanted in tiles])
+    interval = share_interval([all(flags) for flags in found])
+    return {"value": interval.value, "n": len(tiles)}
 
 
 def _tile(clip: Clip) -> "np.ndarray | None":

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.files.evaluation import Absent, EmbedderInfo, Evaluation, Metric, SetInfo
 from sdxl_mel.metrics.alignment import matched_scores
 from sdxl_mel.metrics.embedder import AudioEmbedder
@@ -22,7 +22,7 @@ from sdxl_mel.stages.evaluate.clips import Clip, Decoding, decode, find_clips
 from sdxl_mel.stages.evaluate.copies import Pair, Training, novelty
 from sdxl_mel.stages.evaluate.embedding import ClipSet, Embedding, resampled
 from sdxl_mel.stages.evaluate.fidelity import fidelity
-from sdxl_mel.stages.evaluate.instruments import instruments
+from sdxl_mel.stages.evaluate.instruments import instruments, reference_instruments
 from sdxl_mel.stages.evaluate.prompts import pair_prompts
 from sdxl_mel.stages.evaluate.signal import signal_checks
 from sdxl_mel.stages.evaluate.space import Cloud, Float, Space
@@ -79,9 +79,7 @@ def judge(config: "Config") -> Judgement:
     spaces = [_space(embedder, sets, prompts, config.seed) for embedder in opened.embedders]
     findings = _findings(opened.embedders, spaces, sets, decoding)
     if config.instruments:
-        metrics, absent = instruments(sets["generated"].clips, prompts, load_oracle(), config.seed)
-        findings.metrics |= metrics
-        findings.absent += absent
+        _add_instruments(findings, config, sets, prompts)
     findings.absent += [Absent(metric=name, why=why) for name, why in opened.absent.items()]
     evaluation = Evaluation(
         record=_record(config, files),
@@ -152,6 +150,18 @@ def _add_scores(findings: _Findings, embedder: AudioEmbedder, space: Space, gene
     values = np.full(len(space.names), np.nan)
     values[scores.clips] = matched_scores(scores.matrix, scores.truth)
     findings.per_clip[f"{prefix}_score"] = values.tolist()
+
+
+def _add_instruments(findings: _Findings, config: "Config", sets: dict[str, ClipSet], prompts: dict[str, str]) -> None:
+    try:
+        oracle = load_oracle()
+    except SdxlMelError as error:
+        findings.absent.append(Absent(metric="instruments_all", why=str(error)))
+        return
+    real = reference_instruments(config.reference, sets["reference"].clips)
+    metrics, absent = instruments(sets["generated"].clips, prompts, oracle, config.seed, real)
+    findings.metrics |= metrics
+    findings.absent += absent
 
 
 def _warn_of_copies(findings: _Findings) -> None:

@@ -22,8 +22,13 @@ CHECKS: dict[str, tuple[Reading, str, str]] = {
         "lower",
         "RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from being a spectrogram.",
     ),
+    "seams": (
+        lambda facts: facts.seam,
+        "lower",
+        "Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is heard.",
+    ),
 }
-UNBOUNDED = {"loudness"}
+UNBOUNDED = {"loudness", "seams"}
 """May be negative."""
 
 
