@@ -1,4 +1,5 @@
-"""Fuse LoRAs into an SDXL: the door to `sdxl-mel fuse`."""
+#!/usr/bin/env python
+"""`python fuse_lora.py --base BASE --lora FILE --out DIR|FILE.safetensors` is `sdxl-mel fuse`."""
 
 import sys
 

@@ -65,6 +65,8 @@ class LoraModule:
             return f"down {shape_text(self.down)} or up {shape_text(self.up)} is empty"
         if self.magnitude is not None and self.magnitude.numel() != self.up.shape[0]:
             return f"{self.magnitude.numel()} magnitudes for {self.up.shape[0]} rows"
+        if self.alpha == 0:
+            return "alpha is 0, so that it changes nothing"
         return self._not_finite()
 
     def _not_finite(self) -> str | None:

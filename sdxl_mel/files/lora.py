@@ -62,11 +62,11 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     """
     if path.is_dir():
         return _read_folder(path, alpha)
-    with TensorFile(path) as file:
-        header = from_metadata(file.metadata, str(path))
-        groups = _grouped(file, header.layers_per_block)
-        stated = alphas_of(configs_of(file.metadata, str(path)), {module: _rank(g) for module, g in groups.items()})
-        return Lora(_modules(groups, stated, alpha, str(path)), header)
+    file = TensorFile(path)
+    header = from_metadata(file.metadata, str(path))
+    groups = _grouped(file, header.layers_per_block)
+    stated = alphas_of(configs_of(file.metadata, str(path)), _ranks(groups))
+    return Lora(_modules(groups, stated, alpha, str(path)), header)
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
@@ -138,10 +138,9 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
 
 def _read_peft(folder: Path, alpha: Alpha | None) -> dict[Module, LoraModule]:
     part, config = parse_config(folder)
-    with TensorFile(folder / "adapter_model.safetensors") as file:
-        groups = _grouped(file, prefix=f"{part}.", instead_of="base_model.model.")
-        stated = alphas_of({part: config}, {module: _rank(group) for module, group in groups.items()})
-        return _modules(groups, stated, alpha, str(file.path))
+    file = TensorFile(folder / "adapter_model.safetensors")
+    groups = _grouped(file, prefix=f"{part}.", instead_of="base_model.model.")
+    return _modules(groups, alphas_of({part: config}, _ranks(groups)), alpha, str(file.path))
 
 
 def _grouped(
@@ -191,8 +190,8 @@ def _refusal(path: Path, unmatched: list[str], total: int) -> str:
     )
 
 
-def _rank(group: Group) -> int:
-    return group["down"].shape[0] if "down" in group else 0
+def _ranks(groups: Mapping[Module, Group]) -> dict[Module, int]:
+    return {module: group["down"].shape[0] for module, group in groups.items() if "down" in group}
 
 
 def _modules(

@@ -16,7 +16,14 @@ from sdxl_mel.sound.melspec import MelSpec
 OURS = "sdxl_mel."
 KOHYA = "ss_"
 MOST_LAYERS = 16
-DERIVED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha"}
+DERIVED = {
+    "ss_v2",
+    "ss_base_model_version",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_network_args",
+}
 """The keys that `kohya_metadata` computes; every other `ss_*` key is the trainer's."""
 
 
@@ -97,6 +104,7 @@ def kohya_metadata(
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
+        "ss_network_args": "{}",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",

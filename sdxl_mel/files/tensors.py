@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -52,7 +52,7 @@ class TensorType(NamedTuple):
 class TensorFile:
     """A safetensors file: `metadata`, `types` by name, and tensors read when they are asked for.
 
-    A context manager. Raises InputError for a missing file or a pickle, FormatError for a damaged one.
+    Raises InputError for a missing file or a pickle, FormatError for a damaged one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,12 +60,6 @@ class TensorFile:
         self._offsets, self.types, self.metadata, self._start = _read_header(path)
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the closing of the map to the last tensor that still looks at it."""
 
     def read(self, name: str) -> Tensor:
         """Return a tensor that looks into the map: clone it to keep it."""
@@ -111,8 +105,10 @@ def refuse_pickle(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with path.open("rb") as file:
-        first = file.read(2)
-    if path.suffix.lower() in PICKLES or first == b"PK" or (first[:1] == b"\x80" and first[1:] in b"\2\3\4\5"):
+        first = file.read(ALIGNMENT + 1)
+    # The length of a safetensors header can begin with a pickle's bytes; the header itself begins with a brace.
+    pickled = first[:2] in (b"PK", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5") and first[ALIGNMENT:] not in (b"{", b"")
+    if path.suffix.lower() in PICKLES or pickled:
         raise InputError(
             f"{path}: a pickle, which can run any code when it is opened; convert it first where that is safe: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')"

@@ -56,6 +56,11 @@ def test_what_is_not_finite(value, tensor, lora):
     assert "holds NaN or infinity" in refused(lora)
 
 
+def test_an_alpha_of_zero(lora):
+    save_file(load_file(lora) | {f"{NAME}.alpha": torch.tensor(0.0)}, lora)
+    assert "alpha is 0" in refused(lora)
+
+
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
@@ -107,7 +112,7 @@ def test_the_same_module_twice(lora):
     assert "two tensors are the down of" in refused(lora)
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_truncated_file(keep, lora):
     lora.write_bytes(lora.read_bytes()[:keep])
     with pytest.raises(FormatError, match="not a whole safetensors file"):
@@ -118,6 +123,12 @@ def test_a_truncated_file(keep, lora):
 def test_a_pickle(name, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / name)
     assert "a pickle, which can run any code" in refused(tmp_path / name)
+
+
+def test_a_header_whose_length_looks_like_a_pickle(lora):
+    content = json.dumps({"__metadata__": {"pad": "x"}, "a": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})
+    lora.write_bytes((0x0280).to_bytes(8, "little") + content.ljust(0x0280).encode())
+    assert "belong to no module of SDXL: a;" in refused(lora)
 
 
 def test_no_such_file_and_no_such_folder(tmp_path):

@@ -174,6 +174,17 @@ def test_the_same_command_makes_the_same_bytes(single, tiny_sdxl, lora, tmp_path
     assert again.read_bytes() == single.read_bytes()
 
 
+def test_comfyui_finds_a_place_for_every_tensor(single, lora):
+    """Its rules for names, from comfy/lora.py: model_lora_keys_unet and model_lora_keys_clip."""
+    unet = "model.diffusion_model."
+    names = [name.removesuffix(".weight") for name in load_file(single) if name.endswith(".weight")]
+    places = {f"lora_unet_{name.removeprefix(unet).replace('.', '_')}" for name in names if name.startswith(unet)}
+    leaves = [*(f"self_attn_{leaf}_proj" for leaf in ("q", "k", "v", "out")), "mlp_fc1", "mlp_fc2"]
+    for encoder in ("lora_te1", "lora_te2"):
+        places |= {f"{encoder}_text_model_encoder_layers_{n}_{leaf}" for n in range(32) for leaf in leaves}
+    assert {name.split(".")[0] for name in load_file(lora)} <= places
+
+
 @pytest.mark.parametrize("name", ["fused", "fused.safetensors"])
 @pytest.mark.parametrize("after", [1, 900])
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(name, after, tiny_sdxl, lora, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ class Config(StageConfig):
     how: Literal["sum", "average"] = "sum"
     """merge: sum adds the LoRAs (exact, their ranks add up), average takes their mean, cut to --rank"""
     layers: Literal["linear", "all"] = "linear"
-    """extract: the Linear layers of attention and MLP, or convolutions and embeddings of time too"""
+    """extract: the Linear layers of attention and MLP, or every layer of the UNet"""
     one_alpha: bool = False
     """give all modules one alpha without changing what they do; diffusers needs it to read kohya's names rightly"""
     each: bool = False
