@@ -67,6 +67,17 @@ def test_bootstrap_spread_is_that_of_fresh_samples():
     assert 0.6 < drawn.std() / np.std(fresh) < 1.7
 
 
+def test_interval_covers_what_other_clips_of_both_kinds_give():
+    width = median_distance(units(100, 16, 1))
+    own, other = np.arange(30), np.arange(60)
+    kernels = [
+        kernel_sums(units(30, 16, seed, 0.6), own, units(60, 16, seed + 5000), other, width) for seed in range(50, 450)
+    ]
+    truth = np.mean([kernel_distance(kernel)[0] for kernel in kernels])
+    bounds = [np.quantile(weighted_bootstrap(kernel, 300, 0), [0.025, 0.975]) for kernel in kernels[:250]]
+    assert 0.90 <= np.mean([low <= truth <= high for low, high in bounds]) <= 0.98
+
+
 def test_permutation_tells_sets_apart_and_not_halves():
     same = permutation_p(sums_of(units(40, 32, 1), units(40, 32, 2)), 299, seed=0)
     other = permutation_p(sums_of(units(40, 32, 1, 1.0), units(40, 32, 2)), 299, seed=0)

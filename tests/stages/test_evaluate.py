@@ -225,6 +225,25 @@ def test_a_sound_and_its_picture_are_one_clip(world, tmp_path):
     assert found.exit_code == 0
 
 
+def test_the_picture_beside_a_sound_tells_its_consistency(world, tmp_path):
+    from sdxl_mel.files.audio import write_audio
+    from sdxl_mel.sound.inversion import invert
+
+    spec = PRESETS["mini"]
+    levels = np.random.default_rng(0).integers(0, 120, (spec.n_mels, 64, 1)).astype(np.uint8)
+    both = tmp_path / "both"
+    both.mkdir()
+    write_spectrogram(both / "a.png", Spectrogram(levels, spec))
+    write_audio(both / "a.wav", invert(levels, spec, method="fast"), spec.sample_rate, subtype="FLOAT")
+    (tmp_path / "alone").mkdir()
+    write_spectrogram(tmp_path / "alone" / "a.png", Spectrogram(levels, spec))
+    found = [
+        run(config(world, tmp_path / f"o {name}", generated=tmp_path / name, prompts=None, inversion="fast")).evaluation
+        for name in ("both", "alone")
+    ]
+    assert found[0].clips[0]["consistency"] == pytest.approx(found[1].clips[0]["consistency"], abs=1e-6)
+
+
 def test_thresholds_set_the_exit_code(world, tmp_path, capsys):
     words = ["--generated", world / "generated", "--reference", world / "reference", "--out", tmp_path / "out"]
     words += ["--cache", world / "cache", "--embedder", "mel", "--no-report"]

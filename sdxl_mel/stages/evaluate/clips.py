@@ -1,7 +1,7 @@
 """The clips of a set: which files they are, how they are decoded, and which cannot be used."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,15 @@ OFFSETS_FOLDER = "offsets"
 
 @dataclass(frozen=True)
 class Clip:
-    """One file of a set: its name within the set, where it is, and the SHA-256 of its bytes."""
+    """One file of a set: its name within the set, where it is, and the SHA-256 of its bytes.
+
+    `beside` is the picture of the same name beside a sound, as `generate` writes them.
+    """
 
     name: str
     path: Path
     sha256: str
+    beside: Path | None = None
 
     @property
     def is_picture(self) -> bool:
@@ -52,6 +56,12 @@ class Decoding:
             return clip.sha256
         stated = self.stated.to_json() if self.stated else ""
         return sha256_bytes(f"{clip.sha256} inverted 1 {self.method} {stated}".encode())
+
+    def facts_key(self, clip: Clip) -> str:
+        """Return the name of a clip's facts, which the picture beside a sound decides too."""
+        if clip.beside is None:
+            return self.key(clip)
+        return sha256_bytes(f"{clip.sha256} beside {sha256_file(clip.beside)}".encode())
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
     if not paths:
         raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
-    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path)) for path in paths]
+    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path), _beside(path)) for path in paths]
 
 
 def decode(clip: Clip, decoding: Decoding) -> Sound:
@@ -90,6 +100,8 @@ def decode(clip: Clip, decoding: Decoding) -> Sound:
         sound = _inverted(read_spectrogram(clip.path, decoding.stated), decoding.method)
     else:
         sound = Sound(*read_audio(clip.path))
+        if clip.beside is not None:
+            sound = _with_picture(sound, clip.beside)
     seconds = sound.samples.shape[1] / sound.rate
     if seconds < SHORTEST_SECONDS:
         raise FormatError(f"{clip.path}: {seconds:.3f} s is too short to judge; {SHORTEST_SECONDS} s is the least")
@@ -99,9 +111,28 @@ def decode(clip: Clip, decoding: Decoding) -> Sound:
 def _inverted(picture: Spectrogram, method: str) -> Sound:
     spec = picture.spec
     samples = invert(picture.levels, spec, method=method, seed=0)  # type: ignore[arg-type]
+    return _judged(Sound(samples, spec.sample_rate), picture)
+
+
+def _with_picture(sound: Sound, path: Path) -> Sound:
+    """Return a sound with what the picture beside it tells, if that is its picture."""
+    try:
+        picture = read_spectrogram(path)
+    except InputError:
+        return sound  # Some other picture.
+    expected = (picture.levels.shape[1] * picture.spec.hop_length, picture.spec.sample_rate)
+    return _judged(sound, picture) if (sound.samples.shape[1], sound.rate) == expected else sound
+
+
+def _judged(sound: Sound, picture: Spectrogram) -> Sound:
     long_enough = picture.levels.shape[1] > 2 * EDGE_FRAMES
-    consistency = pixel_rmse(picture.levels, samples, spec) if long_enough else None
-    return Sound(samples, spec.sample_rate, consistency, seam_score(dequantise(picture.levels), spec))
+    consistency = pixel_rmse(picture.levels, sound.samples, picture.spec) if long_enough else None
+    return replace(sound, consistency=consistency, seam=seam_score(dequantise(picture.levels), picture.spec))
+
+
+def _beside(path: Path) -> Path | None:
+    picture = path.with_suffix(".png")
+    return picture if picture != path and picture.is_file() else None
 
 
 def _dataset_files(folder: Path, split: str) -> Iterator[Path]:

@@ -59,14 +59,15 @@ class Embedding:
 
     def _compute(self, clips: Sequence[Clip]) -> dict[str, str]:
         """Decode and embed what the caches lack; returns why some sounds cannot be used, by key."""
-        missing = {key: clip for clip in clips if not self._is_known(key := self._decoding.key(clip))}
+        keys = ((self._decoding.key(clip), self._decoding.facts_key(clip), clip) for clip in clips)
+        missing = {facts: (key, clip) for key, facts, clip in keys if not self._is_known(key, facts)}
         broken: dict[str, str] = {}
         saved = time.monotonic()
         try:
             with progress(len(missing), "embedding", "clips") as ticker:
-                for key, clip in missing.items():
+                for facts_key, (key, clip) in missing.items():
                     try:
-                        self._add(key, decode(clip, self._decoding))
+                        self._add(key, facts_key, decode(clip, self._decoding))
                     except SdxlMelError as error:
                         broken[key] = str(error).removeprefix(f"{clip.path}: ")
                     ticker.advance()
@@ -77,7 +78,7 @@ class Embedding:
             self._save()
         return broken
 
-    def _add(self, key: str, sound: Sound) -> None:
+    def _add(self, key: str, facts_key: str, sound: Sound) -> None:
         facts = facts_of(sound.samples, sound.rate, sound.consistency, sound.seam)
         if not facts.is_silent:
             at_rate: dict[int, Float] = {sound.rate: sound.mono()}
@@ -85,12 +86,12 @@ class Embedding:
                 cache = self._caches[embedder.name]
                 if key not in cache:
                     cache[key] = embedder.embed_audio(resampled(at_rate, sound.rate, embedder.rate))
-        self._facts[key] = facts.to_row()
+        self._facts[facts_key] = facts.to_row()
 
-    def _is_known(self, key: str) -> bool:
-        if key not in self._facts:
+    def _is_known(self, key: str, facts_key: str) -> bool:
+        if facts_key not in self._facts:
             return False
-        return Facts.from_row(self._facts[key]).is_silent or all(key in cache for cache in self._caches.values())
+        return Facts.from_row(self._facts[facts_key]).is_silent or all(key in cache for cache in self._caches.values())
 
     def _collected(self, clips: Iterable[Clip], broken: Mapping[str, str]) -> ClipSet:
         result = ClipSet(windows={name: [] for name in self._caches})
@@ -99,7 +100,7 @@ class Embedding:
             if key in broken:
                 result.left_out.append(Skipped(what=clip.name, why=broken[key]))
                 continue
-            facts = Facts.from_row(self._facts[key])
+            facts = Facts.from_row(self._facts[self._decoding.facts_key(clip)])
             if facts.is_silent:
                 result.left_out.append(Skipped(what=clip.name, why="silent: no sample above -60 dBFS"))
                 continue

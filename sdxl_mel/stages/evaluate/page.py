@@ -92,7 +92,7 @@ def _fidelity(judgement: Judgement, space: Space) -> list[Markup]:
     metric = judgement.evaluation.metrics.get("fad")
     drawn = figures.curve(metric) if metric else None
     if drawn is not None:
-        caption = "FAD falls with the number of clips. Between the line's end and the floor there is nothing to see."
+        caption = "FAD falls with the number of clips; at the dashed line it is what real clips score among themselves"
         blocks.append(svg(drawn, caption))
     return [gallery(blocks)]
 
