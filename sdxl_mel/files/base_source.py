@@ -23,6 +23,10 @@ class Source(Protocol):
     """Anything that gives the parts of a base."""
 
     @property
+    def path(self) -> Path:
+        """Return the folder or the file it lies in."""
+
+    @property
     def spec(self) -> MelSpec | None:
         """Return the spec it was made for, if it says so."""
 

@@ -19,6 +19,11 @@ SAME_PICTURE = 2.5 / 255
 """Mean difference below which two tiles show the same sound: twice the rounding of a blended seam, and a margin."""
 
 
+def context_frames(frames_per_second: float) -> int:
+    """Return how many frames beside a join are compared."""
+    return max(1, round(CONTEXT_SECONDS * frames_per_second))
+
+
 def spectral_flux(values: Float, gap: int = 0, context: int = 1) -> Float:
     """Return how much the spectrum changes across each stretch of `gap` frames, for every start that fits.
 

@@ -18,8 +18,8 @@ from sdxl_mel.sound.extent import frames_of
 from sdxl_mel.sound.melspec import MelSpec, named_spec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import (
-    CONTEXT_SECONDS,
     beat_frames,
+    context_frames,
     junction_score,
     matching_overlap,
     onset_envelope,
@@ -166,7 +166,7 @@ def _write_plot(path: Path, levels: Levels, spec: MelSpec, seams: list[tuple[int
 
 def _report(config: Config, levels: Levels, spec: MelSpec, starts: list[int], overlaps: list[int]) -> Report:
     values = dequantise(levels)
-    context = max(1, round(CONTEXT_SECONDS * spec.sample_rate / spec.hop_length))
+    context = context_frames(spec.sample_rate / spec.hop_length)
     scores = seam_scores(values, starts, overlaps, context)
     seams = [
         Seam(start=start, overlap=overlap, score=None if math.isnan(score) else score)

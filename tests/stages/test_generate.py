@@ -1,6 +1,7 @@
 """generate as a command, on a tiny random SDXL: what it writes, that it repeats itself, and how it refuses."""
 
 import json
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.files.audio import read_audio, write_audio
 from sdxl_mel.files.base import Base, open_base
 from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
+from sdxl_mel.files.model_header import header_files
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS
@@ -131,7 +133,11 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
     frames = levels(tmp_path).shape[1]
     # 9.6 s are 600 frames; a loop is rounded to whole latent columns that the UNet can halve twice.
     assert frames == (608 if loop else 600)
-    assert report.results[0].seconds == frames * SPEC.hop_length / SPEC.sample_rate
+    result = report.results[0]
+    assert result.seconds == frames * SPEC.hop_length / SPEC.sample_rate
+    assert len(result.seam_scores) >= 2
+    assert (result.junction is not None) == loop
+    assert "seam z" in report.summary()
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(None, 256), (2.0, 128)])
@@ -241,11 +247,24 @@ def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
     assert np.abs(levels(tmp_path / "off").astype(int) - levels(tmp_path / "without")).max() <= ONE_LEVEL
 
 
+def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = tmp_path / "fused"
+    shutil.copytree(tiny, fused)
+    for name, content in header_files(LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1)).items():
+        (fused / name).write_bytes(content)
+    monkeypatch.setattr(models, "open_base", open_base)
+    draw(str(fused), tmp_path / "out", preset=None)
+    record = read_spectrogram(tmp_path / "out" / "0001.png").record
+    assert record is not None
+    assert record.settings["texts"] == [[0.0, "mel spectrogram, slow piano"]]
+    assert record.settings["clip_skip"] == 1
+
+
 def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> None:
     lora = lora_file(tmp_path / "web.safetensors", spec=PRESETS["web"], anchor="x")
     with pytest.raises(MismatchError, match=r"sample_rate 22050 against 16000"):
         draw(tiny, tmp_path / "a", lora=lora)
-    with pytest.raises(MismatchError, match="--anchor y: the LoRA was trained with 'x'"):
+    with pytest.raises(MismatchError, match="--anchor y: the model was trained with 'x'"):
         draw(tiny, tmp_path / "b", lora=lora, preset=None, anchor="y")
     other = lora_file(tmp_path / "other.safetensors", spec=SPEC, base={"unet": "0" * 64})
     with pytest.raises(MismatchError, match="trained on another base .*its unet differ"):

@@ -9,6 +9,7 @@ from sdxl_mel.diffusion.adapters import attach_lora
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.base import Base, open_base
 from sdxl_mel.files.lora import LoraHeader, read_lora
+from sdxl_mel.files.model_header import read_model_header
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import MelSpec, named_spec, require_equal
 from sdxl_mel.stages.generate.settings import Config
@@ -42,11 +43,12 @@ class Models:
 def open_models(config: Config) -> Models:
     """Open the base and the LoRA. Raises MismatchError when they, or the stated settings, do not belong together."""
     lora = read_lora(config.lora) if config.lora else None
-    header = lora.header if lora else LoraHeader()
     device = _device(config.device)
     dtype = config.dtype if config.dtype != "auto" else "fp32" if device == "cpu" else "fp16"
     place = "cpu" if config.offload else device
     base = open_base(config.base, dtype=DTYPES[dtype], vae=config.vae, device=place)
+    fused = read_model_header(base.source.path) or LoraHeader()
+    header = lora.header if lora else fused
     spec = _spec(config, header, base)
     inputs = {f"base {part}": digest for part, digest in base.identity.items()}
     if lora is not None and config.lora is not None:
@@ -64,8 +66,8 @@ def open_models(config: Config) -> Models:
     return Models(
         base=base,
         spec=spec,
-        anchor=_stated("--anchor", config.anchor, header.anchor) or "",
-        clip_skip=_stated("--clip-skip", config.clip_skip, header.clip_skip if lora else None) or 0,
+        anchor=_stated("--anchor", config.anchor, header.anchor or fused.anchor) or "",
+        clip_skip=_stated("--clip-skip", config.clip_skip, header.clip_skip if header.spec else None) or 0,
         device=device,
         dtype=dtype,
         offload=config.offload,
@@ -75,7 +77,7 @@ def open_models(config: Config) -> Models:
 
 def _spec(config: Config, header: LoraHeader, base: Base) -> MelSpec:
     sources = {
-        f"--lora {config.lora}": header.spec,
+        f"--lora {config.lora}": header.spec if config.lora else None,
         f"--base {config.base}": base.spec,
         f"--preset {config.preset}": named_spec(config.preset) if config.preset else None,
     }
@@ -104,7 +106,7 @@ def _require_same_base(config: Config, header: LoraHeader, base: Base) -> None:
 def _stated(flag: str, given: Any, trained: Any) -> Any:
     """Return a setting that training fixed, or the given one where it fixed none; a contradiction is refused."""
     if given is not None and trained is not None and given != trained:
-        raise MismatchError(f"{flag} {given}: the LoRA was trained with {trained!r}; leave {flag} out")
+        raise MismatchError(f"{flag} {given}: the model was trained with {trained!r}; leave {flag} out")
     return trained if trained is not None else given
 
 

@@ -36,6 +36,8 @@ class Result(BaseModel):
     seconds: float
     loop: bool
     candidate_seed: int
+    seam_scores: tuple[float | None, ...] = ()
+    junction: float | None = None
     inconsistency: tuple[float, ...] = ()
     alignment: tuple[float, ...] = ()
 

@@ -1,5 +1,6 @@
 """From settings to finished results: plan, draw, choose, write."""
 
+import math
 from collections.abc import Sequence
 
 from sdxl_mel.captions.tokens import TokenCounter
@@ -8,6 +9,8 @@ from sdxl_mel.diffusion.decoding import Levels
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
+from sdxl_mel.sound.pixels import dequantise
+from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
 from sdxl_mel.stages.generate.choice import Choice, choose, open_judge
 from sdxl_mel.stages.generate.drawing import Drawer
 from sdxl_mel.stages.generate.init import Init, read_init
@@ -45,10 +48,19 @@ class Report(StageReport):
         lines = [f"{self.folder}: {len(self.results)} results, listed in manifest.json"]
         for result in self.results[:20]:
             files = result.picture + (f" + {result.sound}" if result.sound else "")
-            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {result.prompt}")
+            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {result.prompt}{_joins(result)}")
         if len(self.results) > 20:
             lines.append(f"  ... and {len(self.results) - 20} more")
         return "\n".join([*lines, *self.notes])
+
+
+def _joins(result: Result) -> str:
+    """Return how much the joins of a long piece stand out: about 0 for an ordinary moment, above 2 is heard."""
+    known = [score for score in result.seam_scores if score is not None]
+    parts = [f"seam z {sum(known) / len(known):+.2f}, worst {max(known):+.2f} of {len(known)} joins"] if known else []
+    if result.junction is not None:
+        parts.append(f"loop junction z {result.junction:+.2f}")
+    return "".join(f"; {part}" for part in parts)
 
 
 def run(config: Config) -> Report:
@@ -108,8 +120,10 @@ class _Work:
         pictures: list[Levels] = []
         with progress(drawer.steps_for(len(draws)), "generate", "steps") as ticker:
             drawer.on_step = ticker.advance
-            for first in range(0, len(draws), config.batch):
-                some = draws[first : first + config.batch]
+            # A long piece fills the batch by itself, and is written before the next begins.
+            at_once = 1 if self.layout.long else config.batch
+            for first in range(0, len(draws), at_once):
+                some = draws[first : first + at_once]
                 seeds = [_candidate_seed(job.seed, candidate) for job, candidate in some]
                 for (job, candidate), levels in zip(some, drawer.draw([job for job, _ in some], seeds)):
                     pictures.append(levels)
@@ -124,7 +138,7 @@ class _Work:
         if self.init is not None:
             levels = self.init.restored(levels, spec)
         self.folder.write(job.name, levels, spec, self._record(job), self.layout.seams)
-        self.results[job.number] = self._result(job, choice)
+        self.results[job.number] = self._result(job, choice, levels)
 
     def _found(self, job: Job) -> bool:
         """Take over a result that an earlier run of this command finished."""
@@ -133,10 +147,13 @@ class _Work:
         if levels is None:
             return False
         self.folder.write_beside(job.name, levels, self.models.spec, record, self.layout.seams, again=False)
-        self.results[job.number] = self.folder.earlier.get(job.name) or self._result(job, Choice(0, (), None))
+        self.results[job.number] = self.folder.earlier.get(job.name) or self._result(job, Choice(0, (), None), levels)
         return True
 
-    def _result(self, job: Job, choice: Choice) -> Result:
+    def _result(self, job: Job, choice: Choice, levels: Levels) -> Result:
+        values, spec, seams = dequantise(levels), self.models.spec, self.layout.seams
+        context = context_frames(spec.sample_rate / spec.hop_length)
+        scores = seam_scores(values, [start for start, _ in seams], [frames for _, frames in seams], context)
         return Result(
             picture=f"{job.name}.png",
             sound=self.folder.sound_of(job.name),
@@ -146,6 +163,8 @@ class _Work:
             candidate_seed=_candidate_seed(job.seed, choice.index),
             seconds=self.seconds,
             loop=self.layout.loop,
+            seam_scores=tuple(None if math.isnan(score) else score for score in scores),
+            junction=junction_score(values) if self.layout.loop else None,
             inconsistency=choice.inconsistency,
             alignment=choice.alignment or (),
         )
