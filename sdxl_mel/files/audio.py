@@ -110,7 +110,8 @@ def open_audio(
 ) -> Iterator[AudioWriter]:
     """Yield a writer of a sound file that appears at `path` when the block succeeds; see `write_audio`."""
     container, subtype = _container(path, subtype)
-    comment = json.dumps(_provenance(spec, record), ensure_ascii=False) if spec or record else None
+    # Escaped to ASCII: ID3 comments are Latin-1.
+    comment = json.dumps(_provenance(spec, record)) if spec or record else None
     rate = OPUS_RATE if subtype == "OPUS" else sample_rate
     resampler = None if rate == sample_rate else soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
     with atomic_path(path) as temporary:

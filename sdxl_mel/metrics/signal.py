@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram
 from sdxl_mel.sound.loudness import integrated_loudness, true_peak_db
-from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
 
 Float = NDArray[np.float32]
@@ -81,7 +81,11 @@ def self_consistency_db(levels: Levels, samples: Float, spec: MelSpec) -> float:
     target = mel_of_values(dequantise(levels), spec)
     found = mel_spectrogram(cut_clip(samples, 0, frames, spec), spec)
     inner = slice(EDGE_FRAMES, frames - EDGE_FRAMES)
-    return spectral_convergence_db(target[:, inner], found[:, inner])
+    target, found = target[:, inner], found[:, inner]
+    if isinstance(spec.law, DecibelLaw):
+        # The picture does not say how loud it is: the gain that fits best is free.
+        found = found * (np.vdot(target, found) / max(float(np.vdot(found, found)), SILENCE**2))
+    return spectral_convergence_db(target, found)
 
 
 def pixel_rmse(levels: Levels, samples: Float, spec: MelSpec) -> float:

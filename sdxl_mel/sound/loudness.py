@@ -8,7 +8,7 @@ import scipy.signal
 import soxr
 from numpy.typing import NDArray
 
-from sdxl_mel.sound.mel import Float
+Float = NDArray[np.float32]
 
 BLOCK_SECONDS = 0.4
 BLOCK_OVERLAP = 0.75

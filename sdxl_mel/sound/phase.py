@@ -104,7 +104,7 @@ class FastGriffinLim:
         """Return the projection of the spectrum carried on by its momentum."""
         if self.refresh is not None:
             self.target[:, rows] = self.refresh(spectrum, rows)
-        carried = torch.lerp(self.previous[:, rows], spectrum, 1 + MOMENTUM)
+        carried = _lerp(self.previous[:, rows], spectrum, 1 + MOMENTUM)
         self.previous[:, rows] = spectrum
         return project(carried, self.target[:, rows])
 
@@ -125,8 +125,13 @@ class RelaxedReflections:
         estimate = spectrum.sub_(self.reflected[:, rows]).mul_(RELAXATION).add_(self.projected[:, rows])
         projected = project(estimate, self.target[:, rows])
         self.projected[:, rows] = projected
-        self.reflected[:, rows] = torch.lerp(estimate, projected, 2.0)
-        return self.reflected[:, rows]
+        reflected = self.reflected[:, rows] = _lerp(estimate, projected, 2.0)
+        return reflected
+
+
+def _lerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
+    """Return start + weight (end - start); on pairs of reals torch takes half the time that it takes on complex."""
+    return torch.view_as_complex(torch.lerp(torch.view_as_real(start), torch.view_as_real(end), weight))
 
 
 def fast_griffin_lim(

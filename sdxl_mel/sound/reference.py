@@ -16,9 +16,11 @@ def librosa_griffin_lim(mel: Float, spec: MelSpec, seed: int, iterations: int = 
 
 
 def _inverted(mel: Float, spec: MelSpec, seed: int, iterations: int) -> Float:
+    # librosa's n frames are n - 1 hops of sound: one frame more for the last hop.
+    mel = np.concatenate([mel, mel[:, -1:]], axis=1)
     power = 1.0 if spec.quantity == "amplitude" else 2.0
     magnitude = librosa.feature.inverse.mel_to_stft(
-        np.ascontiguousarray(mel) / stft_gain(spec) ** power,
+        mel / stft_gain(spec) ** power,
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         power=power,
@@ -34,7 +36,6 @@ def _inverted(mel: Float, spec: MelSpec, seed: int, iterations: int) -> Float:
         win_length=spec.win_length,
         n_fft=spec.n_fft,
         center=True,
-        length=mel.shape[-1] * spec.hop_length,
         random_state=seed,
     )
     return sound.astype(np.float32)

@@ -1,0 +1,150 @@
+"""Spectrogram PNGs: pixels, spec and record return, and every picture that lost something is refused."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sdxl_mel.errors import FormatError, InputError, MismatchError
+from sdxl_mel.files.spectrogram import Spectrogram, decode_png, encode_png, read_spectrogram, write_spectrogram
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import PRESETS, named_spec
+
+MINI = PRESETS["mini"]
+RECORD = Record(stage="encode", settings={"name": "Größe 音楽"})
+
+
+def levels(width: int = 40, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (MINI.n_mels, width, channels), dtype=np.uint8)
+
+
+def png(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    width=st.integers(1, 70),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 999),
+    name=st.sampled_from(["mini", "x"]),
+)
+def test_what_is_written_returns(width: int, channels: int, seed: int, name: str) -> None:
+    spec = MINI if name == "mini" else MINI.model_copy(update={"low_at": "top"})
+    picture = Spectrogram(levels(width, channels, seed), spec, RECORD)
+    again = decode_png(encode_png(picture), "x.png")
+    np.testing.assert_array_equal(again.levels, picture.levels)
+    assert (again.spec, again.record) == (spec, RECORD)
+    assert encode_png(picture) == encode_png(again)
+
+
+def test_low_frequencies_are_at_the_bottom() -> None:
+    content = np.zeros((MINI.n_mels, 8, 1), dtype=np.uint8)
+    content[0] = 255
+    image = np.asarray(Image.open(io.BytesIO(encode_png(Spectrogram(content, MINI)))))
+    assert image[-1].min() == 255
+    assert image[:-1].max() == 0
+
+
+def test_a_long_picture(tmp_path: Path) -> None:
+    wide = levels(100_000)
+    write_spectrogram(tmp_path / "wide.png", Spectrogram(wide, MINI))
+    np.testing.assert_array_equal(read_spectrogram(tmp_path / "wide.png").levels, wide)
+
+
+def test_a_picture_that_says_nothing_must_be_stated() -> None:
+    plain = png(Image.fromarray(levels()[..., 0]))
+    with pytest.raises(InputError, match="state it with --format NAME"):
+        decode_png(plain, "x.png")
+    assert decode_png(plain, "x.png", MINI).spec == MINI
+    with pytest.raises(MismatchError, match="sample_rate"):
+        decode_png(encode_png(Spectrogram(levels(), MINI)), "x.png", named_spec("std"))
+
+
+def test_other_modes_that_keep_every_level() -> None:
+    grey = levels()[::-1, :, 0]
+    sixteen = Image.fromarray(grey.astype(np.uint16) * 257)
+    palette = Image.fromarray(grey).convert("P")
+    rgba = Image.fromarray(np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=-1))
+    for image in (sixteen, palette, rgba):
+        found = decode_png(png(image), "x.png", MINI).levels
+        np.testing.assert_array_equal(found.max(axis=-1), levels()[..., 0])
+        np.testing.assert_array_equal(found.min(axis=-1), levels()[..., 0])
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a small PNG that says it is huge."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def text_bomb() -> bytes:
+    whole = encode_png(Spectrogram(levels(), MINI))
+    text = chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(100_000_000)))
+    return whole[:33] + text + whole[33:]
+
+
+GOOD = encode_png(Spectrogram(levels(), MINI, RECORD))
+ALPHA = Image.fromarray(np.dstack([np.repeat(levels(), 3, axis=-1), levels()]))
+BAD = {
+    "empty": (b"", "not a readable PNG"),
+    "text": (b"hello " * 99, "not a readable PNG"),
+    "cut off": (GOOD[: len(GOOD) // 2], "not a readable PNG"),
+    "damaged": (GOOD[:2000] + b"\0" * 500 + GOOD[2500:], "not a readable PNG"),
+    "JPEG": (png(Image.fromarray(levels()[..., 0]), "JPEG"), "a JPEG picture; only PNG"),
+    "black and white": (png(Image.fromarray(levels()[..., 0] > 99)), "only black and white"),
+    "see-through": (png(ALPHA), "partly transparent"),
+    "another height": (png(Image.fromarray(levels()[:100, :, 0])), "100 pixels high, its spec says 128"),
+    "bomb": (bomb(100_000, 100_000), "than any spectrogram has"),
+    "big bomb": (bomb(1 << 30, 1 << 30), "than any spectrogram has"),
+    "cut bomb": (bomb(10_000, 128), "not a readable PNG"),
+    "text bomb": (text_bomb(), "not a readable PNG"),
+    "newer": (GOOD.replace(b'"version":1', b'"version":9'), "not a readable PNG"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_named(name: str) -> None:
+    content, said = BAD[name]
+    with pytest.raises(FormatError, match=said) as caught:
+        decode_png(content, "x.png", MINI)
+    assert str(caught.value).startswith("x.png: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_spec_and_a_damaged_record() -> None:
+    from PIL import PngImagePlugin
+
+    for key, text, said in (
+        ("melspec", MINI.to_json().replace('"version":1', '"version":9'), "update sdxl-mel"),
+        ("record", '{"stage": 3}', "its record is damaged"),
+    ):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("melspec", MINI.to_json()) if key == "record" else None
+        info.add_itxt(key, text)
+        buffer = io.BytesIO()
+        Image.fromarray(levels()[..., 0]).save(buffer, "PNG", pnginfo=info)
+        with pytest.raises(FormatError, match=said):
+            decode_png(buffer.getvalue(), "x.png")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read this picture"):
+        read_spectrogram(tmp_path / "missing.png")
+    with pytest.raises(InputError, match="cannot read this picture"):
+        read_spectrogram(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(FormatError, match="an empty file"):
+        read_spectrogram(tmp_path / "empty.png")

@@ -1,0 +1,60 @@
+"""The door: the table of stages, exit codes, and errors in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sdxl_mel import __version__
+from sdxl_mel.cli import STAGES, guarded, main
+from sdxl_mel.config import Skipped, StageReport
+from sdxl_mel.errors import FormatError
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["help"]):
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert all(name in printed for name in STAGES)
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_an_unknown_command_and_its_near_miss(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["invret"]) == 2
+    assert "did you mean 'invert'" in capsys.readouterr().err
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise FormatError("x.png: broken [not markup]")
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(StageReport) == 0
+    assert guarded(lambda: StageReport(skipped=(Skipped(what="a.wav", why="empty"),))) == 3
+    assert "skipped a.wav: empty" in capsys.readouterr().out
+    assert guarded(fails) == 2
+    assert capsys.readouterr().err == "x.png: broken [not markup]\n"
+    assert guarded(stopped) == 130
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 / 0)  # A bug is not dressed up as bad input.
+
+
+def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "missing", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_needs_no_heavy_library() -> None:
+    script = (
+        "import sys; from sdxl_mel.cli import main; main(['--help'])\n"
+        "for name in ('encode', 'invert', 'roundtrip', 'inspect'):\n"
+        "    try: main([name, '--help'])\n"
+        "    except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'librosa'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,86 @@
+"""Settings from TOML and flags: closed to what is unknown, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from sdxl_mel.config import Settings, Skipped, StageConfig, StageReport, merged, read_toml, validated
+from sdxl_mel.errors import FormatError, InputError
+
+
+class Inner(Settings):
+    """A group."""
+
+    rate: float = 1.0
+    """how fast"""
+
+
+class Sample(StageConfig):
+    """Settings to test with."""
+
+    name: str
+    steps: int = Field(10, ge=1)
+    inner: Inner = Inner()
+
+
+def test_toml_fills_settings_and_overrides_win(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('name = "x"\nsteps = 5\n[inner]\nrate = 2.5\n')
+    assert Sample.from_toml(file) == Sample(name="x", steps=5, inner=Inner(rate=2.5))
+    assert Sample.from_toml(file, {"inner": {"rate": 3}}).inner.rate == 3
+    assert Sample.from_toml(file, {"steps": 7}).inner.rate == 2.5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "x", "step": 3}, "unknown setting 'step' (did you mean 'steps'?)"),
+        ({"name": "x", "inner": {"rat": 3}}, "unknown setting 'inner.rat' (did you mean 'inner.rate'?)"),
+        ({}, "name is needed"),
+        ({"name": "x", "steps": 0}, "steps: found 0; input should be greater than or equal to 1"),
+        ({"name": "x", "inner": {"rate": float("nan")}}, "inner.rate"),
+        ({"name": "x", "steps": "many"}, "steps: found 'many'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(values: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        validated(Sample, values, "a.toml")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("a.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_toml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read this config"):
+        read_toml(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("a = = 3")
+    with pytest.raises(FormatError, match="not a TOML file"):
+        read_toml(tmp_path / "bad.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FormatError, match="not a TOML file"):
+        read_toml(tmp_path / "binary.toml")
+
+
+TREES = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+)
+MAPPINGS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
+
+
+@given(one=MAPPINGS, other=MAPPINGS)
+def test_merging_is_idempotent_and_the_later_wins(one: dict[str, object], other: dict[str, object]) -> None:
+    both = merged(one, other)
+    assert merged(both, other) == both
+    assert merged(one, {}) == one
+    assert set(both) == set(one) | set(other)
+    for key, value in other.items():
+        if not isinstance(value, dict):
+            assert both[key] == value
+
+
+def test_skipped_inputs_set_the_exit_code() -> None:
+    assert StageReport().exit_code == 0
+    assert StageReport(skipped=(Skipped(what="a", why="b"),)).exit_code == 3
