@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
+from sdxl_mel.progress import progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdxl_mel.files.checkpoint import Param
     from sdxl_mel.files.lora_set import ScaledLora
 
 EXAMPLES = """\
@@ -99,13 +103,17 @@ def run(config: Config) -> Report:
     weights = FusedWeights(checkpoint, match(loras, checkpoint, config.base), dtype)
     header = fused_header(loras, checkpoint, config.base, short_name(dtype))
     require_space(config.out, weights.types)
-    if single:
-        write_single_file(config.out, checkpoint, weights.types, weights.produce, header_metadata(header))
-    else:
-        assert configs is not None
-        write_folder(
-            config.out, checkpoint, weights.types, weights.produce, configs=configs, extra=header_files(header)
-        )
+    with progress(len(weights.types), "fuse", "tensors") as ticker:
+
+        def produce(param: "Param") -> "Tensor":
+            ticker.advance()
+            return weights.produce(param)
+
+        if single:
+            write_single_file(config.out, checkpoint, weights.types, produce, header_metadata(header))
+        else:
+            assert configs is not None
+            write_folder(config.out, checkpoint, weights.types, produce, configs=configs, extra=header_files(header))
     return Report(
         out=config.out,
         dtype=short_name(dtype),
