@@ -258,3 +258,33 @@ def test_absent_clap_is_absent_with_the_way_to_get_it(world, tmp_path):
     found = run(config(world, tmp_path / "out", embedder=("clap", "mel"))).evaluation
     assert "convert-clap" in next(each.why for each in found.absent if each.metric == "clap")
     assert found.metrics["fad"].embedder == "mel"
+
+
+def test_a_reference_of_one_sound_repeated_has_no_bandwidth(world, tmp_path):
+    for index in range(6):
+        write(tmp_path / "same" / f"{index}.wav", sounds(0)["piano"])
+    found = run(config(world, tmp_path / "out", reference=tmp_path / "same")).evaluation
+    assert {"kad", "outliers"} <= {each.metric for each in found.absent}
+    assert found.metrics["fad"].value > 0
+
+
+def test_clap_scores_prompts_and_has_no_band_unless_calibrated(world, tmp_path):
+    from tests.metrics.tiny_clap import write_tiny_clap
+
+    clap = write_tiny_clap(tmp_path / "clap")
+    few = tmp_path / "few"
+    for name, sound in sounds(0).items():
+        write(few / f"{name}.wav", sound)
+    (few / "prompts.csv").write_text("file,prompt\ndrums,drums\nflute,flute\npiano,piano\n")
+    found = run(
+        config(world, tmp_path / "out", generated=few, reference=few, prompts=None, embedder=("clap",), clap=str(clap))
+    )
+    metrics = found.evaluation.metrics
+    assert -1 <= metrics["clap_mean"].value <= 1
+    assert metrics["clap_mean"].n == 3
+    assert metrics["clap_mean"].band is None
+    assert "music_audioset" in metrics["clap_mean"].no_band
+    assert set(metrics["clap_mean"].by_prompt) == {"drums", "flute", "piano"}
+    assert metrics["fad"].value == pytest.approx(0.0, abs=1e-9)
+    assert metrics["fad"].embedder == "clap"
+    assert {"clap_gap", "clap_r1", "clap_r5", "clap_mrr"} <= metrics.keys()

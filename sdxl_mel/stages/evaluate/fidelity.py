@@ -32,11 +32,16 @@ def fidelity(space: Space, with_curve: bool) -> tuple[Metrics, list[Absent], dic
     if min(len(space.generated), len(space.reference)) < LEAST_CLIPS:
         why = f"needs 2 usable clips a side; {len(space.generated)} generated, {len(space.reference)} reference"
         return {}, [Absent(metric=name, why=why) for name in ("fad", "kad")], {}
-    metrics = _fad(space, with_curve) | _kad(space) | _similarity(space)
+    metrics = _fad(space, with_curve) | _similarity(space)
     per_clip = {"reference_similarity": _mean_cosines(space).tolist()}
     absent = []
-    if len(space.reference) < LEAST_FOR_OUTLIERS:
-        absent.append(Absent(metric="outliers", why=f"needs {LEAST_FOR_OUTLIERS} reference clips"))
+    width = median_distance(space.reference.rows, space.seed)
+    if width > 0:
+        metrics |= _kad(space, width)
+    else:
+        absent.append(Absent(metric="kad", why="most reference windows are the same: there is no bandwidth"))
+    if len(space.reference) < LEAST_FOR_OUTLIERS or width <= 0:
+        absent.append(Absent(metric="outliers", why=f"needs {LEAST_FOR_OUTLIERS} different reference clips"))
     else:
         found, values = _outliers(space)
         metrics |= found
@@ -98,10 +103,7 @@ def _curve(curve: Curve, windows: int, dimensions: int) -> dict[str, object]:
     }
 
 
-def _kad(space: Space) -> Metrics:
-    width = median_distance(space.reference.rows, space.seed)
-    if width <= 0:
-        return {}
+def _kad(space: Space, width: float) -> Metrics:
     kernel = kernel_sums(
         space.generated.rows, space.generated.owner, space.reference.rows, space.reference.owner, width
     )
