@@ -71,10 +71,9 @@ class Folder:
         from safetensors import SafetensorError
 
         place, files = self.place(part), self.weights(part)
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+        options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
         if files and ".fp16" in files[0].name:
             options["variant"] = "fp16"
-        options["torch_dtype" if CLASSES[part][0] == "diffusers" else "dtype"] = dtype
         try:
             with quiet_libraries():
                 model, info = model_class(part).from_pretrained(place, **options)

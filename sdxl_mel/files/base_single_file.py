@@ -67,7 +67,8 @@ class SingleFile:
 
     def load(self, part: str, dtype: Any) -> Any:
         """Return one model in `dtype`; raises FormatError for damaged weights or any that do not match the config."""
-        return self._model(part).to(dtype)
+        with quiet_libraries():
+            return self._model(part).to(dtype)
 
     def identity(self, part: str) -> str:
         """Return the SHA-256 of the stored weights of one part, under diffusers' names."""
@@ -103,7 +104,8 @@ class VaeFile:
 
     def load(self, part: str, dtype: Any) -> Any:
         """Return the VAE in `dtype`; raises as `SingleFile.load` does."""
-        return self._model(part).to(dtype)
+        with quiet_libraries():
+            return self._model(part).to(dtype)
 
     def identity(self, part: str) -> str:
         """Return the SHA-256 of the stored weights."""

@@ -13,6 +13,7 @@ from sdxl_mel.errors import FormatError, InputError, MissingError
 from sdxl_mel.files.base import open_base
 from sdxl_mel.files.base_checks import require_sdxl
 from sdxl_mel.files.base_folder import PARTS
+from sdxl_mel.files.base_source import MINI
 from sdxl_mel.sound.melspec import PRESETS
 from tests.checkpoints import edit_json, vae_tensors, weights, write_single_file
 
@@ -46,6 +47,21 @@ def test_single_file_is_the_same_model(tiny_sdxl: Path, single: Path) -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert one.identity == other.identity
     assert set(one.identity) == set(PARTS)
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="the weights of mini are not in this checkout")
+def test_mini_is_the_same_model_in_every_form(tmp_path: Path) -> None:
+    file = write_single_file(MINI, tmp_path / "mini.safetensors", layers_per_block=1)
+    named, folder, single = (open_base(name) for name in ("mini", MINI, file))
+    assert named.identity == folder.identity == single.identity
+    assert named.spec == PRESETS["mini"]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(MINI, dtype=torch.float32)
+    for part in PARTS:
+        theirs = getattr(pipeline, part).state_dict()
+        for base in (named, single):
+            ours = getattr(base, part).state_dict()
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key].float()) for key in theirs)
 
 
 def test_parts_on_demand_and_dtype(tiny_sdxl: Path) -> None:

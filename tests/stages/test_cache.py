@@ -19,7 +19,8 @@ from sdxl_mel.diffusion.conditioning import encode_prompts
 from sdxl_mel.diffusion.vae import encode, images_of
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
 from sdxl_mel.files import atomic
-from sdxl_mel.files.base import open_base
+from sdxl_mel.files.base import Base, open_base
+from sdxl_mel.files.base_source import MINI
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.files.dataset import read_dataset, write_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
@@ -58,29 +59,44 @@ def training_latents(mean: torch.Tensor, logvar: torch.Tensor, scale: float) -> 
     return (mean + torch.exp(logvar / 2) * noise) * scale
 
 
+def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> None:
+    cache, dataset = open_cache(out), read_dataset(tiles)
+    assert (cache.spec, cache.anchor) == (dataset.spec, ANCHOR)
+    assert cache.scaling_factor == base.vae.config.scaling_factor
+    assert cache.identity == {part: base.identity[part] for part in ("vae", "text_encoder", "text_encoder_2")}
+    pairs = [
+        pair for split in dataset.splits for pair in zip(cache.examples(split), dataset.splits[split], strict=True)
+    ]
+    for example, item in pairs:
+        assert (example.source, example.track) == (item.file, item.track)
+        for offset in range(len(item.offset_files)):
+            levels = read_spectrogram(dataset.path(item, offset)).levels
+            posterior = encode(base.vae, images_of(levels[None], "bottom"))
+            cached = training_latents(*cache.latents(example.key, offset), cache.scaling_factor)
+            uncached = training_latents(*(part[0] for part in posterior), base.vae.config.scaling_factor)
+            torch.testing.assert_close(cached, uncached, rtol=0, atol=1e-6)
+        for key in example.captions:
+            hidden, pooled = encode_prompts(base, [cache.caption(key)])
+            torch.testing.assert_close(cache.text(key)[0], hidden[0], rtol=0, atol=1e-6)
+            torch.testing.assert_close(cache.text(key)[1], pooled[0], rtol=0, atol=1e-6)
+    assert cache.caption(cache.empty_text) == ""
+
+
 @pytest.mark.parametrize("form", ["folder", "single file"])
 def test_cached_equals_encoding_on_the_spot(tiles: Path, tiny_sdxl: Path, tmp_path: Path, form: str) -> None:
     given = tiny_sdxl if form == "folder" else write_single_file(tiny_sdxl, tmp_path / "model.safetensors")
     report = run(Config(dataset=tiles, base=str(given), out=tmp_path / "cache"))
     assert (report.encoded_pictures, report.pictures) == (24, 24)
-    cache, dataset, base = open_cache(tmp_path / "cache"), read_dataset(tiles), open_base(tiny_sdxl)
-    assert cache.spec == SMALL and cache.anchor == ANCHOR
-    assert cache.scaling_factor == base.vae.config.scaling_factor
-    assert cache.identity == {part: base.identity[part] for part in ("vae", "text_encoder", "text_encoder_2")}
-    for split, items in dataset.splits.items():
-        for example, item in zip(cache.examples(split), items, strict=True):
-            assert (example.source, example.track) == (item.file, item.track)
-            for offset in range(2):
-                levels = read_spectrogram(dataset.path(item, offset)).levels
-                on_the_spot = encode(base.vae, images_of(levels[None], "bottom"))
-                cached = training_latents(*cache.latents(example.key, offset), cache.scaling_factor)
-                uncached = training_latents(*(part[0] for part in on_the_spot), base.vae.config.scaling_factor)
-                torch.testing.assert_close(cached, uncached, rtol=0, atol=1e-6)
-            for key in example.captions:
-                hidden, pooled = encode_prompts(base, [cache.caption(key)])
-                torch.testing.assert_close(cache.text(key)[0], hidden[0], rtol=0, atol=1e-6)
-                torch.testing.assert_close(cache.text(key)[1], pooled[0], rtol=0, atol=1e-6)
-    assert cache.caption(cache.empty_text) == ""
+    assert_equal_to_encoding_on_the_spot(tmp_path / "cache", tiles, open_base(tiny_sdxl))
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="the weights of mini are not in this checkout")
+@pytest.mark.parametrize("form", ["folder", "single file"])
+def test_cached_equals_encoding_on_the_spot_for_mini(tmp_path: Path, form: str) -> None:
+    given = "mini" if form == "folder" else str(write_single_file(MINI, tmp_path / "mini.safetensors", 1))
+    tiles = write_tiles(tmp_path / "tiles", clips=4, spec=PRESETS["mini"])
+    assert run(Config(dataset=tiles, base=given, out=tmp_path / "cache")).encoded_pictures == 4
+    assert_equal_to_encoding_on_the_spot(tmp_path / "cache", tiles, open_base("mini"))
 
 
 def test_wordings(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
