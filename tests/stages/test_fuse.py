@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,8 +19,8 @@ from sdxl_mel.files.lora_set import ScaledLora, read_loras
 from sdxl_mel.files.model_header import read_model_header
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
-from sdxl_mel.stages.fuse.verify import differences
-from tests.loras import random_lora_modules
+from sdxl_mel.stages.fuse.verify import differences, probe
+from tests.loras import random_lora_modules, random_modules
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 SCALE = 0.8
@@ -235,3 +235,28 @@ def test_two_specs_do_not_meet(tiny_sdxl, lora, modules, tmp_path):
     write_lora(tmp_path / "other.safetensors", Lora(modules, LoraHeader(spec=PRESETS["std"])))
     with pytest.raises(MismatchError, match="sample_rate 16000 against 32000"):
         run(Config(base=str(tiny_sdxl), lora=(str(lora), str(tmp_path / "other.safetensors")), out=tmp_path / "fused"))
+
+
+def test_one_layer_per_block_renumbers_the_blocks(tiny_sdxl, tmp_path):
+    """The mini base has one layer per block where SDXL has two: kohya's and the checkpoint's numbers depend on it."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_sdxl, base)
+    config = UNet2DConditionModel.load_config(base / "unet") | {
+        "layers_per_block": 1,
+        "transformer_layers_per_block": [1, 1, 1],
+    }
+    shutil.rmtree(base / "unet")
+    UNet2DConditionModel.from_config(config).save_pretrained(base / "unet")
+    pipeline = StableDiffusionXLPipeline.from_pretrained(base)
+    modules = random_modules("unet", pipeline.unet, rank=2, alpha=1.0, convolutions=True)
+    lora = tmp_path / "lora.safetensors"
+    write_lora(lora, Lora(modules, LoraHeader(layers_per_block=1)))
+    for out in ("fused", "fused.safetensors"):
+        run(Config(base=str(base), lora=(str(lora),), out=tmp_path / out))
+    fused = weights_of(StableDiffusionXLPipeline.from_pretrained(tmp_path / "fused"))
+    single = StableDiffusionXLPipeline.from_single_file(tmp_path / "fused.safetensors", config=str(base))
+    loaded = weights_of(single)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in fused.items())
+    pipeline.load_lora_weights(lora)
+    gap = probe("unet", pipeline.unet) - probe("unet", single.unet)
+    assert float(gap.norm() / probe("unet", single.unet).norm()) <= 1e-5
