@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from sdxl_mel.captions.tokens import token_counter
+from sdxl_mel.captions.tokens import TokenCounter, token_counter
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_text
@@ -23,8 +23,9 @@ from sdxl_mel.stages.prepare.render import WORK_NAME, Job, Rendered
 from sdxl_mel.stages.prepare.review import write_report
 from sdxl_mel.stages.prepare.settings import Config, Report
 from sdxl_mel.stages.prepare.sources import find_tracks
-from sdxl_mel.stages.prepare.splits import Candidate, assign, choose_pairs
+from sdxl_mel.stages.prepare.splits import Candidate, Place, assign, choose_pairs
 from sdxl_mel.stages.prepare.tracks import SourceList, SourceTrack
+from sdxl_mel.stages.prepare.voice import tagger
 from sdxl_mel.stages.prepare.wording import Wording, fates, word, write_log
 
 __all__ = ["EXAMPLES", "Config", "Report", "run"]
@@ -51,11 +52,15 @@ def run(config: Config) -> Report:
     _claim(config, spec)
     counter = token_counter(config.base)
     source = _source(config, spec, cut)
-    wordings = [
-        word(track, anchor=config.anchor, vocals=config.vocals, class_caption=config.class_caption, counter=counter)
-        for track in source.tracks
+    wordings = _wordings(config, source.tracks, counter, {})
+    rendered = _rendered(config, spec, cut, source.tracks, _places(config, source.tracks, wordings))
+    if config.listen:
+        wordings = _wordings(config, source.tracks, counter, {name: track.voice for name, track in rendered.items()})
+    places = _places(config, source.tracks, wordings)
+    parts = [
+        Part(track, wording, places[track.identifier], rendered.get(track.identifier))
+        for track, wording in zip(source.tracks, wordings)
     ]
-    parts = _rendered(config, spec, cut, source.tracks, wordings)
     assembly = assemble(parts, config.reject.duplicate_similarity)
     if not assembly.splits:
         raise FormatError(
@@ -130,30 +135,51 @@ def _source(config: Config, spec: MelSpec, cut: CutSettings) -> SourceList:
     return found
 
 
-def _rendered(
-    config: Config, spec: MelSpec, cut: CutSettings, tracks: Sequence[SourceTrack], wordings: Sequence[Wording]
-) -> list[Part]:
-    """Give every track its place, and render those that have one."""
+def _wordings(
+    config: Config, tracks: Sequence[SourceTrack], counter: TokenCounter, voices: Mapping[str, float | None]
+) -> list[Wording]:
+    return [
+        word(
+            track,
+            anchor=config.anchor,
+            vocals=config.vocals,
+            class_caption=config.class_caption,
+            counter=counter,
+            score=voices.get(track.identifier),
+        )
+        for track in tracks
+    ]
+
+
+def _places(config: Config, tracks: Sequence[SourceTrack], wordings: Sequence[Wording]) -> dict[str, Place]:
     candidates = [
         Candidate(
             track.identifier, track.artist, wording.decision.vocal, instruments_of(track), track.split, track.group
         )
         for track, wording in zip(tracks, wordings)
     ]
-    held_out = choose_pairs([c for c in candidates if not c.vocal], config.hold_out_combinations, config.seed)
-    places = assign(
+    instrumental = [candidate for candidate in candidates if not candidate.vocal]
+    return assign(
         candidates,
         validation=config.validation,
         test=config.test,
-        held_out=held_out,
+        held_out=choose_pairs(instrumental, config.hold_out_combinations, config.seed),
         vocals=config.vocals,
         seed=config.seed,
     )
+
+
+def _rendered(
+    config: Config, spec: MelSpec, cut: CutSettings, tracks: Sequence[SourceTrack], places: Mapping[str, Place]
+) -> dict[str, Rendered]:
+    """Render every track that has a place."""
     jobs = [
-        Job(track.identifier, track.audio, config.out, spec, cut, config.reject)
+        Job(track.identifier, track.audio, config.out, spec, cut, config.reject, config.listen)
         for track in tracks
         if places[track.identifier].split
     ]
+    if config.listen:
+        tagger()  # Where musicnn is missing, say so before any work.
     rendered: dict[str, Rendered] = {}
     seconds, start = 0.0, time.monotonic()
     with progress(len(jobs), "prepare", "tracks") as ticker:
@@ -161,10 +187,7 @@ def _rendered(
             rendered[result.track] = result
             seconds += result.seconds
             ticker.advance(note=f"{seconds / max(time.monotonic() - start, 1e-9):.0f}x real time")
-    return [
-        Part(track, wording, places[track.identifier], rendered.get(track.identifier))
-        for track, wording in zip(tracks, wordings)
-    ]
+    return rendered
 
 
 def _write(config: Config, dataset: Dataset, parts: Sequence[Part], wordings: Sequence[Wording], counter: str) -> None:

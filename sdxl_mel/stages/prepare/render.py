@@ -36,6 +36,7 @@ from sdxl_mel.stages.prepare.clips import (
 )
 from sdxl_mel.stages.prepare.decode import opened
 from sdxl_mel.stages.prepare.tracks import AudioPlace
+from sdxl_mel.stages.prepare.voice import voice_probability
 
 if TYPE_CHECKING:
     pass
@@ -73,6 +74,7 @@ class Rendered(BaseModel):
     seconds: float = 0.0
     clips: tuple[Clip, ...] = ()
     rejects: tuple[tuple[float, str], ...] = ()
+    voice: float | None = None
     unusable: str = ""
     unreadable: str = ""
 
@@ -87,6 +89,7 @@ class Job:
     spec: MelSpec
     cut: CutSettings
     reject: RejectSettings
+    listen: bool = False
 
 
 def render(job: Job) -> Rendered:
@@ -124,7 +127,8 @@ def is_offset_name(name: str) -> bool:
 
 def _rendered(job: Job, key: str, sha256: str, samples: Float, sample_rate: int) -> Rendered:
     seconds = round(samples.shape[-1] / sample_rate, 3)
-    base = Rendered(track=job.track, key=key, sha256=sha256, seconds=seconds)
+    voice = voice_probability(samples, sample_rate) if job.listen else None
+    base = Rendered(track=job.track, key=key, sha256=sha256, seconds=seconds, voice=voice)
     needed = needed_seconds(job.spec, job.cut)
     if seconds < needed:
         return base.model_copy(update={"unusable": f"too short: {seconds:.1f} s, a clip needs {needed:.1f} s"})
@@ -178,6 +182,7 @@ def _key(job: Job, sha256: str) -> str:
         job.spec.model_dump(mode="json"),
         [job.cut.stride, job.cut.count, job.cut.skip_seconds, job.cut.offsets],
         job.reject.model_dump(mode="json", exclude={"duplicate_similarity"}),
+        job.listen,
     ]
     return sha256_bytes(json.dumps(settings, sort_keys=True).encode())[:32]
 

@@ -29,6 +29,8 @@ class Config(StageConfig):
     """the phrase in front of every training caption"""
     vocals: Literal["regularization", "drop", "keep"] = "regularization"
     """what becomes of tracks in which someone sings"""
+    listen: bool = False
+    """where captions and tags do not speak of voices, let musicnn listen to the track"""
     columns: dict[str, str] = {}
     """which column of a table is what: audio=NAME caption=NAME id tags artist licence split instruments"""
     audio_dir: Path | None = None

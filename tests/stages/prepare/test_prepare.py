@@ -21,7 +21,7 @@ from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.stages.prepare import Config, Report, run
+from sdxl_mel.stages.prepare import Config, Report, render, run
 from tests.stages.prepare.music import melody, write_folder, write_music, write_samples
 
 SPEC = PRESETS["mini"]
@@ -265,6 +265,16 @@ def test_killed_at_any_point_and_run_again_is_the_same(music: Path, prepared: Pa
     assert not (out / "dataset.json").exists()
     prepare(music, out, layout="kohya")
     assert tree(out) == tree(prepared)
+
+
+def test_a_voice_that_no_caption_mentions_is_heard(music: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("musicnn")
+    heard = iter([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    monkeypatch.setattr(render, "voice_probability", lambda samples, rate: next(heard))
+    prepare(music, tmp_path / "set", listen=True)
+    dataset = read_dataset(tmp_path / "set")
+    first = sorted(CAPTIONS)[0]
+    assert {item.track for item in dataset.splits["regularization"]} == {"five.opus", first}
 
 
 def test_two_workers_make_what_one_makes(music: Path, prepared: Path, tmp_path: Path) -> None:
