@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
 
-CONTEXT_SECONDS = 0.25
-"""How much sound beside a seam is compared: long enough to bridge the gap between two notes."""
+CONTEXT_SECONDS = 0.064
+"""How much sound beside a seam is compared. Longer means average over several notes and tell unlike tiles apart less:
+on 21 joins of independent tiles the mean z was 0.8 with 4 frames and 0.4 with 16."""
 SLOWEST_BEAT, FASTEST_BEAT = 60.0, 180.0
 """Beats per minute between which a tempo is looked for."""
 SAME_PICTURE = 2.5 / 255
