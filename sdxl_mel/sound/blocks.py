@@ -6,19 +6,24 @@ fades into what the previous block had thought would follow: the pieces are one 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.demel import linear_of_mel, refined
-from sdxl_mel.sound.mel import Float, magnitude, margin, reach, stft
+from sdxl_mel.sound.mel import magnitude, margin, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.phase import Anchor, Consistency, Refresh, fast_griffin_lim, relaxed_reflections
-from sdxl_mel.sound.pixels import mel_of_values
-from sdxl_mel.sound.stereo import magnitudes, with_magnitude
+from sdxl_mel.sound.pixels import dequantise, mel_of_values
+from sdxl_mel.sound.stereo import leading_channel, magnitudes, spread, with_magnitude
 from sdxl_mel.sound.workers import piecewise
+
+Picture = NDArray[Any]
+"""Levels of uint8 or values of float32: of a long picture only a block at a time becomes float."""
 
 BLOCK_FRAMES = 1024
 KNOWN_FRAMES = 16
@@ -32,8 +37,8 @@ class Effort:
     """Numbers of iterations.
 
     `demel`: mel to linear. On the coarse grid, whose FFT is no longer than the window: `reflections` of RAAR on one
-    channel (the mid of a stereo picture), `coupled` of fast Griffin-Lim on left, mid and right together. `final`: fast
-    Griffin-Lim on the spec's own grid, the targets following the sound.
+    channel (of a stereo picture the mid, mostly), `coupled` of fast Griffin-Lim on left, mid and right together.
+    `final`: fast Griffin-Lim on the spec's own grid, the targets following the sound.
     """
 
     demel: int
@@ -43,12 +48,12 @@ class Effort:
 
 
 def retrieved_blocks(
-    values: Float, spec: MelSpec, effort: Effort, seed: int, *, loop: bool, device: str
+    picture: Picture, spec: MelSpec, effort: Effort, seed: int, *, loop: bool, device: str
 ) -> Iterator[Tensor]:
-    """Yield the sound (1 or 2, samples) of picture values (n_mels, frames, 1 or 3), piece by piece."""
-    frames = values.shape[1]
+    """Yield the sound (1 or 2, samples) of 8-bit levels or values (n_mels, frames, 1 or 3), piece by piece."""
+    frames = picture.shape[1]
     if frames <= BLOCK_FRAMES:
-        sound = _retrieved(values, spec, effort, _phases(frames, spec, seed, 0, device), loop=loop)
+        sound = _retrieved(picture, spec, effort, _phases(frames, spec, seed, 0, device), loop=loop)
         yield sound[:, margin(spec) : margin(spec) + frames * spec.hop_length]
         return
     order = np.arange(-AHEAD_FRAMES, frames + KNOWN_FRAMES) % frames if loop else np.arange(frames)
@@ -63,7 +68,7 @@ def retrieved_blocks(
         if anchor is not None and opening is not None and stop == order.size:
             anchor = _closed(anchor, opening, last - start, spec)
         phases = _phases(stop - start, spec, seed, block, device)
-        sound = _retrieved(values[:, order[start:stop]], spec, effort, phases, anchor=anchor)
+        sound = _retrieved(picture[:, order[start:stop]], spec, effort, phases, anchor=anchor)
         opening = sound[:, : (2 * AHEAD_FRAMES + KNOWN_FRAMES) * spec.hop_length] if loop and block == 0 else opening
         end = last if stop == order.size else stop - AHEAD_FRAMES
         origin = margin(spec) - start * spec.hop_length
@@ -73,23 +78,25 @@ def retrieved_blocks(
 
 
 def _retrieved(
-    values: Float, spec: MelSpec, effort: Effort, phases: Tensor, *, anchor: Anchor | None = None, loop: bool = False
+    picture: Picture, spec: MelSpec, effort: Effort, phases: Tensor, *, anchor: Anchor | None = None, loop: bool = False
 ) -> Tensor:
     """Return the sound (1 or 2, reach) of one block; `phases` (1, frames, coarse bins) are where it starts from."""
+    values = dequantise(picture) if picture.dtype == np.uint8 else picture
     mel = torch.from_numpy(mel_of_values(values, spec)).to(phases.device).permute(2, 0, 1).contiguous()
     frames = mel.shape[-1]
     with piecewise() as workers:
         target = linear_of_mel(mel, spec, effort.demel, workers)
         coarse = coarse_grid(spec)
         coarse_target = target[..., :: spec.n_fft // coarse.n_fft].contiguous()
-        middle = coarse_target[1:2] if mel.shape[0] == 3 else coarse_target
-        known = anchor.mono() if anchor is not None else None
+        lead = leading_channel(coarse_target)
+        leading = coarse_target[lead : lead + 1]
+        known = None if anchor is None else anchor.left() if lead == 0 else anchor.mid()
         consistent = Consistency(coarse, frames, loop, known, workers)
-        start = _started(middle * phases, middle, known, coarse)
-        sound = relaxed_reflections(start, middle, consistent, effort.reflections)
+        start = _started(leading * phases, leading, known, coarse)
+        sound = relaxed_reflections(start, leading, consistent, effort.reflections)
         if mel.shape[0] == 3:
             consistent = Consistency(coarse, frames, loop, anchor, workers)
-            sound = consistent.sound_of(with_magnitude(stft(sound, coarse), coarse_target[::2]))
+            sound = consistent.sound_of(spread(stft(sound, coarse), coarse_target))
             sound = fast_griffin_lim(sound, coarse_target, consistent, effort.coupled)
         consistent = Consistency(spec, frames, loop, anchor, workers)
         return fast_griffin_lim(sound, target, consistent, effort.final, _followed(mel, spec))

@@ -1,5 +1,7 @@
 """Sound to picture levels: a track is prepared once, then its clips are encoded."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import soxr
 import torch
@@ -10,7 +12,7 @@ from sdxl_mel.sound import loudness
 from sdxl_mel.sound.channels import downmixed
 from sdxl_mel.sound.emphasis import emphasise
 from sdxl_mel.sound.mel import Float, margin, mel_of, reach, stft
-from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 from sdxl_mel.sound.stereo import magnitudes
 
@@ -67,17 +69,33 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
 
     Two channels become left, mid and right, mid being the spectrum of their mean; row 0 is the lowest band.
     """
-    return quantise(values_of(mel_spectrogram(samples, spec), spec))
+    if isinstance(spec.law, DecibelLaw):
+        return quantise(values_of(mel_spectrogram(samples, spec), spec))  # Relative to the maximum of all of it.
+    levels = np.empty(_shape(samples, spec), dtype=np.uint8)
+    for rows, mel in _mel_pieces(samples, spec):
+        levels[:, rows] = quantise(values_of(mel, spec))
+    return levels
 
 
 def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
     """Return the mel values (n_mels, frames, 1 or 3) of the samples that `encode_clip` takes."""
+    result = np.empty(_shape(samples, spec), dtype=np.float32)
+    for rows, mel in _mel_pieces(samples, spec):
+        result[:, rows] = mel
+    return result
+
+
+def _shape(samples: Float, spec: MelSpec) -> tuple[int, int, int]:
     frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
+    return spec.n_mels, frames, 3 if samples.shape[0] == 2 else 1
+
+
+def _mel_pieces(samples: Float, spec: MelSpec) -> Iterator[tuple[slice, Float]]:
+    """Yield a few frames at a time, and their mel values."""
+    _, frames, channels = _shape(samples, spec)
     signal = torch.from_numpy(np.ascontiguousarray(samples))
-    result = np.empty((spec.n_mels, frames, 3 if samples.shape[0] == 2 else 1), dtype=np.float32)
     for first in range(0, frames, CHUNK_FRAMES):
         last = min(first + CHUNK_FRAMES, frames)
         start = first * spec.hop_length
         spectrum = stft(signal[:, start : start + reach(last - first, spec)], spec)
-        result[:, first:last] = mel_of(magnitudes(spectrum, result.shape[-1]), spec).permute(1, 2, 0).numpy()
-    return result
+        yield slice(first, last), mel_of(magnitudes(spectrum, channels), spec).permute(1, 2, 0).numpy()

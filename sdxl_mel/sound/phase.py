@@ -34,7 +34,11 @@ class Anchor:
     samples: Tensor
     weight: Tensor
 
-    def mono(self) -> "Anchor":
+    def left(self) -> "Anchor":
+        """Return the anchor of the first channel."""
+        return Anchor(self.samples[:1], self.weight)
+
+    def mid(self) -> "Anchor":
         """Return the anchor of the mean of the channels."""
         return Anchor(self.samples.mean(dim=0, keepdim=True), self.weight)
 

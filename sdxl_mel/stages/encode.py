@@ -1,12 +1,14 @@
 """`sdxl-mel encode`: sound to spectrogram pictures."""
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from sdxl_mel.arguments import Show
@@ -16,7 +18,6 @@ from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.sound.loudness import ABSOLUTE_GATE_LUFS, integrated_loudness
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS, MelSpec, named_spec
 
 EXAMPLES = """\
@@ -24,8 +25,14 @@ EXAMPLES = """\
   sdxl-mel encode song.flac --out long.png --seconds 120
   sdxl-mel encode music/ --out pictures/ --preset long"""
 
+SILENCE_DBFS = -70.0
 FILES_A_PROCESS = 4
 """Fewer files than this a process do not repay starting one."""
+
+
+Job = tuple[Path, Path]
+"""A sound, and the picture it becomes."""
+Work = Callable[[Job], InputError | None]
 
 
 class Config(StageConfig):
@@ -99,7 +106,7 @@ def _sounds_of(path: Path) -> list[Path]:
     return found
 
 
-def _mapped(work, jobs, processes):  # type: ignore[no-untyped-def]
+def _mapped(work: Work, jobs: list[Job], processes: int) -> Iterator[InputError | None]:
     count = processes or min(os.cpu_count() or 1, len(jobs) // FILES_A_PROCESS)
     if count <= 1:
         yield from map(work, jobs)
@@ -130,10 +137,8 @@ def _encoded(path: Path, spec: MelSpec, preset: str, start: float, seconds: floa
     from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 
     samples, rate = read_audio(path)
-    if integrated_loudness(samples, rate) < ABSOLUTE_GATE_LUFS:
-        raise InputError(
-            f"{path}: silent, nothing reaches {ABSOLUTE_GATE_LUFS:.0f} LUFS; a picture of it would be black"
-        )
+    if np.abs(samples).max() < 10.0 ** (SILENCE_DBFS / 20.0):
+        raise InputError(f"{path}: silent, nothing reaches {SILENCE_DBFS:.0f} dBFS; a picture of it would be black")
     signal = prepare_signal(samples, rate, spec)
     first = round(start * spec.sample_rate)
     frames = spec.width if seconds is None else int(seconds * spec.sample_rate / spec.hop_length)

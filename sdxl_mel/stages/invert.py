@@ -105,12 +105,12 @@ def _jobs(config: Config) -> list[tuple[Path, Path]]:
 
 
 def _invert_one(path: Path, out: Path, config: Config, stated: MelSpec | None) -> tuple[float, int]:
-    from sdxl_mel.sound.inversion import checked_values, invert, invert_blocks
+    from sdxl_mel.sound.inversion import checked_picture, invert, invert_blocks
 
     picture = read_spectrogram(path, stated)
     record = _record(path, picture, config)
     spec, subtype = picture.spec, SUBTYPES[config.bits] if config.bits else None
-    channels = 1 if checked_values(picture.levels, spec).shape[-1] == 1 else 2
+    channels = 1 if checked_picture(picture.levels, spec).shape[-1] == 1 else 2
     frames = picture.levels.shape[1]
     arguments = (picture.levels, spec, config.method, config.seed)
     if isinstance(spec.law, DecibelLaw):

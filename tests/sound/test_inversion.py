@@ -55,6 +55,13 @@ def test_stereo_keeps_its_width_and_its_mono_sum(method: str) -> None:
     assert mono_sum_level_db(sound) == pytest.approx(mono_sum_level_db(original), abs=0.1)
 
 
+def test_channels_that_cancel_stay_against_each_other() -> None:
+    left = clip("piano", STD, FRAMES, start=16000)[:1]
+    sound = invert(encode_clip(np.concatenate([left, -left]), STD), STD, "fast")
+    assert channel_correlation(sound) < -0.95
+    assert np.std(sound[0]) == pytest.approx(np.std(inner(left, STD)), rel=0.1)
+
+
 def test_independent_channels_would_lose_the_mono_sum() -> None:
     samples = clip("band", STD, FRAMES, start=16000)
     levels, original = encode_clip(samples, STD), inner(samples, STD)
@@ -128,6 +135,14 @@ def error_near(frame: int, levels: np.ndarray, sound: np.ndarray) -> float:
     found = mel_spectrogram(cut_clip(samples, 28 * MINI.hop_length, 8, MINI), MINI)
     target = mel_of_values(dequantise(np.roll(levels, 32 - frame, axis=1)[:, 28:36]), MINI)
     return spectral_convergence_db(target, found)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_does_as_well() -> None:
+    levels = picture("band", STD, FRAMES, start=16000)
+    cpu, gpu = (pixel_rmse(levels, invert(levels, STD, "best", device=device), STD) for device in ("cpu", "cuda"))
+    assert gpu == pytest.approx(cpu, rel=0.05)
 
 
 def test_a_loop_needs_a_window() -> None:
