@@ -36,6 +36,14 @@ NEEDED_GB = 30
 BLOCK_SIZE = 1 << 26
 """All weights are cut from this many numbers: drawing 3.5e9 would take longer than everything else."""
 
+PEAK = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+"""Runs a command from a small process: a child's peak begins with the memory of the one that forked it."""
+
 DIFFUSERS = """
 import sys, torch
 from diffusers import StableDiffusionXLPipeline
@@ -99,17 +107,18 @@ def _measured(place: Path) -> Table:
 def timed(command: list[object], out: Path) -> tuple[float, float]:
     """Run a command, flush what it wrote, delete it; return (seconds, peak resident memory in GB)."""
     start = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        assert process.stderr is not None
-        raise RuntimeError(process.stderr.read().decode()[-2000:])
+    done = subprocess.run([sys.executable, "-c", PEAK, *map(str, command)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
     for path in [out] if out.is_file() else out.rglob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     seconds = time.perf_counter() - start
-    shutil.rmtree(out) if out.is_dir() else out.unlink()
-    return seconds, usage.ru_maxrss * 1024 / 1e9
+    if out.is_dir():
+        shutil.rmtree(out)
+    else:
+        out.unlink()
+    return seconds, int(done.stdout.split()[-1]) * 1024 / 1e9
 
 
 def true_size_models() -> dict[AnyPart, nn.Module]:
