@@ -49,9 +49,10 @@ def run(config: Config) -> Report:
     """Prepare a dataset, or continue or update one."""
     spec = named_spec(config.preset)
     cut = _cut_settings(config, spec)
-    _claim(config, spec)
+    _require_ours(config, spec)
     counter = token_counter(config.base)
     source = _source(config, spec, cut)
+    write_text(config.out / WORK_NAME / SPEC_NAME, spec.to_json() + "\n")
     wordings = _wordings(config, source.tracks, counter, {})
     rendered = _rendered(config, spec, cut, source.tracks, _places(config, source.tracks, wordings))
     if config.listen:
@@ -94,8 +95,8 @@ def _cut_settings(config: Config, spec: MelSpec) -> CutSettings:
     return CutSettings(stride, config.count, config.skip_seconds, config.offsets)
 
 
-def _claim(config: Config, spec: MelSpec) -> None:
-    """Make sure that the output folder is ours and holds this spec; raises InputError or MismatchError."""
+def _require_ours(config: Config, spec: MelSpec) -> None:
+    """Raise InputError or MismatchError unless the output folder is new, or ours and of this spec."""
     out, work = config.out, config.out / WORK_NAME
     if config.music is not None and config.music.exists():
         music = config.music.resolve()
@@ -109,8 +110,6 @@ def _claim(config: Config, spec: MelSpec) -> None:
     known = work / SPEC_NAME
     if known.is_file():
         require_equal(MelSpec.from_json(known.read_bytes(), str(known)), spec, str(out), f"--preset {config.preset}")
-    else:
-        write_text(known, spec.to_json() + "\n")
 
 
 def _source(config: Config, spec: MelSpec, cut: CutSettings) -> SourceList:

@@ -52,7 +52,7 @@ class Config(StageConfig):
     base: str | None = None
     """count tokens with this base's tokenizer (hub id, diffusers folder, mini); estimated when not set"""
     layout: Literal["imagefolder", "kohya"] = "imagefolder"
-    """kohya also writes kohya/N_name/*.png and *.txt for other trainers"""
+    """kohya also writes kohya/images/N_name/*.png and *.txt for other trainers"""
     tracks: int = Field(120, ge=5)
     """with --source demo: how many tracks"""
     seed: int = 0

@@ -212,6 +212,7 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     with pytest.raises(InputError, match="no track to prepare: no audio files were found"):
         prepare(tmp_path / "music", tmp_path / "set")
+    assert not (tmp_path / "set").exists()
     write_folder(tmp_path / "music", {"a.wav": "piano"}, seconds=2.0)
     with pytest.raises(FormatError, match=r"no clip is left: a\.wav: too short"):
         prepare(tmp_path / "music", tmp_path / "set")
