@@ -1,7 +1,7 @@
 """generate: prompts -> tiles or long pieces, and their sound."""
 
+from sdxl_mel.stages.generate.report import Report
 from sdxl_mel.stages.generate.settings import Config
-from sdxl_mel.stages.generate.stage import Report, run
 
 EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "violin ballad with soft piano" --num 4 --out clips
@@ -12,3 +12,11 @@ EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "same, with strings" --init clip.wav --strength 0.5 --out variation"""
 
 __all__ = ["EXAMPLES", "Config", "Report", "run"]
+
+
+def run(config: Config) -> Report:
+    """Draw every result that is not there yet; Ctrl-C keeps those that are finished."""
+    # Imported here: the models behind it take seconds to load, which --help need not wait for.
+    from sdxl_mel.stages.generate.stage import generate
+
+    return generate(config)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
@@ -16,30 +15,12 @@ from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
 from sdxl_mel.sound.inversion import Method, invert
 from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.stages.generate.report import Result
 
 Levels = NDArray[np.uint8]
 
 MANIFEST = "manifest.json"
 PLAYLIST = "playlist.m3u8"
-
-
-class Result(BaseModel):
-    """One finished result: its files, what was asked for, and what was measured."""
-
-    model_config = ConfigDict(frozen=True)
-
-    picture: str
-    sound: str | None
-    prompt: str
-    negative_prompt: str
-    seed: int
-    seconds: float
-    loop: bool
-    candidate_seed: int
-    seam_scores: tuple[float | None, ...] = ()
-    junction: float | None = None
-    inconsistency: tuple[float, ...] = ()
-    alignment: tuple[float, ...] = ()
 
 
 class Folder:

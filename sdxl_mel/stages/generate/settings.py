@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig
-from sdxl_mel.diffusion.long_form import Merge
 
 Mode = Literal["joint", "extend", "independent"]
+Merge = Literal["swap", "average", "roll"]
 
 
 class Config(StageConfig):

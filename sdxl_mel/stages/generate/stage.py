@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 from sdxl_mel.captions.tokens import TokenCounter
-from sdxl_mel.config import StageReport
 from sdxl_mel.diffusion.decoding import Levels
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
@@ -17,7 +16,8 @@ from sdxl_mel.stages.generate.init import Init, read_init
 from sdxl_mel.stages.generate.jobs import Fitting, Job, plan_jobs, read_lines
 from sdxl_mel.stages.generate.layout import Layout, lay_out
 from sdxl_mel.stages.generate.models import Models, open_models
-from sdxl_mel.stages.generate.outputs import Folder, Result
+from sdxl_mel.stages.generate.outputs import Folder
+from sdxl_mel.stages.generate.report import Report, Result
 from sdxl_mel.stages.generate.settings import Config
 
 UNRECORDED = {"out", "prompts", "prompt", "num", "seed", "lora", "base", "vae", "init", "negative_prompt", "clap"} | {
@@ -36,34 +36,7 @@ UNRECORDED = {"out", "prompts", "prompt", "num", "seed", "lora", "base", "vae", 
 """Settings that do not change a picture, or that stand in its record in another form."""
 
 
-class Report(StageReport):
-    """The results, and what was cut from prompts."""
-
-    folder: str
-    results: tuple[Result, ...]
-    notes: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        """Return a line a result."""
-        lines = [f"{self.folder}: {len(self.results)} results, listed in manifest.json"]
-        for result in self.results[:20]:
-            files = result.picture + (f" + {result.sound}" if result.sound else "")
-            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {result.prompt}{_joins(result)}")
-        if len(self.results) > 20:
-            lines.append(f"  ... and {len(self.results) - 20} more")
-        return "\n".join([*lines, *self.notes])
-
-
-def _joins(result: Result) -> str:
-    """Return how much the joins of a long piece stand out: about 0 for an ordinary moment, above 2 is heard."""
-    known = [score for score in result.seam_scores if score is not None]
-    parts = [f"seam z {sum(known) / len(known):+.2f}, worst {max(known):+.2f} of {len(known)} joins"] if known else []
-    if result.junction is not None:
-        parts.append(f"loop junction z {result.junction:+.2f}")
-    return "".join(f"; {part}" for part in parts)
-
-
-def run(config: Config) -> Report:
+def generate(config: Config) -> Report:
     """Draw every result that is not there yet; Ctrl-C keeps those that are finished."""
     lines = read_lines(config)
     folder = Folder(
