@@ -59,7 +59,7 @@ def train(run: Training) -> State:
     """Train to the last step, or until patience ends. Raises KeyboardInterrupt, the state saved, when told to stop."""
     state, config = run.state, run.config
     shown = progress(config.steps, "train", "steps", done=state.step) if run.main else _unseen()
-    with Interrupts() as interrupts, _drawn(run) as draw, shown as ticker, _clear_memory_errors(config):
+    with Interrupts() as interrupts, drawn_ahead(run) as draw, shown as ticker, _clear_memory_errors(config):
         if state.step == 0:
             look(run)
         pending: Measured | None = None
@@ -156,7 +156,7 @@ def _is_due(config: Config, step: int) -> bool:
 
 
 @contextmanager
-def _drawn(run: Training) -> Iterator[Callable[[int], list[Batch]]]:
+def drawn_ahead(run: Training) -> Iterator[Callable[[int], list[Batch]]]:
     """Yield a function that returns a step's batches; the next step's are drawn while this one computes."""
     accelerator, config = run.accelerator, run.config
     places = share_of(config.batch, accelerator.process_index, accelerator.num_processes)

@@ -15,7 +15,8 @@ def main(settings: str, out: str) -> None:
 
     def recorded(optimizer, parameters, factor, clip):
         if torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0:
-            save_file({str(index): parameter.grad.clone() for index, parameter in enumerate(parameters)}, out)
+            gradients = {str(index): parameter.grad for index, parameter in enumerate(parameters)}
+            save_file({name: each.clone() for name, each in gradients.items() if each is not None}, out)
         return real(optimizer, parameters, factor, clip)
 
     loop.update = recorded

@@ -1,0 +1,186 @@
+"""A training step of ours beside the bare step and beside diffusers' example, and what it costs at SDXL's true size."""
+
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from bench.table import Table
+from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
+from bench.train_peer import peer_step
+from sdxl_mel.diffusion.costs import count_costs, memory_of
+from sdxl_mel.diffusion.ema import Averages
+from sdxl_mel.diffusion.optimizers import build_optimizer
+from sdxl_mel.progress import set_verbosity
+from sdxl_mel.stages.train.batches import Diffusion, Material
+from sdxl_mel.stages.train.checkpoint import State
+from sdxl_mel.stages.train.groups import parameter_groups
+from sdxl_mel.stages.train.loop import Training, advance, drawn_ahead
+from sdxl_mel.stages.train.model import Model, build_model
+from sdxl_mel.stages.train.objective import Objective
+from sdxl_mel.stages.train.settings import Config
+from sdxl_mel.stages.train.watch import Log, numbers_of, require_finite
+
+STEPS = 7
+CLIPS = 64
+GIB = 2**30
+RUNS = Path("runs")
+
+
+def run() -> Table:
+    """Time mini on the CPU, SDXL on a GPU where there is one, and count SDXL where there is none."""
+    set_verbosity(quiet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = timed(MINI, torch.device("cpu"), torch.float32, Path(folder) / "mini")
+        if torch.cuda.is_available():
+            rows += timed(SDXL, torch.device("cuda"), torch.bfloat16, Path(folder) / "sdxl")
+    rows += [counted(False, 24), counted(True, 12), *learnt()]
+    notes = [
+        f"Seconds of a step, median of {STEPS} in turns in one process; attention LoRA on both sides, random weights. "
+        "`bare` is forward, backward and optimizer of our UNet and adapters on a batch in memory; `ours` is the whole "
+        "step: drawing, noise, loss, clipping, logging.",
+        "`diffusers` is the step of its example text_to_image_lora_sdxl.py (see bench/train_peer.py).",
+        "True size is counted on tensors without memory (sdxl_mel/diffusion/costs.py), rank 32 on all 722 Linear, "
+        "AdamW in float32, 1.5 GiB for CUDA's context.",
+    ]
+    if not torch.cuda.is_available():
+        notes.append("No CUDA device here: the rows that need one are left out.")
+    return Table("train", ["what", "bare", "ours", "diffusers", "ours / bare", "ours / diffusers"], rows, notes)
+
+
+def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> list[list[str]]:
+    """Return a row of seconds, and on a GPU one of peak memory."""
+    memory = device.type == "cuda"
+    if memory:
+        torch.cuda.reset_peak_memory_stats(device)
+    training = open_training(size, device, dtype, folder)
+    with drawn_ahead(training) as draw:
+        ours, bare = our_step(training, draw), bare_step(training.model, training.material.batch(0, range(size.batch)))
+        if not memory:
+            peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
+            return [_row(size.name, *in_turns([bare, ours, peer], finisher(device)))]
+        first = in_turns([bare, ours], finisher(device))
+        peak = torch.cuda.max_memory_allocated(device) / GIB
+    del training, ours, bare
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
+    (second,) = in_turns([peer], finisher(device))
+    theirs = torch.cuda.max_memory_allocated(device) / GIB
+    gigabytes = [f"{size.name}, peak GiB", "", f"{peak:.2f}", f"{theirs:.2f}", "", f"{peak / theirs:.2f}"]
+    return [_row(size.name, *first, second), gigabytes]
+
+
+def open_training(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> Training:
+    """Return a run on random weights and clips, as `sdxl-mel train` sets it up."""
+    config = Config.model_validate(
+        {
+            "base": "bench",
+            "cache": folder / "cache",
+            "out": folder / "run",
+            "steps": 1000,
+            "batch": size.batch,
+            "trackers": (),
+            "adapter": {"rank": size.rank, "targets": ("attention",)},
+        }
+    )
+    cache = random_cache(folder / "cache", size, CLIPS)
+    base = random_models(size, device, dtype, whole=False)
+    model = build_model(
+        base,
+        config.adapter,
+        config.hardware,
+        alpha=config.alpha,
+        clip_skip=0,
+        size=size.spec.size,
+        device=device,
+        seed=0,
+    )
+    diffusion = Diffusion(base.scheduler.alphas_cumprod.double(), "epsilon")
+    optimizer = build_optimizer("adamw", parameter_groups(model.adapters, config.optimizer))
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    return Training(
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        material=Material(cache, {"train": cache.examples("train")}, config, diffusion),
+        objective=Objective(config.loss, diffusion, config.steps).to(device),
+        state=State(model.adapters, optimizer, Averages(model.adapters.parameters(), ())),
+        log=Log(config.out, accelerator, 0),
+        probe={},
+        checkpoint=lambda state: None,
+    )
+
+
+def our_step(training: Training, draw: Callable[[int], Any]) -> Callable[[], None]:
+    """Return our whole step, its numbers read and written."""
+
+    def step() -> None:
+        measured = advance(training, draw(training.state.step))
+        require_finite(measured, None)
+        training.log.write(measured.step, numbers_of(measured, training.config.batch, 0.0, huber=False))
+
+    return step
+
+
+def bare_step(model: Model, batch: Any) -> Callable[[], None]:
+    """Return forward, backward and optimizer on one batch that is there already."""
+    ready = model.moved(batch)
+    parameters = model.adapters.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+
+    def step() -> None:
+        F.mse_loss(model.predict(ready).float(), ready.target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def in_turns(calls: Sequence[Callable[[], None]], finish: Callable[[], None]) -> list[float]:
+    """Return the median seconds of each call, in turns after one warm-up."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(STEPS + 1):
+        for times, call in zip(seconds, calls):
+            finish()
+            start = time.perf_counter()
+            call()
+            finish()
+            if turn:
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in seconds]
+
+
+def counted(checkpointing: bool, limit: int) -> list[str]:
+    """Return what a batch of two at true size takes."""
+    costs = count_costs(SDXL_UNET, batch=2, height=64, width=128, dtype=torch.bfloat16, checkpointing=checkpointing)
+    memory = memory_of(costs, "adamw", torch.bfloat16) | {"context": 1.5 * GIB}
+    total = sum(memory.values()) / GIB
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory.items())
+    name = "with" if checkpointing else "without"
+    what = f"SDXL, std, batch 2, {name} checkpointing (GiB, at most {limit})"
+    return [what, "", f"{total:.2f}", parts, f"{costs.flops / 1e12:.1f} TFLOP", "fits" if total < limit else "too much"]
+
+
+def learnt() -> list[list[str]]:
+    """Return the held-out losses of finished runs under runs/, first and last."""
+    rows = []
+    for path in sorted(RUNS.rglob("run.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        for name, value in results.items():
+            if name.startswith("squared error"):
+                rows.append([f"{path.parent}: {name}", "", f"{value[0]} -> {value[1]}", "", "", ""])
+    return rows
+
+
+def _row(name: str, bare: float, ours: float, peer: float) -> list[str]:
+    return [name, f"{bare:.3f}", f"{ours:.3f}", f"{peer:.3f}", f"{ours / bare:.3f}", f"{ours / peer:.3f}"]
