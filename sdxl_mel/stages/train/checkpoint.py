@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sdxl_mel.diffusion.adapters import Adapters
 from sdxl_mel.diffusion.ema import Averages
 from sdxl_mel.diffusion.optimizers import parameters_of
-from sdxl_mel.errors import FormatError, MismatchError
+from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
 
 STATES = "state"
@@ -50,7 +51,7 @@ def save_state(run: Path, state: State, keep: int) -> Path:
         for length, averages in state.averages.tensors.items():
             tensors |= {f"average/{length}/{index}": tensor for index, tensor in enumerate(averages)}
         content = {"step": state.step, "optimizer": numbers, "notes": vars(state.notes)}
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary, _clear_disk_errors(folder):
             save_file(
                 {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
                 temporary / "state.safetensors",
@@ -59,6 +60,17 @@ def save_state(run: Path, state: State, keep: int) -> Path:
     for old in list(saved_states(run))[:-keep]:
         shutil.rmtree(old)
     return folder
+
+
+@contextmanager
+def _clear_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what safetensors raises for a full or dying disk into one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ResourceError(
+            f"{folder}: the state cannot be written ({error}); the states before it are whole: make room and --resume"
+        ) from error
 
 
 def saved_states(run: Path) -> Iterator[Path]:

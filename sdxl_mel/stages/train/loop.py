@@ -110,7 +110,10 @@ def look(run: Training) -> None:
             run.log.write(state.step, {f"validation/{kind}": each for kind, each in losses.items()})
             if run.main:
                 report_validation(state.step, losses)
-                say(gap_alarm(losses, settings.gap) or "", detail=gap_alarm(losses, settings.gap) is None)
+                if alarm := gap_alarm(losses, settings.gap):
+                    say(alarm)
+                if state.step == 0 and "trained" in losses:
+                    say(run.objective.pull_line(losses["trained"]))
             if out_of_patience(state.notes.validations, settings.patience):
                 state.notes.stopped = f"no better validation in the last {settings.patience}"
         if run.sample is not None and _due(state.step, run.config.samples.every, run.config.steps):

@@ -1,10 +1,11 @@
 """From prediction to loss, with what is worth logging beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from sdxl_mel.diffusion.losses import pseudo_huber, squared_error
+from sdxl_mel.diffusion.losses import huber_weight, pseudo_huber, squared_error
 from sdxl_mel.diffusion.schedules import huber_delta
 from sdxl_mel.diffusion.weighting import counts_twice, signal_to_noise, snr_weights
 from sdxl_mel.stages.train.batches import Batch, Diffusion
@@ -58,6 +59,15 @@ class Objective:
             axis=huber.axis,
             shape=huber.shape,
         )
+
+    def pull_line(self, squared: Sequence[float]) -> str:
+        """Return how hard each tenth of the timesteps pulls at first (1 = squared error), given the base's errors."""
+        width = len(self.alphas_cumprod) // len(squared)
+        timesteps = torch.arange(len(squared)) * width + width // 2
+        pull = self.weights.cpu()[timesteps]
+        if self.settings.kind == "huber":
+            pull = pull * huber_weight(torch.tensor(squared).sqrt(), self.delta(0, timesteps))
+        return "pull by timestep, low noise first (1 = squared error): " + " ".join(f"{each:.2f}" for each in pull)
 
     def warning(self) -> str | None:
         """Return what is doubtful about the settings, or None."""

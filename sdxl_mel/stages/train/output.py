@@ -109,7 +109,7 @@ def push(run: Path, repository: str) -> None:
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True, private=True)
-        api.upload_folder(repo_id=repository, folder_path=run, ignore_patterns=["state/*", "tensorboard/*"])
+        api.upload_folder(repo_id=repository, folder_path=run, ignore_patterns=["state/*", "curves/*"])
     except LocalTokenNotFoundError as error:
         raise MissingError(f"{repository}: no token for the hub; run `hf auth login`. The run is in {run}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
@@ -118,7 +118,10 @@ def push(run: Path, repository: str) -> None:
 
 def results_of(state: State, seconds_per_step: float, extra: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return what the run came to, for run.json and the card."""
-    results: dict[str, JsonValue] = {"steps": state.step, "seconds per step": round(seconds_per_step, 4), **extra}
+    results: dict[str, JsonValue] = {"steps": state.step}
+    if seconds_per_step:
+        results["seconds per step"] = round(seconds_per_step, 4)
+    results |= extra
     if state.notes.stopped:
         results["stopped early"] = state.notes.stopped
     if state.notes.validations:

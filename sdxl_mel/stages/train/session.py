@@ -109,7 +109,7 @@ def dtype_of(config: Config, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in: what was asked, or what `accelerate launch` asks, or what the device likes."""
     asked: str = config.hardware.precision
     if asked == "auto":
-        asked = {"bf16": "bf16", "no": "fp32"}.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), "auto")
+        asked = "bf16" if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" else "auto"
     if asked == "auto":
         asked = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return DTYPES[asked]
@@ -133,6 +133,7 @@ def run_header(config: Config, cache: Cache, identity: dict[str, str], earlier: 
         identity=identity,
         settings=kept,
         changes=changes,
+        results=earlier.results if earlier else {},
         record=Record(stage="train", settings=recorded, inputs=inputs | identity),
     )
 
@@ -174,6 +175,8 @@ def resume(config: Config, state: State) -> None:
     last = next(reversed(list(saved_states(config.out))), None)
     if last is not None:
         load_state(last, state)
+    if config.resume_with_changes:
+        state.notes.stopped = None
     say(f"{config.out}: going on from step {state.step}")
 
 
@@ -190,7 +193,7 @@ def assemble(
 ) -> Training:
     """Return everything the loop works with."""
     if config.trackers:
-        accelerator.init_trackers("tensorboard")
+        accelerator.init_trackers("curves")
     objective = Objective(config.loss, diffusion, config.steps).to(accelerator.device)
     if warning := objective.warning():
         say(warning)
@@ -263,10 +266,11 @@ def header_of_lora(header: RunHeader, model: Model) -> LoraHeader:
 def finish(training: Training, header: RunHeader, expected: Estimate) -> dict[str, Any]:
     """Write the LoRA, the curves, the card and the results."""
     config, state = training.config, training.state
-    say(compare(expected, training.seconds_per_step, training.model.device))
+    if training.steps:
+        say(compare(expected, training.seconds_per_step, training.model.device))
     with evaluation_weights(state.optimizer):
         chosen = write_best(training, header_of_lora(header, training.model))
-    results = results_of(state, training.seconds_per_step, chosen)
+    results = {**header.results, **results_of(state, training.seconds_per_step, chosen)}
     done = header.model_copy(update={"results": results})
     write_run(config.out, done)
     write_curves(config.out)

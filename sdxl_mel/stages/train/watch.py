@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, ResourceError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.progress import say
 from sdxl_mel.stages.train.step import DECILES, Measured
@@ -23,14 +23,20 @@ class Log:
     def __init__(self, run: Path, accelerator: Accelerator, step: int) -> None:
         self.path, self.accelerator = run / METRICS, accelerator
         if accelerator.is_main_process:
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in read_metrics(run) if row["step"] <= step))
+            kept = [row for row in read_metrics(run) if row["step"] <= step] if step else []
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, step: int, values: Mapping[str, float | list[float]]) -> None:
         """Append one line, and a point on the curve of every number."""
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror}); the saved states are whole: make room and --resume"
+            ) from error
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=step)
 

@@ -127,6 +127,13 @@ def test_the_raw_error_is_logged_beside_the_weighted_one(material):
     assert losses.weighted.tolist() == pytest.approx([expected] * 6, rel=1e-4)
 
 
+def test_the_pull_of_each_timestep_is_said_before_training():
+    line = Objective(LossSettings(kind="huber", weighting="none"), EPSILON, 10).pull_line([0.09] + [0.0] * 9)
+    # delta 0.15 against a residual of 0.3: 0.15 / sqrt(0.09 + 0.0225).
+    assert line.endswith("0.45 1.00 1.00 1.00 1.00 1.00 1.00 1.00 1.00 1.00")
+    assert "0.04" in Objective(LossSettings(), EPSILON, 10).pull_line([0.1] * 10)
+
+
 def test_counting_twice_is_warned_of():
     assert "min-snr" in (Objective(LossSettings(kind="huber"), EPSILON, 10).warning() or "")
     assert Objective(LossSettings(kind="huber", weighting="none"), EPSILON, 10).warning() is None

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from sdxl_mel.diffusion.adapters import attach
 from sdxl_mel.diffusion.ema import Averages
 from sdxl_mel.diffusion.optimizers import build_optimizer, evaluation_weights, set_rates
-from sdxl_mel.errors import MismatchError
+from sdxl_mel.errors import MismatchError, ResourceError
+from sdxl_mel.stages.train import checkpoint
 from sdxl_mel.stages.train.checkpoint import State, load_state, save_state, saved_states
 
 OPTIMIZERS = ["adamw", "prodigy", "schedule-free", "adafactor"]
@@ -70,6 +72,21 @@ def test_a_state_of_other_adapters_is_refused(tmp_path):
     save_state(tmp_path, _fresh()[1], keep=1)
     with pytest.raises(MismatchError, match="adapter tensors"):
         load_state(next(saved_states(tmp_path)), _fresh(rank=2)[1])
+
+
+def test_a_disk_that_dies_leaves_the_state_before(tmp_path, monkeypatch):
+    model, state = _fresh()
+    _advance(model, state, 1)
+    save_state(tmp_path, state, keep=2)
+    _advance(model, state, 1)
+
+    def dies(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", dies)
+    with pytest.raises(ResourceError, match="No space left"):
+        save_state(tmp_path, state, keep=2)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000001"]
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -1,11 +1,14 @@
 """Alarms, patience and the log."""
 
+from pathlib import Path
+
 import pytest
 
+from sdxl_mel.errors import ResourceError
 from sdxl_mel.stages.train.loop import memory_advice
 from sdxl_mel.stages.train.samples import diversity, diversity_alarm
 from sdxl_mel.stages.train.settings import Config
-from sdxl_mel.stages.train.watch import gap_alarm, out_of_patience, read_metrics
+from sdxl_mel.stages.train.watch import Log, gap_alarm, out_of_patience, read_metrics
 
 
 def _losses(held_out, trained=0.2):
@@ -49,6 +52,15 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
     assert read_metrics(tmp_path / "nowhere") == []
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    from types import SimpleNamespace
+
+    log = Log(tmp_path, SimpleNamespace(is_main_process=True, log=lambda *_, **__: None), 0)
+    log.path = Path("/dev/full")
+    with pytest.raises(ResourceError, match=r"No space left.*--resume"):
+        log.write(1, {"loss": 0.5})
 
 
 def test_out_of_memory_names_the_settings():
