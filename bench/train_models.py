@@ -108,7 +108,7 @@ def random_models(size: Size, device: torch.device, dtype: torch.dtype, whole: b
                 scaling_factor=0.13025,
                 **size.vae,
             )
-            texts = [CLIPTextConfig(vocab_size=1000, projection_dim=pooled, **config) for config in size.texts]
+            texts = [CLIPTextConfig(projection_dim=pooled, **config) for config in size.texts]
             first, second = CLIPTextModel(texts[0]).to(dtype), CLIPTextModelWithProjection(texts[1]).to(dtype)
             parts = [part.requires_grad_(False).eval() for part in (vae, first, second)]
     scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)

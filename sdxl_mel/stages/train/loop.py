@@ -21,7 +21,7 @@ from sdxl_mel.stages.train.model import Model
 from sdxl_mel.stages.train.objective import Objective
 from sdxl_mel.stages.train.order import micro_batches, share_of
 from sdxl_mel.stages.train.settings import Config
-from sdxl_mel.stages.train.step import SUMS, Measured, backward, share_gradients, update
+from sdxl_mel.stages.train.step import SUMS, Measured, Readback, backward, share_gradients, update
 from sdxl_mel.stages.train.validation import Probe, validate
 from sdxl_mel.stages.train.watch import Log, gap_alarm, numbers_of, out_of_patience, report_validation, require_finite
 
@@ -84,20 +84,24 @@ def advance(run: Training, batches: list[Batch], interrupted: bool = False) -> M
     """Take one optimizer step."""
     state, config, adapter = run.state, run.config, run.config.adapter
     started = time.perf_counter()
-    sums, seen = torch.zeros(SUMS, device=run.model.device), []
+    sums = torch.zeros(SUMS, device=run.model.device)
+    sources: list[str] = []
+    losses: list[torch.Tensor] = []
     sums[-1] = float(interrupted)
     for batch in map(run.model.moved, batches):
         state.adapters.draw_masks(config.seed, state.step, batch.slots, adapter.rank_dropout, adapter.module_dropout)
-        piece, losses = backward(run.model, run.objective, batch, state.step, config.batch)
+        piece, each = backward(run.model, run.objective, batch, state.step, config.batch)
         sums[: len(piece)] += piece
-        seen.append((batch.sources, losses))
+        sources += batch.sources
+        losses.append(each)
     sums = share_gradients(run.accelerator, state.adapters, sums)
     settings = config.optimizer
     factor = rate_factor(state.step, config.steps, settings.schedule, settings.warmup, settings.final)
     gradient = update(state.optimizer, state.adapters.parameters(), factor, settings.clip)
     state.step += 1
     _average(state, config)
-    return Measured(state.step, started, sums, gradient, seen, state.optimizer.param_groups[0]["lr"])
+    numbers = Readback(torch.cat([sums, gradient.reshape(1), *losses]))
+    return Measured(state.step, started, state.optimizer.param_groups[0]["lr"], sources, numbers)
 
 
 def look(run: Training) -> None:
@@ -146,7 +150,7 @@ def _note(run: Training, measured: Measured | None, ticker: Ticker, until: float
     numbers = numbers_of(measured, run.config.batch, seconds, run.config.loss.kind == "huber")
     run.log.write(measured.step, numbers)
     ticker.advance(note=f"loss {numbers['loss']:.4f}, mse {numbers['squared_error']:.4f}, rate {measured.rate:.1e}")
-    return bool(measured.sums[-1] > 0)
+    return measured.told_to_stop
 
 
 def _due(step: int, every: int, steps: int) -> bool:

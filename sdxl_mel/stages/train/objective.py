@@ -28,10 +28,11 @@ class Objective:
         self.settings, self.alphas_cumprod, self.steps = settings, diffusion.alphas_cumprod, steps
         snr = signal_to_noise(diffusion.alphas_cumprod)
         self.weights = snr_weights(snr, settings.weighting, diffusion.prediction, settings.gamma).float()
+        self.deltas = self._delta(0, torch.arange(len(snr)))
 
     def to(self, device: torch.device) -> "Objective":
-        """Move the table of weights to a device."""
-        self.weights = self.weights.to(device)
+        """Move the tables to a device."""
+        self.weights, self.deltas = self.weights.to(device), self.deltas.to(device)
         return self
 
     def __call__(self, prediction: torch.Tensor, batch: Batch, step: int) -> Losses:
@@ -47,7 +48,13 @@ class Objective:
         return Losses(loss * weights, squared.detach(), delta)
 
     def delta(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
-        """Return delta of each sample."""
+        """Return delta of each sample; tables and plain numbers, so that a GPU is not waited for."""
+        if self.settings.huber.axis == "timestep":
+            return self.deltas[timesteps.to(self.deltas.device)]
+        value = float(self._delta(step, torch.zeros(1, dtype=torch.int64)))
+        return torch.full(timesteps.shape, value, device=timesteps.device)
+
+    def _delta(self, step: int, timesteps: torch.Tensor) -> torch.Tensor:
         huber = self.settings.huber
         return huber_delta(
             step,
@@ -66,7 +73,7 @@ class Objective:
         timesteps = torch.arange(len(squared)) * width + width // 2
         pull = self.weights.cpu()[timesteps]
         if self.settings.kind == "huber":
-            pull = pull * huber_weight(torch.tensor(squared).sqrt(), self.delta(0, timesteps))
+            pull = pull * huber_weight(torch.tensor(squared).sqrt(), self.delta(0, timesteps).cpu())
         return "pull by timestep, low noise first (1 = squared error): " + " ".join(f"{each:.2f}" for each in pull)
 
     def warning(self) -> str | None:

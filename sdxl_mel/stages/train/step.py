@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
@@ -16,20 +17,61 @@ DECILES = 10
 SUMS = 3 + 2 * DECILES + 1
 
 
+class Readback:
+    """Numbers on their way from the device: asked for at once, read later, so that the device is never waited for."""
+
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self._event, self._host = None, numbers
+        if numbers.device.type == "cuda":
+            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._host.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> list[float]:
+        """Return the numbers, waiting only for the work that was queued before them."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What a step did, still on the device: sums over the batch, the length of the gradient, who was in it.
+    """What a step did; `started` is a reading of the clock, `sources` are this device's examples.
 
-    `sums` holds loss, squared error, delta, then squared error and count of each tenth of the timesteps, then how many
-    processes were told to stop. `started` is a reading of the clock.
+    `numbers` holds the sums of the whole batch (loss, squared error, delta, squared error and count of each tenth of
+    the timesteps, processes told to stop), then the length of the gradient, then the loss of each of `sources`.
     """
 
     step: int
     started: float
-    sums: torch.Tensor
-    gradient: torch.Tensor
-    examples: Sequence[tuple[Sequence[str], torch.Tensor]]
     rate: float
+    sources: Sequence[str]
+    numbers: Readback
+
+    @cached_property
+    def sums(self) -> list[float]:
+        """Return the sums."""
+        return self._values[:SUMS]
+
+    @property
+    def gradient(self) -> float:
+        """Return the length of the gradient before clipping."""
+        return self._values[SUMS]
+
+    @property
+    def losses(self) -> list[float]:
+        """Return the loss of each of `sources`."""
+        return self._values[SUMS + 1 :]
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Return whether any process was told to stop."""
+        return self.sums[-1] > 0
+
+    @cached_property
+    def _values(self) -> list[float]:
+        return self.numbers.read()
 
 
 def backward(

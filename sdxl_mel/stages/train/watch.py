@@ -56,13 +56,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def numbers_of(measured: Measured, batch: int, seconds: float, huber: bool) -> dict[str, float | list[float]]:
     """Return what is logged of a step; the tenths of the timesteps hold the squared error, -1 where none was drawn."""
-    sums = measured.sums.tolist()
+    sums = measured.sums
     tenths, counts = sums[3 : 3 + DECILES], sums[3 + DECILES : 3 + 2 * DECILES]
     values: dict[str, float | list[float]] = {
         "loss": sums[0] / batch,
         "squared_error": sums[1] / batch,
         "rate": measured.rate,
-        "gradient": float(measured.gradient),
+        "gradient": measured.gradient,
         "seconds": seconds,
         "by_timestep": [total / count if count else -1.0 for total, count in zip(tenths, counts)],
     }
@@ -71,19 +71,13 @@ def numbers_of(measured: Measured, batch: int, seconds: float, huber: bool) -> d
 
 def require_finite(measured: Measured, kept: Path | None) -> None:
     """Raise InputError that names the examples if a step's loss or gradient is not finite."""
-    loss, gradient = float(measured.sums[0]), float(measured.gradient)
+    loss, gradient = measured.sums[0], measured.gradient
     if math.isfinite(loss) and math.isfinite(gradient):
         return
-    bad = [
-        source
-        for sources, losses in measured.examples
-        for source, value in zip(sources, losses.tolist())
-        if not math.isfinite(value)
-    ]
-    all_of_them = [source for sources, _ in measured.examples for source in sources]
+    bad = [source for source, value in zip(measured.sources, measured.losses) if not math.isfinite(value)]
     raise InputError(
         f"step {measured.step}: loss {loss:g}, gradient {gradient:g}; examples with a loss that is not finite: "
-        f"{', '.join(bad) or 'none, of ' + ', '.join(all_of_them)}; "
+        f"{', '.join(bad) or 'none, of ' + ', '.join(measured.sources)}; "
         f"the last good state is {kept or 'the start'}: lower optimizer.rate, or check these clips, and --resume"
     )
 
