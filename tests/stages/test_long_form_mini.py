@@ -67,6 +67,8 @@ def test_joint_joins_are_better_than_those_of_stitched_tiles(pieces: dict[str, n
     assert means["joint"] < means["independent"]
 
 
-def test_a_loop_has_no_junction_in_its_sound_file(tmp_path: Path) -> None:
-    drawn(tmp_path, loop=True, format="wav")
-    assert junction_of_sound(tmp_path / "0001.wav", SPEC.width, SPEC) < 1
+def test_loops_have_no_junction_in_their_sound_files(tmp_path: Path) -> None:
+    """The mean of four: a note may well begin where one of them begins."""
+    drawn(tmp_path, loop=True, format="wav", num=4, method="fast")
+    scores = [junction_of_sound(file, SPEC.width, SPEC) for file in sorted(tmp_path.glob("*.wav"))]
+    assert np.mean(scores) < 1
