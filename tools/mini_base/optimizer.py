@@ -64,5 +64,6 @@ def optimizers(network: torch.nn.Module, lr: float, adam_lr: float, parts: int) 
         wide = parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= NARROWEST
         (matrices if wide and id(parameter) not in tables else others).append(parameter)
     matrices.sort(key=lambda parameter: -parameter.numel())
-    muons = [Muon(matrices[part::parts], lr) for part in range(parts)]
+    shares = (matrices[part::parts] for part in range(parts))
+    muons = [Muon(share, lr) for share in shares if share]
     return [*muons, torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.98), weight_decay=0.0)]

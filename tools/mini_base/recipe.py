@@ -57,8 +57,8 @@ def judge_folder(folder: Path, work: Path, recipe: Recipe, threads: int) -> None
     kept = work / "oracle.safetensors"
     if not kept.exists():
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
-        fit_on_round_trips(data, vae).save(kept)
-    lines = judge(folder, data, load_oracle(kept), recipe["prompts"], recipe["guidance"])
+        fit_on_round_trips(data, vae, work).save(kept)
+    lines = judge(folder, data, work, load_oracle(kept), prompts=recipe["prompts"], guidance=recipe["guidance"])
     table = "".join(f"| {what} | {figure} |\n" for what, figure in lines)
     write_text(work / "judged.md", f"| | |\n|---|---|\n{table}")
     say(table)

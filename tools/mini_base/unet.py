@@ -13,10 +13,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.files.base_folder import SPEC_FILE
 from sdxl_mel.progress import track
 from sdxl_mel.seeding import derive_seed, numpy_generator
 from tools.mini_base.captions import drawn_caption
-from tools.mini_base.data import Pictures, Renders
+from tools.mini_base.data import SPEC, Pictures, Renders
 from tools.mini_base.networks import LATENT_WIDTH, new_scheduler, new_text_encoders, new_tokenizer, new_unet
 from tools.mini_base.training import Schedule, Training
 from tools.mini_base.vae import SCALING_FACTOR, encoded
@@ -144,11 +145,12 @@ def pipeline_of(vae: AutoencoderKL, network: Denoiser) -> StableDiffusionXLPipel
 
 
 def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser) -> None:
-    """Write the pipeline in float16, whole or not at all; an older one at `folder` is replaced."""
+    """Write the pipeline in float16 with its spec, whole or not at all; an older one at `folder` is replaced."""
     temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for stale in (temporary, old):
         shutil.rmtree(stale, ignore_errors=True)
     pipeline_of(copy.deepcopy(vae), copy.deepcopy(network)).to(torch.float16).save_pretrained(temporary)
+    (temporary / SPEC_FILE).write_text(SPEC.to_json() + "\n")
     if folder.exists():
         folder.rename(old)
     temporary.rename(folder)

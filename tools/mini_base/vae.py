@@ -73,7 +73,7 @@ def decoded(vae: torch.nn.Module, latents: torch.Tensor, batch: int = 8) -> Pict
 def round_trip_error(levels: Pictures, made: Pictures) -> tuple[float, float]:
     """Return (PSNR in dB, mean absolute mel error in dB with a floor 60 dB under each tile's maximum)."""
     values, others = dequantise(levels), dequantise(made)
-    psnr = -10 * np.log10(np.mean(np.square(values - others)))
+    psnr = -10 * np.log10(max(np.mean(np.square(values - others)), 1e-12))
     first, second = _decibels(values), _decibels(others)
     floor = first.max(axis=(1, 2), keepdims=True) - FLOOR_DB
     return float(psnr), float(np.abs(np.maximum(first, floor) - np.maximum(second, floor)).mean())
