@@ -111,12 +111,11 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
 
 
 def _help(field: FieldInfo) -> str:
-    text = (field.description or "").replace("\n", " ").replace("%", "%%")
+    text = (field.description or "").replace("\n", " ")
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
-    shown = default not in (None, (), [], {}, "") and not isinstance(default, BaseModel)
-    return (
-        f"{text} [{' '.join(map(str, default)) if isinstance(default, list | tuple) else default}]" if shown else text
-    )
+    if default not in (None, (), [], {}, "") and not isinstance(default, BaseModel):
+        text += f" [{' '.join(map(str, default)) if isinstance(default, list | tuple) else default}]"
+    return text.replace("%", "%%")
 
 
 def _metavar(kind: Any) -> str:

@@ -5,10 +5,10 @@ torch's restricted reader, which builds tensors and plain containers and runs no
 """
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ AUDIO_NAMES = (
 )
 """In this order: later rules see what earlier ones made."""
 DROPPED = ("_transform.", "tscam_conv.", "logmel_extractor.", "spectrogram_extractor.", "attn_mask", "position_ids")
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 """What torch's restricted reader raises for objects that it does not make, and for bytes that are no pickle."""
 BUFFERS = ("relative_position_index", "position_ids", "token_type_ids")
 """Made by the model itself."""

@@ -188,7 +188,7 @@ def test_rank_dropout_is_per_sample_and_keeps_the_mean():
     adapters.draw_masks(0, 3, [10, 11, 12], rank_dropout=0.25, module_dropout=0.0)
     mask = layer.rank_mask.clone()
     assert mask.shape == (3, 64)
-    assert set(mask.unique().tolist()) == {0.0, pytest.approx(1 / 0.75)}
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert not torch.equal(mask[0], mask[1])
     adapters.draw_masks(0, 3, [12], rank_dropout=0.25, module_dropout=0.0)
     assert torch.equal(layer.rank_mask[0], mask[2]), "a sample draws the same in any batch"
