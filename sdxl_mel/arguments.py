@@ -56,8 +56,10 @@ def build_parser(
     model: type[StageConfig], program: str, examples: str = "", everything: bool = False
 ) -> argparse.ArgumentParser:
     """Return the parser of a stage; with `everything` its help also shows the advanced settings."""
+    positionals = [name.upper() for name, field in model.model_fields.items() if Show.POSITIONAL in field.metadata]
     parser = _Parser(
         prog=program,
+        usage=" ".join(["%(prog)s", *positionals, "[--SETTING VALUE ...]"]),
         description=(model.__doc__ or "").strip(),
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
