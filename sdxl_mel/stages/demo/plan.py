@@ -36,7 +36,7 @@ class Size:
         )
 
 
-TILES = "--seed {seed} --steps 25 --batch 16 --method fast"
+TILES = "--seed {seed} --steps 25 --guidance 2.5 --batch 16 --method fast"
 SCORES = "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --seed {seed}"
 
 PREPARE = Line(
@@ -91,13 +91,13 @@ LINES = (
         "long",
         "thirty seconds at once: overlapping views denoised together",
         "generate",
-        "--base {fused} --prompt {song} --seconds 30 --seed {seed} --plot --out {long}",
+        "--base {fused} --prompt {song} --seconds 30 --guidance 2.5 --seed {seed} --plot --out {long}",
     ),
     Line(
         "parts",
         "for comparison, tiles that know nothing of each other",
         "generate",
-        "--base {fused} --prompt {song} --num 9 --seed {seed} --batch 9 --format none --out {parts}",
+        "--base {fused} --prompt {song} --num 9 --guidance 2.5 --seed {seed} --batch 9 --format none --out {parts}",
     ),
     Line(
         "stitch",
