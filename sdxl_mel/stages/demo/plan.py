@@ -37,7 +37,10 @@ class Size:
 
 
 TILES = "--seed {seed} --steps 25 --guidance 2.5 --batch 16 --method fast"
-SCORES = "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --seed {seed}"
+SCORES = (
+    "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
+    "--cache {embeddings} --seed {seed}"
+)
 
 PREPARE = Line(
     "prepare",
@@ -120,6 +123,7 @@ PLACES = {
     "cache": "cache",
     "run": "run",
     "lora": "run/lora.safetensors",
+    "embeddings": "scores/cache",
     "fused": "fused",
     "new": "prompts/new.jsonl",
     "known": "prompts/known.jsonl",
