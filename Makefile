@@ -1,5 +1,6 @@
 # Each target sets up its own .venv first; all that is needed beforehand is Python 3.11 or newer and make.
 PYTHON ?= python3
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -16,8 +17,11 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
 
+# Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
+test: export OMP_NUM_THREADS := 1
+test: export NUMBA_NUM_THREADS := 1
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_FLAGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
