@@ -16,6 +16,7 @@ from sdxl_mel.sound.melspec import MelSpec
 OURS = "sdxl_mel."
 KOHYA = "ss_"
 MOST_LAYERS = 16
+MOST_GUIDANCE = 100.0
 DERIVED = {
     "ss_v2",
     "ss_base_model_version",
@@ -32,7 +33,8 @@ class LoraHeader:
     """Everything but the tensors; a file of another tool has no spec, anchor or base identity.
 
     `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
-    the `ss_` ("learning_rate"), `layers_per_block` the UNet's setting of that name, on which block numbers depend.
+    the `ss_` ("learning_rate"), `layers_per_block` the UNet's setting of that name, on which block numbers depend,
+    `guidance` the strength to draw with that was found good, if any was looked for.
     """
 
     spec: MelSpec | None = None
@@ -42,6 +44,7 @@ class LoraHeader:
     record: Record | None = None
     training: Mapping[str, str] = field(default_factory=dict)
     layers_per_block: int = SDXL_LAYERS_PER_BLOCK
+    guidance: float | None = None
 
 
 def to_metadata(header: LoraHeader) -> dict[str, str]:
@@ -53,6 +56,7 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
         "base": json.dumps(dict(header.base), sort_keys=True) if header.base else None,
         "record": header.record.model_dump_json() if header.record else None,
         "layers_per_block": str(header.layers_per_block),
+        "guidance": None if header.guidance is None else f"{header.guidance:g}",
     }
     pairs = {OURS + name: value for name, value in ours.items() if value is not None}
     return pairs | {KOHYA + name: value for name, value in header.training.items()}
@@ -75,6 +79,7 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
                 if name.startswith(KOHYA) and name not in DERIVED
             },
             layers_per_block=_positive(ours.get("layers_per_block", str(SDXL_LAYERS_PER_BLOCK))),
+            guidance=_strength(ours["guidance"]) if "guidance" in ours else None,
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
@@ -84,6 +89,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if not 0 < number < MOST_LAYERS:
         raise ValueError(f"{number} layers per block")
+    return number
+
+
+def _strength(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= MOST_GUIDANCE:
+        raise ValueError(f"a guidance of {text}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""What a fused model says of itself, so that `generate` needs nothing else: spec, anchor, clip skip and record.
+"""What a model says of itself, so that `generate` needs nothing else: spec, anchor, clip skip, guidance and record.
 
 A folder holds `melspec.json` (the spec alone) and `sdxl_mel.json`; a single file holds both as metadata.
 """
@@ -14,6 +14,8 @@ from sdxl_mel.files.lora_header import LoraHeader, from_metadata, to_metadata
 from sdxl_mel.files.weights import header_of
 
 HEADER_FILE = "sdxl_mel.json"
+SDXL_GUIDANCE = 5.0
+"""What SDXL is drawn with in diffusers, and here where a model says nothing else."""
 
 
 def header_files(header: LoraHeader) -> dict[str, bytes]:
@@ -45,6 +47,12 @@ def read_model_header(path: Path) -> LoraHeader | None:
     else:
         return None
     return from_metadata(pairs, str(path)) if any(name.startswith("sdxl_mel.") for name in pairs) else None
+
+
+def guidance_of(*headers: LoraHeader | None) -> float:
+    """Return the guidance that the first of the headers states, SDXL's where none does."""
+    stated = (header.guidance for header in headers if header is not None and header.guidance is not None)
+    return next(stated, SDXL_GUIDANCE)
 
 
 def _pairs(path: Path) -> Mapping[str, str]:

@@ -155,6 +155,7 @@ def test_damaged_settings_of_peft(text, lora):
         ({"sdxl_mel.base": "[1]"}, "metadata is damaged"),
         ({"sdxl_mel.record": "{}"}, "metadata is damaged"),
         ({"sdxl_mel.layers_per_block": "0"}, "metadata is damaged"),
+        ({"sdxl_mel.guidance": "nan"}, "metadata is damaged"),
     ],
 )
 def test_damaged_metadata(pairs, said, lora):

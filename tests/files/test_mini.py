@@ -8,7 +8,9 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
+from sdxl_mel.files.base_folder import Folder
 from sdxl_mel.files.base_source import MINI
+from sdxl_mel.files.model_header import guidance_of, read_model_header
 from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.seeding import torch_generator
 
@@ -35,6 +37,13 @@ def test_it_is_shaped_as_sdxl_is(pipeline: StableDiffusionXLPipeline) -> None:
     assert pipeline.vae.config.latent_channels == 4
     assert pipeline.scheduler.config.prediction_type == "epsilon"
     assert not pipeline.config.force_zeros_for_empty_prompt
+
+
+def test_it_says_the_guidance_it_was_judged_at() -> None:
+    header = read_model_header(MINI)
+    assert header is not None
+    assert guidance_of(header) == 2.5
+    assert header.spec == Folder(MINI).spec
 
 
 def test_every_weight_is_finite(pipeline: StableDiffusionXLPipeline) -> None:

@@ -16,7 +16,7 @@ from sdxl_mel.files.base import open_base
 from sdxl_mel.files.checkpoint import open_single_file
 from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
 from sdxl_mel.files.lora_set import ScaledLora, read_loras
-from sdxl_mel.files.model_header import read_model_header
+from sdxl_mel.files.model_header import header_files, read_model_header
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
 from sdxl_mel.stages.fuse.verify import differences, probe
@@ -166,6 +166,16 @@ def test_generate_needs_nothing_else(folder, single, tiny_sdxl):
         assert header.record.settings["scale"] == [SCALE]
         assert open_base(out, parts=(), config=tiny_sdxl).spec == HEADER.spec
     assert read_model_header(tiny_sdxl) is None
+
+
+def test_the_guidance_of_the_base_stays(tiny_sdxl, lora, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_sdxl, base)
+    for name, content in header_files(LoraHeader(spec=HEADER.spec, guidance=2.5)).items():
+        (base / name).write_bytes(content)
+    for out in (tmp_path / "fused", tmp_path / "fused.safetensors"):
+        run(Config(base=str(base), lora=(str(lora),), out=out))
+        assert read_model_header(out).guidance == 2.5
 
 
 def test_the_same_command_makes_the_same_bytes(single, tiny_sdxl, lora, tmp_path):

@@ -250,14 +250,22 @@ def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
 def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = tmp_path / "fused"
     shutil.copytree(tiny, fused)
-    for name, content in header_files(LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1)).items():
+    header = LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1, guidance=2.5)
+    for name, content in header_files(header).items():
         (fused / name).write_bytes(content)
     monkeypatch.setattr(models, "open_base", open_base)
-    draw(str(fused), tmp_path / "out", preset=None)
-    record = read_spectrogram(tmp_path / "out" / "0001.png").record
-    assert record is not None
-    assert record.settings["texts"] == [[0.0, "mel spectrogram, slow piano"]]
-    assert record.settings["clip_skip"] == 1
+    for out, options, guidance in (
+        ("unsaid", {}, 2.5),
+        ("said", {"guidance": 4.0}, 4.0),
+        ("same", {"guidance": 2.5}, 2.5),
+    ):
+        draw(str(fused), tmp_path / out, preset=None, **options)
+        record = read_spectrogram(tmp_path / out / "0001.png").record
+        assert record is not None
+        assert record.settings["texts"] == [[0.0, "mel spectrogram, slow piano"]]
+        assert (record.settings["clip_skip"], record.settings["guidance"]) == (1, guidance)
+    assert np.array_equal(levels(tmp_path / "unsaid"), levels(tmp_path / "same"))
+    assert not np.array_equal(levels(tmp_path / "unsaid"), levels(tmp_path / "said"))
 
 
 def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> None:

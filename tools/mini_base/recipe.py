@@ -46,7 +46,7 @@ def train_folder(work: Path, recipe: Recipe, threads: int) -> Path:
         checkpoint=work / "unet.safetensors",
         interim=work / "interim",
     )
-    write_pipeline(finished, vae, network)
+    write_pipeline(finished, vae, network, recipe["guidance"])
     return finished
 
 

@@ -13,7 +13,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.files.base_folder import SPEC_FILE
+from sdxl_mel.files.lora_header import LoraHeader
+from sdxl_mel.files.model_header import header_files
 from sdxl_mel.progress import track
 from sdxl_mel.seeding import derive_seed, numpy_generator
 from tools.mini_base.captions import drawn_caption
@@ -144,13 +145,18 @@ def pipeline_of(vae: AutoencoderKL, network: Denoiser) -> StableDiffusionXLPipel
     )
 
 
-def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser) -> None:
-    """Write the pipeline in float16 with its spec, whole or not at all; an older one at `folder` is replaced."""
+def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser, guidance: float | None = None) -> None:
+    """Write the pipeline in float16, whole or not at all, with its spec and the guidance it was judged at.
+
+    An older one at `folder` is replaced.
+    """
     temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for stale in (temporary, old):
         shutil.rmtree(stale, ignore_errors=True)
     pipeline_of(copy.deepcopy(vae), copy.deepcopy(network)).to(torch.float16).save_pretrained(temporary)
-    (temporary / SPEC_FILE).write_text(SPEC.to_json() + "\n")
+    layers = network.unet.config.layers_per_block
+    for name, content in header_files(LoraHeader(spec=SPEC, guidance=guidance, layers_per_block=layers)).items():
+        (temporary / name).write_bytes(content)
     if folder.exists():
         folder.rename(old)
     temporary.rename(folder)

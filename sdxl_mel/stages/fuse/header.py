@@ -9,13 +9,14 @@ from sdxl_mel.files.base_single_file import SPEC_KEY
 from sdxl_mel.files.checkpoint import Checkpoint
 from sdxl_mel.files.lora_header import LoraHeader
 from sdxl_mel.files.lora_set import ScaledLora, joint_header
+from sdxl_mel.files.model_header import read_model_header
 from sdxl_mel.files.weights import header_of
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
 
 def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str) -> LoraHeader:
-    """Return spec, anchor and clip skip of the LoRAs, checked against the base's spec, and the record of the fusion.
+    """Return what the LoRAs say, checked against the base's spec, its guidance, and the record of the fusion.
 
     Raises MismatchError when any two specs differ.
     """
@@ -28,7 +29,14 @@ def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str,
         settings={"base": Path(base).name, "scale": [scale for _, _, scale in loras], "dtype": dtype},
         inputs={path.name: sha256_file(path) for path, _, _ in loras if path.is_file()},
     )
-    return replace(header, spec=header.spec or own, record=record, layers_per_block=checkpoint.layers_per_block)
+    before = read_model_header(checkpoint.path)
+    return replace(
+        header,
+        spec=header.spec or own,
+        record=record,
+        layers_per_block=checkpoint.layers_per_block,
+        guidance=before.guidance if header.guidance is None and before is not None else header.guidance,
+    )
 
 
 def _spec_of(checkpoint: Checkpoint) -> MelSpec | None:

@@ -112,10 +112,10 @@ class Drawer:
         return TextEmbeddings(*(torch.lerp(first, second, job.share) for first, second in zip(*texts[:2])))
 
     def _denoiser(self, unet: Any, negatives: list[str]) -> Denoiser:
-        spec, config = self.models.spec, self.config
+        spec = self.models.spec
         sizes = time_ids(spec.n_mels, spec.width)
         unconditional = _stacked([self.texts[negative] for negative in negatives])
-        return Denoiser(unet, sizes, unconditional, Guidance(config.guidance, config.rescale))
+        return Denoiser(unet, sizes, unconditional, Guidance(self.models.guidance, self.config.rescale))
 
     def _noise(self, seeds: Sequence[int], columns: int) -> Tensor:
         return draw_noise(seeds, (4, self.models.spec.n_mels // LATENT_FACTOR, columns), self.models.device)

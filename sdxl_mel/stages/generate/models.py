@@ -9,7 +9,7 @@ from sdxl_mel.diffusion.adapters import attach_lora
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.base import Base, open_base
 from sdxl_mel.files.lora import LoraHeader, read_lora
-from sdxl_mel.files.model_header import read_model_header
+from sdxl_mel.files.model_header import guidance_of, read_model_header
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import MelSpec, named_spec, require_equal
 from sdxl_mel.stages.generate.settings import Config
@@ -19,12 +19,13 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass
 class Models:
-    """A base ready to draw, and what its training fixed."""
+    """A base ready to draw, and what its training fixed or found good."""
 
     base: Base
     spec: MelSpec
     anchor: str
     clip_skip: int
+    guidance: float
     device: str
     dtype: str
     offload: bool
@@ -68,6 +69,7 @@ def open_models(config: Config) -> Models:
         spec=spec,
         anchor=_stated("--anchor", config.anchor, header.anchor or fused.anchor) or "",
         clip_skip=_stated("--clip-skip", config.clip_skip, header.clip_skip if header.spec else None) or 0,
+        guidance=guidance_of(header, fused) if config.guidance is None else config.guidance,
         device=device,
         dtype=dtype,
         offload=config.offload,

@@ -41,8 +41,8 @@ class Config(StageConfig):
     """euler, euler_a, ddim, dpmpp_2m, unipc, heun, lcm, ... or the name of a diffusers scheduler."""
     steps: int = Field(30, ge=1)
     """Sampling steps."""
-    guidance: float = Field(5.0, ge=0)
-    """Classifier-free guidance; 1 = none."""
+    guidance: float | None = Field(None, ge=0)
+    """Classifier-free guidance; 1 = none. None = what the model says is good, 5 where it says nothing."""
     format: Literal["wav", "flac", "ogg", "none"] = "wav"
     """The sound files; none = pictures only."""
     mode: Mode = "joint"

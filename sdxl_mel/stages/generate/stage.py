@@ -32,6 +32,7 @@ UNRECORDED = {"out", "prompts", "prompt", "num", "seed", "lora", "base", "vae", 
     "dtype",
     "anchor",
     "clip_skip",
+    "guidance",
 }
 """Settings that do not change a picture, or that stand in its record in another form."""
 
@@ -153,6 +154,7 @@ class _Work:
             "frames": self.layout.frames,
             "anchor": self.models.anchor,
             "clip_skip": self.models.clip_skip,
+            "guidance": self.models.guidance,
             "dtype": self.models.dtype,
         }
         inputs = dict(self.models.inputs)

@@ -15,6 +15,7 @@ from sdxl_mel.diffusion.schedulers import make_scheduler
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.base import Base, open_base
 from sdxl_mel.files.cache import Cache, CachedExample, latent_shape
+from sdxl_mel.files.model_header import guidance_of, read_model_header
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.metrics.signal import pixel_rmse
 from sdxl_mel.progress import say
@@ -43,6 +44,8 @@ class Samples:
             chosen = [clips[len(clips) * index // count] for index in range(count)]
             self.prompts = [cache.caption(clip.captions[0]) for clip in chosen]
         self.seeds = [derive_seed(config.seed, "sample", index) for index in range(count)]
+        stated = config.samples.guidance
+        self.guidance = guidance_of(read_model_header(base.source.path)) if stated is None else stated
         self.vae = open_base(config.base, ("vae",), vae=config.vae).vae
         self._text = None if model.encoders is not None else self._frozen_text()
 
@@ -52,7 +55,7 @@ class Samples:
         model, settings = self.model, self.config.samples
         model.adapters.clear_masks()
         text, nothing = self._embeddings()
-        denoiser = Denoiser(model.unet, model.time_ids, nothing, Guidance(settings.guidance))
+        denoiser = Denoiser(model.unet, model.time_ids, nothing, Guidance(self.guidance))
         latents = sample(
             make_scheduler(SAMPLER, self.scheduler),
             settings.steps,

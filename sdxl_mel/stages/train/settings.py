@@ -189,8 +189,8 @@ class SampleSettings(Settings):
     """samples each time"""
     steps: AtLeastOne = 25
     """sampling steps"""
-    guidance: Annotated[float, Field(ge=0)] = 5.0
-    """classifier-free guidance"""
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """classifier-free guidance, none = what the base says is good, 5 where it says nothing"""
     diversity: Share = 0.5
     """alarm when samples differ less than this share of how they differed at first"""
 
