@@ -33,6 +33,18 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help in as few lines as can be read: a switch and its opposite are one name."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return action.option_strings[0].replace("--", "--[no-]", 1)
+        return super()._format_action_invocation(action)
+
+
 def parse_arguments(model: type[Config], arguments: Sequence[str], program: str, examples: str = "") -> Config:
     """Fill a stage's settings from the command line.
 
@@ -62,7 +74,7 @@ def build_parser(
         usage=" ".join(["%(prog)s", *positionals, "[--SETTING VALUE ...]"]),
         description=(model.__doc__ or "").strip(),
         epilog=f"examples:\n{examples}" if examples else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -115,7 +127,7 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
 def _help(field: FieldInfo) -> str:
     text = (field.description or "").replace("\n", " ")
     default = field.get_default(call_default_factory=True) if not field.is_required() else None
-    if default not in (None, (), [], {}, "") and not isinstance(default, BaseModel):
+    if default is not False and default not in (None, (), [], {}, "") and not isinstance(default, BaseModel):
         text += f" [{' '.join(map(str, default)) if isinstance(default, list | tuple) else default}]"
     return text.replace("%", "%%")
 

@@ -12,12 +12,18 @@ from rich.console import Console
 
 from sdxl_mel import __version__
 from sdxl_mel.arguments import parse_arguments
+from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.names import near_miss
 from sdxl_mel.progress import set_verbosity
 
 INTERRUPTED = 130
+EVERYWHERE = {
+    "--quiet": "say nothing but the result",
+    "--verbose": "say more, libraries included",
+    "--debug": "show the full trace of an error",
+}
 
 
 class Stage(NamedTuple):
@@ -58,18 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(highlight=False).print(f"sdxl-mel {__version__}")
         return 0
     name, *rest = words
+    if name == "completion":
+        return guarded(lambda: _print_completion(rest))
     if name not in STAGES:
-        return _fail(f"sdxl-mel: unknown command {name!r}{near_miss(name, STAGES)}; see sdxl-mel --help")
+        meant = near_miss(name, [*STAGES, "completion"])
+        return _fail(f"sdxl-mel: unknown command {name!r}{meant}; see sdxl-mel --help")
     return run_stage(name, rest, program=f"sdxl-mel {name}")
 
 
 def overview() -> str:
     """Return the help of the whole program."""
     rows = "\n".join(f"  {name:<12} {stage.purpose}" for name, stage in STAGES.items())
+    switches = "\n".join(f"  {switch:<12} {purpose}" for switch, purpose in EVERYWHERE.items())
     return (
         "usage: sdxl-mel COMMAND [...]\n\nFine-tune Stable Diffusion XL on mel spectrograms and make music with it.\n\n"
-        f"commands:\n{rows}\n\n"
-        "sdxl-mel COMMAND --help shows a command's settings. Everywhere: --quiet, --verbose, --debug (full trace)."
+        f"commands:\n{rows}\n  completion   a script for bash or zsh that completes commands and settings\n\n"
+        f"everywhere:\n{switches}\n\n"
+        "sdxl-mel COMMAND --help shows a command's settings, with examples."
     )
 
 
@@ -104,6 +115,12 @@ def _run(name: str, words: Sequence[str], program: str) -> StageReport | None:
     return module.run(config)
 
 
+def _print_completion(words: Sequence[str]) -> None:
+    """Print the completion script of a shell, `bash` if none is named."""
+    commands = {name: (importlib.import_module(stage.module).Config, stage.purpose) for name, stage in STAGES.items()}
+    sys.stdout.write(completion_script(words[0] if words else "bash", commands, EVERYWHERE))
+
+
 def _hush_libraries() -> None:
     """Keep what libraries say of absent accelerators and optional packages out of a person's way."""
     for name in ("bitsandbytes", "transformers", "diffusers", "accelerate"):
@@ -111,9 +128,8 @@ def _hush_libraries() -> None:
 
 
 def _split_common(arguments: Sequence[str]) -> tuple[list[str], bool, bool, bool]:
-    common = {"--quiet", "--verbose", "--debug"}
-    given = common.intersection(arguments)
-    words = [word for word in arguments if word not in common]
+    given = set(EVERYWHERE).intersection(arguments)
+    words = [word for word in arguments if word not in EVERYWHERE]
     return words, "--quiet" in given, "--verbose" in given, "--debug" in given
 
 

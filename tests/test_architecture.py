@@ -11,6 +11,7 @@ LAYERS = (
     {"errors", "names"},
     {"config", "record", "seeding", "progress"},
     {"arguments", "sound", "diffusion"},
+    {"completion"},
     {"files", "metrics", "captions", "corpus", "report"},
     {"stages"},
     {"cli"},

@@ -104,7 +104,7 @@ def test_help_shows_what_is_common_and_help_all_the_rest(capsys: pytest.CaptureF
     assert "100 % faster" in short
     assert "[a]" in short
     assert "prog a --out b" in short
-    assert "--json" in short
+    assert "--[no-]json" in short
     assert "--deep" not in short.split("options:")[1]
     assert "show 2 more settings" in short or "show 3 more settings" in short
     everything = build_parser(Sample, "prog", everything=True).format_help()

@@ -9,6 +9,7 @@ from sdxl_mel import __version__
 from sdxl_mel.cli import STAGES, guarded, main
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
+from sdxl_mel.progress import say
 
 
 def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +24,24 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_and_its_near_miss(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["invret"]) == 2
     assert "did you mean 'invert'" in capsys.readouterr().err
+
+
+def test_colours_are_for_terminals(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert main(["inspect", "missing.png"]) == 2
+    printed = capsys.readouterr()
+    assert "missing.png" in printed.err
+    assert "\x1b" not in printed.err + printed.out
+
+
+def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for switch in ("--quiet", "--verbose", "--debug"):
+        main(["inspect", "missing.png", switch])
+        say("a step")
+        say("a detail", detail=True)
+        said[switch] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("a ")]
+    assert said == {"--quiet": [], "--verbose": ["a step", "a detail"], "--debug": ["a step"]}
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

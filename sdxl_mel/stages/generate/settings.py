@@ -16,15 +16,15 @@ class Config(StageConfig):
     """Draw tiles or long pieces from prompts, and make their sound."""
 
     base: str
-    """The base model: a diffusers folder, a .safetensors file, a hub id, or mini."""
+    """Base model: hub id, diffusers folder, .safetensors file or mini."""
     out: Path
     """Folder for 0001.png, 0001.wav, ... and the list of them."""
     prompt: str | None = None
     """What to play. The LoRA's anchor is put before it."""
     prompts: Path | None = None
-    """A file of prompts instead: .txt (one a line), .csv or .jsonl (prompt, negative_prompt, seed, num)."""
+    """A file of prompts instead: .txt (one a line), .csv or .jsonl."""
     lora: Path | None = None
-    """A LoRA for the base; its header says the picture format, the anchor and clip skip."""
+    """A LoRA; its header says picture format, anchor and clip skip."""
     lora_scale: float = 1.0
     """How strongly the LoRA acts."""
     num: int = Field(1, ge=1)
@@ -32,13 +32,13 @@ class Config(StageConfig):
     seed: int = 0
     """Each result depends on its own seed, not on its neighbours."""
     seconds: float | None = Field(None, gt=0)
-    """Length of each result; beyond one tile it is a long piece. None = one tile."""
+    """Length of each result, long pieces too. None = one tile."""
     loop: bool = False
     """Make the end lead into the start, in the picture and in the sound."""
     negative_prompt: str = ""
     """What to keep away from."""
     sampler: str = "euler"
-    """euler, euler_a, ddim, dpmpp_2m, unipc, heun, lcm, ... or the name of a diffusers scheduler."""
+    """euler, euler_a, ddim, dpmpp_2m, unipc, heun, lcm, ..."""
     steps: int = Field(30, ge=1)
     """Sampling steps."""
     guidance: float | None = Field(None, ge=0)
@@ -46,13 +46,13 @@ class Config(StageConfig):
     format: Literal["wav", "flac", "ogg", "none"] = "wav"
     """The sound files; none = pictures only."""
     mode: Mode = "joint"
-    """How a long piece is made: views denoised together, tile after tile, or tiles that know nothing of each other."""
+    """Long pieces: views drawn together, tiles in a row, or apart."""
     schedule: str | None = None
-    """Prompts over time for a long piece: "0:00 solo piano | 0:30 drums enter"."""
+    """Prompts over time: "0:00 solo piano | 0:30 drums enter"."""
     prompt_to: str | None = None
-    """Travel from --prompt to this one: over the piece, or over the --num tiles."""
+    """Travel there from --prompt, over the piece or the --num tiles."""
     init: Path | None = None
-    """A sound or spectrogram picture to vary (with --strength), or to fill a gap of (with --inpaint)."""
+    """Sound or picture to vary (--strength) or fill a gap of (--inpaint)."""
     init_start: Annotated[float, Show.ADVANCED] = Field(0.0, ge=0)
     """Where in --init the tile starts, in seconds."""
     strength: float = Field(0.6, gt=0, le=1)
@@ -60,10 +60,10 @@ class Config(StageConfig):
     inpaint: str | None = None
     """Draw only these seconds of --init anew: 1.5-3."""
     best_of: int = Field(1, ge=1)
-    """Draw this many candidates for each result and keep the best: consistent as sound, and near its prompt."""
+    """Keep the best of so many: consistent, and near its prompt."""
     clap: Annotated[str | None, Show.ADVANCED] = None
     """CLAP that says how near a candidate is to its prompt: a folder or hub id. None = tag bridge, if installed."""
-    plot: bool = False
+    plot: Annotated[bool, Show.ADVANCED] = False
     """Also draw each result with a time axis and, for long pieces, the joins."""
     overwrite: bool = False
     """Replace results of another command in --out."""

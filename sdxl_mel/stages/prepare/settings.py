@@ -18,41 +18,41 @@ class Config(StageConfig):
     """Make a training set from a folder of music and captions, a table of captions, or the built-in demo corpus."""
 
     music: Annotated[Path | None, Show.POSITIONAL] = None
-    """a folder of audio with captions, or a table (csv, tsv, jsonl); not needed with --source demo"""
+    """folder of audio with captions, or table of them (csv, tsv, jsonl)"""
     out: Path
-    """the dataset's folder; run the same command again to continue or to add music"""
+    """the dataset's folder; the same command again continues or adds"""
     preset: str = "std"
-    """the spectrogram's format: std, long, hifi, native, cheap, web, mini"""
+    """picture format: std, long, hifi, native, cheap, web, mini"""
     source: Kind = "auto"
-    """what MUSIC is"""
+    """what MUSIC is; demo renders its own"""
     anchor: str = DEFAULT_ANCHOR
     """the phrase in front of every training caption"""
     vocals: Literal["regularization", "drop", "keep"] = "regularization"
     """what becomes of tracks in which someone sings"""
     listen: bool = False
-    """where captions and tags do not speak of voices, let musicnn listen to the track"""
+    """where captions and tags do not speak of voices, let musicnn listen"""
     columns: dict[str, str] = {}
-    """which column of a table is what: audio=NAME caption=NAME id tags artist licence split instruments"""
+    """a table's names of: audio caption id tags artist licence split ..."""
     audio_dir: Path | None = None
     """where the audio of a table lies, if not beside it"""
-    tags: Path | None = None
+    tags: Annotated[Path | None, Show.ADVANCED] = None
     """an MTG-Jamendo tsv whose tags are joined by track id"""
     stride: float | None = Field(None, gt=0)
     """seconds from one clip to the next; one tile when not set"""
     count: int | None = Field(None, ge=1)
     """at most so many clips a track, evenly spread"""
     offsets: int = Field(1, ge=1, le=8)
-    """encode each clip at so many time offsets within one latent (8 frames)"""
+    """encode each clip at so many time offsets within 8 frames"""
     validation: Share = 0.05
     """share of artists (or tracks) for validation"""
     test: Share = 0.1
     """share of artists (or tracks) for the test set"""
     hold_out_combinations: tuple[str, ...] = ()
-    """pairs of instruments kept out of training: a number, or names such as violin+piano"""
+    """instrument pairs kept from training: a number, or violin+piano"""
     base: str | None = None
-    """count tokens with this base's tokenizer (hub id, diffusers folder, mini); estimated when not set"""
+    """base whose tokenizer counts tokens; estimated when not set"""
     layout: Literal["imagefolder", "kohya"] = "imagefolder"
-    """kohya also writes kohya/images/N_name/*.png and *.txt for other trainers"""
+    """kohya adds kohya/images/N_name/ for other trainers"""
     tracks: int = Field(120, ge=5)
     """with --source demo: how many tracks"""
     seed: int = 0
