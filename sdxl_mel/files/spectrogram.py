@@ -22,8 +22,9 @@ RECORD_KEY = "record"
 MAX_PIXELS = 1 << 28
 """No honest picture is larger (a 512-row picture of two hours has 2.3e8 pixels)."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is 48 minutes of 512 rows.
-COMPRESSION = 3
-"""zlib level: 6 takes twice the time for 8 % less."""
+COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""Filtered music hardly repeats itself. Of a tile of stereo music run lengths alone make 0.83 MB in 41 ms; zlib's level
+3 made 0.87 MB in 72 ms, level 6 0.81 MB in 103 ms."""
 
 Levels = NDArray[np.uint8]
 
@@ -54,7 +55,7 @@ def encode_png(picture: Spectrogram) -> bytes:
     rows = picture.levels[::-1] if picture.spec.low_at == "bottom" else picture.levels
     pixels = rows[..., 0] if rows.shape[-1] == 1 else rows
     buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=info, **COMPRESSION)
     return buffer.getvalue()
 
 

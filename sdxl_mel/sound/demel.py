@@ -7,10 +7,12 @@ X <- X * (M^T (V / (M X))) / (M^T 1). They keep X non-negative and need no matri
 from concurrent.futures import Executor
 from functools import lru_cache
 
+import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
-from sdxl_mel.sound.mel import apply_bank, filter_tensor
+from sdxl_mel.sound.mel import apply_bank, filter_bank, filter_tensor, sparse_tensor
 from sdxl_mel.sound.melspec import MelSpec
 
 TINY = 1e-12
@@ -61,8 +63,6 @@ def _spread(rows: Tensor, spec: MelSpec) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _normalised_transpose(spec: MelSpec, device: str) -> Tensor:
-    bank = filter_tensor(spec, transposed=True).coalesce()
-    totals = torch.sparse.sum(bank, dim=1).to_dense()
-    rows = bank.indices()[0]
-    weights = bank.values() / totals[rows]
-    return torch.sparse_coo_tensor(bank.indices(), weights, bank.shape, check_invariants=True).coalesce().to(device)
+    bank = scipy.sparse.csr_array(filter_bank(spec).T)
+    totals = np.maximum(bank.sum(axis=1), TINY)
+    return sparse_tensor(scipy.sparse.csr_array(bank.multiply(1.0 / totals[:, None])), device)

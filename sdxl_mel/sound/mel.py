@@ -6,6 +6,7 @@ and irfft of 1024 frames of 4096 points, one thread), so one implementation serv
 """
 
 import math
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -66,16 +67,24 @@ def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
 def filter_tensor(spec: MelSpec, transposed: bool = False, device: str = "cpu") -> Tensor:
     """Return the filter bank, or its transpose, as a sparse tensor."""
     bank = filter_bank(spec)
-    entries = scipy.sparse.coo_array(bank.T if transposed else bank)
-    index = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
-    values = torch.from_numpy(entries.data.astype(np.float32))
-    return torch.sparse_coo_tensor(index, values, entries.shape, check_invariants=True).coalesce().to(device)
+    return sparse_tensor(scipy.sparse.csr_array(bank.T if transposed else bank), device)
+
+
+def sparse_tensor(matrix: scipy.sparse.csr_array, device: str) -> Tensor:
+    """Return a sparse matrix as a tensor in rows (CSR), whose products took a quarter of the time of COO's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
+        return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=True).to(device)
 
 
 def stft(samples: Tensor, spec: MelSpec) -> Tensor:
     """Return the STFT of (..., at least reach(frames)) samples as complex (..., frames, n_bins)."""
     frames = samples.unfold(-1, spec.win_length, spec.hop_length)
-    return torch.fft.rfft(frames * window(spec, str(samples.device)), n=spec.n_fft)
+    padded = frames.new_empty(*frames.shape[:-1], spec.n_fft)
+    torch.mul(frames, window(spec, str(samples.device)), out=padded[..., : spec.win_length])
+    padded[..., spec.win_length :] = 0
+    return torch.fft.rfft(padded)
 
 
 def istft(spectrum: Tensor, spec: MelSpec, loop: bool = False) -> Tensor:
@@ -121,10 +130,12 @@ def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
     return total.reshape(*total.shape[:-2], -1)[..., : (frames - 1) * hop_length + length]
 
 
-def magnitude(spectrum: Tensor) -> Tensor:
-    """Return the absolute values of a complex tensor."""
-    # numpy's vectorised abs is ten times as fast as torch's on the CPU, and shares the memory.
-    return torch.from_numpy(np.abs(spectrum.numpy())) if spectrum.device.type == "cpu" else spectrum.abs()
+def magnitude(spectrum: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the absolute values of a complex tensor, written into `out` if given."""
+    if spectrum.device.type == "cpu":
+        # numpy's vectorised abs is ten times as fast as torch's, and shares the memory.
+        return torch.from_numpy(np.abs(spectrum.numpy(), out=None if out is None else out.numpy()))
+    return torch.abs(spectrum, out=out)
 
 
 def mel_of(amplitudes: Tensor, spec: MelSpec) -> Tensor:
@@ -135,10 +146,11 @@ def mel_of(amplitudes: Tensor, spec: MelSpec) -> Tensor:
 
 def apply_bank(bank: Tensor, columns: Tensor) -> Tensor:
     """Return bank @ columns for (..., rows, frames) columns."""
-    flat = columns.reshape(-1, *columns.shape[-2:])
-    return torch.stack([torch.sparse.mm(bank, one.contiguous()) for one in flat]).reshape(
-        *columns.shape[:-2], bank.shape[0], columns.shape[-1]
-    )
+    result = columns.new_empty(*columns.shape[:-2], bank.shape[0], columns.shape[-1])
+    parts = result.view(-1, *result.shape[-2:])
+    for one, out in zip(columns.reshape(-1, *columns.shape[-2:]), parts):
+        torch.mm(bank, one.contiguous(), out=out)
+    return result
 
 
 @lru_cache(maxsize=32)

@@ -100,16 +100,17 @@ class FastGriffinLim:
     With `refresh` the targets follow the sound.
     """
 
-    def __init__(self, target: Tensor, channels: int, refresh: Refresh | None = None) -> None:
+    def __init__(self, target: Tensor, refresh: Refresh | None = None) -> None:
         self.target, self.refresh = target, refresh
-        self.previous = torch.zeros(channels, *target.shape[1:], dtype=torch.complex64, device=target.device)
+        self.previous: dict[int, Tensor] = {}
 
     def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
         """Return the projection of the spectrum carried on by its momentum."""
         if self.refresh is not None:
             self.target[:, rows] = self.refresh(spectrum, rows)
-        carried = _lerp(self.previous[:, rows], spectrum, 1 + MOMENTUM)
-        self.previous[:, rows] = spectrum
+        previous = self.previous.get(rows.start)
+        self.previous[rows.start] = spectrum
+        carried = spectrum if previous is None else _lerp(previous, spectrum, 1 + MOMENTUM)
         return project(carried, self.target[:, rows])
 
 
@@ -145,7 +146,7 @@ def fast_griffin_lim(
 
     With `refresh` the targets follow the sound for all but the first third of the iterations.
     """
-    step = FastGriffinLim(target, sound.shape[0])
+    step = FastGriffinLim(target)
     for iteration in range(iterations):
         step.refresh = refresh if iteration >= iterations // 3 else None
         sound = consistent.through(step, sound)

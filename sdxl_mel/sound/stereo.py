@@ -23,19 +23,23 @@ def project(spectrum: Tensor, target: Tensor) -> Tensor:
     """
     if spectrum.shape[0] == target.shape[0]:
         return with_magnitude(spectrum, target)
-    mid = spectrum.mean(dim=0)
-    side = spectrum[0] - mid
-    mid = with_magnitude(mid, target[1])
-    return torch.stack([with_magnitude(mid + side, target[0]), with_magnitude(mid - side, target[2])])
+    left, right = spectrum
+    side = (left - right).mul_(0.5)
+    mid = with_magnitude(left + right, target[1])  # Of the sum only the phase counts.
+    projected = torch.empty_like(spectrum)
+    with_magnitude(mid + side, target[0], out=projected[0])
+    with_magnitude(mid.sub_(side), target[2], out=projected[1])
+    return projected
 
 
-def with_magnitude(spectrum: Tensor, target: Tensor) -> Tensor:
-    """Return a spectrum with other magnitudes; where it is zero it stays zero."""
-    gain = torch.div(target, magnitude(spectrum).clamp_min_(TINY))
+def with_magnitude(spectrum: Tensor, target: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return a spectrum with other magnitudes, written into `out` if given; where it is zero it stays zero."""
+    gain = magnitude(spectrum).clamp_min_(TINY)
+    torch.div(target, gain, out=gain)
     if spectrum.device.type == "cpu":
         # torch would first make the gain complex, numpy does it on the way: 1.1 ms against 2.0 for 1024 frames.
-        return torch.from_numpy(np.multiply(spectrum.numpy(), gain.numpy()))
-    return spectrum * gain
+        return torch.from_numpy(np.multiply(spectrum.numpy(), gain.numpy(), out=None if out is None else out.numpy()))
+    return torch.mul(spectrum, gain, out=out)
 
 
 def leading_channel(target: Tensor) -> int:
@@ -65,4 +69,9 @@ def magnitudes(spectrum: Tensor, channels: int) -> Tensor:
     """Return the magnitudes that `project` takes: of one channel, or with `channels` 3 of left, mid and right."""
     if channels == spectrum.shape[0]:
         return magnitude(spectrum)
-    return magnitude(torch.stack([spectrum[0], spectrum.mean(dim=0), spectrum[1]]))
+    left, right = spectrum
+    found = spectrum.real.new_empty(channels, *left.shape)
+    magnitude(left, out=found[0])
+    magnitude(left + right, out=found[1]).mul_(0.5)
+    magnitude(right, out=found[2])
+    return found

@@ -3,6 +3,7 @@
 import numpy as np
 import pyloudnorm
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,16 @@ def test_true_peak_between_samples() -> None:
     samples *= np.hanning(48000).astype(np.float32)
     assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(-3.01, abs=0.02)
     assert true_peak_db(samples, 48000) == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("name", MUSIC)
+def test_true_peak_is_that_of_four_times_the_rate(name: str) -> None:
+    from sdxl_mel.files.audio import read_audio
+
+    samples, rate = read_audio(FIXTURES / f"{name}.flac")
+    finer = soxr.resample(samples.T, rate, 4 * rate, quality="VHQ")
+    expected = 20 * np.log10(max(np.abs(finer).max(), np.abs(samples).max()))
+    assert true_peak_db(samples, rate) == pytest.approx(expected, abs=0.02)
 
 
 def test_silence_and_very_short_sounds() -> None:
