@@ -74,7 +74,7 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
     levels = np.empty(_planes(samples, spec), dtype=np.uint8)
     for frames, mel in _mel_pieces(samples, spec):
         levels[..., frames] = quantise(values_of(mel, spec))
-    return np.stack(levels, axis=-1)
+    return np.stack(list(levels), axis=-1)
 
 
 def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
@@ -82,7 +82,7 @@ def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
     result = np.empty(_planes(samples, spec), dtype=np.float32)
     for frames, mel in _mel_pieces(samples, spec):
         result[..., frames] = mel
-    return np.stack(result, axis=-1)
+    return np.stack(list(result), axis=-1)
 
 
 def _planes(samples: Float, spec: MelSpec) -> tuple[int, int, int]:
