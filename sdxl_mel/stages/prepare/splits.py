@@ -59,10 +59,13 @@ def assign(
     """Return the place of every track; the same whatever other tracks there are, but for splits that would be empty.
 
     Vocal tracks go to `regularization`, with `vocals` "drop" nowhere, with "keep" where instrumental ones go. Those
-    whose artist is kept for validation or test are left out, so that no artist is in two of them.
+    whose artist has instrumental tracks too are left out, so that no artist is in two splits.
     """
     pairs = set(held_out)
     units = _units(candidates, validation, test, pairs, seed)
+    if vocals == "regularization":
+        instrumental = {candidate.unit for candidate in candidates if not candidate.vocal}
+        units = {unit: split if unit in instrumental else "regularization" for unit, split in units.items()}
     return {candidate.track: _place(candidate, units[candidate.unit], pairs, vocals) for candidate in candidates}
 
 
@@ -110,9 +113,7 @@ def _place(candidate: Candidate, split: str, pairs: set[Pair], vocals: str) -> P
         return Place("", left_out="vocals (--vocals drop)")
     if candidate.split:
         return Place("regularization" if candidate.vocal and vocals != "keep" else candidate.split, candidate.group)
-    if candidate.vocal and vocals == "regularization":
-        if split == "train":
-            return Place("regularization")
+    if candidate.vocal and vocals == "regularization" and split != "regularization":
         return Place("", left_out=f"vocals, and its artist is kept for {split}")
     if split == "test" and pairs:
         return Place("test", UNSEEN if candidate.pairs & pairs else SEEN)
