@@ -81,9 +81,10 @@ def plan_tracks(
     """Return `count` plans of a split. The first n of more plans are the plans of n.
 
     `group` "left-out" puts one of the instruments the mini base has never heard into every track. The split
-    "regularization" holds solos of base instruments only; "test-unseen" holds held-out pairs only (with the group
-    "left-out": the pairs that "train" of that group does not have). `pieces` draws from another split's pieces: a judge
-    may learn held-out pairs, from training pieces.
+    "regularization" holds what the mini base knows: solos of base instruments, and with the group "left-out" their
+    pairs too, so that a LoRA for new instruments keeps the old ones apart. "test-unseen" holds held-out pairs only
+    (with the group "left-out": the pairs that "train" of that group does not have). `pieces` draws from another split's
+    pieces: a judge may learn held-out pairs, from training pieces.
     """
     names = [piece.identifier for piece in pieces_of(pieces or PIECES[split])]
     return [
@@ -159,11 +160,12 @@ def _plan(
 
 
 def _instruments(split: Split, group: Group, solo_share: float, generator: np.random.Generator) -> tuple[str, ...]:
+    known = split == "regularization"
     solo = bool(generator.random() < solo_share) and split != "test-unseen"
-    if split == "regularization" or solo:
-        names = LEFT_OUT if group == "left-out" and split != "regularization" else BASE
+    if solo or (known and group == "base"):
+        names = LEFT_OUT if group == "left-out" and not known else BASE
         return (str(generator.choice(list(names))),)
-    pairs = pairs_of(split, group)
+    pairs = pairs_of(split, "base" if known else group)
     first, second = pairs[int(generator.integers(len(pairs)))]
     return (first, second) if generator.random() < 0.5 else (second, first)
 

@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from sdxl_mel.corpus.tracks import Group, Split
 
 SHARES: dict["Split", float] = {
-    "train": 0.7,
-    "validation": 0.06,
-    "test-seen": 0.1,
+    "train": 0.6,
+    "validation": 0.05,
+    "test-seen": 0.09,
     "test-unseen": 0.08,
-    "regularization": 0.06,
+    "regularization": 0.18,
 }
 LICENCE = "public domain scores; rendered with TimGM6mb (GPL-2)"
 
