@@ -5,6 +5,7 @@ fades into what the previous block had thought would follow: the pieces are one 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.demel import linear_of_mel, refined
 from sdxl_mel.sound.mel import magnitude, margin, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.partials import advancing_phases, first_phases, partial_frequencies
 from sdxl_mel.sound.phase import Anchor, Consistency, Refresh, fast_griffin_lim, relaxed_reflections
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
 from sdxl_mel.sound.stereo import leading_channel, magnitudes, spread, with_magnitude
@@ -53,7 +55,7 @@ def retrieved_blocks(
     """Yield the sound (1 or 2, samples) of 8-bit levels or values (n_mels, frames, 1 or 3), piece by piece."""
     frames = picture.shape[1]
     if frames <= BLOCK_FRAMES:
-        sound = _retrieved(picture, spec, effort, _phases(frames, spec, seed, 0, device), loop=loop)
+        sound = _retrieved(picture, spec, effort, torch_generator(seed, "phase", 0), device, loop=loop)
         yield sound[:, margin(spec) : margin(spec) + frames * spec.hop_length]
         return
     order = np.arange(-AHEAD_FRAMES, frames + KNOWN_FRAMES) % frames if loop else np.arange(frames)
@@ -67,8 +69,8 @@ def retrieved_blocks(
         anchor = None if previous is None else _continued(previous, given - start, stop - start, spec)
         if anchor is not None and opening is not None and stop == order.size:
             anchor = _closed(anchor, opening, last - start, spec)
-        phases = _phases(stop - start, spec, seed, block, device)
-        sound = _retrieved(picture[:, order[start:stop]], spec, effort, phases, anchor=anchor)
+        generator = torch_generator(seed, "phase", block)
+        sound = _retrieved(picture[:, order[start:stop]], spec, effort, generator, device, anchor=anchor)
         opening = sound[:, : (2 * AHEAD_FRAMES + KNOWN_FRAMES) * spec.hop_length] if loop and block == 0 else opening
         end = last if stop == order.size else stop - AHEAD_FRAMES
         origin = margin(spec) - start * spec.hop_length
@@ -78,22 +80,28 @@ def retrieved_blocks(
 
 
 def _retrieved(
-    picture: Picture, spec: MelSpec, effort: Effort, phases: Tensor, *, anchor: Anchor | None = None, loop: bool = False
+    picture: Picture,
+    spec: MelSpec,
+    effort: Effort,
+    generator: torch.Generator,
+    device: str,
+    *,
+    anchor: Anchor | None = None,
+    loop: bool = False,
 ) -> Tensor:
-    """Return the sound (1 or 2, reach) of one block; `phases` (1, frames, coarse bins) are where it starts from."""
+    """Return the sound (1 or 2, reach) of one block; `generator` draws the phases that it starts from."""
     values = dequantise(picture) if picture.dtype == np.uint8 else picture
-    mel = torch.from_numpy(mel_of_values(values, spec)).to(phases.device).permute(2, 0, 1).contiguous()
+    mel = torch.from_numpy(mel_of_values(values, spec)).to(device).permute(2, 0, 1).contiguous()
     frames = mel.shape[-1]
     with piecewise() as workers:
         target = linear_of_mel(mel, spec, effort.demel, workers)
+        lead = leading_channel(target)
+        known = None if anchor is None else anchor.left() if lead == 0 else anchor.mid()
         coarse = coarse_grid(spec)
         coarse_target = target[..., :: spec.n_fft // coarse.n_fft].contiguous()
-        lead = leading_channel(coarse_target)
-        leading = coarse_target[lead : lead + 1]
-        known = None if anchor is None else anchor.left() if lead == 0 else anchor.mid()
+        start = _started(target[lead], spec, known, generator, workers)
         consistent = Consistency(coarse, frames, loop, known, workers)
-        start = _started(leading * phases, leading, known, coarse)
-        sound = relaxed_reflections(start, leading, consistent, effort.reflections)
+        sound = relaxed_reflections(start, coarse_target[lead : lead + 1], consistent, effort.reflections)
         if mel.shape[0] == 3:
             consistent = Consistency(coarse, frames, loop, anchor, workers)
             sound = consistent.sound_of(spread(stft(sound, coarse), coarse_target))
@@ -112,19 +120,26 @@ def coarse_grid(spec: MelSpec) -> MelSpec:
     return spec.model_copy(update={"n_fft": spec.n_fft // share}) if spec.n_fft % (2 * share) == 0 else spec
 
 
-def _phases(frames: int, spec: MelSpec, seed: int, block: int, device: str) -> Tensor:
-    n_bins = coarse_grid(spec).n_bins
-    angles = torch.rand((1, frames, n_bins), generator=torch_generator(seed, "phase", block)).to(device)
-    return torch.polar(torch.ones_like(angles), 2 * torch.pi * angles)
+def _started(
+    target: Tensor, spec: MelSpec, anchor: Anchor | None, generator: torch.Generator, workers: Executor | None
+) -> Tensor:
+    """Return a first spectrum (1, frames, coarse bins) for the targets (frames, n_bins) of one channel.
 
-
-def _started(spectrum: Tensor, target: Tensor, anchor: Anchor | None, spec: MelSpec) -> Tensor:
-    """Return a first spectrum that has the phases of the known sound where there is any."""
+    Its phases are those of the known sound where there is any, and go on from there.
+    """
+    coarse = coarse_grid(spec)
+    share = spec.n_fft // coarse.n_fft
+    frequencies = partial_frequencies(target, spec, workers)
+    turns = advancing_phases(frequencies[:, ::share], spec)
+    coarse_target = target[:, ::share].contiguous()
     if anchor is None:
-        return spectrum
-    known = stft(anchor.samples, spec)
+        turns += first_phases(frequencies[0], spec, generator)[::share]
+        return torch.polar(coarse_target, 2 * torch.pi * turns)[None]
+    known = stft(anchor.samples, coarse)
+    last = int((anchor.weight == 1.0).cumprod(dim=0).sum() - spec.win_length) // spec.hop_length
+    turns += known[0, last].angle() / (2 * torch.pi) - turns[last]
     sounding = magnitude(known) > 0
-    return torch.where(sounding, with_magnitude(known, target), spectrum)
+    return torch.where(sounding, with_magnitude(known, coarse_target), torch.polar(coarse_target, 2 * torch.pi * turns))
 
 
 def _followed(mel: Tensor, spec: MelSpec) -> Refresh:

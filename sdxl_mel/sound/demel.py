@@ -31,7 +31,7 @@ def linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int, workers: Executor
 
 
 def _linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
-    bins = _spread(mel, spec)
+    bins = _spread(mel, spec) * _coverage(spec, str(mel.device))
     for _ in range(iterations):
         bins *= _gain(bins, mel, spec)
     return bins.transpose(-1, -2)
@@ -59,6 +59,18 @@ def _gain(bins: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
 def _spread(rows: Tensor, spec: MelSpec) -> Tensor:
     """Return the weighted mean over the bands of each bin: M^T rows / M^T 1, zero where no band reaches."""
     return apply_bank(_normalised_transpose(spec, str(rows.device)), rows)
+
+
+@lru_cache(maxsize=8)
+def _coverage(spec: MelSpec, device: str) -> Tensor:
+    """Return (n_bins, 1) how well the bands cover each bin: 1, less beside the lowest and the highest centre.
+
+    Only one band reaches there and cannot tell where in its slope a sound is. It is most likely near the centre.
+    """
+    bank = filter_bank(spec)
+    peaks = bank.max(axis=1).toarray()
+    covered = np.minimum(bank.multiply(1.0 / peaks[:, None]).sum(axis=0), 1.0)
+    return torch.from_numpy(covered.astype(np.float32))[:, None].to(device)
 
 
 @lru_cache(maxsize=8)

@@ -63,6 +63,11 @@ def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(dense)
 
 
+def unseen_bins(spec: MelSpec) -> int:
+    """Return how many bins lie under the lowest band: of them a picture says nothing, not even that they are silent."""
+    return int(np.floor(spec.fmin * spec.n_fft / spec.sample_rate)) + 1
+
+
 @lru_cache(maxsize=16)
 def filter_tensor(spec: MelSpec, transposed: bool = False, device: str = "cpu") -> Tensor:
     """Return the filter bank, or its transpose, as a sparse tensor."""

@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sdxl_mel.sound.mel import normalised_overlap, overlap_add, reach, stft, windowed_pieces
+from sdxl_mel.sound.mel import normalised_overlap, overlap_add, reach, stft, unseen_bins, windowed_pieces
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.sound.stereo import project
+from sdxl_mel.sound.stereo import magnitudes, project
 
 MOMENTUM = 0.99
 RELAXATION = 0.9
@@ -97,11 +97,11 @@ class Consistency:
 class FastGriffinLim:
     """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2): t <- c + a (c - c_previous), then P_A.
 
-    With `refresh` the targets follow the sound.
+    With `refresh` the targets follow the sound. `unseen` is the number of lowest bins that may be anything.
     """
 
-    def __init__(self, target: Tensor, refresh: Refresh | None = None) -> None:
-        self.target, self.refresh = target, refresh
+    def __init__(self, target: Tensor, unseen: int = 0, refresh: Refresh | None = None) -> None:
+        self.target, self.unseen, self.refresh = target, unseen, refresh
         self.previous: dict[int, Tensor] = {}
 
     def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
@@ -111,7 +111,7 @@ class FastGriffinLim:
         previous = self.previous.get(rows.start)
         self.previous[rows.start] = spectrum
         carried = spectrum if previous is None else _lerp(previous, spectrum, 1 + MOMENTUM)
-        return project(carried, self.target[:, rows])
+        return project(carried, _freed(self.target[:, rows], carried, self.unseen))
 
 
 class RelaxedReflections:
@@ -120,18 +120,25 @@ class RelaxedReflections:
     X <- b/2 (X + R_C R_A X) + (1 - b) P_A X with R = 2 P - 1, which is A + b (P_C r - r) with A = P_A X, r = 2 A - X.
     """
 
-    def __init__(self, start: Tensor, target: Tensor) -> None:
-        self.target = target
+    def __init__(self, start: Tensor, target: Tensor, unseen: int = 0) -> None:
+        self.target, self.unseen = target, unseen
         self.projected = project(start, target)
         self.reflected = 2 * self.projected - start
 
     def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
         """Return the reflection of the next estimate."""
         estimate = spectrum.sub_(self.reflected[:, rows]).mul_(RELAXATION).add_(self.projected[:, rows])
-        projected = project(estimate, self.target[:, rows])
+        projected = project(estimate, _freed(self.target[:, rows], estimate, self.unseen))
         self.projected[:, rows] = projected
         reflected = self.reflected[:, rows] = _lerp(estimate, projected, 2.0)
         return reflected
+
+
+def _freed(target: Tensor, spectrum: Tensor, unseen: int) -> Tensor:
+    """Return the target with the magnitudes that the `unseen` lowest bins of the spectrum have already."""
+    if unseen:
+        target[..., :unseen] = magnitudes(spectrum[..., :unseen].contiguous(), target.shape[0])
+    return target
 
 
 def _lerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
@@ -146,7 +153,7 @@ def fast_griffin_lim(
 
     With `refresh` the targets follow the sound for all but the first third of the iterations.
     """
-    step = FastGriffinLim(target)
+    step = FastGriffinLim(target, unseen_bins(consistent.spec))
     for iteration in range(iterations):
         step.refresh = refresh if iteration >= iterations // 3 else None
         sound = consistent.through(step, sound)
@@ -157,7 +164,7 @@ def relaxed_reflections(start: Tensor, target: Tensor, consistent: Consistency, 
     """Return the sound (channels, reach) that RAAR finds from a first spectrum."""
     if iterations == 0:
         return consistent.sound_of(project(start, target))
-    step = RelaxedReflections(start, target)
+    step = RelaxedReflections(start, target, unseen_bins(consistent.spec))
     sound = consistent.sound_of(step.reflected)
     for _ in range(iterations):
         sound = consistent.through(step, sound)

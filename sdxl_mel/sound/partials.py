@@ -1,0 +1,68 @@
+"""The phases that the partials of a magnitude spectrogram would have: where phase retrieval starts from.
+
+Each lobe of a spectrum is taken for one partial. The lobe's shape tells the frequency, and the frequency summed up over
+time the phase (single pass inversion: Beauregard, Harish and Wyse 2015). From random phases a steady tone is found in
+pieces that do not agree with each other, and no number of iterations mends that.
+"""
+
+from concurrent.futures import Executor
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.sound.melspec import MelSpec
+
+CHUNK_FRAMES = 192
+
+
+def partial_frequencies(magnitudes: Tensor, spec: MelSpec, workers: Executor | None = None) -> Tensor:
+    """Return the frequency, in bins, of the partial whose lobe each bin of (frames, n_bins) magnitudes is in."""
+    frames = CHUNK_FRAMES if magnitudes.device.type == "cpu" else magnitudes.shape[0]
+    mapped = map if workers is None else workers.map
+    return torch.cat(list(mapped(lambda part: _partial_frequencies(part, spec), magnitudes.split(frames))))
+
+
+def advancing_phases(frequencies: Tensor, spec: MelSpec) -> Tensor:
+    """Return phases in turns, zero in the first frame, that advance with the frequencies (frames, bins)."""
+    turns = (frequencies[1:] + frequencies[:-1]) * (spec.hop_length / spec.n_fft / 2)
+    turns -= turns.floor()  # What is summed up stays small enough for float32.
+    return torch.nn.functional.pad(turns.cumsum_(dim=0), (0, 0, 1, 0))
+
+
+def first_phases(frequencies: Tensor, spec: MelSpec, generator: torch.Generator) -> Tensor:
+    """Return phases in turns for one frame of frequencies (n_bins,): random for each partial, alike within its lobe.
+
+    Across a lobe the phase falls as that of a window whose middle is half a window after its first sample.
+    """
+    partial = (frequencies.diff(prepend=frequencies[:1]) != 0).cumsum(dim=0)
+    drawn = torch.rand(frequencies.shape[0], generator=generator).to(frequencies.device)
+    bins = torch.arange(frequencies.shape[0], device=frequencies.device)
+    return drawn[partial] - bins * (spec.win_length / spec.n_fft / 2)
+
+
+def _partial_frequencies(magnitudes: Tensor, spec: MelSpec) -> Tensor:
+    rising = magnitudes.diff(dim=-1) > 0
+    peaks = torch.nn.functional.pad(rising[:, :-1] & ~rising[:, 1:], (1, 1))
+    valleys = torch.nn.functional.pad(~rising[:, :-1] & rising[:, 1:], (1, 1))
+    lobe = valleys.cumsum(dim=-1)
+    frame, peak = peaks.nonzero(as_tuple=True)
+    found = magnitudes.new_full((magnitudes.shape[0], int(lobe[:, -1].max()) + 1), -1.0)
+    found[frame, lobe[frame, peak]] = peak + _offset(magnitudes, frame, peak, spec)
+    frequency = found.gather(-1, lobe)
+    bins = torch.arange(magnitudes.shape[-1], dtype=magnitudes.dtype, device=magnitudes.device)
+    return torch.where(frequency < 0, bins, frequency)
+
+
+def _offset(magnitudes: Tensor, frame: Tensor, peak: Tensor, spec: MelSpec) -> Tensor:
+    """Return how many bins beside its highest bin a partial is.
+
+    A bin of an FFT as long as the Hann window that is r times as high as the peak beside it says (2 r - 1) / (r + 1)
+    (Grandke 1983). Both neighbours are asked and weighted by their height: mel values know the higher one better, and
+    beyond the last band they know nothing.
+    """
+    step = max(1, round(spec.n_fft / spec.win_length))
+    padded = torch.nn.functional.pad(magnitudes, (step, step))
+    here = padded[frame, peak + step]
+    above, below = padded[frame, peak + 2 * step] / here, padded[frame, peak] / here
+    offset = above * (2 * above - 1) / (above + 1) - below * (2 * below - 1) / (below + 1)
+    return step * (offset / (above + below).clamp_min(1e-6)).clamp(-1, 1)
