@@ -12,7 +12,7 @@ import soxr
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files import riff
+from sdxl_mel.files import ogg, riff
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.names import near_miss
 from sdxl_mel.record import Record
@@ -32,8 +32,6 @@ AUDIO_SUFFIXES = frozenset(CONTAINERS) | {".aif", ".aiff", ".w64", ".caf", ".au"
 OPUS_RATE = 48000
 PIECE_SAMPLES = 1 << 16
 """Written at a time: libsndfile's Vorbis encoder keeps a whole call on the stack."""
-OGG_PAGE_BYTES = 1 << 16
-OGG_LAST_PAGE = 4
 SHORT_MP3 = 0.98
 """An MP3 without a length header is measured by its bit rate, which is a little off."""
 
@@ -126,6 +124,8 @@ def open_audio(
             riff.clear_peak_time(temporary)
             if comment:
                 riff.add_comment(temporary, comment)
+        if container == "OGG":
+            ogg.clear_serial(temporary)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -173,15 +173,6 @@ def _require_whole(path: Path, kind: str, found: int, declared: int) -> None:
     if kind == "WAV":
         cut |= riff.missing_bytes(path) > 0
     if kind == "OGG":
-        cut |= not _ogg_ends(path)
+        cut |= not ogg.is_whole(path)
     if cut:
         raise FormatError(f"{path}: the file is cut off or damaged; it holds less sound than it says")
-
-
-def _ogg_ends(path: Path) -> bool:
-    """Return whether the last page of an Ogg file says that it is the last (RFC 3533, section 6)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
-        tail = file.read()
-    page = tail.rfind(b"OggS")
-    return page >= 0 and bool(tail[page + 5] & OGG_LAST_PAGE)

@@ -50,7 +50,10 @@ def test_every_format_carries_sound_spec_and_record(tmp_path: Path, suffix: str)
     assert type(spec).model_validate(found["melspec"]) == spec
 
 
-@pytest.mark.parametrize(("suffix", "subtype"), [("wav", None), ("wav", "FLOAT"), ("flac", None), ("mp3", None)])
+SAME_BYTES = [("wav", None), ("wav", "FLOAT"), ("flac", None), ("ogg", None), ("opus", None), ("mp3", None)]
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), SAME_BYTES)
 def test_the_same_sound_makes_the_same_bytes(tmp_path: Path, suffix: str, subtype: str | None) -> None:
     import time
 
