@@ -1,7 +1,6 @@
 """Adapters: which layers, in which dtype, computed as the formula says, read out and put back without loss."""
 
 import copy
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +22,13 @@ def unet() -> UNet2DConditionModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return tiny_unet()
+
+
+@pytest.fixture(scope="module")
+def slim_unet() -> UNet2DConditionModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return tiny_unet(slim=True)
 
 
 def _call(unet, dtype=torch.float32, batch=2):
@@ -137,7 +143,8 @@ def test_gradients_are_those_of_pefts_own_forward():
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_read_out_and_attached_elsewhere_it_is_the_same_model(unet, dora):
+def test_read_out_and_attached_elsewhere_it_is_the_same_model(unet, slim_unet, dora):
+    unet = slim_unet if dora else unet
     model = copy.deepcopy(unet)
     adapters = attach({"unet": model}, rank=4, alpha=2, rank_patterns={"mid_block.*": 2}, dora=dora)
     _randomise(adapters)
@@ -145,7 +152,7 @@ def test_read_out_and_attached_elsewhere_it_is_the_same_model(unet, dora):
     assert lora.modules["unet", "mid_block.attentions.0.proj_in"].rank == 2
     other = SimpleNamespace(unet=copy.deepcopy(unet))
     attached = attach_lora(other, lora)
-    assert len(attached.layers) == 722
+    assert len(attached.layers) == (84 if dora else 722)
     assert torch.allclose(_call(other.unet), _call(model), atol=1e-6)
     with adapters_off(attached):
         assert torch.allclose(_call(other.unet), _call(unet), atol=1e-6)
@@ -207,50 +214,15 @@ def test_module_dropout_skips_about_the_asked_share(unet):
     assert first != [layer.skipped for layer in adapters.layers.values()]
 
 
-def test_the_start_depends_on_seed_and_place_only(unet):
-    first = attach({"unet": copy.deepcopy(unet)}, rank=2, alpha=2, seed=4)
-    again = attach({"unet": copy.deepcopy(unet)}, rank=2, alpha=2, seed=4, targets=["mid_block.*"])
-    other = attach({"unet": copy.deepcopy(unet)}, rank=2, alpha=2, seed=5)
+def test_the_start_depends_on_seed_and_place_only(slim_unet):
+    first = attach({"unet": copy.deepcopy(slim_unet)}, rank=2, alpha=2, seed=4)
+    again = attach({"unet": copy.deepcopy(slim_unet)}, rank=2, alpha=2, seed=4, targets=["mid_block.*"])
+    other = attach({"unet": copy.deepcopy(slim_unet)}, rank=2, alpha=2, seed=5)
     key = ("unet", "mid_block.attentions.0.proj_in")
     weights = [each.layers[key].lora_A[ADAPTER].weight for each in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert float(weights[0].abs().max()) <= 1 / weights[0].shape[1] ** 0.5
-
-
-SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-
-
-def test_counts_at_true_size_without_the_memory():
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(json.loads(json.dumps(SDXL_UNET)))
-    assert sum(parameter.numel() for parameter in unet.parameters()) == 2_567_463_684
-    assert len(select_targets(unet, "unet", ["all-linear"])) == 722
-    assert len(select_targets(unet, "unet", ["attention"])) == 560
-    assert len(select_targets(unet, "unet", ["all-linear+conv"])) == 722 + 72
-
-
-@pytest.mark.parametrize(("part", "layers", "count"), [("text_encoder", 12, 72), ("text_encoder_2", 32, 192)])
-def test_counts_of_the_text_encoders(part, layers, count):
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    kind = CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
-    with torch.device("meta"):
-        model = kind(CLIPTextConfig(num_hidden_layers=layers, hidden_size=64, num_attention_heads=4))
-    assert len(select_targets(model, part, ["all-linear"])) == count
-    assert len(select_targets(model, part, ["attention"])) == count * 4 // 6
 
 
 def test_text_encoder_keys_always_hold_text_model(tiny_sdxl):
