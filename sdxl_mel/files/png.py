@@ -20,7 +20,7 @@ MEMORY_LEVEL = 9
 
 
 def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
-    """Return (height, width) or (height, width, 3) pixels as a PNG with the text of `info`; PNG 1.2, sections 4 to 6."""
+    """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
