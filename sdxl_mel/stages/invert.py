@@ -34,7 +34,7 @@ class Config(StageConfig):
     out: Path
     """a sound file for one picture (.wav .flac .ogg .opus .mp3), or a folder"""
     method: Literal["best", "fast", "griffinlim"] = "best"
-    """best sound, four times as fast, or librosa's own inversion for comparison"""
+    """best sound, less than half its time, or librosa's own inversion for comparison"""
     format: str | None = None
     """what the pictures are, when they do not say it themselves: minimidi, riffusion, teticio, auffusion or a preset"""
     seed: int = Field(0, ge=0)
