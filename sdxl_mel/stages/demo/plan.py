@@ -32,11 +32,11 @@ class Size:
         """Return the size of a demo of about so many minutes on two cores."""
         share = minutes / FULL_MINUTES
         return cls(
-            tracks=max(10, round(220 * share)), steps=max(10, round(260 * share)), known=max(4, round(60 * share))
+            tracks=max(10, round(240 * share)), steps=max(10, round(700 * share)), known=max(4, round(60 * share))
         )
 
 
-TILES = "--seed {seed} --steps 25 --guidance 2.5 --batch 16 --method fast"
+TILES = "--seed {seed} --steps 25 --guidance 4 --batch 16 --method fast"
 SCORES = (
     "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
     "--cache {embeddings} --seed {seed}"
@@ -74,7 +74,7 @@ LINES = (
         "train",
         "train the LoRA",
         "train",
-        "--config {config} --base mini --cache {cache} --steps {steps} --save-every 50 --seed {seed} --out {run}",
+        "--config {config} --base mini --cache {cache} --steps {steps} --save-every 100 --seed {seed} --out {run}",
         "train_lora.py",
     ),
     Line("fuse", "add it into the weights", "fuse", "--base mini --lora {lora} --out {fused}", "fuse_lora.py"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -21,8 +22,15 @@ from sdxl_mel.progress import say
 from sdxl_mel.record import sha256_bytes
 
 ROOT = Path(__file__).parents[3]
-LAUNCH = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-"""What `accelerate launch` would otherwise ask for or warn about."""
+THREADS = "--num_cpu_threads_per_process"
+LAUNCH = {
+    "--num_processes": "1",
+    "--num_machines": "1",
+    "--mixed_precision": "no",
+    "--dynamo_backend": "no",
+    THREADS: str(os.cpu_count() or 1),
+}
+"""What `accelerate launch` would otherwise ask for or warn about; left to itself it gives torch one thread."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Step:
         words = shlex.join(self.words)
         if self.door is None:
             return f"sdxl-mel {self.stage} {words}"
-        launcher = "accelerate launch" if self.stage == "train" else "python"
+        launcher = f"accelerate launch {THREADS} {os.cpu_count()}" if self.stage == "train" else "python"
         return f"{launcher} {self.door} {words}"
 
 
@@ -117,7 +125,7 @@ def _run_door(step: Step, script: Path) -> str:
     words = [*step.words]
     launcher = []
     if step.stage == "train":
-        launcher = ["-m", "accelerate.commands.launch", *LAUNCH]
+        launcher = ["-m", "accelerate.commands.launch", *chain.from_iterable(LAUNCH.items())]
         words += ["--resume"] if (Path(words[words.index("--out") + 1]) / "run.json").exists() else []
     command = [sys.executable, *launcher, str(script), *words]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
