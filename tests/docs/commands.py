@@ -1,6 +1,7 @@
 """The commands that the README and the docs show, as lists of words."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,39 +12,54 @@ DOORS = {"train_lora.py": "train", "fuse_lora.py": "fuse", "stitch.py": "stitch"
 
 @dataclass(frozen=True)
 class Command:
-    """One shown command of ours: where it stands, the stage it calls, and its words."""
+    """One shown command: its page, the heading it stands under, and its words without a redirection."""
 
     page: str
+    heading: str
     line: str
-    stage: str
     words: tuple[str, ...]
+
+    @property
+    def door(self) -> str | None:
+        """The script that it starts, if it is one of ours."""
+        return next((word for word in self.words if word in DOORS), None)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that it calls, None for a command of another program."""
+        if self.door:
+            return DOORS[self.door]
+        return self.words[1] if self.words[0] == "sdxl-mel" else None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the stage is told."""
+        return self.words[self.words.index(self.door) + 1 :] if self.door else self.words[2:]
 
 
 def shown_commands(page: Path) -> list[Command]:
-    """Return the commands of ours in the ```bash blocks of a page, in order."""
-    return [command for line in _bash_lines(page) if (command := _command(page, line)) is not None]
+    """Return every command in the ```bash blocks of a page, in order."""
+    blocks = ((heading, text) for heading, language, text in blocks_of(page) if language == "bash")
+    return [_command(page, heading, line) for heading, text in blocks for line in text.replace("\\\n", "").splitlines()]
 
 
-def _bash_lines(page: Path) -> list[str]:
-    lines: list[str] = []
-    inside, pending = False, ""
-    for raw in page.read_text(encoding="utf-8").splitlines():
-        if raw.startswith("```"):
-            inside = raw.strip() == "```bash"
+def blocks_of(page: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the heading, the language and the text of every block of code on a page."""
+    heading = language = text = ""
+    inside = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            if inside:
+                yield heading, language, text
+            inside, language, text = not inside, line.removeprefix("```").strip(), ""
         elif inside:
-            pending += raw.rstrip("\\") if raw.endswith("\\") else raw
-            if not raw.endswith("\\"):
-                lines.append(pending)
-                pending = ""
-    return lines
+            text += f"{line}\n"
+        elif line.startswith("#"):
+            heading = line.lstrip("# ")
 
 
-def _command(page: Path, line: str) -> Command | None:
+def _command(page: Path, heading: str, line: str) -> Command:
     words = shlex.split(line, comments=True)
-    name = page.relative_to(ROOT).as_posix()
-    if words[:1] == ["sdxl-mel"] and len(words) > 1 and not words[1].startswith("-"):
-        return Command(name, line, words[1], tuple(words[2:]))
-    for door, stage in DOORS.items():
-        if door in words[:8]:
-            return Command(name, line, stage, tuple(words[words.index(door) + 1 :]))
-    return None
+    if ">" in words:
+        words = words[: words.index(">")]
+    return Command(page.relative_to(ROOT).as_posix(), heading, line, tuple(words))

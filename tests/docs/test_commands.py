@@ -9,16 +9,16 @@ from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.cli import STAGES
 from tests.docs.commands import PAGES, Command, shown_commands
 
-COMMANDS = [command for page in PAGES for command in shown_commands(page)]
+COMMANDS = [command for page in PAGES for command in shown_commands(page) if command.stage]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[f"{command.page}: {command.line[:60]}" for command in COMMANDS])
 def test_shown_command_is_understood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     if command.stage == "completion":
-        pytest.skip("not a stage; tests/test_completion.py runs it")
+        pytest.skip("not a stage; test_walk.py runs it")
     module = import_module(STAGES[command.stage].module)
-    parse_arguments(module.Config, command.words, f"sdxl-mel {command.stage}")
+    parse_arguments(module.Config, command.arguments, f"sdxl-mel {command.stage}")
 
 
 def test_readme_shows_every_stage() -> None:

@@ -1,0 +1,50 @@
+"""What stands for what when the shown commands are executed: mini for SDXL, a few steps for thousands."""
+
+from tests.docs.commands import Command
+
+WORDS = {
+    "stabilityai/stable-diffusion-xl-base-1.0": "mini",
+    "models/sdxl": "mini",
+    "configs/sdxl-24gb.toml": "tiny.toml",
+    "configs/mini.toml": "tiny.toml",
+    "laion/larger_clap_music": "clap",
+}
+"""A word for a word: the base, the settings of a card, a CLAP from the hub."""
+
+VALUES = {
+    "--preset": "mini",
+    "--steps": "2",
+    "--save-every": "1",
+    "--num": "2",
+    "--seconds": "6",
+}
+"""Another value for a flag wherever it is shown."""
+
+ADDED = {
+    "encode": ("--preset", "mini"),
+    "roundtrip": ("--seconds", "1"),
+    "generate": ("--steps", "2"),
+    "invert": ("--method", "fast"),
+    "convert-clap": ("--tokenizer", "words"),
+}
+"""Flags that a stage is told besides: less sound, fewer steps, and a folder for what would come from the hub."""
+
+NOT_RUN = {
+    "make demo": "takes a quarter of an hour and is the job of `make demo` itself",
+    "sdxl-mel demo": "the same",
+    "make test": "is what runs this",
+    "python examples/codec.py song.flac --out codec": "tests/examples executes it",
+    "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",
+    "python examples/long_piece.py --out long-piece": "tests/examples executes it with fewer steps",
+}
+"""Commands that are not executed here, and why."""
+
+
+def executed(command: Command) -> list[str]:
+    """Return the arguments with which a shown command's stage is called."""
+    words = [WORDS.get(word, word) for word in command.arguments]
+    for flag, value in VALUES.items():
+        if flag in words:
+            words[words.index(flag) + 1] = value
+    added = ADDED.get(command.stage or "", ())
+    return words if added and added[0] in words else [*words, *added]

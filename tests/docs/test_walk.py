@@ -1,0 +1,109 @@
+"""Every command of the README and the docs, executed in the order in which they stand, with mini in place of SDXL."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from sdxl_mel.cli import main
+from tests.docs.commands import DOORS, PAGES, ROOT, Command, blocks_of, shown_commands
+from tests.docs.substitutes import NOT_RUN, executed
+from tests.metrics.tiny_clap import tiny_model, write_laion_checkpoint, write_tiny_clap, write_tokenizer
+from tests.stages.prepare.music import write_folder, write_music
+
+COMMANDS = [command for page in PAGES for command in shown_commands(page)]
+SONGS = ("violin", "piano", "flute", "drums", "violin and piano", "organ", "guitar", "harp")
+TINY = """\
+steps = 2
+batch = 2
+save_every = 1
+
+[adapter]
+rank = 2
+
+[validation]
+every = 2
+clips = 1
+"""
+PATH = "Train on your own music with SDXL 1.0 and a 3090"
+TABLE = "Every command"
+GUIDES = ("docs/training.md", "docs/evaluation.md")
+CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"
+
+
+def write_place(place: Path) -> Path:
+    """Make a folder in which a reader of the pages stands: the clone's scripts, and own music with captions."""
+    for door in DOORS:
+        shutil.copy(ROOT / door, place)
+    (place / "tiny.toml").write_text(TINY)
+    write_folder(place / "my-music", {f"{name}.wav": f"{name}, slow" for name in SONGS}, seconds=11.0)
+    write_music(place / "song.flac", seed=99, seconds=5.0, channels=2)
+    write_tiny_clap(place / "clap")
+    write_tokenizer(place / "words")
+    write_laion_checkpoint(place / CHECKPOINT, tiny_model())
+    return place
+
+
+def walk(place: Path, commands: list[Command], doors: Collection[str] = ()) -> None:
+    """Execute commands in a folder, each script of `doors` once as a script and everything else in this process."""
+    not_yet = set(doors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for command in commands:
+            if " ".join(command.words) in NOT_RUN:
+                continue
+            if command.door in not_yet and "--dry-run" not in command.words:
+                not_yet.remove(command.door)
+                code = launch(command)
+            else:
+                code = main([command.stage or command.line, *executed(command)])
+            # A random CLAP passes no threshold: the exit code that the page names is the one that comes.
+            assert code == ("--fail-under" in command.words), command.line
+    assert not not_yet, "every door was gone through"
+
+
+def launch(command: Command) -> int:
+    """Run a script as the page says."""
+    assert command.door is not None
+    launcher = ["-m", "accelerate.commands.launch"] if "accelerate" in command.words else []
+    words = [sys.executable, *launcher, command.door, *executed(command)]
+    return subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode
+
+
+def test_the_worked_path_and_then_the_guides(tmp_path: Path) -> None:
+    place = write_place(tmp_path)
+    walk(place, [command for command in COMMANDS if command.heading == PATH], doors=DOORS)
+    assert list((place / "runs/my-music").glob("**/events.out.tfevents.*")), "what tensorboard --logdir is shown"
+    made = (
+        *("data/my-music/report.html", "runs/audit/report.html", "models/my-music.safetensors", "songs/0002.wav"),
+        *("long/0001.wav", "stitched.wav", "tiles/0001.png", "runs/my-music/scores/report.html"),
+    )
+    assert [name for name in made if not (place / name).exists()] == []
+    shutil.rmtree(place / "runs")  # the training guide starts the same run anew
+    for page in GUIDES:
+        walk(place, [command for command in COMMANDS if command.page == page])
+
+
+def test_every_command_of_the_table(tmp_path: Path) -> None:
+    walk(write_place(tmp_path), [command for command in COMMANDS if command.heading == TABLE])
+
+
+@pytest.mark.parametrize(
+    "text", [text for page in PAGES for _, language, text in blocks_of(page) if language == "python"]
+)
+def test_shown_python(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(text.replace("width=256", "width=256, num_inference_steps=1"), {})
+
+
+def test_nothing_shown_is_left_out() -> None:
+    """Every page and heading whose commands are walked is named here; those of other programs have their reason."""
+    assert {command.page for command in COMMANDS} == {"README.md", *GUIDES}
+    headings = {command.heading for command in COMMANDS if command.page == "README.md"}
+    assert headings == {"Two commands", PATH, TABLE, "From Python"}
+    for command in COMMANDS:
+        assert command.stage or " ".join(command.words) in NOT_RUN, command.line

@@ -1,0 +1,34 @@
+"""The four models of SDXL 1.0 with their true shapes and no memory (configs of stable-diffusion-xl-base-1.0)."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from sdxl_mel.diffusion.checkpoint_names import AnyPart
+from tests.loras import meta_sdxl_unet
+
+
+def meta_sdxl() -> dict[AnyPart, nn.Module]:
+    """Return the models by part, on the meta device."""
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+        clip_l = CLIPTextModel(_text(width=768, layers=12, heads=12))
+        bigg = CLIPTextModelWithProjection(_text(width=1280, layers=32, heads=20))
+    return {"unet": meta_sdxl_unet(), "vae": vae, "text_encoder": clip_l, "text_encoder_2": bigg}
+
+
+def _text(width: int, layers: int, heads: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=width,
+    )
