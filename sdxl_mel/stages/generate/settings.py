@@ -42,7 +42,7 @@ class Config(StageConfig):
     steps: int = Field(30, ge=1)
     """Sampling steps."""
     guidance: float | None = Field(None, ge=0)
-    """Classifier-free guidance; 1 = none. None = what the model says is good, 5 where it says nothing."""
+    """Classifier-free guidance, 1 = none. None = the model's own, or 5."""
     format: Literal["wav", "flac", "ogg", "none"] = "wav"
     """The sound files; none = pictures only."""
     mode: Mode = "joint"
