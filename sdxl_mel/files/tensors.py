@@ -6,7 +6,9 @@ this one holds a single tensor and makes the same bytes every time.
 
 import json
 import mmap
+import os
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.sound.workers import piecewise
 
 DTYPES = {
     "F64": torch.float64,
@@ -120,15 +123,32 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file, whole or not at all, calling `produce(name)` once for each tensor.
 
+    Each of torch's threads makes tensors and puts them in their places; `produce` must bear that. A thread that only
+    writes would wait milliseconds for the interpreter's lock after every tensor, while those that compute hand it on.
     Tensors lie by size of element and then by name, so that each is aligned; the same tensors make the same bytes.
     """
     order = sorted(types, key=lambda name: (-types[name].dtype.itemsize, name))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(_header(types, metadata, order))
-        for name in order:
+    header = _header(types, metadata, order)
+    sizes = [types[name].nbytes for name in order]
+    places = dict(zip(order, accumulate(sizes, initial=len(header))))
+    # The threads have ended before the file is closed: its number may be another file's by then.
+    with atomic_path(path) as temporary, temporary.open("wb") as file, piecewise() as workers:
+
+        def write(name: str) -> None:
             tensor = produce(name)
             assert (tensor.dtype, tuple(tensor.shape)) == tuple(types[name]), name
-            file.write(tensor_bytes(tensor))
+            _write_at(file.fileno(), tensor_bytes(tensor), places[name])
+
+        _write_at(file.fileno(), memoryview(header), 0)
+        for _ in workers.map(write, order) if workers else map(write, order):
+            pass
+
+
+def _write_at(file: int, content: memoryview, place: int) -> None:
+    """Write all of `content`; the system may take less than it is given."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

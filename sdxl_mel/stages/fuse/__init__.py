@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,9 +105,11 @@ def run(config: Config) -> Report:
     header = fused_header(loras, checkpoint, config.base, short_name(dtype))
     require_space(config.out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
+        counting = Lock()
 
         def produce(param: "Param") -> "Tensor":
-            ticker.advance()
+            with counting:
+                ticker.advance()
             return weights.produce(param)
 
         if single:

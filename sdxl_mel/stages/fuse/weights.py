@@ -1,7 +1,7 @@
-"""The tensors of a fused model, made one at a time when they are written."""
+"""The tensors of a fused model, made when they are written."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 
 import torch
@@ -48,18 +48,17 @@ class FusedWeights:
         self._checkpoint = checkpoint
         self._changes = changes
         self._losses: dict[Param, Loss] = {}
-        self._written: Param | None = None
         self.types = {param: _target(param, checkpoint.type_of(param), dtype) for param in checkpoint.places}
 
     def produce(self, param: Param) -> Tensor:
-        """Return one tensor; the one before it is taken to be written, and its pages are let go."""
-        if self._written is not None:
-            self._checkpoint.forget(self._written)
-        self._written = param
+        """Return one tensor in memory of its own; the base's pages are let go. Several threads may ask at once."""
         weight, dtype = self._checkpoint.read(param), self.types[param].dtype
         if param not in self._changes:
-            return weight.to(dtype)
+            kept = weight.to(dtype, copy=True)
+            self._checkpoint.forget(param)
+            return kept
         result, loss = fused(weight, self._changes[param], dtype)
+        self._checkpoint.forget(param)
         if not isfinite(loss.error):
             raise InputError(
                 f"{'.'.join(param)}: base + LoRA is not finite in {dtype}; lower --scale or write --dtype fp32"
@@ -69,17 +68,21 @@ class FusedWeights:
 
     def total(self) -> Loss:
         """Return the loss over all tensors made so far."""
-        return _sum(list(self._losses.values()))
+        return _sum(self._in_order().values())
 
     def by_block(self) -> dict[str, tuple[int, Loss]]:
         """Return the number of changed tensors and the loss of every block, in the order of the model."""
         blocks: dict[str, list[Loss]] = defaultdict(list)
-        for (part, name), loss in self._losses.items():
+        for (part, name), loss in self._in_order().items():
             blocks[_block(part, name)].append(loss)
         return {block: (len(losses), _sum(losses)) for block, losses in sorted(blocks.items())}
 
+    def _in_order(self) -> dict[Param, Loss]:
+        """Return the losses in an order that does not depend on which thread was first, as their sums do."""
+        return {param: self._losses[param] for param in self._changes if param in self._losses}
 
-def _sum(losses: Sequence[Loss]) -> Loss:
+
+def _sum(losses: Iterable[Loss]) -> Loss:
     total = Loss()
     for loss in losses:
         total = total.plus(loss)
