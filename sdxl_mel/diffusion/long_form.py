@@ -14,7 +14,7 @@ from torch import Tensor
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.prompt_track import PromptTrack
 from sdxl_mel.diffusion.sampling import Denoiser, Known
-from sdxl_mel.diffusion.views import columns_of, owners, place_views
+from sdxl_mel.diffusion.views import columns_of, moved, owners, place_views, rolled
 from sdxl_mel.seeding import torch_generator
 
 Merge = Literal["swap", "average", "roll"]
@@ -25,8 +25,9 @@ class JointPredictor:
     """Predict a whole canvas from overlapping views of `width` columns at `starts`.
 
     `merge` says what happens where views overlap: "swap" lets them take turns column by column (SaFa, arXiv
-    2502.05130), "average" takes their mean (MultiDiffusion, arXiv 2302.08113; blurs high frequencies), "roll" lays
-    views side by side and moves them at random each step (SpotDiffusion, arXiv 2407.15507).
+    2502.05130) and moves them at random each step, because a border leaves a trace where it always lies; "average"
+    takes their mean (MultiDiffusion, arXiv 2302.08113; blurs high frequencies); "roll" lays views side by side and
+    moves them at random each step (SpotDiffusion, arXiv 2407.15507).
     """
 
     denoiser: Denoiser
@@ -55,10 +56,14 @@ class JointPredictor:
         return total / count
 
     def _starts(self, length: int, step: int) -> list[int]:
-        if self.merge != "roll":
-            return list(self.starts)
-        shift = torch.randint(length, (), generator=torch_generator(self.seed, "roll", step))
-        return [(start + int(shift)) % length for start in place_views(length, self.width, 0, loop=True)]
+        generator = torch_generator(self.seed, self.merge, step)
+        match self.merge:
+            case "swap":
+                return moved(self.starts, self.width, length, generator)
+            case "roll":
+                return rolled(place_views(length, self.width, 0, loop=True), length, generator)
+            case _:
+                return list(self.starts)
 
 
 def extend(

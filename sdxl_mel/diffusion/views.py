@@ -3,6 +3,9 @@
 Columns are latent columns: 8 frames each. On a circle (`loop`) views run over the end into the start.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -25,6 +28,28 @@ def place_views(length: int, width: int, overlap: int, loop: bool = False) -> li
     count = -(-(length - width) // stride) + 1
     # Spread evenly, so that no last view overlaps far more than the others.
     return [round(index * (length - width) / (count - 1)) for index in range(count)]
+
+
+def moved(starts: Sequence[int], width: int, length: int, generator: torch.Generator) -> list[int]:
+    """Return the views moved together by a random number of columns, so that borders lie anywhere in the long run.
+
+    On a circle they move anywhere. On a line the first and the last stay, for they hold its ends; those between move by
+    at most half of what lies between two of them, and never so far that a column is left to none.
+    """
+    if len(starts) < 2:
+        return list(starts)
+    if starts[-1] + width > length:
+        return rolled(starts, length, generator)
+    steps = [after - start for start, after in pairwise(starts)]
+    reach = min(min(steps) // 2, width - max(steps))
+    shift = int(torch.randint(-reach, max(reach, 1), (), generator=generator))
+    return [starts[0], *(start + shift for start in starts[1:-1]), starts[-1]]
+
+
+def rolled(starts: Sequence[int], length: int, generator: torch.Generator) -> list[int]:
+    """Return the views turned around the circle by a random number of columns."""
+    shift = int(torch.randint(length, (), generator=generator))
+    return [(start + shift) % length for start in starts]
 
 
 def columns_of(start: int, width: int, length: int) -> Tensor:

@@ -49,13 +49,6 @@ def seam_scores(values: Float, starts: Sequence[int], overlaps: Sequence[int], c
     return [_seam_score(values, start, overlap, context, starts) for start, overlap in zip(starts, overlaps)]
 
 
-def stretch_scores(values: Float, starts: Sequence[int], overlap: int, context: int) -> Float:
-    """Return the z-scores of the stretches that joins of `overlap` frames are compared with: what chance looks like."""
-    flux = spectral_flux(values, overlap, context)
-    elsewhere = flux[_elsewhere(len(flux), context, overlap, starts)]
-    return np.asarray((elsewhere - elsewhere.mean()) / max(float(elsewhere.std()), 1e-9), dtype=np.float32)
-
-
 def _seam_score(values: Float, start: int, overlap: int, context: int, all_starts: Sequence[int]) -> float:
     flux = spectral_flux(values, overlap, context)
     at = start - context
@@ -77,6 +70,16 @@ def junction_score(values: Float) -> float:
     inside = spectral_flux(values)
     junction = float(np.abs(values[:, 0] - values[:, -1]).mean())
     return (junction - float(inside.mean())) / max(float(inside.std()), 1e-9)
+
+
+def calmest_turn(values: Float, reach: int) -> int:
+    """Return by how many frames to turn a loop, at most `reach` either way, so that it ends where least changes.
+
+    The smallest such turn: 0 where nothing is won.
+    """
+    change = np.abs(np.roll(values, -1, axis=1) - values).mean(axis=(0, 2))
+    turns = sorted(range(-reach, reach + 1), key=abs)
+    return min(turns, key=lambda turn: float(change[(turn - 1) % len(change)]))
 
 
 def onset_envelope(values: Float) -> Float:

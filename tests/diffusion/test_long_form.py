@@ -10,7 +10,7 @@ from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.long_form import JointPredictor, extend
 from sdxl_mel.diffusion.prompt_track import PromptTrack, section_weights, travel_weights
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known
-from sdxl_mel.diffusion.views import columns_of, owners, place_views
+from sdxl_mel.diffusion.views import columns_of, moved, owners, place_views
 from sdxl_mel.errors import InputError
 
 lengths = st.integers(1, 300)
@@ -38,6 +38,26 @@ def test_every_column_is_owned_by_a_view_that_covers_it(length: int, width: int,
     for view, start in enumerate(starts):
         covered = set(columns_of(start, width, length).tolist())
         assert set(torch.where(owner == view)[0].tolist()) <= covered
+
+
+@given(lengths, widths, st.integers(1, 63), st.booleans(), st.integers(0, 5))
+def test_moved_views_still_cover_every_column(length: int, width: int, overlap: int, loop: bool, seed: int) -> None:
+    starts = place_views(length, width, min(overlap, width - 1), loop)
+    found = moved(starts, width, length, torch.Generator().manual_seed(seed))
+    assert len(found) == len(starts)
+    covered = torch.cat([columns_of(start, width, length) for start in found])
+    assert set(covered.tolist()) == set(range(length))
+    if not loop:
+        assert (found[0], found[-1]) == (starts[0], starts[-1])
+        assert all(0 <= start <= max(0, length - width) for start in found)
+
+
+def test_borders_of_moved_views_lie_anywhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for loop, inner in ((False, slice(1, -1)), (True, slice(None))):
+        starts = place_views(160, 32, 16, loop)
+        places = {start % 16 for _ in range(200) for start in moved(starts, 32, 160, generator)[inner]}
+        assert places == set(range(16))
 
 
 def test_views_take_turns_in_the_overlap_and_over_the_steps() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sdxl_mel.sound.seams import (
     beat_frames,
+    calmest_turn,
     junction_score,
     matching_overlap,
     onset_envelope,
@@ -65,6 +66,23 @@ def test_junction_of_a_loop() -> None:
     loop = smooth[..., None].astype(np.float32)
     assert junction_score(loop) < 1
     assert junction_score(loop[:, :175]) > 5
+
+
+@given(st.integers(8, 40), st.integers(0, 8), st.integers(0, 100))
+def test_a_turned_loop_ends_where_least_changes(frames: int, reach: int, seed: int) -> None:
+    values = noise(frames, seed)
+    turn = calmest_turn(values, reach)
+    assert abs(turn) <= reach
+
+    def change(by: int) -> float:
+        loop = np.roll(values, -by, axis=1)
+        return float(np.abs(loop[:, 0] - loop[:, -1]).mean())
+
+    assert change(turn) == min(change(by) for by in range(-reach, reach + 1))
+
+
+def test_a_loop_that_ends_calmly_stays_as_it_is() -> None:
+    assert calmest_turn(np.ones((BANDS, 20, 1), np.float32), 8) == 0
 
 
 @pytest.mark.parametrize("period", [20, 31, 47])

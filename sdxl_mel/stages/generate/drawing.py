@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known, Predict, draw
 from sdxl_mel.diffusion.schedulers import make_scheduler, set_steps
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.sound.melspec import LATENT_FACTOR
+from sdxl_mel.sound.pixels import dequantise
+from sdxl_mel.sound.seams import calmest_turn
 from sdxl_mel.stages.generate.jobs import Job
 from sdxl_mel.stages.generate.layout import Layout
 from sdxl_mel.stages.generate.models import Models
@@ -59,13 +62,15 @@ class Drawer:
         """Return one picture a job, drawn with its seed; single tiles are drawn together."""
         try:
             if self.layout.long:
-                return [self._piece(job, seed) for job, seed in zip(jobs, seeds)]
-            return self._tiles(jobs, seeds)
+                pictures = [self._piece(job, seed) for job, seed in zip(jobs, seeds)]
+            else:
+                pictures = self._tiles(jobs, seeds)
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"{self.models.device} is out of memory; finished results are kept: try --batch 1, --dtype fp16, "
                 "--offload or --slicing"
             ) from error
+        return [turned(levels) for levels in pictures] if self.layout.loop else pictures
 
     def _tiles(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
         text = _stacked([self._text_of(job) for job in jobs])
@@ -150,6 +155,14 @@ class Drawer:
     def _vae(self) -> Iterator[Any]:
         yield self.models.on_device(self.models.base.vae)
         self.models.rest(self.models.base.vae)
+
+
+def turned(levels: Levels) -> Levels:
+    """Return a loop turned by a latent column or less, so that no note begins right where its file does.
+
+    On a circle that place is like any other; but there alone a player may leave a gap.
+    """
+    return np.roll(levels, -calmest_turn(dequantise(levels), LATENT_FACTOR), axis=1)
 
 
 def _stacked(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
