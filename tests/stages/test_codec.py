@@ -97,8 +97,8 @@ def test_roundtrip_prints_the_ladder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert list(rows) == ["original", "mel -> best", "8 bits -> best", "8 bits -> fast"]
     assert all(step in printed for step in rows)
     assert rows["original"]["mel_l1_db"] == 0
-    assert rows["8 bits -> best"]["multi_resolution_sc_db"] < rows["8 bits -> fast"]["multi_resolution_sc_db"] + 0.5
-    assert rows["8 bits -> best"]["pixel_rmse"] < 0.02
+    # What more iterations buy is nearness to the picture; what 128 rows do not hold, they cannot bring back.
+    assert rows["8 bits -> best"]["pixel_rmse"] < rows["8 bits -> fast"]["pixel_rmse"] < 0.02
 
 
 def test_inspect_shows_pictures_and_sounds(tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
