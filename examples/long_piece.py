@@ -6,9 +6,6 @@ python examples/long_piece.py --seconds 20 --out long
 import argparse
 from pathlib import Path
 
-from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import context_frames, stretch_scores
 from sdxl_mel.stages import generate, stitch
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,11 +31,6 @@ def main() -> None:
     # A seam's z-score compares the change of spectrum across it with that across equal stretches elsewhere.
     print("joint:    ", *(f"{score:+.2f}" for score in joint.seam_scores if score is not None))
     print("stitched: ", *(f"{seam.score:+.2f}" for seam in apart.seams if seam.score is not None))
-    piece = read_spectrogram(apart.out)
-    context = context_frames(piece.spec.sample_rate / piece.spec.hop_length)
-    seam = apart.seams[0]
-    chance = stretch_scores(dequantise(piece.levels), [each.start for each in apart.seams], seam.overlap, context)
-    print(f"elsewhere: {sum(chance > 2) / len(chance):.0%} of the stretches are above 2")
 
 
 if __name__ == "__main__":

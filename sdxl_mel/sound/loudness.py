@@ -5,7 +5,6 @@ from functools import lru_cache
 import numpy as np
 import pyloudnorm
 import scipy.signal
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -42,6 +41,8 @@ def true_peak_db(samples: Float, sample_rate: int) -> float:
     if peak == 0.0:
         return float("-inf")
     padded = np.pad(samples, ((0, 0), (PEAK_BLOCK, PEAK_BLOCK + -samples.shape[-1] % PEAK_BLOCK)))
+    import torch  # Only here, so that no help text waits for it; numpy's maximum of short rows is much slower.
+
     parts = torch.from_numpy(padded).reshape(samples.shape[0], -1, PEAK_BLOCK)
     highest = torch.maximum(parts.amax(dim=-1), -parts.amin(dim=-1)).numpy()
     reached = np.maximum(highest[:, 1:-1], np.maximum(highest[:, :-2], highest[:, 2:]))
