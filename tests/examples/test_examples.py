@@ -19,7 +19,7 @@ MADE = {
 SAID = {
     "codec": "from the 8-bit picture",
     "train_and_generate": "adapted layers, anchor 'mel spectrogram'",
-    "long_piece": "of the stretches are above 2",
+    "long_piece": "stitched:",
 }
 
 
