@@ -36,7 +36,7 @@ class Size:
         )
 
 
-TILES = "--seed {seed} --steps 20 --guidance 4 --batch 16 --method fast"
+TILES = "--seed {seed} --steps 25 --guidance 4 --batch 16 --method fast"
 SCORES = (
     "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
     "--cache {embeddings} --seed {seed}"
