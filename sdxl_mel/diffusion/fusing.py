@@ -41,39 +41,35 @@ class Loss(NamedTuple):
         return Loss(self.change + other.change, self.error + other.error, self.elements + other.elements)
 
 
-def fused(weight: Tensor, changes: Sequence[Change], dtype: torch.dtype) -> tuple[Tensor, Loss]:
-    """Return weight + all changes in `dtype`, and what rounding cost.
+def fuse_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
+    """Put weight + all changes into `out`, of the same shape, and return what rounding to its dtype cost.
 
     Several LoRAs add up, each made for the weight as it was: what peft computes for several active adapters. A result
-    that is not finite in `dtype` makes the error not finite.
+    that is not finite in that dtype makes the error not finite.
     """
     if any(change.module.magnitude is not None for change in changes):
-        return _fused_with_magnitudes(weight, changes, dtype)
+        return _fuse_magnitudes_into(out, weight, changes)
     up = torch.cat([c.module.up.flatten(1).float() * (c.scale * c.module.scale) for c in changes], dim=1)
     down = torch.cat([c.module.down.flatten(1).float() for c in changes])
-    flat = weight.reshape(weight.shape[0], -1)
-    result = torch.empty(flat.shape, dtype=dtype)
+    flat, rounded = weight.flatten(1), out.flatten(1)
+    assert rounded.data_ptr() == out.data_ptr()
     rows = max(1, CHUNK_ELEMENTS // flat.shape[1])
-    exact, rounded = torch.empty(rows, flat.shape[1]), torch.empty(rows, flat.shape[1])
+    exact, back = torch.empty(rows, flat.shape[1]), torch.empty(rows, flat.shape[1])
     error = 0.0
-    for first in range(0, len(flat), rows):
-        piece = slice(first, first + rows)
-        target = result[piece]
-        here, back = exact[: len(target)], rounded[: len(target)]
-        here.copy_(flat[piece]).addmm_(up[piece], down)
-        error += _energy(here.sub_(back.copy_(target.copy_(here))))
+    for before, after, up_rows in zip(flat.split(rows), rounded.split(rows), up.split(rows)):
+        here = exact[: len(before)].copy_(before).addmm_(up_rows, down)
+        error += _energy(here.sub_(back[: len(before)].copy_(after.copy_(here))))
     change = float(((up.T @ up).double() * (down @ down.T).double()).sum())
-    return result.reshape(weight.shape), Loss(max(change, 0.0), error, weight.numel())
+    return Loss(max(change, 0.0), error, weight.numel())
 
 
-def _fused_with_magnitudes(weight: Tensor, changes: Sequence[Change], dtype: torch.dtype) -> tuple[Tensor, Loss]:
+def _fuse_magnitudes_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
     before = weight.float()
     change = torch.zeros_like(before)
     for part in changes:
         change += part.module.delta(before, part.scale)
     exact = before + change
-    result = exact.to(dtype)
-    return result, Loss(_energy(change), _energy(exact - result), weight.numel())
+    return Loss(_energy(change), _energy(exact - out.copy_(exact)), weight.numel())
 
 
 def _energy(tensor: Tensor) -> float:

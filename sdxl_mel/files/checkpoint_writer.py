@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.checkpoint_names import ALL_PARTS, LOGIT_SCALE, AnyPart, Stored, stored_as
@@ -16,7 +15,8 @@ from sdxl_mel.files.checkpoint import Checkpoint, Param
 from sdxl_mel.files.tensors import TensorType, write_tensors
 
 Types = Mapping[Param, TensorType]
-Produce = Callable[[Param], Tensor]
+Put = Callable[[Param, Tensor], object]
+"""Puts a tensor into the memory it is given, which has its type and shape."""
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 SPARE_BYTES = 16 << 20
@@ -36,9 +36,7 @@ def require_space(path: Path, types: Types) -> None:
         )
 
 
-def write_single_file(
-    path: Path, source: Checkpoint, types: Types, produce: Produce, metadata: Mapping[str, str]
-) -> None:
+def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, metadata: Mapping[str, str]) -> None:
     """Write a checkpoint as ComfyUI and A1111 load it; tensors that only a single file has come from the source."""
     layout = _single_layout(source, types)
     kinds = {name: _kind(params, types) for name, params in layout.items()}
@@ -46,19 +44,21 @@ def write_single_file(
     if LOGIT_SCALE not in kinds:
         kinds[LOGIT_SCALE] = TensorType(types["unet", "conv_in.weight"].dtype, ())
 
-    def assemble(name: str) -> Tensor:
+    def assemble(name: str, out: Tensor) -> None:
         if name in layout:
-            return _assembled(layout[name], produce)
-        if name in source.rest:
-            return source.rest[name].file.read(name)
-        # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
-        return torch.tensor(math.log(100.0)).to(kinds[name].dtype)
+            for (stored, param), piece in zip(layout[name], out.chunk(len(layout[name]))):
+                put(param, _as_in_model(stored, piece))
+        elif name in source.rest:
+            out.copy_(source.rest[name].file.read(name))
+        else:
+            # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
+            out.fill_(math.log(100.0))
 
     write_tensors(path, kinds, metadata, assemble)
 
 
 def write_folder(
-    path: Path, source: Checkpoint, types: Types, produce: Produce, *, configs: Folder, extra: Mapping[str, bytes]
+    path: Path, source: Checkpoint, types: Types, put: Put, *, configs: Folder, extra: Mapping[str, bytes]
 ) -> None:
     """Write a diffusers folder; `extra` are small files by name. Its model_index.json is written last."""
     with atomic_folder(path) as folder:
@@ -68,17 +68,17 @@ def write_folder(
         for part in ALL_PARTS:
             (folder / part).mkdir()
             shutil.copyfile(configs.place(part) / "config.json", folder / part / "config.json")
-            _write_part(folder / part, part, source, types, produce)
+            _write_part(folder / part, part, source, types, put)
         for name, content in extra.items():
             (folder / name).write_bytes(content)
         shutil.copyfile(configs.path / "model_index.json", folder / "model_index.json")
 
 
-def _write_part(folder: Path, part: AnyPart, source: Checkpoint, types: Types, produce: Produce) -> None:
+def _write_part(folder: Path, part: AnyPart, source: Checkpoint, types: Types, put: Put) -> None:
     params = {_folder_name(source, param): param for param in types if param[0] == part}
     kinds = {name: types[param] for name, param in params.items()}
     file = folder / f"{WEIGHTS.get(part, 'model')}.safetensors"
-    write_tensors(file, kinds, {"format": "pt"}, lambda name: produce(params[name]))
+    write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
 
 
 def _folder_name(source: Checkpoint, param: Param) -> str:
@@ -118,14 +118,12 @@ def _kind(pieces: list[tuple[Stored, Param]], types: Types) -> TensorType:
             return TensorType(dtype, shape)
 
 
-def _assembled(pieces: list[tuple[Stored, Param]], produce: Produce) -> Tensor:
-    tensors = [produce(param) for _, param in pieces]
-    match pieces[0][0].form:
-        case "third":
-            return torch.cat(tensors)
+def _as_in_model(stored: Stored, piece: Tensor) -> Tensor:
+    """Return a view of memory in a single file that has the shape of the model's own tensor."""
+    match stored.form:
         case "transposed":
-            return tensors[0].T
+            return piece.T
         case "convolution":
-            return tensors[0][:, :, None, None]
+            return piece[:, :, 0, 0]
         case _:
-            return tensors[0]
+            return piece

@@ -83,7 +83,7 @@ def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.
         metadata |= kohya_metadata(lora.header, lora.modules.values(), path.stem, _digest(tensors))
     else:
         metadata |= {"format": "pt", METADATA_KEY: metadata_of(lora.modules)}
-    write_tensors(path, types, metadata, tensors.__getitem__)
+    write_tensors(path, types, metadata, lambda name, out: out.copy_(tensors[name]))
 
 
 def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -52,6 +52,26 @@ class TensorType(NamedTuple):
         return prod(self.shape) * self.dtype.itemsize
 
 
+class Pages:
+    """A file in memory, and tensors that lie in it."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self._map = content
+
+    def tensor(self, kind: TensorType, place: int) -> Tensor:
+        """Return the tensor at a place, in the file's own pages."""
+        if prod(kind.shape) == 0:
+            return torch.empty(kind.shape, dtype=kind.dtype)
+        return torch.frombuffer(self._map, dtype=kind.dtype, count=prod(kind.shape), offset=place).reshape(kind.shape)
+
+    def forget(self, kind: TensorType, place: int) -> None:
+        """Let the pages of a tensor go; what was written to them is the file's."""
+        first = -(-place // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (place + kind.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 class TensorFile:
     """A safetensors file: `metadata`, `types` by name, and tensors read when they are asked for.
 
@@ -62,23 +82,15 @@ class TensorFile:
         self.path = path
         self._offsets, self.types, self.metadata, self._start = _read_header(path)
         with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._pages = Pages(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def read(self, name: str) -> Tensor:
         """Return a tensor that looks into the map: clone it to keep it."""
-        dtype, shape = self.types[name]
-        if prod(shape) == 0:
-            return torch.empty(shape, dtype=dtype)
-        offset = self._start + self._offsets[name]
-        return torch.frombuffer(self._map, dtype=dtype, count=prod(shape), offset=offset).reshape(shape)
+        return self._pages.tensor(self.types[name], self._start + self._offsets[name])
 
     def forget(self, name: str) -> None:
         """Let the pages of a tensor go, so that reading a whole file does not fill the memory."""
-        start = self._start + self._offsets[name]
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (start + self.types[name].nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+        self._pages.forget(self.types[name], self._start + self._offsets[name])
 
 
 def _read_header(path: Path) -> tuple[dict[str, int], dict[str, TensorType], dict[str, str], int]:
@@ -119,36 +131,38 @@ def refuse_pickle(path: Path) -> None:
 
 
 def write_tensors(
-    path: Path, types: Mapping[str, TensorType], metadata: Mapping[str, str], produce: Callable[[str], Tensor]
+    path: Path, types: Mapping[str, TensorType], metadata: Mapping[str, str], put: Callable[[str, Tensor], object]
 ) -> None:
-    """Write a safetensors file, whole or not at all, calling `produce(name)` once for each tensor.
+    """Write a safetensors file, whole or not at all, calling `put(name, tensor)` once to fill each tensor.
 
-    Each of torch's threads makes tensors and puts them in their places; `produce` must bear that. A thread that only
-    writes would wait milliseconds for the interpreter's lock after every tensor, while those that compute hand it on.
+    Each of torch's threads fills tensors, which lie in the file's own pages; `put` must bear that. Calls that write
+    would hold the lock of the file, so that one thread waits for the other, and copy every number once more.
     Tensors lie by size of element and then by name, so that each is aligned; the same tensors make the same bytes.
     """
     order = sorted(types, key=lambda name: (-types[name].dtype.itemsize, name))
     header = _header(types, metadata, order)
-    sizes = [types[name].nbytes for name in order]
-    places = dict(zip(order, accumulate(sizes, initial=len(header))))
-    # The threads have ended before the file is closed: its number may be another file's by then.
-    with atomic_path(path) as temporary, temporary.open("wb") as file, piecewise() as workers:
+    *places, end = accumulate((types[name].nbytes for name in order), initial=len(header))
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        _reserve(file.fileno(), end)
+        pages = Pages(mmap.mmap(file.fileno(), end))
 
-        def write(name: str) -> None:
-            tensor = produce(name)
-            assert (tensor.dtype, tuple(tensor.shape)) == tuple(types[name]), name
-            _write_at(file.fileno(), tensor_bytes(tensor), places[name])
+        def fill(name: str, place: int) -> None:
+            put(name, pages.tensor(types[name], place))
+            pages.forget(types[name], place)
 
-        _write_at(file.fileno(), memoryview(header), 0)
-        for _ in workers.map(write, order) if workers else map(write, order):
-            pass
+        with piecewise() as workers:
+            for _ in workers.map(fill, order, places) if workers else map(fill, order, places):
+                pass
+        # Last, so that no loader accepts what a kill leaves.
+        file.write(header)
 
 
-def _write_at(file: int, content: memoryview, place: int) -> None:
-    """Write all of `content`; the system may take less than it is given."""
-    while content:
-        written = os.pwrite(file, content, place)
-        content, place = content[written:], place + written
+def _reserve(file: int, size: int) -> None:
+    """Make a file this long, its room on the disk taken: where it is full, writing to a page would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

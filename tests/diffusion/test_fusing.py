@@ -4,9 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sdxl_mel.diffusion.fusing import Change, fused
+from sdxl_mel.diffusion.fusing import Change, Loss, fuse_into
 from sdxl_mel.diffusion.lora import LoraModule
 from tests.loras import random_module
+
+
+def fused(weight: torch.Tensor, changes: list[Change], dtype: torch.dtype) -> tuple[torch.Tensor, Loss]:
+    out = torch.full(weight.shape, torch.nan, dtype=dtype)
+    return out, fuse_into(out, weight, changes)
+
 
 LAYERS = [nn.Linear(700, 400), nn.Conv2d(5, 7, 3), nn.Linear(1, 1)]
 

@@ -201,16 +201,16 @@ def test_killed_at_any_moment_it_leaves_nothing_that_loads(name, after, tiny_sdx
     """What lies on the disk in the middle of writing is what a kill would leave."""
     from sdxl_mel.stages.fuse.weights import FusedWeights
 
-    made, produce = [], FusedWeights.produce
+    made, put = [], FusedWeights.put
 
-    def interrupted(self, param):
+    def interrupted(self, param, out):
         made.append(param)
         if len(made) > after:
-            shutil.copytree(tmp_path / "work", tmp_path / "left")
+            shutil.copytree(tmp_path / "work", tmp_path / "left", dirs_exist_ok=True)
             raise KeyboardInterrupt
-        return produce(self, param)
+        return put(self, param, out)
 
-    monkeypatch.setattr(FusedWeights, "produce", interrupted)
+    monkeypatch.setattr(FusedWeights, "put", interrupted)
     (tmp_path / "work").mkdir()
     with pytest.raises(KeyboardInterrupt):
         run(Config(base=str(tiny_sdxl), lora=(str(lora),), out=tmp_path / "work" / name))

@@ -107,16 +107,16 @@ def run(config: Config) -> Report:
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()
 
-        def produce(param: "Param") -> "Tensor":
+        def put(param: "Param", out: "Tensor") -> None:
+            weights.put(param, out)
             with counting:
                 ticker.advance()
-            return weights.produce(param)
 
         if single:
-            write_single_file(config.out, checkpoint, weights.types, produce, header_metadata(header))
+            write_single_file(config.out, checkpoint, weights.types, put, header_metadata(header))
         else:
             assert configs is not None
-            write_folder(config.out, checkpoint, weights.types, produce, configs=configs, extra=header_files(header))
+            write_folder(config.out, checkpoint, weights.types, put, configs=configs, extra=header_files(header))
     return Report(
         out=config.out,
         dtype=short_name(dtype),

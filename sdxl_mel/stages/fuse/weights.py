@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from sdxl_mel.diffusion.fusing import Change, Loss, fused
+from sdxl_mel.diffusion.fusing import Change, Loss, fuse_into
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.checkpoint import Checkpoint, Param
 from sdxl_mel.files.lora_set import ScaledLora
@@ -50,21 +50,18 @@ class FusedWeights:
         self._losses: dict[Param, Loss] = {}
         self.types = {param: _target(param, checkpoint.type_of(param), dtype) for param in checkpoint.places}
 
-    def produce(self, param: Param) -> Tensor:
-        """Return one tensor in memory of its own; the base's pages are let go. Several threads may ask at once."""
-        weight, dtype = self._checkpoint.read(param), self.types[param].dtype
-        if param not in self._changes:
-            kept = weight.to(dtype, copy=True)
-            self._checkpoint.forget(param)
-            return kept
-        result, loss = fused(weight, self._changes[param], dtype)
+    def put(self, param: Param, out: Tensor) -> None:
+        """Put one tensor into `out`; the base's pages are let go. Several threads may ask at once."""
+        weight = self._checkpoint.read(param)
+        if param in self._changes:
+            self._losses[param] = loss = fuse_into(out, weight, self._changes[param])
+            if not isfinite(loss.error):
+                raise InputError(
+                    f"{'.'.join(param)}: base + LoRA is not finite in {out.dtype}; lower --scale or write --dtype fp32"
+                )
+        else:
+            out.copy_(weight)
         self._checkpoint.forget(param)
-        if not isfinite(loss.error):
-            raise InputError(
-                f"{'.'.join(param)}: base + LoRA is not finite in {dtype}; lower --scale or write --dtype fp32"
-            )
-        self._losses[param] = loss
-        return result
 
     def total(self) -> Loss:
         """Return the loss over all tensors made so far."""
