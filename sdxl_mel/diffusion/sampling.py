@@ -4,6 +4,7 @@ A narrow seam: what is predicted at a step is a function given by the caller, so
 the loop, and every tile draws from its own generator, so that it does not depend on its batch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,19 @@ Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: `scale` 1 is none; `rescale` (arXiv 2305.08891, section 3.4) tames high scales."""
+    """Classifier-free guidance: `scale` 1 is none; `rescale` (arXiv 2305.08891, section 3.4) tames high scales.
+
+    Timesteps below `start` or from `end` on are not guided (arXiv 2404.07724), and take half the time.
+    """
 
     scale: float = 5.0
     rescale: float = 0.0
+    start: float = 0.0
+    end: float = math.inf
+
+    def acts_at(self, timestep: float) -> bool:
+        """Return whether this timestep is guided."""
+        return self.scale != 1.0 and self.start <= timestep < self.end
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Denoiser:
 
     def predict(self, latents: Tensor, timestep: Tensor, text: TextEmbeddings) -> Tensor:
         """Return the guided prediction for scaled noisy latents (batch, 4, height, width), fp32."""
-        if self.guidance.scale == 1.0:
+        if not self.guidance.acts_at(float(timestep)):
             return self._forward(latents, timestep, text)
         count = len(latents)
         both = TextEmbeddings(

@@ -97,6 +97,15 @@ def test_guidance_one_asks_the_model_once(base: Base) -> None:
     assert calls == [2, 4]
 
 
+@pytest.mark.parametrize(("timestep", "guided"), [(0, False), (299, False), (300, True), (799, True), (800, False)])
+def test_only_the_guided_timesteps_ask_twice(base: Base, timestep: int, guided: bool) -> None:
+    text = encode_prompts(base, ["a"])
+    latents = torch.ones(1, 4, *SIZE)
+    found = denoiser(base, Guidance(3.0, start=300, end=800)).predict(latents, torch.tensor(timestep), text)
+    whole = denoiser(base, Guidance(3.0 if guided else 1.0)).predict(latents, torch.tensor(timestep), text)
+    torch.testing.assert_close(found, whole)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m"])
 def test_inpainting_keeps_what_is_known(base: Base, sampler: str) -> None:
     latents = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(1))

@@ -311,6 +311,7 @@ def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Pa
         (["--prompt", "a", "--device", "cuda:9"], "not on this machine"),
         (["--prompt", "a", "--lora", "missing.safetensors"], "missing.safetensors"),
         (["--prompt", "a", "--vae", "nowhere"], "nowhere"),
+        (["--prompt", "a", "--guidance-interval", "0.8", "0.3"], "takes two noise levels"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -1,9 +1,11 @@
 """Long form on the shipped mini base: joins that nobody finds, and better ones than stitched tiles have."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from sdxl_mel.files.base_source import MINI
 from sdxl_mel.files.spectrogram import read_spectrogram
@@ -11,19 +13,22 @@ from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, seam_scores
 from sdxl_mel.stages import generate
-from tests.stages.grid import share_of_calmer_grids
 from tests.stages.junction import junction_of_sound
 
 SPEC = PRESETS["mini"]
 JOINS = 20
-STRIDE = SPEC.width // 2
-OVERLAP = SPEC.width - STRIDE
+OVERLAP = SPEC.width // 4
+"""At half a tile every place would lie where tiles overlap: there would be nothing to compare joins with."""
+STRIDE = SPEC.width - OVERLAP
 CONTEXT = context_frames(SPEC.sample_rate / SPEC.hop_length)
 SECONDS = (JOINS * STRIDE + SPEC.width) * SPEC.hop_length / SPEC.sample_rate
 LOOPS = 8
-PROMPTS = ("piano and violin, slow", "folk, flute and guitar, fast")
-CHANCE = 0.02
-"""Of 128 grids of places, two or fewer at which the music changes more than at the joins, or less."""
+PROMPTS = (
+    "piano and violin, slow",
+    "folk, flute and guitar, fast",
+    "chorale, organ and trumpet",
+    "violin ballad with soft piano",
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,31 +43,26 @@ def drawn(out: Path, **settings: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[np.ndarray]]:
-    """Return the values of two long pieces each way, with the same 20 joins."""
+def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """Return the z-scores of 80 joins each way: the change across a join beside the same across all other stretches."""
     folder = tmp_path_factory.mktemp("long")
-    found: dict[str, list[np.ndarray]] = {}
-    for mode in ("joint", "independent"):
-        for prompt in PROMPTS:
-            out = folder / f"{mode} {prompt}"
-            file = drawn(out, seconds=SECONDS, mode=mode, overlap="50%", prompt=prompt)
-            found.setdefault(mode, []).append(dequantise(read_spectrogram(file).levels))
-    return found
-
-
-@pytest.mark.parametrize("gap", [0, OVERLAP])
-def test_joint_joins_neither_stand_out_nor_hide(pieces: dict[str, list[np.ndarray]], gap: int) -> None:
-    calmer = share_of_calmer_grids(pieces["joint"], STRIDE, JOINS, gap, OVERLAP, CONTEXT)
-    assert CHANCE < calmer < 1 - CHANCE
-
-
-def test_joint_joins_are_better_than_those_of_stitched_tiles(pieces: dict[str, list[np.ndarray]]) -> None:
     starts = [join * STRIDE for join in range(1, JOINS + 1)]
-    means = {
-        mode: np.nanmean([seam_scores(values, starts, [OVERLAP] * JOINS, CONTEXT) for values in found])
-        for mode, found in pieces.items()
-    }
-    assert abs(means["joint"]) < means["independent"]
+    found: dict[str, list[float]] = {"joint": [], "independent": []}
+    for mode, prompt in itertools.product(found, PROMPTS):
+        file = drawn(folder / f"{mode} {prompt}", seconds=SECONDS, mode=mode, overlap="25%", prompt=prompt)
+        values = dequantise(read_spectrogram(file).levels)
+        found[mode] += seam_scores(values, starts, [OVERLAP] * JOINS, CONTEXT)
+    return {mode: np.array(values) for mode, values in found.items()}
+
+
+def test_joint_joins_are_like_any_other_place(scores: dict[str, np.ndarray]) -> None:
+    """Neither standing out nor too smooth: a two-sided t-test of the mean, which tiles that are only stitched fail."""
+    assert ttest_1samp(scores["joint"], 0).pvalue > 0.05
+    assert ttest_1samp(scores["independent"], 0).pvalue < 1e-4
+
+
+def test_joint_joins_are_better_than_those_of_stitched_tiles(scores: dict[str, np.ndarray]) -> None:
+    assert abs(scores["joint"].mean()) < scores["independent"].mean() / 2
 
 
 def test_loops_have_no_junction_in_their_sound_files(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
-"""Every clip of every set through every embedder, each sound decoded once and each result kept by content."""
+"""Every clip of every set through every embedder, each sound decoded once and each result kept by content.
+
+Clips are shared out among threads: torch's own threads would wait for each other in every short operation.
+"""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -15,7 +19,8 @@ from sdxl_mel.files.embeddings import EmbeddingCache
 from sdxl_mel.metrics.embedder import AudioEmbedder
 from sdxl_mel.metrics.soundness import Facts, facts_of
 from sdxl_mel.progress import progress
-from sdxl_mel.stages.evaluate.clips import Clip, Decoding, Sound, decode
+from sdxl_mel.sound.workers import piecewise
+from sdxl_mel.stages.evaluate.clips import Clip, Decoding, decode
 
 Float = NDArray[np.float32]
 
@@ -36,6 +41,13 @@ class ClipSet:
     def names(self) -> list[str]:
         """Return the names of the clips."""
         return [clip.name for clip in self.clips]
+
+
+class _Made(NamedTuple):
+    """What one clip gave: its facts, and its window vectors by embedder."""
+
+    facts: Facts
+    windows: dict[str, Float]
 
 
 class Embedding:
@@ -64,12 +76,13 @@ class Embedding:
         broken: dict[str, str] = {}
         saved = time.monotonic()
         try:
-            with progress(len(missing), "embedding", "clips") as ticker:
-                for facts_key, (key, clip) in missing.items():
-                    try:
-                        self._add(key, facts_key, decode(clip, self._decoding))
-                    except SdxlMelError as error:
-                        broken[key] = str(error).removeprefix(f"{clip.path}: ")
+            with progress(len(missing), "embedding", "clips") as ticker, piecewise() as workers:
+                works = workers.map if workers else map
+                for (facts_key, (key, _)), made in zip(missing.items(), works(self._made, missing.values())):
+                    if isinstance(made, str):
+                        broken[key] = made
+                    else:
+                        self._keep(key, facts_key, made)
                     ticker.advance()
                     if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                         self._save()
@@ -78,15 +91,26 @@ class Embedding:
             self._save()
         return broken
 
-    def _add(self, key: str, facts_key: str, sound: Sound) -> None:
+    def _made(self, wanted: tuple[str, Clip]) -> _Made | str:
+        """Return what the caches lack of a clip, or why its sound cannot be used."""
+        key, clip = wanted
+        try:
+            sound = decode(clip, self._decoding)
+        except SdxlMelError as error:
+            return str(error).removeprefix(f"{clip.path}: ")
         facts = facts_of(sound.samples, sound.rate, sound.consistency, sound.seam)
-        if not facts.is_silent:
-            at_rate: dict[int, Float] = {sound.rate: sound.mono()}
-            for embedder in self._embedders:
-                cache = self._caches[embedder.name]
-                if key not in cache:
-                    cache[key] = embedder.embed_audio(resampled(at_rate, sound.rate, embedder.rate))
-        self._facts[facts_key] = facts.to_row()
+        if facts.is_silent:
+            return _Made(facts, {})
+        at_rate: dict[int, Float] = {sound.rate: sound.mono()}
+        lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
+        return _Made(
+            facts, {each.name: each.embed_audio(resampled(at_rate, sound.rate, each.rate)) for each in lacking}
+        )
+
+    def _keep(self, key: str, facts_key: str, made: _Made) -> None:
+        for name, windows in made.windows.items():
+            self._caches[name][key] = windows
+        self._facts[facts_key] = made.facts.to_row()
 
     def _is_known(self, key: str, facts_key: str) -> bool:
         if facts_key not in self._facts:

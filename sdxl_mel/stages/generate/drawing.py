@@ -120,7 +120,13 @@ class Drawer:
         spec = self.models.spec
         sizes = time_ids(spec.n_mels, spec.width)
         unconditional = _stacked([self.texts[negative] for negative in negatives])
-        return Denoiser(unet, sizes, unconditional, Guidance(self.models.guidance, self.config.rescale))
+        return Denoiser(unet, sizes, unconditional, self._guidance)
+
+    @property
+    def _guidance(self) -> Guidance:
+        count = self.models.base.scheduler.config.num_train_timesteps
+        start, end = (level * count for level in self.config.guidance_interval)
+        return Guidance(self.models.guidance, self.config.rescale, start, end)
 
     def _noise(self, seeds: Sequence[int], columns: int) -> Tensor:
         return draw_noise(seeds, (4, self.models.spec.n_mels // LATENT_FACTOR, columns), self.models.device)

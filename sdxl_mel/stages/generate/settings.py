@@ -75,6 +75,8 @@ class Config(StageConfig):
     """Text encoder layers skipped beyond SDXL's own, where there is no LoRA that says it."""
     rescale: Annotated[float, Show.ADVANCED] = Field(0.0, ge=0, le=1)
     """Guidance rescale (arXiv 2305.08891); 0.7 tames high guidance."""
+    guidance_interval: Annotated[tuple[float, float], Show.ADVANCED] = (0.0, 1.0)
+    """Noise levels that are guided, from 0 = clean to 1 = noise (arXiv 2404.07724). 0.3 1 = livelier, and a sixth faster."""
     overlap: Annotated[str | None, Show.ADVANCED] = None
     """How much views or tiles of a long piece share. None = 50% joint, 37.5% extend, 25% independent."""
     merge: Annotated[Merge, Show.ADVANCED] = "swap"
@@ -105,6 +107,10 @@ class Config(StageConfig):
             (self.schedule is not None and self.seconds is None, "--schedule needs --seconds"),
             (self.inpaint is not None and self.init is None, "--inpaint needs --init, the sound whose gap is filled"),
             (self.init is not None and self.seconds is not None, "--init makes one tile; leave --seconds out"),
+            (
+                not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1,
+                "--guidance-interval takes two noise levels, 0 <= LOW < HIGH <= 1, such as 0.3 1",
+            ),
             (self.init is not None and self.loop, "--init cannot be made a loop; stitch --loop can"),
         ]
         for wrong, message in problems:
