@@ -4,7 +4,7 @@ For centred rows A (n, d) and B (m, d) divided by sqrt(n-1) and sqrt(m-1), tr sq
 (the sum of its singular values): exact at any rank, never complex, nothing added to a diagonal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -123,6 +123,34 @@ def frechet_interval(
         found = [distance_from_moments(*one.without(part), mean, root) for part in range(one.parts)]
         left_outs.append(np.array(found))
     return interval_of_left_outs(value, left_outs)
+
+
+def frechet_change(
+    before: tuple[Vectors, NDArray[np.intp]],
+    after: tuple[Vectors, NDArray[np.intp]],
+    reference: tuple[Vectors, NDArray[np.intp]],
+    seed: int,
+) -> Interval:
+    """Return the distance of `after` less that of `before`, with the jackknife interval of this difference.
+
+    Sets are rows and the clip of each row. Clip k of both was made for the same prompt from the same seed: clips are
+    left out in pairs, and those of the reference for both, so that what the two distances share cancels out.
+    """
+    old, new, real = (
+        Moments(rows, deal(list(owner), MOST_JACKKNIFE_GROUPS, seed)) for rows, owner in (before, after, reference)
+    )
+
+    def change(part: int | None, reference_part: int | None) -> float:
+        mean, covariance = real.without(reference_part)
+        root = covariance_root(covariance)
+        return distance_from_moments(*new.without(part), mean, root) - distance_from_moments(
+            *old.without(part), mean, root
+        )
+
+    pairs = [change(part, None) for part in range(new.parts)]
+    references = [change(None, part) for part in range(real.parts)]
+    interval = interval_of_left_outs(change(None, None), [np.array(pairs), np.array(references)])
+    return replace(interval, method=f"paired {interval.method}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from sdxl_mel.metrics.diversity import pairwise_distance, pairwise_interval
-from sdxl_mel.metrics.frechet import distance_between
+from sdxl_mel.metrics.frechet import distance_between, frechet_change, frechet_interval
 from sdxl_mel.metrics.intervals import (
     deal,
     jackknife_interval,
@@ -58,6 +58,27 @@ def test_frechet_interval_covers_what_other_samples_of_this_size_give():
         for x, y in samples[:150]
     ]
     assert 0.90 <= coverage(found, truth) <= 0.98
+
+
+def test_paired_change_of_the_frechet_distance_covers_and_is_narrower():
+    samples = []
+    for seed in range(150):
+        before = units(40, 16, seed, 0.6)
+        after = before + 0.2 * (units(40, 16, seed + 9000) - before)
+        samples.append((before, after, units(60, 16, seed + 5000)))
+    truth = np.mean([distance_between(y, z) - distance_between(x, z) for x, y, z in samples])
+    owners, others = np.arange(40), np.arange(60)
+    found = [frechet_change((x, owners), (y, owners), (z, others), 0) for x, y, z in samples]
+    assert 0.90 <= coverage(found, truth) <= 0.99
+    x, y, z = samples[0]
+    assert found[0].value == pytest.approx(distance_between(y, z) - distance_between(x, z), abs=1e-6)
+    assert found[0].se < 0.6 * np.hypot(*(frechet_interval(w, owners, z, others, 0).se for w in (x, y)))
+
+
+def test_a_set_is_no_nearer_than_itself():
+    rows, owners = units(30, 8, 0), np.arange(30)
+    interval = frechet_change((rows, owners), (rows, owners), (units(40, 8, 1), np.arange(40)), 0)
+    assert (interval.value, interval.se) == (0.0, 0.0)
 
 
 def test_proportion_interval_covers():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -187,6 +188,16 @@ def test_no_clip_is_one_clear_line(world, tmp_path, kind):
     with pytest.raises(InputError, match="no such folder|no sounds or pictures|none of the 1 generated clips"):
         run(config(world, tmp_path / "out", generated=folder, prompts=None))
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_another_model_is_compared_pair_by_pair(world, tmp_path):
+    shutil.copytree(world / "generated", tmp_path / "before")
+    (tmp_path / "before" / "planted.wav").unlink()
+    found = run(config(world, tmp_path / "same", against=tmp_path / "before")).evaluation.metrics["fad_change"]
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert found.details["pairs"] == len(list((tmp_path / "before").iterdir()))
+    with pytest.raises(InputError, match="--against has no clip named as a generated one"):
+        run(config(world, tmp_path / "other", against=world / "reference"))
 
 
 def test_prompts_that_match_no_file(world, tmp_path):

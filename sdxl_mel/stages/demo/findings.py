@@ -38,7 +38,7 @@ class Findings:
                 ("known prompts, all instruments found", *self._pair("known", "instruments_all")),
                 ("FAD to held-out music with the new instruments", *self._pair("new", "fad")),
             )
-        )
+        ) + (f"FAD, pair by pair: {_shown(self.metric('tuned', 'new', 'fad_change'))}",)
 
     def _pair(self, kind: str, name: str) -> tuple[Metric | None, Metric | None]:
         return self.metric("base", kind, name), self.metric("tuned", kind, name)

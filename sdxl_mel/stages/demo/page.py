@@ -48,7 +48,7 @@ def _short_rows(findings: Findings) -> list[list[object]]:
     rows: list[list[object]] = []
     for line in findings.lines():
         what, values = line.split(": ", 1)
-        before, after = values.split(" -> ")
+        before, _, after = values.rpartition(" -> ")
         rows.append([what, before, after])
     return rows
 

@@ -36,7 +36,7 @@ class Size:
         )
 
 
-TILES = "--seed {seed} --steps 25 --guidance 4 --batch 16 --method fast"
+TILES = "--seed {seed} --sampler dpmpp_2m --steps 15 --guidance 4 --batch 16 --method fast"
 SCORES = (
     "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
     "--cache {embeddings} --seed {seed}"
@@ -110,7 +110,12 @@ LINES = (
         "stitch.py",
     ),
     Line("score-base-new", "measure", "evaluate", "--generated {base_new} {measure} --out {score_base_new}"),
-    Line("score-tuned-new", "measure", "evaluate", "--generated {tuned_new} {measure} --out {score_tuned_new}"),
+    Line(
+        "score-tuned-new",
+        "measure",
+        "evaluate",
+        "--generated {tuned_new} --against {base_new} {measure} --out {score_tuned_new}",
+    ),
     Line("score-base-known", "measure", "evaluate", "--generated {base_known} {measure} --out {score_base_known}"),
     Line("score-tuned-known", "measure", "evaluate", "--generated {tuned_known} {measure} --out {score_tuned_known}"),
 )

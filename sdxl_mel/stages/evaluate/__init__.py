@@ -27,6 +27,8 @@ class Config(StageConfig):
     """folder of real clips to compare with; of a prepared dataset its test split is taken"""
     training: Path | None = None
     """folder of the clips that were trained on, to find copies; of a prepared dataset its train split is taken"""
+    against: Annotated[Path | None, Show.ADVANCED] = None
+    """folder of what another model made of the same prompts and seeds: how much nearer is FAD, pair by pair"""
     prompts: Path | None = None
     """CSV or JSON lines with the columns file and prompt; without it the records inside the generated files count"""
     out: Path

@@ -11,6 +11,7 @@ from sdxl_mel.metrics.frechet import (
     Curve,
     Floor,
     curve_over_size,
+    frechet_change,
     frechet_distance,
     frechet_interval,
     gaussian,
@@ -32,7 +33,7 @@ def fidelity(space: Space, with_curve: bool) -> tuple[Metrics, list[Absent], dic
     if min(len(space.generated), len(space.reference)) < LEAST_CLIPS:
         why = f"needs 2 usable clips a side; {len(space.generated)} generated, {len(space.reference)} reference"
         return {}, [Absent(metric=name, why=why) for name in ("fad", "kad")], {}
-    metrics = _fad(space, with_curve) | _similarity(space)
+    metrics = _fad(space, with_curve) | _fad_change(space) | _similarity(space)
     per_clip = {"reference_similarity": _mean_cosines(space).tolist()}
     absent = []
     width = median_distance(space.reference.rows, space.seed)
@@ -91,6 +92,18 @@ def _fad(space: Space, with_curve: bool) -> Metrics:
             no_band=word.why_none,
         )
     }
+
+
+def _fad_change(space: Space) -> Metrics:
+    if space.before is None or space.after is None or len(space.after) < LEAST_CLIPS:
+        return {}
+    before, after, reference = ((cloud.rows, cloud.owner) for cloud in (space.before, space.after, space.reference))
+    interval = frechet_change(before, after, reference, space.seed)
+    meaning = (
+        "How much nearer to the reference these clips are than those of --against: the difference of both FADs, for "
+        "clips of the same prompts and seeds; below 0 is nearer. Two intervals that overlap may hide such a difference."
+    )
+    return {"fad_change": measured(interval, space, meaning, better="lower", details={"pairs": len(space.after)})}
 
 
 def _curve(curve: Curve, windows: int, dimensions: int) -> dict[str, object]:

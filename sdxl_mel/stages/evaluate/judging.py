@@ -67,6 +67,8 @@ def judge(config: "Config") -> Judgement:
     files["reference"] = find_clips(config.reference, "test")
     if config.training is not None:
         files["training"] = find_clips(config.training, "train")
+    if config.against is not None:
+        files["against"] = find_clips(config.against, "test")
     prompts, unmatched = pair_prompts(files["generated"], config.generated, config.prompts, config.anchor)
     opened = open_embedders(
         config.embedder or DEFAULT_EMBEDDERS, Sources(config.clap, config.laion_clap, config.device)
@@ -175,6 +177,7 @@ def _warn_of_copies(findings: _Findings) -> None:
 
 def _space(embedder: AudioEmbedder, sets: dict[str, ClipSet], prompts: dict[str, str], seed: int) -> Space:
     names = sets["generated"].names
+    before, after = _partners(sets, embedder.name) if "against" in sets else (None, None)
     return Space(
         embedder=embedder.name,
         family=getattr(embedder, "family", None),
@@ -183,7 +186,20 @@ def _space(embedder: AudioEmbedder, sets: dict[str, ClipSet], prompts: dict[str,
         names=names,
         prompts=[prompts.get(name) for name in names],
         seed=seed,
+        before=before,
+        after=after,
     )
+
+
+def _partners(sets: dict[str, ClipSet], embedder: str) -> tuple[Cloud, Cloud]:
+    """Return the clips of --against and the generated ones, those of a name that both have, in one order."""
+    before, after = (dict(zip(sets[name].names, sets[name].windows[embedder])) for name in ("against", "generated"))
+    shared = [name for name in after if name in before]
+    if not shared:
+        raise InputError(
+            "--against has no clip named as a generated one; give what another model made of the same prompts and seeds"
+        )
+    return Cloud([before[name] for name in shared]), Cloud([after[name] for name in shared])
 
 
 def _training(space: Space, sets: dict[str, ClipSet], decoding: Decoding) -> Training:

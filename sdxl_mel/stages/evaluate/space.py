@@ -55,6 +55,10 @@ class Space:
     names: list[str]
     prompts: list[str | None]
     seed: int
+    before: Cloud | None = None
+    """What another model made of the same prompts, its clips in the order of `after`."""
+    after: Cloud | None = None
+    """The generated clips that have such a partner."""
 
     @property
     def groups(self) -> list[str]:

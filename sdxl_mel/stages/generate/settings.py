@@ -76,7 +76,7 @@ class Config(StageConfig):
     rescale: Annotated[float, Show.ADVANCED] = Field(0.0, ge=0, le=1)
     """Guidance rescale (arXiv 2305.08891); 0.7 tames high guidance."""
     guidance_interval: Annotated[tuple[float, float], Show.ADVANCED] = (0.0, 1.0)
-    """Noise levels that are guided, from 0 = clean to 1 = noise (arXiv 2404.07724). 0.3 1 = livelier, and a sixth faster."""
+    """Noise levels that are guided, 0 = clean to 1 = noise (arXiv 2404.07724); the others take half the time."""
     overlap: Annotated[str | None, Show.ADVANCED] = None
     """How much views or tiles of a long piece share. None = 50% joint, 37.5% extend, 25% independent."""
     merge: Annotated[Merge, Show.ADVANCED] = "swap"
