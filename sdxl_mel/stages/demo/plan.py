@@ -32,11 +32,12 @@ class Size:
         """Return the size of a demo of about so many minutes on two cores."""
         share = minutes / FULL_MINUTES
         return cls(
-            tracks=max(10, round(240 * share)), steps=max(10, round(700 * share)), known=max(4, round(60 * share))
+            tracks=max(10, round(240 * share)), steps=max(10, round(700 * share)), known=max(4, round(48 * share))
         )
 
 
 TILES = "--seed {seed} --sampler dpmpp_2m --steps 15 --guidance 4 --batch 16 --method fast"
+SING = "--prompt {song} --seed {seed} --sampler dpmpp_2m --steps 15 --guidance 2.5"
 SCORES = (
     "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
     "--cache {embeddings} --seed {seed}"
@@ -60,7 +61,7 @@ LINES = (
         "audit",
         "what the VAE costs: the ceiling of all that follows",
         "vae-audit",
-        "--base mini --dataset {dataset} --clips 32 --sounds 4 --method fast --out {audit}",
+        "--base mini --dataset {dataset} --clips 16 --sounds 2 --method fast --out {audit}",
     ),
     Line("cache", "encode pictures and captions once", "cache", "--dataset {dataset} --base mini --out {cache}"),
     Line("base-new", "the base, asked for them", "generate", "--base mini --prompts {new} {draw} --out {base_new}"),
@@ -94,13 +95,13 @@ LINES = (
         "long",
         "thirty seconds at once: overlapping views denoised together",
         "generate",
-        "--base {fused} --prompt {song} --seconds 30 --guidance 2.5 --seed {seed} --plot --out {long}",
+        "--base {fused} {sing} --seconds 30 --plot --out {long}",
     ),
     Line(
         "parts",
         "for comparison, tiles that know nothing of each other",
         "generate",
-        "--base {fused} --prompt {song} --num 9 --guidance 2.5 --seed {seed} --batch 9 --format none --out {parts}",
+        "--base {fused} {sing} --num 9 --batch 9 --format none --out {parts}",
     ),
     Line(
         "stitch",
@@ -150,7 +151,7 @@ def place(folder: Path, name: str) -> Path:
 def step_of(line: Line, folder: Path, values: dict[str, str]) -> Step:
     """Return a line of the plan as a step, its braces filled; a value with spaces stays one word."""
     known = _Values(folder, values)
-    words = line.words.replace("{draw}", TILES).replace("{measure}", SCORES).split()
+    words = line.words.replace("{draw}", TILES).replace("{sing}", SING).replace("{measure}", SCORES).split()
     return Step(line.name, line.why, line.stage, tuple(word.format_map(known) for word in words), line.door)
 
 

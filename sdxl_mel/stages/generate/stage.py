@@ -10,6 +10,7 @@ from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
+from sdxl_mel.sound.workers import piecewise
 from sdxl_mel.stages.generate.choice import Choice, choose, open_judge
 from sdxl_mel.stages.generate.drawing import Drawer
 from sdxl_mel.stages.generate.init import Init, read_init
@@ -99,11 +100,23 @@ class _Work:
             for first in range(0, len(draws), at_once):
                 some = draws[first : first + at_once]
                 seeds = [_candidate_seed(job.seed, candidate) for job, candidate in some]
+                ready: list[tuple[Job, list[Levels]]] = []
                 for (job, candidate), levels in zip(some, drawer.draw([job for job, _ in some], seeds)):
                     pictures.append(levels)
                     if candidate == config.best_of - 1:
-                        self._keep(job, pictures)
+                        ready.append((job, pictures))
                         pictures = []
+                self._keep_all(ready)
+
+    def _keep_all(self, ready: Sequence[tuple[Job, Sequence[Levels]]]) -> None:
+        """Keep the results of a batch, several at a time: most of it is making their sounds."""
+        if len(ready) < 2:
+            for job, pictures in ready:
+                self._keep(job, pictures)
+            return
+        with piecewise() as workers:
+            for _ in (workers.map if workers else map)(self._keep, *zip(*ready)):
+                pass
 
     def _keep(self, job: Job, pictures: Sequence[Levels]) -> None:
         spec = self.models.spec
