@@ -144,7 +144,8 @@ def write_tensors(
     *places, end = accumulate((types[name].nbytes for name in order), initial=len(header))
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
         _reserve(file.fileno(), end)
-        pages = Pages(mmap.mmap(file.fileno(), end))
+        content = mmap.mmap(file.fileno(), end)
+        pages = Pages(content)
 
         def fill(name: str, place: int) -> None:
             put(name, pages.tensor(types[name], place))
@@ -153,6 +154,7 @@ def write_tensors(
         with piecewise() as workers:
             for _ in workers.map(fill, order, places) if workers else map(fill, order, places):
                 pass
+        content.close()  # Windows renames no file that is still mapped.
         # Last, so that no loader accepts what a kill leaves.
         file.write(header)
 

@@ -53,6 +53,7 @@ class FusedWeights:
     def put(self, param: Param, out: Tensor) -> None:
         """Put one tensor into `out`; the base's pages are let go. Several threads may ask at once."""
         weight = self._checkpoint.read(param)
+        assert out.shape == weight.shape, param
         if param in self._changes:
             self._losses[param] = loss = fuse_into(out, weight, self._changes[param])
             if not isfinite(loss.error):
