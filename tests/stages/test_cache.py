@@ -109,6 +109,15 @@ def test_wordings(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     assert [cache.caption(key) for key in cache.examples("validation")[0].captions][1:] == [words[-1]]
 
 
+def test_only_the_splits_asked_for_are_encoded(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    run(Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("validation",)))
+    cache, clips = open_cache(tmp_path), read_dataset(tiles).splits["validation"]
+    assert [example.source for example in cache.examples("validation")] == [item.file for item in clips]
+    assert not cache.examples("train")
+    with pytest.raises(InputError, match=r"has no split 'valid'; --splits takes .*validation"):
+        run(Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("valid",)))
+
+
 def test_only_what_changed_is_encoded(small_shards: None, copy: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     out = tmp_path / "cache"
 

@@ -39,6 +39,8 @@ class Config(StageConfig):
     """another VAE: folder, .safetensors file or hub id"""
     variants: int = Field(4, ge=1)
     """wordings kept of each training caption that is a list of tags: its parts in other orders, the anchor first"""
+    splits: Annotated[tuple[str, ...], Show.ADVANCED] = ()
+    """splits of the dataset to encode, none = all; training never opens test"""
     clip_skip: Annotated[int, Show.ADVANCED] = Field(0, ge=0)
     """layers skipped beyond the penultimate one, which is SDXL's own (SD 1.5's "clip skip 2" is 0 here)"""
     seed: Annotated[int, Show.ADVANCED] = 0
@@ -70,6 +72,7 @@ def run(config: Config) -> Report:
             base_config=config.base_config,
             vae=config.vae,
             variants=config.variants,
+            splits=config.splits,
             clip_skip=config.clip_skip,
             seed=config.seed,
             batch_pixels=config.batch_pixels,

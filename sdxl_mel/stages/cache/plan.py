@@ -28,6 +28,7 @@ class Settings:
     base_config: Path | None = None
     vae: str | None = None
     variants: int = 4
+    splits: tuple[str, ...] = ()
     clip_skip: int = 0
     seed: int = 0
     batch_pixels: int = 1 << 20
@@ -66,14 +67,15 @@ class Plan:
 def make_plan(settings: Settings) -> Plan:
     """Read a dataset and the hashes of a base, and lay out the cache.
 
-    Raises MismatchError if the base was made for pictures of another spec.
+    Raises MismatchError if the base was made for pictures of another spec, InputError for an unknown or empty split.
     """
     dataset = read_dataset(settings.dataset)
+    chosen = _chosen_splits(dataset, settings.splits)
     base = open_parts(settings, ())
     if base.spec is not None:
         require_equal(base.spec, dataset.spec, settings.base, str(settings.dataset))
     identity = {part: base.identity_of(part) for part in ("vae", *TEXT_ENCODERS)}
-    items = [item for items in dataset.splits.values() for item in items]
+    items = [item for items in chosen.values() for item in items]
     if not items:
         raise InputError(f"{settings.dataset}: no clips to encode; run sdxl-mel prepare on some sound")
     pictures = _picture_keys(dataset, items, identity["vae"])
@@ -89,7 +91,7 @@ def make_plan(settings: Settings) -> Plan:
             _example(item, pictures, [key_of_text(text) for text in _wordings(item, split, dataset.anchor, settings)])
             for item in members
         ]
-        for split, members in dataset.splits.items()
+        for split, members in chosen.items()
     }
     paths = {key: str(dataset.folder / file) for file, key in pictures.items()}
     about_latents = {"spec": dataset.spec.to_json(), "vae": identity["vae"]}
@@ -105,6 +107,14 @@ def make_plan(settings: Settings) -> Plan:
 def open_parts(settings: Settings, parts: Sequence[str], device: str = "cpu") -> Base:
     """Open parts of the base that the settings name."""
     return open_base(settings.base, parts, vae=settings.vae, device=device, config=settings.base_config)
+
+
+def _chosen_splits(dataset: Dataset, wanted: Sequence[str]) -> dict[str, list[Item]]:
+    unknown = sorted(set(wanted) - set(dataset.splits))
+    if unknown:
+        known = ", ".join(dataset.splits)
+        raise InputError(f"{dataset.folder}: has no split {', '.join(map(repr, unknown))}; --splits takes {known}")
+    return {split: items for split, items in dataset.splits.items() if not wanted or split in wanted}
 
 
 def _picture_keys(dataset: Dataset, items: Sequence[Item], vae: str) -> dict[str, str]:

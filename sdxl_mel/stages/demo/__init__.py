@@ -42,7 +42,7 @@ def run(config: Config) -> Report:
     """Run every step that is not done yet, and write the report."""
     from sdxl_mel.stages.demo.findings import read_findings
     from sdxl_mel.stages.demo.page import write_page
-    from sdxl_mel.stages.demo.plan import LINES, PREPARE, Size, step_of
+    from sdxl_mel.stages.demo.plan import LINES, PREPARE, Size, quick_dtype, step_of
     from sdxl_mel.stages.demo.prompts import SONG, write_inputs
     from sdxl_mel.stages.demo.steps import config_path, run_steps
 
@@ -52,6 +52,7 @@ def run(config: Config) -> Report:
         "tracks": str(size.tracks),
         "steps": str(size.steps),
         "song": SONG,
+        "dtype": quick_dtype(),
         "config": str(config_path("mini")),
     }
     count = 1 + len(LINES)

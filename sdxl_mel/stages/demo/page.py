@@ -21,7 +21,6 @@ NAMES = {
     "fad": "FAD (musicnn) to held-out music",
     "kad": "KAD (musicnn), x 100",
     "diversity": "diversity (mean cosine distance)",
-    "copies": "copies of training clips",
 }
 
 

@@ -32,15 +32,21 @@ class Size:
         """Return the size of a demo of about so many minutes on two cores."""
         share = minutes / FULL_MINUTES
         return cls(
-            tracks=max(10, round(240 * share)), steps=max(10, round(700 * share)), known=max(4, round(48 * share))
+            tracks=max(10, round(360 * share)), steps=max(10, round(600 * share)), known=max(4, round(64 * share))
         )
 
 
-TILES = "--seed {seed} --sampler dpmpp_2m --steps 15 --guidance 4 --batch 16 --method fast"
-SING = "--prompt {song} --seed {seed} --sampler dpmpp_2m --steps 15 --guidance 2.5"
+def quick_dtype() -> str:
+    """Return the dtype of all networks: bfloat16 halves the time where the processor has matrix tiles for it."""
+    import torch
+
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
+TILES = "--seed {seed} --sampler dpmpp_2m --steps 10 --guidance 3 --batch 16 --method fast --dtype {dtype}"
+SING = "--prompt {song} --seed {seed} --sampler dpmpp_2m --steps 15 --guidance 2.5 --dtype {dtype}"
 SCORES = (
-    "--reference {dataset} --training {dataset} --embedder musicnn-msd --instruments --inversion fast "
-    "--cache {embeddings} --seed {seed}"
+    "--reference {dataset} --embedder musicnn-msd --instruments --inversion fast --cache {embeddings} --seed {seed}"
 )
 
 PREPARE = Line(
@@ -63,7 +69,12 @@ LINES = (
         "vae-audit",
         "--base mini --dataset {dataset} --clips 16 --sounds 2 --method fast --out {audit}",
     ),
-    Line("cache", "encode pictures and captions once", "cache", "--dataset {dataset} --base mini --out {cache}"),
+    Line(
+        "cache",
+        "encode pictures and captions once",
+        "cache",
+        "--dataset {dataset} --base mini --splits train validation regularization --out {cache}",
+    ),
     Line("base-new", "the base, asked for them", "generate", "--base mini --prompts {new} {draw} --out {base_new}"),
     Line(
         "base-known",
@@ -75,7 +86,8 @@ LINES = (
         "train",
         "train the LoRA",
         "train",
-        "--config {config} --base mini --cache {cache} --steps {steps} --save-every 100 --seed {seed} --out {run}",
+        "--config {config} --base mini --cache {cache} --steps {steps} --save-every 100 --seed {seed} "
+        "--hardware.precision {dtype} --out {run}",
         "train_lora.py",
     ),
     Line("fuse", "add it into the weights", "fuse", "--base mini --lora {lora} --out {fused}", "fuse_lora.py"),

@@ -9,7 +9,7 @@ from sdxl_mel.corpus.tracks import plan_tracks, render_track
 from sdxl_mel.corpus.wording import captions_of
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.audio import write_audio
-from sdxl_mel.files.dataset import read_dataset
+from sdxl_mel.files.dataset import Item, read_dataset
 from sdxl_mel.stages.demo.plan import place
 
 SONG = "instrumental, banjo and harmonica, fast, major key, folk tune"
@@ -19,7 +19,10 @@ EXAMPLE_SECONDS = 12.0
 def write_inputs(folder: Path, known: int, seed: int) -> None:
     """Write both lists of prompts, and one rendered sound for the fidelity ladder; the same every time."""
     dataset = read_dataset(place(folder, "dataset"))
-    new = [without_anchor(item.captions[0], dataset.anchor) for item in dataset.splits["test"]]
+    first: dict[str, Item] = {}
+    for item in dataset.splits["test"]:
+        first.setdefault(item.track, item)
+    new = [without_anchor(item.captions[0], dataset.anchor) for item in first.values()]
     _write_prompts(place(folder, "new"), new, seed)
     _write_prompts(place(folder, "known"), known_prompts(known, seed), seed)
     track = render_track(plan_tracks("test-seen", 1, EXAMPLE_SECONDS, seed=seed)[0])

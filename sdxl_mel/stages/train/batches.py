@@ -167,7 +167,13 @@ class Material:
 
     def _caption(self, slot: int, example: CachedExample) -> str:
         generator = numpy_generator(self.config.seed, "caption", slot)
-        if generator.random() < self.config.caption_dropout:
+        if generator.random() < self._caption_dropout(slot):
             return self.cache.empty_text
         wordings = example.captions[: self.config.caption_variants]
         return wordings[int(generator.integers(len(wordings)))]
+
+    def _caption_dropout(self, slot: int) -> float:
+        settings = self.config.regularization
+        if settings.caption_dropout is None or not is_regularized(slot, settings.share):
+            return self.config.caption_dropout
+        return settings.caption_dropout

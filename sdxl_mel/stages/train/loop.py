@@ -17,7 +17,7 @@ from sdxl_mel.progress import Ticker, progress, say
 from sdxl_mel.stages.train.batches import Batch, Material
 from sdxl_mel.stages.train.checkpoint import State, save_state
 from sdxl_mel.stages.train.interrupt import Interrupts
-from sdxl_mel.stages.train.model import Model
+from sdxl_mel.stages.train.model import Model, quick_attention
 from sdxl_mel.stages.train.objective import Objective
 from sdxl_mel.stages.train.order import micro_batches, share_of
 from sdxl_mel.stages.train.settings import Config
@@ -59,7 +59,13 @@ def train(run: Training) -> State:
     """Train to the last step, or until patience ends. Raises KeyboardInterrupt, the state saved, when told to stop."""
     state, config = run.state, run.config
     shown = progress(config.steps, "train", "steps", done=state.step) if run.main else _unseen()
-    with Interrupts() as interrupts, drawn_ahead(run) as draw, shown as ticker, _clear_memory_errors(config):
+    with (
+        Interrupts() as interrupts,
+        drawn_ahead(run) as draw,
+        shown as ticker,
+        quick_attention(run.model),
+        _clear_memory_errors(config),
+    ):
         if state.step == 0:
             look(run)
         pending: Measured | None = None

@@ -94,6 +94,8 @@ class RegularizationSettings(Settings):
     """share of all examples: of the first n trained, exactly floor(n * share) are of this split"""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """weight of their loss"""
+    caption_dropout: Share | None = None
+    """share of them trained with the empty caption, none = as of all; it keeps what guidance moves away from"""
 
 
 class AdapterSettings(Settings):

@@ -70,6 +70,15 @@ def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expe
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
 
 
+def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
+    drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
+    empty = drawn.cache.text(drawn.cache.empty_text)[0]
+    batch = drawn.batch(0, range(6))
+    assert [bool(torch.equal(each, empty)) for each in batch.text.hidden] == [False, True] * 3
+    as_all = material(caption_dropout=1.0, regularization={"share": 0.5})
+    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.hidden)
+
+
 def test_wordings_can_be_limited_to_the_first(material):
     drawn = material(caption_variants=1, caption_dropout=0.0, adapter={"text_encoders": ("text_encoder",)})
     captions = {caption for step in range(10) for caption in drawn.batch(step, range(6)).text.captions}
