@@ -36,6 +36,8 @@ def test_numbers_are_those_the_processor_is_quick_with(monkeypatch):
     for has_tiles, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda has=has_tiles: {"amx_bf16": has})
         assert quick_dtype() == expected
+    monkeypatch.delattr("torch.cpu.get_capabilities")
+    assert quick_dtype() == "fp32"
 
 
 def test_known_prompts_ask_for_nothing_new():

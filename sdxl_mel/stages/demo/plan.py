@@ -40,7 +40,8 @@ def quick_dtype() -> str:
     """Return the dtype of all networks: bfloat16 halves the time where the processor has matrix tiles for it."""
     import torch
 
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # Older versions of torch cannot tell.
+    return "bf16" if capabilities.get("amx_bf16") else "fp32"
 
 
 TILES = "--seed {seed} --sampler dpmpp_2m --steps 10 --guidance 3 --batch 16 --method fast --dtype {dtype}"

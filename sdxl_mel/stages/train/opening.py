@@ -43,7 +43,9 @@ def open_splits(config: Config, cache: Cache) -> dict[str, list[CachedExample]]:
     }
     for split, reason in needed.items():
         if reason and not splits[split]:
-            raise InputError(f"{config.cache}: its split {split!r} is empty: {reason}; prepare the dataset with one")
+            raise InputError(
+                f"{config.cache}: its split {split!r} is empty: {reason}; prepare the dataset with one, and cache it"
+            )
     return splits
 
 
