@@ -40,7 +40,9 @@ def quick_dtype() -> str:
     """Return the dtype of all networks: bfloat16 halves the time where the processor has matrix tiles for it."""
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # Older versions of torch cannot tell.
+    capabilities: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # Older versions of torch cannot tell.
     return "bf16" if capabilities.get("amx_bf16") else "fp32"
 
 
