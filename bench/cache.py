@@ -11,16 +11,16 @@ import torch
 from diffusers import AutoencoderKL
 
 from bench.table import Table
-from sdxl_mel.diffusion.vae import images_of
+from sdxl_mel.dataset.cache_build import make_shards, picture_encoder
+from sdxl_mel.dataset.cache_plan import deal_shards, latent_bytes
 from sdxl_mel.files.cache import CachedExample, CacheHeader, latent_shape, latents_key, open_cache, write_cache
 from sdxl_mel.files.cache_shards import ShardHeader, shard_name, write_shard
 from sdxl_mel.files.spectrogram import Spectrogram, read_tile, write_spectrogram
+from sdxl_mel.models.vae import images_of
 from sdxl_mel.progress import progress, set_verbosity
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS, MelSpec
-from sdxl_mel.stages.cache.build import make_shards, picture_encoder
-from sdxl_mel.stages.cache.plan import deal_shards, latent_bytes
 
 REPEATS = 3
 PICTURES = 10_000

@@ -86,7 +86,7 @@ def _one_thread() -> None:
 
 
 def _measured(method: Method) -> tuple[list[Row], float]:
-    from sdxl_mel.metrics.signal import fidelity, self_consistency_db
+    from sdxl_mel.metrics.codec_fidelity import fidelity, self_consistency_db
     from sdxl_mel.sound.mel import margin
 
     pictures = list(_pictures(method.spec))
@@ -117,9 +117,9 @@ def _pictures(spec: MelSpec) -> Iterator[tuple[str, NDArray[np.float32], NDArray
 
 
 def _inverted(levels: NDArray[np.uint8], method: Method) -> NDArray[np.float32]:
-    from sdxl_mel.sound.inversion import invert
+    from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
+    from sdxl_mel.sound.inversion.methods import invert
     from sdxl_mel.sound.pixels import dequantise, mel_of_values
-    from sdxl_mel.sound.reference import librosa_griffin_lim
 
     if method.inverter == "librosa":
         return librosa_griffin_lim(mel_of_values(dequantise(levels), method.spec), method.spec, 0, method.iterations)

@@ -61,7 +61,7 @@ def _tile(method: Literal["best", "fast"]) -> list[str]:
     import torch
 
     from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
-    from sdxl_mel.sound.inversion import invert
+    from sdxl_mel.sound.inversion.methods import invert
 
     torch.set_num_threads(os.cpu_count() or 1)
     levels = encode_clip(cut_clip(prepare_signal(*_music(), STD), 0, STD.width, STD), STD)

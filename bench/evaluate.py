@@ -132,7 +132,7 @@ def _prdc(reference: np.ndarray, generated: np.ndarray) -> float:
 
 
 def _models() -> list[list[str]]:
-    from sdxl_mel.metrics.embedders import Sources, open_embedders
+    from sdxl_mel.metrics.embedders.registry import Sources, open_embedders
 
     sound = (0.1 * np.random.default_rng(0).standard_normal(16000 * 60)).astype(np.float32)
     threads = torch.get_num_threads()

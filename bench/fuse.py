@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from bench.table import Table
-from sdxl_mel.diffusion.checkpoint_names import AnyPart
-from sdxl_mel.diffusion.lora import LoraModule
-from sdxl_mel.diffusion.lora_names import PARTS
-from sdxl_mel.files.checkpoint import Checkpoint, Param
-from sdxl_mel.files.checkpoint_writer import write_single_file
-from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
 from sdxl_mel.files.tensors import TensorType
+from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.models.checkpoint_writer import write_single_file
+from sdxl_mel.models.layouts import AnyPart
+from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
+from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora_names import PARTS
 from sdxl_mel.sound.melspec import PRESETS
 from tests.loras import linear_paths, meta_sdxl_unet
-from tests.models import write_tiny_sdxl
+from tests.tiny_models import write_tiny_sdxl
 
 RANK = 32
 REPEATS = 3

@@ -12,14 +12,14 @@ import soundfile
 import torch
 
 from bench.table import Table
+from sdxl_mel.dataset.clips import CutSettings, RejectSettings, windows
+from sdxl_mel.dataset.render import Job, render
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.progress import set_verbosity
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.stages.prepare.clips import CutSettings, RejectSettings, windows
-from sdxl_mel.stages.prepare.render import Job, render
 
 SPEC = PRESETS["std"]
 CUT = CutSettings(SPEC.width, None, 1.0, 1)

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from bench.table import Table
 from sdxl_mel.corpus.tracks import render_tracks
-from sdxl_mel.metrics.signal import multi_resolution_sc_db
+from sdxl_mel.metrics.codec_fidelity import multi_resolution_sc_db
 from sdxl_mel.sound.blend import blend, cut_starts, join, seam_weights
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
-from sdxl_mel.sound.inversion import invert
+from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import PRESETS, MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values, quantise
 

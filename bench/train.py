@@ -16,18 +16,18 @@ from torch.nn import functional as F
 from bench.table import Table
 from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
 from bench.train_peer import peer_step
-from sdxl_mel.diffusion.costs import count_costs, memory_of
-from sdxl_mel.diffusion.ema import Averages
-from sdxl_mel.diffusion.optimizers import build_optimizer
 from sdxl_mel.progress import set_verbosity
-from sdxl_mel.stages.train.batches import Diffusion, Material
-from sdxl_mel.stages.train.checkpoint import State
-from sdxl_mel.stages.train.groups import parameter_groups
-from sdxl_mel.stages.train.loop import Training, advance, drawn_ahead
-from sdxl_mel.stages.train.model import Model, build_model
-from sdxl_mel.stages.train.objective import Objective
-from sdxl_mel.stages.train.settings import Config
-from sdxl_mel.stages.train.watch import Log, numbers_of, require_finite
+from sdxl_mel.training.batches import Diffusion, Material
+from sdxl_mel.training.costs import count_costs, memory_of
+from sdxl_mel.training.ema import Averages
+from sdxl_mel.training.log import Log, numbers_of, require_finite
+from sdxl_mel.training.loop import Training, advance, drawn_ahead
+from sdxl_mel.training.model import Model, build_model
+from sdxl_mel.training.objective import Objective
+from sdxl_mel.training.optimizers import build_optimizer
+from sdxl_mel.training.param_groups import parameter_groups
+from sdxl_mel.training.settings import Config
+from sdxl_mel.training.state import State
 
 STEPS = 7
 CLIPS = 64

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sdxl_mel.files.audio import read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
-from sdxl_mel.metrics.signal import fidelity
+from sdxl_mel.metrics.codec_fidelity import fidelity
 from sdxl_mel.sound.encoding import cut_clip, mel_spectrogram, prepare_signal
-from sdxl_mel.sound.inversion import invert
+from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.sound.pixels import quantise, values_of

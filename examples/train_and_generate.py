@@ -6,7 +6,7 @@ python examples/train_and_generate.py --tracks 20 --steps 50 --out small-lora
 import argparse
 from pathlib import Path
 
-from sdxl_mel.files.lora import read_lora
+from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.stages import cache, generate, prepare, train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -50,7 +50,7 @@ STAGES = {
     "evaluate": Stage("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),
     "convert-clap": Stage("sdxl_mel.stages.convert_clap", "LAION's CLAP checkpoint -> a folder for evaluate --clap"),
     "compare": Stage("sdxl_mel.stages.compare", "two evaluations, or the checkpoints of a run, side by side"),
-    "demo": Stage("sdxl_mel.stages.demo", "the whole job on rendered music"),
+    "demo": Stage("sdxl_mel.demo.command", "the whole job on rendered music"),
 }
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a diffusers folder with a tiny random SDXL of the full block topology."""
-    from tests.models import write_tiny_sdxl
+    from tests.tiny_models import write_tiny_sdxl
 
     return write_tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))
 
@@ -20,7 +20,7 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def slim_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a diffusers folder with a random SDXL of few layers, for whole runs."""
-    from tests.models import write_tiny_sdxl
+    from tests.tiny_models import write_tiny_sdxl
 
     return write_tiny_sdxl(tmp_path_factory.mktemp("slim-sdxl"), slim=True)
 

@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.diffusion.checkpoint_names import AnyPart
+from sdxl_mel.models.layouts import AnyPart
 from tests.loras import meta_sdxl_unet
 
 

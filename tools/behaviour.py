@@ -1,8 +1,8 @@
 """What fixed commands on `mini` write, as SHA-256 hashes: run before and after a change that should alter nothing.
 
-    python tools/behaviour.py record --out before.json      # in the old tree
-    python tools/behaviour.py record --out after.json       # in the new one
-    python tools/behaviour.py compare before.json after.json
+python tools/behaviour.py record --out before.json      # in the old tree
+python tools/behaviour.py record --out after.json       # in the new one
+python tools/behaviour.py compare before.json after.json
 """
 
 import argparse
@@ -22,14 +22,15 @@ COMMANDS = {
     "cache": "cache --dataset dataset --base mini --out cache",
     "train": "train --base mini --cache cache --steps 20 --batch 4 --save-every 10 --optimizer.rate 1e-3 "
     "--regularization.share 0 --validation.every 10 --samples.every 20 --samples.count 2 --samples.steps 4 "
-    '--adapter.text-encoders text_encoder text_encoder_2 --out run',
+    "--adapter.text-encoders text_encoder text_encoder_2 --out run",
     "convert": "lora convert run/lora.safetensors --out diffusers.safetensors --to diffusers",
     "fuse": "fuse --base mini --lora run/lora.safetensors --out fused",
     "fuse-file": "fuse --base mini --lora run/lora.safetensors:0.5 --out fused.safetensors",
     "generate": "generate --base mini --prompt 'flute and piano' --num 2 --steps 6 --out tiles",
     "generate-lora": "generate --base mini --lora run/lora.safetensors --prompt 'banjo' --steps 6 --out lora-tiles",
     "generate-fused": "generate --base fused --prompt 'banjo' --steps 6 --method fast --num 4 --out fused-tiles",
-    "generate-init": "generate --base mini --prompt 'violin' --init tiles/0001.wav --strength 0.5 --steps 6 --out varied",
+    "generate-init": "generate --base mini --prompt 'violin' --init tiles/0001.wav --strength 0.5 --steps 6 "
+    "--out varied",
     "long": "generate --base mini --prompt 'harp' --seconds 10 --steps 4 --out long",
     "long-extend": "generate --base mini --prompt 'harp' --seconds 10 --steps 4 --mode extend --out extended",
     "loop": "generate --base mini --prompt 'harp' --loop --steps 4 --out loop",

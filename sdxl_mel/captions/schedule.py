@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from sdxl_mel.durations import seconds_of
 from sdxl_mel.errors import InputError
-from sdxl_mel.sound.extent import seconds_of
 
 
 @dataclass(frozen=True)

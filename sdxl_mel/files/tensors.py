@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.execution import piecewise
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.sound.workers import piecewise
 
 DTYPES = {
     "F64": torch.float64,

@@ -11,10 +11,10 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound import loudness
 from sdxl_mel.sound.channels import downmixed
 from sdxl_mel.sound.emphasis import emphasise
+from sdxl_mel.sound.inversion.stereo import magnitudes
 from sdxl_mel.sound.mel import Float, margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
-from sdxl_mel.sound.stereo import magnitudes
 
 Levels = NDArray[np.uint8]
 

@@ -36,7 +36,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Convert a checkpoint."""
-    from sdxl_mel.files.laion_clap import convert
+    from sdxl_mel.metrics.embedders.laion_checkpoint import convert
 
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise InputError(f"{config.out}: is there already and is not an empty folder; choose another --out")

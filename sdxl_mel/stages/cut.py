@@ -5,11 +5,11 @@ from typing import Annotated
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.blend import cut_starts
-from sdxl_mel.sound.extent import frames_of
 from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\

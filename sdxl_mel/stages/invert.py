@@ -105,7 +105,7 @@ def _jobs(config: Config) -> list[tuple[Path, Path]]:
 
 
 def _invert_one(path: Path, out: Path, config: Config, stated: MelSpec | None) -> tuple[float, int]:
-    from sdxl_mel.sound.inversion import checked_picture, invert, invert_blocks
+    from sdxl_mel.sound.inversion.methods import checked_picture, invert, invert_blocks
 
     picture = read_spectrogram(path, stated)
     record = _record(path, picture, config)

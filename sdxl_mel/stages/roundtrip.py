@@ -109,9 +109,9 @@ def _frames(config: Config, available: int, spec: MelSpec) -> int:
 
 
 def _ladder(clip: np.ndarray, frames: int, spec: MelSpec, seed: int) -> dict[str, Row]:
-    from sdxl_mel.metrics.signal import fidelity, pixel_rmse
+    from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
     from sdxl_mel.sound.encoding import mel_spectrogram
-    from sdxl_mel.sound.inversion import invert
+    from sdxl_mel.sound.inversion.methods import invert
     from sdxl_mel.sound.mel import margin
     from sdxl_mel.sound.pixels import quantise, values_of
 

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.files.tiles import read_tiles, tile_paths
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.blend import Levels, close_loop, join, starts_of
-from sdxl_mel.sound.extent import frames_of
 from sdxl_mel.sound.melspec import MelSpec, named_spec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import (
@@ -152,7 +152,7 @@ def _record(config: Config, paths: list[Path], starts: list[int], overlaps: list
 
 def _write_sound(path: Path, levels: Levels, config: Config, spec: MelSpec, record: Record) -> None:
     from sdxl_mel.files.audio import write_audio
-    from sdxl_mel.sound.inversion import invert
+    from sdxl_mel.sound.inversion.methods import invert
 
     samples = invert(levels, spec, method=config.method, seed=config.seed, loop=config.loop)
     write_audio(path, samples, spec.sample_rate, record=record)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sdxl_mel.captions.anchor import anchored
 from sdxl_mel.captions.tokens import ESTIMATE, estimated_tokens, token_counter
 from sdxl_mel.errors import InputError
-from tests.models import byte_tokenizer
+from tests.tiny_models import byte_tokenizer
 
 ANCHOR = "mel spectrogram"
 

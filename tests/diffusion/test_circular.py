@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdxl_mel.diffusion.circular import circular_in_time
-from tests.models import tiny_unet, tiny_vae
+from tests.tiny_models import tiny_unet, tiny_vae
 
 UNET_HALVINGS = 4
 """The UNet halves the width twice, so it commutes with rolls by multiples of 4."""

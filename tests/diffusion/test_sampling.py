@@ -11,7 +11,7 @@ from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known, draw_noise, rescaled, sample
 from sdxl_mel.diffusion.schedulers import SHORT_NAMES, make_scheduler, set_steps
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.base import Base, open_base
+from sdxl_mel.models.base import Base, open_base
 
 SIZE = (16, 16)
 """Height and width of the latents."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel.cli import main
+from tests.dataset.music import write_folder, write_music
 from tests.docs.commands import DOORS, PAGES, ROOT, Command, blocks_of, shown_commands
 from tests.docs.substitutes import NOT_RUN, executed
-from tests.metrics.tiny_clap import tiny_model, write_laion_checkpoint, write_tiny_clap, write_tokenizer
-from tests.stages.prepare.music import write_folder, write_music
+from tests.metrics.embedders.tiny_clap import tiny_model, write_laion_checkpoint, write_tiny_clap, write_tokenizer
 
 COMMANDS = [command for page in PAGES for command in shown_commands(page)]
 SONGS = ("violin", "piano", "flute", "drums", "violin and piano", "organ", "guitar", "harp")

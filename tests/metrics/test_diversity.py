@@ -11,7 +11,7 @@ from sdxl_mel.metrics.diversity import (
     subset_mean,
     vendi_score,
 )
-from sdxl_mel.metrics.embedder import clip_vectors, unit_rows, window_vectors
+from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows, window_vectors
 from tests.metrics.clouds import units
 
 

@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from sdxl_mel.cli import main
 from sdxl_mel.diffusion.conditioning import encode_prompts
-from sdxl_mel.diffusion.vae import encode, images_of
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
 from sdxl_mel.files import atomic
-from sdxl_mel.files.base import Base, open_base
-from sdxl_mel.files.base_source import MINI
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.files.dataset import read_dataset, write_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.base_source import MINI
+from sdxl_mel.models.vae import encode, images_of
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.cache import Config, run
 from sdxl_mel.stages.cache import plan as planning
@@ -31,7 +31,7 @@ from tests.checkpoints import write_single_file
 from tests.tiles import ANCHOR, SMALL, write_noise, write_tiles
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sdxl_mel.stages.cache.build", "diffusers", "transformers", "tests.tiles"])
+PROCESSES.set_forkserver_preload(["sdxl_mel.dataset.cache_build", "diffusers", "transformers", "tests.tiles"])
 
 
 @pytest.fixture

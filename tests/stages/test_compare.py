@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from sdxl_mel.errors import InputError
+from sdxl_mel.evaluation.differences import compare_evaluations, mismatches
 from sdxl_mel.files.evaluation import EmbedderInfo, Evaluation, Metric, SetInfo, write_evaluation
 from sdxl_mel.metrics.intervals import mean_interval
 from sdxl_mel.record import Record
 from sdxl_mel.stages.compare import Config, run
-from sdxl_mel.stages.compare.differences import compare_evaluations, mismatches
 
 PROMPTS = [f"prompt {index}" for index in range(20)]
 

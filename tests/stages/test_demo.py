@@ -7,11 +7,11 @@ import pytest
 
 from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.corpus.instruments import LEFT_OUT
+from sdxl_mel.demo.command import steps
+from sdxl_mel.demo.plan import LINES, PREPARE, Size, quick_dtype, step_of
+from sdxl_mel.demo.prompts import known_prompts
+from sdxl_mel.demo.steps import Step, run_steps
 from sdxl_mel.errors import InputError
-from sdxl_mel.stages.demo import steps
-from sdxl_mel.stages.demo.plan import LINES, PREPARE, Size, quick_dtype, step_of
-from sdxl_mel.stages.demo.prompts import known_prompts
-from sdxl_mel.stages.demo.steps import Step, run_steps
 
 VALUES = {"seed": "0", "tracks": "10", "steps": "10", "song": "solo banjo", "dtype": "fp32", "config": "mini.toml"}
 

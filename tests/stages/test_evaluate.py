@@ -238,7 +238,7 @@ def test_a_sound_and_its_picture_are_one_clip(world, tmp_path):
 
 def test_the_picture_beside_a_sound_tells_its_consistency(world, tmp_path):
     from sdxl_mel.files.audio import write_audio
-    from sdxl_mel.sound.inversion import invert
+    from sdxl_mel.sound.inversion.methods import invert
 
     spec = PRESETS["mini"]
     levels = np.random.default_rng(0).integers(0, 120, (spec.n_mels, 64, 1)).astype(np.uint8)
@@ -280,7 +280,7 @@ def test_a_reference_of_one_sound_repeated_has_no_bandwidth(world, tmp_path):
 
 
 def test_clap_scores_prompts_and_has_no_band_unless_calibrated(world, tmp_path):
-    from tests.metrics.tiny_clap import write_tiny_clap
+    from tests.metrics.embedders.tiny_clap import write_tiny_clap
 
     clap = write_tiny_clap(tmp_path / "clap")
     few = tmp_path / "few"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdxl_mel.stages.evaluate.instruments import named_instruments
+from sdxl_mel.evaluation.instruments import named_instruments
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from sdxl_mel.diffusion.lora import LoraModule
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
-from sdxl_mel.files import checkpoint_writer
-from sdxl_mel.files.base import open_base
-from sdxl_mel.files.checkpoint import open_single_file
-from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
-from sdxl_mel.files.lora_set import ScaledLora, read_loras
-from sdxl_mel.files.model_header import header_files, read_model_header
+from sdxl_mel.models import checkpoint_writer
+from sdxl_mel.models.base import open_base
+from sdxl_mel.models.checkpoint import open_single_file
+from sdxl_mel.models.fuse_verify import differences, probe
+from sdxl_mel.models.header import header_files, read_model_header
+from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
+from sdxl_mel.models.lora.lora_set import ScaledLora, read_loras
+from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
-from sdxl_mel.stages.fuse.verify import differences, probe
 from tests.loras import random_lora_modules, random_modules
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -199,7 +199,7 @@ def test_comfyui_finds_a_place_for_every_tensor(single, lora):
 @pytest.mark.parametrize("after", [1, 900])
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(name, after, tiny_sdxl, lora, tmp_path, monkeypatch):
     """What lies on the disk in the middle of writing is what a kill would leave."""
-    from sdxl_mel.stages.fuse.weights import FusedWeights
+    from sdxl_mel.models.fusing import FusedWeights
 
     made, put = [], FusedWeights.put
 

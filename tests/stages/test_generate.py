@@ -11,13 +11,13 @@ import torch
 
 from sdxl_mel.cli import main
 from sdxl_mel.config import validated
-from sdxl_mel.diffusion.lora import LoraModule
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.files.audio import read_audio, write_audio
-from sdxl_mel.files.base import Base, open_base
-from sdxl_mel.files.lora import Lora, LoraHeader, write_lora
-from sdxl_mel.files.model_header import header_files
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.header import header_files
+from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
+from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import generate
@@ -210,7 +210,7 @@ def test_a_sound_can_be_varied(tiny: str, tmp_path: Path) -> None:
 
 
 def test_the_best_of_several_is_one_of_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdxl_mel.stages.generate.stage.open_judge", lambda _: None)
+    monkeypatch.setattr("sdxl_mel.synthesis.generator.open_judge", lambda _: None)
     report = draw(tiny, tmp_path / "best", best_of=3)
     result = report.results[0]
     assert len(result.inconsistency) == 3

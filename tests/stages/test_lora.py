@@ -6,7 +6,7 @@ from torch import nn
 
 from sdxl_mel.cli import run_stage
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.lora import Lora, LoraHeader, LoraModule, read_lora, write_lora
+from sdxl_mel.models.lora.file import Lora, LoraHeader, LoraModule, read_lora, write_lora
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import fuse

@@ -10,7 +10,7 @@ from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.encoding import cut_clip, encode_clip
-from sdxl_mel.sound.inversion import invert
+from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import cut, stitch
 from tests.stages.junction import junction_of_sound

@@ -10,10 +10,10 @@ import torch
 
 from sdxl_mel.cli import main
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.base import open_base
+from sdxl_mel.evaluation.vae_audit import BANDS, choose_clips, evenly, extremes, measure_clips
 from sdxl_mel.files.dataset import read_dataset
 from sdxl_mel.files.spectrogram import read_tile
-from sdxl_mel.stages.vae_audit.measure import BANDS, choose_clips, evenly, extremes, measure_clips
+from sdxl_mel.models.base import open_base
 from tests.tiles import write_tiles
 
 

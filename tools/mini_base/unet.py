@@ -13,8 +13,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.files.lora_header import LoraHeader
-from sdxl_mel.files.model_header import header_files
+from sdxl_mel.models.header import header_files
+from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.progress import track
 from sdxl_mel.seeding import derive_seed, numpy_generator
 from tools.mini_base.captions import drawn_caption

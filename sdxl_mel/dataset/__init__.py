@@ -1,0 +1,1 @@
+"""The dataset engine: music and captions to a training set, and the training set to a cache."""

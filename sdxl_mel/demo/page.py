@@ -1,0 +1,130 @@
+"""The report of the demo: what was heard before and after, the numbers, the commands and the time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from sdxl_mel.corpus.instruments import LEFT_OUT
+from sdxl_mel.demo.findings import Findings
+from sdxl_mel.demo.plan import place
+from sdxl_mel.demo.steps import Done
+from sdxl_mel.files.audio import read_audio
+from sdxl_mel.files.evaluation import Metric
+from sdxl_mel.report.page import Page, code, paragraph, picture, player, sound_bytes, svg, table
+
+SHOWN = 6
+NAMES = {
+    "instruments_all": "all instruments of the prompt found",
+    "fad": "FAD (musicnn) to held-out music",
+    "kad": "KAD (musicnn), x 100",
+    "diversity": "diversity (mean cosine distance)",
+}
+
+
+def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Findings) -> None:
+    """Write report.html."""
+    said = {each.step.name: each.summary for each in done}
+    names = ", ".join(LEFT_OUT)
+    lead = f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
+    page = Page("What the LoRA learned", lead)
+    page.section("In short", table(["", "base", "tuned"], _short_rows(findings)))
+    page.section("Before and after", paragraph("The first held-out prompts, not chosen."), *_before_after(folder))
+    page.section("Thirty seconds", *_long(folder, said))
+    page.section("The numbers", *_numbers(findings))
+    curves = _curves(place(folder, "run") / "metrics.jsonl")
+    page.section("Training", svg(curves, "raw squared error, never the weighted loss"))
+    page.section("Fidelity: what picture and VAE keep", code(said["ladder"]), code(said["audit"]))
+    commands = "\n".join(each.step.command for each in done)
+    page.section("The commands", paragraph("Each can be repeated by hand."), code(commands))
+    page.section("Where the time went", table(["step", "", "seconds"], _times(done)))
+    page.write(path)
+
+
+def _short_rows(findings: Findings) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for line in findings.lines():
+        what, values = line.split(": ", 1)
+        before, _, after = values.rpartition(" -> ")
+        rows.append([what, before, after])
+    return rows
+
+
+def _before_after(folder: Path) -> list[Markup]:
+    prompts = [json.loads(line)["prompt"] for line in place(folder, "new").read_text(encoding="utf-8").splitlines()]
+    rows: list[list[object]] = []
+    for prompt in list(dict.fromkeys(prompts))[:SHOWN]:
+        name = f"{prompts.index(prompt) + 1:04d}.png"
+        rows.append([prompt, *(_heard(place(folder, f"{model}_new") / name) for model in ("base", "tuned"))])
+    return [table(["prompt", "base", "tuned"], rows)]
+
+
+def _heard(tile: Path) -> Markup:
+    return picture(tile.read_bytes()) + player(_small(tile.with_suffix(".wav")))
+
+
+def _small(sound: Path) -> bytes:
+    samples, rate = read_audio(sound)
+    return sound_bytes(samples, rate)
+
+
+def _long(folder: Path, said: dict[str, str]) -> list[Markup]:
+    joint = place(folder, "long") / "0001.png"
+    plots = sorted(place(folder, "long").glob("*plot*.png")) + sorted(place(folder, "long").glob("*seams*.png"))
+    return [
+        picture((plots[0] if plots else joint).read_bytes(), "joint: overlapping views denoised together"),
+        player(_small(joint.with_suffix(".wav"))),
+        picture(place(folder, "stitched_plot").read_bytes(), "independent tiles, stitched; seams marked"),
+        player(_small(place(folder, "stitched_sound"))),
+        code(said["stitch"]),
+    ]
+
+
+def _numbers(findings: Findings) -> list[Markup]:
+    blocks = []
+    for kind, words in (("new", "Prompts with the new instruments"), ("known", "Prompts for what the base knows")):
+        metrics = {model: findings.evaluations[model, kind].metrics for model in ("base", "tuned")}
+        rows: list[list[object]] = [
+            [label, *(_interval(metrics[model].get(name)) for model in ("base", "tuned"))]
+            for name, label in NAMES.items()
+            if any(name in each for each in metrics.values())
+        ]
+        blocks += [Markup("<h3>{}</h3>").format(words), table(["", "base", "tuned"], rows)]
+    shuffled = findings.metric("tuned", "new", "instruments_all")
+    floor = shuffled.details.get("shuffled") if shuffled else None
+    if isinstance(floor, float):
+        blocks.append(
+            paragraph(f"Judged by the prompts of other clips, the tuned model's new tiles score {floor:.2f}.")
+        )
+    blocks.append(paragraph("Brackets are 95 % intervals. Every value of every clip is in scores/*/metrics.json."))
+    return blocks
+
+
+def _interval(metric: Metric | None) -> str:
+    if metric is None:
+        return "absent"
+    bounds = f" ({metric.low:.3f} to {metric.high:.3f})" if metric.low is not None and metric.high is not None else ""
+    return f"{metric.value:.3f}{bounds}, N {metric.n}"
+
+
+def _curves(metrics: Path) -> Figure:
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(7, 2.6))
+    axes = figure.subplots()
+    steps = [(row["step"], row["squared_error"]) for row in rows if "squared_error" in row]
+    axes.plot(*zip(*steps), color="#b8b2a7", linewidth=0.8, label="training batches")
+    for name in ("held out", "trained", "regularization"):
+        points = [(row["step"], sum(values) / len(values)) for row in rows if (values := row.get(f"validation/{name}"))]
+        if points:
+            axes.plot(*zip(*points), marker="o", markersize=3, label=f"fixed noise, {name}")
+    axes.set(xlabel="step", ylabel="squared error")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _times(done: Sequence[Done]) -> list[list[object]]:
+    rows: list[list[object]] = [[each.step.name, each.step.why, each.seconds] for each in done]
+    return [*rows, ["all", "", round(sum(each.seconds for each in done), 1)]]

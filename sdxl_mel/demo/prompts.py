@@ -1,0 +1,42 @@
+"""What the demo asks for: captions of held-out pieces, with new instruments and with those the base knows."""
+
+import json
+from pathlib import Path
+
+from sdxl_mel.captions.anchor import without_anchor
+from sdxl_mel.corpus.scores import score_bank
+from sdxl_mel.corpus.tracks import plan_tracks, render_track
+from sdxl_mel.corpus.wording import captions_of
+from sdxl_mel.demo.plan import place
+from sdxl_mel.files.atomic import write_text
+from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.dataset import Item, read_dataset
+
+SONG = "instrumental, banjo and harmonica, fast, major key, folk tune"
+EXAMPLE_SECONDS = 12.0
+
+
+def write_inputs(folder: Path, known: int, seed: int) -> None:
+    """Write both lists of prompts, and one rendered sound for the fidelity ladder; the same every time."""
+    dataset = read_dataset(place(folder, "dataset"))
+    first: dict[str, Item] = {}
+    for item in dataset.splits["test"]:
+        first.setdefault(item.track, item)
+    new = [without_anchor(item.captions[0], dataset.anchor) for item in first.values()]
+    _write_prompts(place(folder, "new"), new, seed)
+    _write_prompts(place(folder, "known"), known_prompts(known, seed), seed)
+    track = render_track(plan_tracks("test-seen", 1, EXAMPLE_SECONDS, seed=seed)[0])
+    if not place(folder, "example").exists():
+        write_audio(place(folder, "example"), track.samples, track.sample_rate)
+
+
+def known_prompts(count: int, seed: int) -> list[str]:
+    """Return captions of held-out pieces for instruments that the base knows, half of them in unheard pairs."""
+    seen = plan_tracks("test-seen", count - count // 2, seed=seed)
+    unseen = plan_tracks("test-unseen", count // 2, seed=seed)
+    return [captions_of(score_bank()[plan.piece], plan.instruments, plan.tempo)[0] for plan in [*seen, *unseen]]
+
+
+def _write_prompts(path: Path, prompts: list[str], seed: int) -> None:
+    rows = [{"prompt": prompt, "seed": seed + index} for index, prompt in enumerate(prompts)]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

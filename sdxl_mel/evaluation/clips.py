@@ -1,0 +1,155 @@
+"""The clips of a set: which files they are, how they are decoded, and which cannot be used."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
+from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
+from sdxl_mel.metrics.codec_fidelity import EDGE_FRAMES, pixel_rmse
+from sdxl_mel.metrics.signal_checks import seam_score
+from sdxl_mel.record import sha256_bytes, sha256_file
+from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.pixels import dequantise
+
+Float = NDArray[np.float32]
+
+SHORTEST_SECONDS = 0.25
+OFFSETS_FOLDER = "offsets"
+"""Holds the same clips of a prepared dataset again, a few milliseconds later."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One file of a set: its name within the set, where it is, and the SHA-256 of its bytes.
+
+    `beside` is the picture of the same name beside a sound, as `generate` writes them.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    beside: Path | None = None
+
+    @property
+    def is_picture(self) -> bool:
+        """Say whether it is a spectrogram and not a sound."""
+        return self.path.suffix.lower() == ".png"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How pictures become sound: `method` of inversion, and the spec of pictures that carry none."""
+
+    method: str
+    stated: MelSpec | None
+
+    def key(self, clip: Clip) -> str:
+        """Return the name of a decoded clip in the caches: all that decides its samples."""
+        if not clip.is_picture:
+            return clip.sha256
+        stated = self.stated.to_json() if self.stated else ""
+        return sha256_bytes(f"{clip.sha256} inverted 1 {self.method} {stated}".encode())
+
+    def facts_key(self, clip: Clip) -> str:
+        """Return the name of a clip's facts, which the picture beside a sound decides too."""
+        if clip.beside is None:
+            return self.key(clip)
+        return sha256_bytes(f"{clip.sha256} beside {sha256_file(clip.beside)}".encode())
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Decoded samples (channels, n); for a picture also how well it agrees with the picture of its own sound, and how
+    far its joins stand out."""
+
+    samples: Float
+    rate: int
+    consistency: float | None = None
+    seam: float | None = None
+
+    def mono(self) -> Float:
+        """Return the mean of the channels, (n,)."""
+        return np.ascontiguousarray(self.samples.mean(0))
+
+
+def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[Clip]:
+    """Return the clips of a folder, searched through and in the order of their names.
+
+    Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
+    for a folder that does not exist or holds none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
+    paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
+    if not paths:
+        raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
+    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path), _beside(path)) for path in paths]
+
+
+def decode(clip: Clip, decoding: Decoding) -> Sound:
+    """Return the sound of a clip. Raises InputError or FormatError for what cannot be used, silence excepted."""
+    if clip.is_picture:
+        sound = _inverted(read_spectrogram(clip.path, decoding.stated), decoding.method)
+    else:
+        sound = Sound(*read_audio(clip.path))
+        if clip.beside is not None:
+            sound = _with_picture(sound, clip.beside)
+    seconds = sound.samples.shape[1] / sound.rate
+    if seconds < SHORTEST_SECONDS:
+        raise FormatError(f"{clip.path}: {seconds:.3f} s is too short to judge; {SHORTEST_SECONDS} s is the least")
+    return sound
+
+
+def _inverted(picture: Spectrogram, method: str) -> Sound:
+    spec = picture.spec
+    samples = invert(picture.levels, spec, method=method, seed=0)  # type: ignore[arg-type]
+    return _judged(Sound(samples, spec.sample_rate), picture)
+
+
+def _with_picture(sound: Sound, path: Path) -> Sound:
+    """Return a sound with what the picture beside it tells, if that is its picture."""
+    try:
+        picture = read_spectrogram(path)
+    except InputError:
+        return sound  # Some other picture.
+    expected = (picture.levels.shape[1] * picture.spec.hop_length, picture.spec.sample_rate)
+    return _judged(sound, picture) if (sound.samples.shape[1], sound.rate) == expected else sound
+
+
+def _judged(sound: Sound, picture: Spectrogram) -> Sound:
+    long_enough = picture.levels.shape[1] > 2 * EDGE_FRAMES
+    consistency = pixel_rmse(picture.levels, sound.samples, picture.spec) if long_enough else None
+    return replace(sound, consistency=consistency, seam=seam_score(dequantise(picture.levels), picture.spec))
+
+
+def _beside(path: Path) -> Path | None:
+    picture = path.with_suffix(".png")
+    return picture if picture != path and picture.is_file() else None
+
+
+def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
+    dataset = read_dataset(folder)
+    items = dataset.splits.get(split) or dataset.splits.get("validation") or []
+    return (dataset.path(item) for item in items)
+
+
+def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    found = sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file())
+    sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
+    for path in found:
+        below = leave_out is not None and leave_out.resolve() in path.resolve().parents
+        if not below and (path.suffix.lower() != ".png" or path.with_suffix("") not in sounds):
+            yield path
+
+
+def _is_clip(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == OFFSETS_FOLDER for part in path.parts)
+    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES | {".png"}

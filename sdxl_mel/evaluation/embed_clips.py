@@ -1,0 +1,146 @@
+"""Every clip of every set through every embedder, each sound decoded once and each result kept by content.
+
+Clips are shared out among threads: torch's own threads would wait for each other in every short operation.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from sdxl_mel.config import Skipped
+from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.evaluation.clips import Clip, Decoding, decode
+from sdxl_mel.execution import piecewise
+from sdxl_mel.metrics.embedders.base import AudioEmbedder
+from sdxl_mel.metrics.embedders.cache import EmbeddingCache
+from sdxl_mel.metrics.signal_checks import Facts, facts_of
+from sdxl_mel.progress import progress
+
+Float = NDArray[np.float32]
+
+SAVE_EVERY_SECONDS = 60.0
+FACTS_FORMAT = "2"
+
+
+@dataclass
+class ClipSet:
+    """The usable clips of one set, their facts and their window vectors by embedder, in one order; and the others."""
+
+    clips: list[Clip] = field(default_factory=list)
+    facts: list[Facts] = field(default_factory=list)
+    windows: dict[str, list[Float]] = field(default_factory=dict)
+    left_out: list[Skipped] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the clips."""
+        return [clip.name for clip in self.clips]
+
+
+class _Made(NamedTuple):
+    """What one clip gave: its facts, and its window vectors by embedder."""
+
+    facts: Facts
+    windows: dict[str, Float]
+
+
+class Embedding:
+    """Embeds clips through the caches of one folder."""
+
+    def __init__(self, embedders: Sequence[AudioEmbedder], decoding: Decoding, folder: Path) -> None:
+        self._embedders, self._decoding = embedders, decoding
+        self._caches = {
+            each.name: EmbeddingCache(
+                folder, each.name, {"weights": each.weights, "rate": str(each.rate), "windows": each.windows}
+            )
+            for each in embedders
+        }
+        self._facts = EmbeddingCache(folder, "facts", {"facts": FACTS_FORMAT})
+
+    def embed(self, sets: Mapping[str, Iterable[Clip]]) -> dict[str, ClipSet]:
+        """Return the sets with everything known about each clip; clips that cannot be used are listed."""
+        wanted = {name: list(clips) for name, clips in sets.items()}
+        broken = self._compute([clip for clips in wanted.values() for clip in clips])
+        return {name: self._collected(clips, broken) for name, clips in wanted.items()}
+
+    def _compute(self, clips: Sequence[Clip]) -> dict[str, str]:
+        """Decode and embed what the caches lack; returns why some sounds cannot be used, by key."""
+        keys = ((self._decoding.key(clip), self._decoding.facts_key(clip), clip) for clip in clips)
+        missing = {facts: (key, clip) for key, facts, clip in keys if not self._is_known(key, facts)}
+        broken: dict[str, str] = {}
+        saved = time.monotonic()
+        try:
+            with progress(len(missing), "embedding", "clips") as ticker, piecewise() as workers:
+                works = workers.map if workers else map
+                for (facts_key, (key, _)), made in zip(missing.items(), works(self._made, missing.values())):
+                    if isinstance(made, str):
+                        broken[key] = made
+                    else:
+                        self._keep(key, facts_key, made)
+                    ticker.advance()
+                    if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                        self._save()
+                        saved = time.monotonic()
+        finally:
+            self._save()
+        return broken
+
+    def _made(self, wanted: tuple[str, Clip]) -> _Made | str:
+        """Return what the caches lack of a clip, or why its sound cannot be used."""
+        key, clip = wanted
+        try:
+            sound = decode(clip, self._decoding)
+        except SdxlMelError as error:
+            return str(error).removeprefix(f"{clip.path}: ")
+        facts = facts_of(sound.samples, sound.rate, sound.consistency, sound.seam)
+        if facts.is_silent:
+            return _Made(facts, {})
+        at_rate: dict[int, Float] = {sound.rate: sound.mono()}
+        lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
+        return _Made(
+            facts, {each.name: each.embed_audio(resampled(at_rate, sound.rate, each.rate)) for each in lacking}
+        )
+
+    def _keep(self, key: str, facts_key: str, made: _Made) -> None:
+        for name, windows in made.windows.items():
+            self._caches[name][key] = windows
+        self._facts[facts_key] = made.facts.to_row()
+
+    def _is_known(self, key: str, facts_key: str) -> bool:
+        if facts_key not in self._facts:
+            return False
+        return Facts.from_row(self._facts[facts_key]).is_silent or all(key in cache for cache in self._caches.values())
+
+    def _collected(self, clips: Iterable[Clip], broken: Mapping[str, str]) -> ClipSet:
+        result = ClipSet(windows={name: [] for name in self._caches})
+        for clip in clips:
+            key = self._decoding.key(clip)
+            if key in broken:
+                result.left_out.append(Skipped(what=clip.name, why=broken[key]))
+                continue
+            facts = Facts.from_row(self._facts[self._decoding.facts_key(clip)])
+            if facts.is_silent:
+                result.left_out.append(Skipped(what=clip.name, why="silent: no sample above -60 dBFS"))
+                continue
+            result.clips.append(clip)
+            result.facts.append(facts)
+            for name, cache in self._caches.items():
+                result.windows[name].append(cache[key])
+        return result
+
+    def _save(self) -> None:
+        for cache in (*self._caches.values(), self._facts):
+            cache.save()
+
+
+def resampled(at_rate: dict[int, Float], rate: int, wanted: int) -> Float:
+    """Return mono samples at another rate, kept in `at_rate` for the next embedder."""
+    if wanted not in at_rate:
+        at_rate[wanted] = np.ascontiguousarray(soxr.resample(at_rate[rate], rate, wanted, quality="HQ"))
+    return at_rate[wanted]

@@ -1,0 +1,127 @@
+"""Asked for flute and piano, got flute and piano: tiles of the demo corpus, judged by the instrument oracle."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdxl_mel.corpus.instruments import INSTRUMENTS
+from sdxl_mel.evaluation.clips import Clip
+from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.evaluation import Absent, Metric
+from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.metrics.intervals import share_interval
+from sdxl_mel.metrics.oracle import Oracle
+from sdxl_mel.seeding import numpy_generator
+from sdxl_mel.sound.melspec import PRESETS
+
+METHOD = "instrument oracle on the picture: statistics of the mel and a linear classifier"
+Wanted = tuple[str, ...]
+
+
+def named_instruments(prompt: str) -> Wanted:
+    """Return the corpus's instruments that a prompt names, in its order; "pan flute" is not also a flute."""
+    names = sorted(INSTRUMENTS, key=len, reverse=True)
+    found = re.findall(rf"\b({'|'.join(map(re.escape, names))})\b", prompt.lower())
+    return tuple(dict.fromkeys(found))
+
+
+def instruments(
+    clips: Sequence[Clip],
+    prompts: Mapping[str, str],
+    oracle: Oracle,
+    seed: int,
+    real: Sequence[tuple[Clip, str]] = (),
+) -> tuple[dict[str, Metric], list[Absent]]:
+    """Return the shares of clips with all their instruments, and of asked instruments that are there.
+
+    `real` are reference clips with what plays in them: what the oracle finds there is the ceiling, what it finds of the
+    prompts of other clips the chance level. Absent, with the reason, where no clip is a picture of the preset `mini`
+    whose prompt names an instrument.
+    """
+    tiles = _judged((clip, prompts.get(clip.name, "")) for clip in clips)
+    if not tiles:
+        why = "no clip is a tile of the preset mini whose prompt names an instrument of the demo corpus"
+        return {}, [Absent(metric="instruments_all", why=why)]
+    pictures, wanted = np.stack([levels for levels, _ in tiles]), [names for _, names in tiles]
+    found = oracle.found(pictures, wanted)
+    shuffled = oracle.found(pictures, _others(wanted, seed))
+    groups = [", ".join(names) for names in wanted]
+    everyone = share_interval([all(flags) for flags in found], groups)
+    flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
+    one_each = share_interval([flag for _, flag in flat], [group for group, flags in zip(groups, found) for _ in flags])
+    rows = {
+        "instruments_all": (everyone, "share of clips in which every instrument of the prompt was found", len(tiles)),
+        "instruments_each": (one_each, "share of the asked instruments that were found", len(flat)),
+    }
+    details = {
+        "instruments_all": {
+            "shuffled": float(np.mean([all(flags) for flags in shuffled])),
+            "ceiling": _ceiling(_judged(real), oracle),
+        },
+        "instruments_each": {"by_instrument": _by_instrument(flat)},
+    }
+    metrics = {
+        name: Metric.model_validate(
+            {
+                "value": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "se": interval.se,
+                "n": count,
+                "unit": "clips" if name == "instruments_all" else "instruments",
+                "better": "higher",
+                "method": f"{METHOD}; {interval.method}",
+                "meaning": meaning,
+                "details": details[name],
+            }
+        )
+        for name, (interval, meaning, count) in rows.items()
+    }
+    return metrics, []
+
+
+def reference_instruments(folder: Path, clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
+    """Return the clips of a prepared dataset with their instruments (its captions where none are known)."""
+    if not is_dataset(folder):
+        return []
+    items = [item for split in read_dataset(folder).splits.values() for item in split]
+    playing = {item.file: ", ".join(item.instruments) or item.captions[0] for item in items}
+    return [(clip, playing.get(clip.name, "")) for clip in clips]
+
+
+def _judged(clips: Iterable[tuple[Clip, str]]) -> list[tuple[np.ndarray, Wanted]]:
+    """Return the tiles that the oracle can judge, with the instruments that are to be found."""
+    asked = ((clip, named_instruments(text)) for clip, text in clips)
+    return [(levels, wanted) for clip, wanted in asked if wanted and (levels := _tile(clip)) is not None]
+
+
+def _ceiling(tiles: Sequence[tuple[np.ndarray, Wanted]], oracle: Oracle) -> dict[str, float] | None:
+    """Return the share of real tiles in which everything is found, and their number."""
+    if not tiles:
+        return None
+    found = oracle.found(np.stack([levels for levels, _ in tiles]), [wanted for _, wanted in tiles])
+    interval = share_interval([all(flags) for flags in found])
+    return {"value": interval.value, "n": len(tiles)}
+
+
+def _tile(clip: Clip) -> "np.ndarray | None":
+    path = clip.path.with_suffix(".png")
+    if not path.exists():
+        return None
+    picture = read_spectrogram(path)
+    if picture.spec != PRESETS["mini"] or picture.levels.shape[1] != picture.spec.width:
+        return None
+    return np.rint(picture.levels.mean(-1)).astype(np.uint8)
+
+
+def _others(wanted: Sequence[Wanted], seed: int) -> list[Wanted]:
+    """Return the wishes of other clips, the floor of the score."""
+    order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
+    return [wanted[index] for index in order]
+
+
+def _by_instrument(flat: Sequence[tuple[str, bool]]) -> dict[str, list[int]]:
+    names = dict.fromkeys(name for name, _ in flat)
+    return {name: [sum(flag for n, flag in flat if n == name), sum(n == name for n, _ in flat)] for name in names}

@@ -1,0 +1,1 @@
+"""Models that turn sound and text into vectors."""

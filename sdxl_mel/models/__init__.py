@@ -1,0 +1,1 @@
+"""Base models and their adapters: what a family is, how files name it, opening, writing and fusing."""

@@ -1,0 +1,129 @@
+"""Writing a whole SDXL, tensor by tensor, as a diffusers folder or as a single file in the original layout."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from sdxl_mel.errors import FormatError, ResourceError
+from sdxl_mel.files.atomic import atomic_folder
+from sdxl_mel.files.tensors import TensorType, write_tensors
+from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.models.folder import Folder
+from sdxl_mel.models.layouts import ALL_PARTS, LOGIT_SCALE, AnyPart, Stored, stored_as
+
+Types = Mapping[Param, TensorType]
+Put = Callable[[Param, Tensor], object]
+"""Puts a tensor into the memory it is given, which has its type and shape."""
+
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+SPARE_BYTES = 16 << 20
+"""Headers, configs and tokenizers."""
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+
+def require_space(path: Path, types: Types) -> None:
+    """Raise ResourceError unless the disk that `path` will be on can hold the tensors."""
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    needed = sum(kind.nbytes for kind in types.values()) + SPARE_BYTES
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ResourceError(
+            f"{path}: needs {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; "
+            "free some or choose another --out"
+        )
+
+
+def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, metadata: Mapping[str, str]) -> None:
+    """Write a checkpoint as ComfyUI and A1111 load it; tensors that only a single file has come from the source."""
+    layout = _single_layout(source, types)
+    kinds = {name: _kind(params, types) for name, params in layout.items()}
+    kinds |= {name: place.file.types[name] for name, place in source.rest.items()}
+    if LOGIT_SCALE not in kinds:
+        kinds[LOGIT_SCALE] = TensorType(types["unet", "conv_in.weight"].dtype, ())
+
+    def assemble(name: str, out: Tensor) -> None:
+        if name in layout:
+            for (stored, param), piece in zip(layout[name], out.chunk(len(layout[name]))):
+                put(param, _as_in_model(stored, piece))
+        elif name in source.rest:
+            out.copy_(source.rest[name].file.read(name))
+        else:
+            # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
+            out.fill_(math.log(100.0))
+
+    write_tensors(path, kinds, metadata, assemble)
+
+
+def write_folder(
+    path: Path, source: Checkpoint, types: Types, put: Put, *, configs: Folder, extra: Mapping[str, bytes]
+) -> None:
+    """Write a diffusers folder; `extra` are small files by name. Its model_index.json is written last."""
+    with atomic_folder(path) as folder:
+        for name in (*TOKENIZERS, "scheduler"):
+            if (configs.path / name).is_dir():
+                shutil.copytree(configs.path / name, folder / name)
+        for part in ALL_PARTS:
+            (folder / part).mkdir()
+            shutil.copyfile(configs.place(part) / "config.json", folder / part / "config.json")
+            _write_part(folder / part, part, source, types, put)
+        for name, content in extra.items():
+            (folder / name).write_bytes(content)
+        shutil.copyfile(configs.path / "model_index.json", folder / "model_index.json")
+
+
+def _write_part(folder: Path, part: AnyPart, source: Checkpoint, types: Types, put: Put) -> None:
+    params = {_folder_name(source, param): param for param in types if param[0] == part}
+    kinds = {name: types[param] for name, param in params.items()}
+    file = folder / f"{WEIGHTS.get(part, 'model')}.safetensors"
+    write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
+
+
+def _folder_name(source: Checkpoint, param: Param) -> str:
+    """Return the name that a folder's file has for a tensor: the source folder's own, where there is one.
+
+    Every version of transformers loads `text_model.`; only those that dropped it from CLIPTextModel load without.
+    """
+    return param[1] if source.single else source.places[param].name
+
+
+def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:
+    """Return what makes up each tensor of a single file, thirds in order."""
+    layout: dict[str, list[tuple[Stored, Param]]] = {}
+    for part, name in types:
+        stored = stored_as(part, name, source.layers_per_block)
+        if stored is None:
+            raise FormatError(
+                f"{source.path}: {part}.{name} has no place in an SDXL checkpoint; write a folder instead"
+            )
+        layout.setdefault(stored.name, []).append((stored, (part, name)))
+    for pieces in layout.values():
+        pieces.sort()
+    return layout
+
+
+def _kind(pieces: list[tuple[Stored, Param]], types: Types) -> TensorType:
+    stored, param = pieces[0]
+    dtype, shape = types[param]
+    match stored.form:
+        case "third":
+            return TensorType(dtype, (3 * shape[0], *shape[1:]))
+        case "transposed":
+            return TensorType(dtype, shape[::-1])
+        case "convolution":
+            return TensorType(dtype, (*shape, 1, 1))
+        case _:
+            return TensorType(dtype, shape)
+
+
+def _as_in_model(stored: Stored, piece: Tensor) -> Tensor:
+    """Return a view of memory in a single file that has the shape of the model's own tensor."""
+    match stored.form:
+        case "transposed":
+            return piece.T
+        case "convolution":
+            return piece[:, :, 0, 0]
+        case _:
+            return piece

@@ -1,0 +1,100 @@
+"""The tensors of a fused model, made when they are written."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.files.tensors import TensorType
+from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.models.lora.fusing import Change, Loss, fuse_into
+from sdxl_mel.models.lora.lora_set import ScaledLora
+
+Changes = Mapping[Param, Sequence[Change]]
+SHOWN = 3
+
+
+def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Changes:
+    """Return the changes of every weight. Raises MismatchError for a module that the base has not in that shape."""
+    changes: dict[Param, list[Change]] = defaultdict(list)
+    for path, lora, scale in loras:
+        wrong = []
+        for (part, name), module in lora.modules.items():
+            param: Param = (part, f"{name}.weight")
+            there = checkpoint.type_of(param).shape if param in checkpoint.places else None
+            if there != module.weight_shape:
+                wrong.append(f"{part}.{name} ({_explained(there, module.weight_shape)})")
+            changes[param].append(Change(module, scale))
+        if wrong:
+            raise MismatchError(
+                f"{path}: {len(wrong)} of {len(lora.modules)} modules do not fit {base}: {', '.join(wrong[:SHOWN])}"
+                f"{', ...' if len(wrong) > SHOWN else ''}; give the base it was trained on or another of its kind"
+            )
+    return changes
+
+
+def _explained(there: tuple[int, ...] | None, wanted: tuple[int, ...]) -> str:
+    shape = " x ".join(map(str, wanted))
+    return f"for a weight of {shape}, the base has {' x '.join(map(str, there))}" if there else "not in the base"
+
+
+class FusedWeights:
+    """The tensors of base + LoRAs in `dtype`; the VAE and integers stay as they are."""
+
+    def __init__(self, checkpoint: Checkpoint, changes: Changes, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._changes = changes
+        self._losses: dict[Param, Loss] = {}
+        self.types = {param: _target(param, checkpoint.type_of(param), dtype) for param in checkpoint.places}
+
+    def put(self, param: Param, out: Tensor) -> None:
+        """Put one tensor into `out`; the base's pages are let go. Several threads may ask at once."""
+        weight = self._checkpoint.read(param)
+        assert out.shape == weight.shape, param
+        if param in self._changes:
+            self._losses[param] = loss = fuse_into(out, weight, self._changes[param])
+            if not isfinite(loss.error):
+                raise InputError(
+                    f"{'.'.join(param)}: base + LoRA is not finite in {out.dtype}; lower --scale or write --dtype fp32"
+                )
+        else:
+            out.copy_(weight)
+        self._checkpoint.forget(param)
+
+    def total(self) -> Loss:
+        """Return the loss over all tensors made so far."""
+        return _sum(self._in_order().values())
+
+    def by_block(self) -> dict[str, tuple[int, Loss]]:
+        """Return the number of changed tensors and the loss of every block, in the order of the model."""
+        blocks: dict[str, list[Loss]] = defaultdict(list)
+        for (part, name), loss in self._in_order().items():
+            blocks[_block(part, name)].append(loss)
+        return {block: (len(losses), _sum(losses)) for block, losses in sorted(blocks.items())}
+
+    def _in_order(self) -> dict[Param, Loss]:
+        """Return the losses in an order that does not depend on which thread was first, as their sums do."""
+        return {param: self._losses[param] for param in self._changes if param in self._losses}
+
+
+def _sum(losses: Iterable[Loss]) -> Loss:
+    total = Loss()
+    for loss in losses:
+        total = total.plus(loss)
+    return total
+
+
+def _target(param: Param, kind: TensorType, dtype: torch.dtype) -> TensorType:
+    kept = param[0] == "vae" or not kind.dtype.is_floating_point
+    return kind if kept else TensorType(dtype, kind.shape)
+
+
+def _block(part: str, name: str) -> str:
+    """Return the block's name: a UNet's down_blocks.1, or a text encoder as a whole."""
+    if part != "unet":
+        return part
+    first, second, *_ = name.split(".")
+    return f"{first}.{second}" if second.isdigit() else first

@@ -1,0 +1,1 @@
+"""LoRA: the arithmetic, layers in a model, and files in every dialect."""

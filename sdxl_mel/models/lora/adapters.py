@@ -1,0 +1,247 @@
+"""LoRA adapters on the parts of an SDXL: attached through peft, counted, read out and written back."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from sdxl_mel.errors import MismatchError
+from sdxl_mel.models.lora.adapter_targets import canonical_path, groups_by_rank, module_paths, select_targets
+from sdxl_mel.models.lora.layers import ADAPTER, AdapterConv2d, AdapterLinear
+from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.seeding import torch_generator
+
+Layer = AdapterLinear | AdapterConv2d
+Key = tuple[str, str]
+"""(part, canonical diffusers path), e.g. ("unet", "mid_block.attentions.0.proj_in")."""
+
+
+class HasModules(Protocol):
+    """Anything that holds LoRA modules by key, such as `files.lora.Lora`."""
+
+    @property
+    def modules(self) -> Mapping[Any, LoraModule]:
+        """Return the modules by (part, path)."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapter layers of every adapted part, in the order of the model."""
+
+    layers: dict[Key, Layer]
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every trained tensor under a name such as `unet.mid_block.attentions.0.proj_in.down`."""
+        for (part, path), layer in self.layers.items():
+            yield f"{part}.{path}.down", layer.lora_A[ADAPTER].weight
+            yield f"{part}.{path}.up", layer.lora_B[ADAPTER].weight
+            if ADAPTER in layer.lora_magnitude_vector:
+                yield f"{part}.{path}.magnitude", layer.lora_magnitude_vector[ADAPTER].weight
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return every trained tensor."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def to_modules(self) -> dict[Key, LoraModule]:
+        """Return copies on the CPU, with the alpha that plain LoRA needs for the same scale (rsLoRA included)."""
+        return {key: _to_module(layer) for key, layer in self.layers.items()}
+
+    @torch.no_grad()
+    def load(self, modules: Mapping[Any, LoraModule], where: str = "LoRA") -> None:
+        """Take over the tensors of `modules`. Raises MismatchError unless layers, ranks and scales are the same."""
+        _require_same_keys(set(self.layers), set(modules), where)
+        for key, layer in self.layers.items():
+            _fill(layer, modules[key], f"{where}: {key[0]}.{key[1]}")
+
+    def draw_masks(
+        self, seed: int, step: int, slots: Sequence[int], rank_dropout: float, module_dropout: float
+    ) -> None:
+        """Choose which ranks of each sample and which modules take part; a function of (seed, step, slot) alone."""
+        if rank_dropout:
+            self._draw_ranks(seed, slots, rank_dropout)
+        if module_dropout:
+            chances = torch.rand(len(self.layers), generator=torch_generator(seed, "module dropout", step))
+            for layer, chance in zip(self.layers.values(), chances.tolist()):
+                layer.skipped = chance < module_dropout
+
+    def clear_masks(self) -> None:
+        """Let everything take part."""
+        for layer in self.layers.values():
+            layer.rank_mask, layer.skipped = None, False
+
+    def _draw_ranks(self, seed: int, slots: Sequence[int], dropout: float) -> None:
+        ranks = [layer.r[ADAPTER] for layer in self.layers.values()]
+        drawn = [torch.rand(sum(ranks), generator=torch_generator(seed, "rank dropout", slot)) for slot in slots]
+        kept = (torch.stack(drawn) >= dropout).float() / (1 - dropout)
+        device = next(iter(self.layers.values())).lora_A[ADAPTER].weight.device
+        for layer, mask in zip(self.layers.values(), kept.to(device).split(ranks, dim=1)):
+            layer.rank_mask = mask
+
+
+def attach(
+    models: Mapping[str, nn.Module],
+    *,
+    targets: Sequence[str] = ("all-linear",),
+    rank: int = 32,
+    alpha: float = 32.0,
+    rank_patterns: Mapping[str, int] | None = None,
+    rslora: bool = False,
+    dora: bool = False,
+    seed: int = 0,
+) -> Adapters:
+    """Freeze `models` (by part) and put fp32 adapters on the layers that `targets` name.
+
+    `down` starts uniform within 1 / sqrt(fan in), `up` at zero, so that training starts at the base model.
+    """
+    layers: dict[Key, Layer] = {}
+    for part, model in models.items():
+        model.requires_grad_(False)
+        paths = select_targets(model, part, targets)
+        for each, group in groups_by_rank(paths, rank, rank_patterns or {}):
+            _inject(model, group, each, alpha, rslora=rslora, dora=dora)
+        layers |= {(part, canonical_path(part, path)): _layer_at(model, path) for path in paths}
+    for (part, path), layer in layers.items():
+        _initialise(layer, torch_generator(seed, "adapter", part, path))
+    adapters = Adapters(layers)
+    _check(models, adapters)
+    return adapters
+
+
+def attach_lora(base: object, lora: HasModules, scale: float = 1.0, dtype: torch.dtype | None = None) -> Adapters:
+    """Put a LoRA on the parts of an open base (attributes unet, text_encoder, text_encoder_2), `scale` times as strong.
+
+    `dtype` (None = float32) is that of the adapter matrices. Raises MismatchError unless every module has its layer.
+    """
+    layers: dict[Key, Layer] = {}
+    by_part: dict[str, dict[str, LoraModule]] = {}
+    for (part, path), module in lora.modules.items():
+        by_part.setdefault(part, {})[path] = module
+    for part, modules in by_part.items():
+        model = getattr(base, part, None)
+        if model is None:
+            raise MismatchError(f"LoRA: {len(modules)} modules are for the {part}, which is not loaded")
+        layers |= _attach_part(part, model, modules)
+    adapters = Adapters(layers)
+    adapters.load(lora.modules)
+    for layer in layers.values():
+        layer.scaling[ADAPTER] *= scale
+        if dtype is not None and not layer.lora_variant:
+            layer.lora_A.to(dtype), layer.lora_B.to(dtype)
+        layer.requires_grad_(False)
+    return adapters
+
+
+@contextmanager
+def adapters_off(adapters: Adapters) -> Iterator[None]:
+    """Run the block with the base model alone."""
+    for layer in adapters.layers.values():
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in adapters.layers.values():
+            layer.enable_adapters(True)
+
+
+def _attach_part(part: str, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
+    known = module_paths(model, part)
+    _require_same_keys(set(modules) & set(known), set(modules), f"LoRA on this {part}")
+    kinds = {(module.rank, module.alpha, module.magnitude is not None) for module in modules.values()}
+    for rank, alpha, dora in sorted(kinds):
+        paths = [
+            known[path]
+            for path, module in modules.items()
+            if (module.rank, module.alpha, module.magnitude is not None) == (rank, alpha, dora)
+        ]
+        _inject(model, paths, rank, alpha, rslora=False, dora=dora)
+    return {(part, path): _layer_at(model, known[path]) for path in modules}
+
+
+def _inject(model: nn.Module, paths: Sequence[str], rank: int, alpha: float, *, rslora: bool, dora: bool) -> None:
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        use_rslora=rslora,
+        use_dora=dora,
+        target_modules="|".join(map(re.escape, paths)),
+    )
+    config._register_custom_module({nn.Linear: AdapterLinear, nn.Conv2d: AdapterConv2d})
+    # A model that peft has seen before warns of several adapters; here it is one adapter in several ranks.
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, model, ADAPTER)
+
+
+def _layer_at(model: nn.Module, path: str) -> Layer:
+    layer = model.get_submodule(path)
+    if not isinstance(layer, AdapterLinear | AdapterConv2d):
+        raise MismatchError(f"{path}: peft put no adapter on this {type(layer).__name__}")
+    return layer
+
+
+@torch.no_grad()
+def _initialise(layer: Layer, generator: torch.Generator) -> None:
+    for kind in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+        for module in kind.values():
+            module.weight = nn.Parameter(module.weight.detach().float())
+    down = layer.lora_A[ADAPTER].weight
+    if down.is_meta:
+        return
+    drawn = torch.rand(down.shape, generator=generator) * 2 - 1
+    down.copy_(drawn / down[0].numel() ** 0.5)
+
+
+def _check(models: Mapping[str, nn.Module], adapters: Adapters) -> None:
+    trained = {id(parameter) for parameter in adapters.parameters()}
+    for part, model in models.items():
+        loose = [name for name, each in model.named_parameters() if each.requires_grad and id(each) not in trained]
+        low = [name for name, each in adapters.named_parameters() if each.dtype != torch.float32]
+        if loose or low:
+            raise MismatchError(f"{part}: {(loose or low)[0]} should be {'frozen' if loose else 'float32'}")
+
+
+def _to_module(layer: Layer) -> LoraModule:
+    rank = layer.r[ADAPTER]
+    has_magnitude = ADAPTER in layer.lora_magnitude_vector
+    return LoraModule(
+        down=_copy(layer.lora_A[ADAPTER].weight),
+        up=_copy(layer.lora_B[ADAPTER].weight),
+        alpha=layer.scaling[ADAPTER] * rank,
+        magnitude=_copy(layer.lora_magnitude_vector[ADAPTER].weight).flatten() if has_magnitude else None,
+    )
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _fill(layer: Layer, module: LoraModule, where: str) -> None:
+    own = _to_module(layer)
+    dora = own.magnitude is not None
+    if (own.down.shape, own.up.shape, dora) != (module.down.shape, module.up.shape, module.magnitude is not None):
+        raise MismatchError(
+            f"{where}: found down {tuple(module.down.shape)}, up {tuple(module.up.shape)}; "
+            f"expected {tuple(own.down.shape)}, {tuple(own.up.shape)}{' with magnitudes' if dora else ''}"
+        )
+    if abs(own.alpha - module.alpha) > 1e-4 * abs(own.alpha):
+        raise MismatchError(f"{where}: alpha is {module.alpha:g}, this run's is {own.alpha:g}; set adapter.alpha to it")
+    layer.lora_A[ADAPTER].weight.copy_(module.down)
+    layer.lora_B[ADAPTER].weight.copy_(module.up)
+    if module.magnitude is not None:
+        magnitude = layer.lora_magnitude_vector[ADAPTER].weight
+        magnitude.copy_(module.magnitude.view(magnitude.shape))
+
+
+def _require_same_keys(ours: set[Any], theirs: set[Any], where: str) -> None:
+    missing, extra = ours - theirs, theirs - ours
+    if missing or extra:
+        name = sorted(map(str, missing or extra))[0]
+        raise MismatchError(
+            f"{where}: {len(extra)} modules have no layer here and {len(missing)} layers no module, the first {name}"
+        )

@@ -1,0 +1,222 @@
+"""LoRA files: kohya's names (ComfyUI, A1111, Civitai) and diffusers' names, read into one form and written from it.
+
+Every tensor of a file is matched to a module of SDXL or the file is refused by name; nothing is silently rescaled.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
+from sdxl_mel.models.lora.header import LoraHeader, from_metadata, kohya_metadata, to_metadata
+from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.names import Dialect, Key, Module, Role, parse_key, write_key
+from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
+from sdxl_mel.models.lora_names import SDXL_LAYERS_PER_BLOCK, Part
+
+__all__ = ["Alpha", "Dialect", "Lora", "LoraHeader", "LoraModule", "Part", "read_lora", "write_lora"]
+
+Alpha = float | Literal["rank"]
+"""An alpha that a person states for a file that holds none; "rank" is what diffusers assumes, a scale of 1."""
+
+Group = dict[Role, Tensor]
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The adapters of a model by (part, diffusers path), and what the file says of them.
+
+    A text encoder's paths start with `text_model.`, whatever the installed transformers calls them.
+    """
+
+    modules: Mapping[Module, LoraModule]
+    header: LoraHeader = field(default_factory=LoraHeader)
+
+    def of(self, part: Part) -> dict[str, LoraModule]:
+        """Return the adapters of one part by path."""
+        return {path: module for (owner, path), module in self.modules.items() if owner == part}
+
+    def with_one_alpha(self) -> "Lora":
+        """Return the same LoRA with the commonest alpha everywhere.
+
+        diffusers (0.42) reads a kohya file whose modules differ in alpha wrongly: most attention layers get the
+        commonest alpha instead of their own. ComfyUI and A1111 read either.
+        """
+        alpha = Counter(module.alpha for module in self.modules.values()).most_common(1)[0][0]
+        return replace(self, modules={key: module.with_alpha(alpha) for key, module in self.modules.items()})
+
+
+def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
+    """Read a LoRA file of either dialect, or a folder that diffusers or peft wrote.
+
+    `alpha` is for files that hold none. Raises InputError for a file that is no SDXL LoRA, with an unmatched or missing
+    tensor, NaN or no alpha; FormatError for a damaged one.
+    """
+    if path.is_dir():
+        return _read_folder(path, alpha)
+    file = TensorFile(path)
+    header = from_metadata(file.metadata, str(path))
+    groups = _grouped(file, header.layers_per_block)
+    stated = alphas_of(configs_of(file.metadata, str(path)), _ranks(groups))
+    return Lora(_modules(groups, stated, alpha, str(path)), header)
+
+
+def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
+    """Write a LoRA file, whole or not at all; the same LoRA makes the same bytes.
+
+    Alphas are kept in fp32. Raises InputError for an empty LoRA, a module that is not SDXL's, or NaN.
+    """
+    if not lora.modules:
+        raise InputError(f"{path}: there is no adapter to write")
+    tensors = _tensors(lora, dialect, dtype)
+    types = {name: TensorType(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    metadata = to_metadata(lora.header)
+    if dialect == "kohya":
+        metadata |= kohya_metadata(lora.header, lora.modules.values(), path.stem, _digest(tensors))
+    else:
+        metadata |= {"format": "pt", METADATA_KEY: metadata_of(lora.modules)}
+    write_tensors(path, types, metadata, lambda name, out: out.copy_(tensors[name]))
+
+
+def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for (part, path), module in lora.modules.items():
+        problem = module.problem()
+        if problem:
+            raise InputError(f"{part}.{path}: {problem}; it is not written")
+        roles: Group = {"down": module.down.to(dtype), "up": module.up.to(dtype)}
+        if dialect == "kohya":
+            roles["alpha"] = torch.tensor(module.alpha, dtype=torch.float32)
+        if module.magnitude is not None:
+            roles["magnitude"] = _magnitude(module, dialect).to(dtype)
+        for role, tensor in roles.items():
+            if not bool(tensor.isfinite().all()):
+                raise InputError(f"{part}.{path}: {role} does not fit into {dtype}; write it with --dtype fp32")
+            tensors[write_key(dialect, Key(part, path, role), lora.header.layers_per_block)] = tensor
+    return tensors
+
+
+def _magnitude(module: LoraModule, dialect: Dialect) -> Tensor:
+    """Return DoRA's magnitudes as LyCORIS keeps them, (out, 1[, 1, 1]), or as peft does, (out,) or (1, out, 1, 1)."""
+    assert module.magnitude is not None
+    flat = module.magnitude.flatten()
+    ones = [1] * (module.down.ndim - 1)
+    if dialect == "kohya":
+        return flat.reshape(-1, *ones)
+    return flat if module.down.ndim == 2 else flat.reshape(1, -1, *ones[1:])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of all names and tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensor_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
+    """Read what diffusers' save_lora_weights or peft's save_pretrained wrote."""
+    if (folder / DIFFUSERS_FILE).is_file():
+        return read_lora(folder / DIFFUSERS_FILE, alpha)
+    found = [place for place in (folder, *sorted(folder.iterdir())) if (place / "adapter_config.json").is_file()]
+    if not found:
+        raise InputError(f"{folder}: neither {DIFFUSERS_FILE} nor adapter_config.json in it; give the LoRA's own file")
+    modules: dict[Module, LoraModule] = {}
+    for place in found:
+        modules |= _read_peft(place, alpha)
+    return Lora(modules)
+
+
+def _read_peft(folder: Path, alpha: Alpha | None) -> dict[Module, LoraModule]:
+    part, config = parse_config(folder)
+    file = TensorFile(folder / "adapter_model.safetensors")
+    groups = _grouped(file, prefix=f"{part}.", instead_of="base_model.model.")
+    return _modules(groups, alphas_of({part: config}, _ranks(groups)), alpha, str(file.path))
+
+
+def _grouped(
+    file: TensorFile, layers_per_block: int = SDXL_LAYERS_PER_BLOCK, prefix: str = "", instead_of: str = ""
+) -> dict[Module, Group]:
+    groups: dict[Module, Group] = {}
+    unmatched = []
+    for name in sorted(file.types):
+        key = parse_key(prefix + name.removeprefix(instead_of), layers_per_block)
+        if key is None:
+            unmatched.append(name)
+            continue
+        group = groups.setdefault(key.module, {})
+        if key.role in group:
+            raise FormatError(f"{file.path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
+        group[key.role] = file.read(name).clone()
+    if unmatched or not groups:
+        raise InputError(_refusal(file.path, unmatched, len(file.types)))
+    _refuse_older(groups, str(file.path))
+    return groups
+
+
+def _refuse_older(groups: Mapping[Module, Group], where: str) -> None:
+    """Refuse SD 1.x and 2.x by what SDXL has not: attention at the first level, over a text width of 768 or 1024."""
+    versions = {768: "1.x", 1024: "2.x"}
+    for (_, path), group in groups.items():
+        first = path.startswith("down_blocks.0.attentions") and path.endswith(("attn2.to_k", "attn2.to_v"))
+        width = group["down"].shape[-1] if first and "down" in group and group["down"].ndim == 2 else None
+        if width in versions:
+            raise InputError(
+                f"{where}: a LoRA of SD {versions[width]} ({path} is {width} wide); give one made for SDXL"
+            )
+
+
+def _refusal(path: Path, unmatched: list[str], total: int) -> str:
+    if not total:
+        return f"{path}: holds no tensor; give a LoRA file"
+    examples = ", ".join(unmatched[:3])
+    if any(name.startswith(("lora_te_", "lora_unet_down_blocks_0_attentions")) for name in unmatched):
+        return f"{path}: a LoRA of SD 1.x or 2.x ({examples}); give one made for SDXL"
+    for mark, kind in {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "Tucker LoRA"}.items():
+        if any(mark in name for name in unmatched):
+            return f"{path}: a {kind} ({examples}); only LoRA and DoRA are read, so extract a LoRA of it first"
+    return (
+        f"{path}: {len(unmatched)} of {total} tensors belong to no module of SDXL: {examples}"
+        f"{', ...' if len(unmatched) > 3 else ''}; give a LoRA made for SDXL"
+    )
+
+
+def _ranks(groups: Mapping[Module, Group]) -> dict[Module, int]:
+    return {module: group["down"].shape[0] for module, group in groups.items() if "down" in group}
+
+
+def _modules(
+    groups: Mapping[Module, Group], stated: Mapping[Module, float], alpha: Alpha | None, where: str
+) -> dict[Module, LoraModule]:
+    return {
+        module: _module(group, stated.get(module), alpha, f"{where}: {'.'.join(module)}")
+        for module, group in groups.items()
+    }
+
+
+def _module(group: Group, stated: float | None, alpha: Alpha | None, where: str) -> LoraModule:
+    missing = [role for role in ("down", "up") if role not in group]
+    if missing:
+        raise InputError(f"{where} has no {' and no '.join(missing)} tensor; the file is incomplete")
+    down, up = group["down"], group["up"]
+    held = float(group["alpha"].float().reshape(-1)[0]) if "alpha" in group else stated
+    chosen = held if held is not None else float(down.shape[0]) if alpha == "rank" else alpha
+    if chosen is None:
+        raise InputError(f"{where} has no alpha; state it with --alpha rank (as diffusers assumes) or --alpha NUMBER")
+    magnitude = group.get("magnitude")
+    result = LoraModule(
+        down=down, up=up, alpha=float(chosen), magnitude=None if magnitude is None else magnitude.flatten()
+    )
+    problem = result.problem()
+    if problem:
+        raise InputError(f"{where}: {problem}")
+    return result

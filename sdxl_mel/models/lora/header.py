@@ -1,0 +1,127 @@
+"""What a LoRA file says of itself: our own contract, and the `ss_*` and `modelspec.*` keys that other tools show."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from sdxl_mel.errors import FormatError
+from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora_names import PARTS, SDXL_LAYERS_PER_BLOCK, Part
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import MelSpec
+
+OURS = "sdxl_mel."
+KOHYA = "ss_"
+MOST_LAYERS = 16
+MOST_GUIDANCE = 100.0
+DERIVED = {
+    "ss_v2",
+    "ss_base_model_version",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_network_args",
+}
+"""The keys that `kohya_metadata` computes; every other `ss_*` key is the trainer's."""
+
+
+@dataclass(frozen=True)
+class LoraHeader:
+    """Everything but the tensors; a file of another tool has no spec, anchor or base identity.
+
+    `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
+    the `ss_` ("learning_rate"), `layers_per_block` the UNet's setting of that name, on which block numbers depend,
+    `guidance` the strength to draw with that was found good, if any was looked for.
+    """
+
+    spec: MelSpec | None = None
+    anchor: str | None = None
+    clip_skip: int = 0
+    base: Mapping[Part, str] = field(default_factory=dict)
+    record: Record | None = None
+    training: Mapping[str, str] = field(default_factory=dict)
+    layers_per_block: int = SDXL_LAYERS_PER_BLOCK
+    guidance: float | None = None
+
+
+def to_metadata(header: LoraHeader) -> dict[str, str]:
+    """Return the header as the string pairs of a safetensors file; `from_metadata` is the inverse."""
+    ours = {
+        "spec": header.spec.to_json() if header.spec else None,
+        "anchor": header.anchor,
+        "clip_skip": str(header.clip_skip),
+        "base": json.dumps(dict(header.base), sort_keys=True) if header.base else None,
+        "record": header.record.model_dump_json() if header.record else None,
+        "layers_per_block": str(header.layers_per_block),
+        "guidance": None if header.guidance is None else f"{header.guidance:g}",
+    }
+    pairs = {OURS + name: value for name, value in ours.items() if value is not None}
+    return pairs | {KOHYA + name: value for name, value in header.training.items()}
+
+
+def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
+    """Read what `to_metadata` wrote; foreign keys are ignored. Raises FormatError for a damaged value."""
+    ours = {name.removeprefix(OURS): value for name, value in metadata.items() if name.startswith(OURS)}
+    try:
+        base = dict(json.loads(ours.get("base", "{}")))
+        return LoraHeader(
+            spec=MelSpec.from_json(ours["spec"], where) if "spec" in ours else None,
+            anchor=ours.get("anchor"),
+            clip_skip=int(ours.get("clip_skip", 0)),
+            base={part: base[part] for part in PARTS if part in base},
+            record=Record.model_validate_json(ours["record"]) if "record" in ours else None,
+            training={
+                name.removeprefix(KOHYA): value
+                for name, value in metadata.items()
+                if name.startswith(KOHYA) and name not in DERIVED
+            },
+            layers_per_block=_positive(ours.get("layers_per_block", str(SDXL_LAYERS_PER_BLOCK))),
+            guidance=_strength(ours["guidance"]) if "guidance" in ours else None,
+        )
+    except (ValueError, TypeError, ValidationError) as error:
+        raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 0 < number < MOST_LAYERS:
+        raise ValueError(f"{number} layers per block")
+    return number
+
+
+def _strength(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= MOST_GUIDANCE:
+        raise ValueError(f"a guidance of {text}")
+    return number
+
+
+def kohya_metadata(
+    header: LoraHeader, modules: Iterable[LoraModule], title: str, tensors_sha256: str
+) -> dict[str, str]:
+    """Return the pairs that ComfyUI, A1111 and Civitai show: kohya's minimum and Stability's modelspec 1.0.1.
+
+    Rank and alpha are the most common ones; the file holds each module's own.
+    """
+    known = list(modules)
+    rank = Counter(module.rank for module in known).most_common(1)[0][0]
+    alpha = Counter(module.alpha for module in known).most_common(1)[0][0]
+    resolution = "x".join(map(str, header.spec.size)) if header.spec else "1024x1024"
+    return {
+        "ss_v2": "False",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_network_args": "{}",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": title,
+        "modelspec.resolution": resolution,
+        "modelspec.prediction_type": "epsilon",
+        "modelspec.hash_sha256": f"0x{tensors_sha256}",
+    }

@@ -1,0 +1,1 @@
+"""From spectrograms back to sound: mel inversion and phase retrieval."""

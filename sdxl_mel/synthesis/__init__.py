@@ -1,0 +1,1 @@
+"""The synthesis engine: prompts to pictures and sound."""

@@ -1,0 +1,71 @@
+"""The best of several candidates: consistent as a spectrogram, and near its prompt where something can judge that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from sdxl_mel.errors import MissingError
+from sdxl_mel.metrics.codec_fidelity import pixel_rmse
+from sdxl_mel.progress import say
+from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.sound.melspec import MelSpec
+
+Levels = NDArray[np.uint8]
+Float = NDArray[np.float32]
+
+
+class Judge(Protocol):
+    """Scores clips of one rate against a prompt; higher is nearer."""
+
+    name: str
+    weights: str
+    rate: int
+
+    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
+        """Return one score a clip (n,)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was taken, and the scores of all: alignment, if judged, and inconsistency.
+
+    That is the RMS difference, of 1.0, between a picture and the picture of its sound: 0 for a true spectrogram.
+    """
+
+    index: int
+    inconsistency: tuple[float, ...]
+    alignment: tuple[float, ...] | None
+
+
+def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judge | None) -> Choice:
+    """Return the candidate with the best sum of ranks; the earlier of two equals."""
+    sounds = [invert(levels, spec, method="fast") for levels in candidates]
+    faults = [pixel_rmse(levels, sound, spec) for levels, sound in zip(candidates, sounds)]
+    scores = None if judge is None else judge.scores_of([_mono(sound, spec, judge.rate) for sound in sounds], prompt)
+    ranks = _ranks(faults) + (0 if scores is None else _ranks([-score for score in scores]))
+    return Choice(int(np.argmin(ranks)), tuple(faults), None if scores is None else tuple(scores))
+
+
+def open_judge(clap: str | None) -> Judge | None:
+    """Return what scores alignment: CLAP where given, else the tag bridge where its packages are, else None."""
+    from sdxl_mel.synthesis.judges import ClapJudge, TagJudge
+
+    if clap is not None:
+        return ClapJudge(clap)
+    try:
+        return TagJudge()
+    except MissingError as error:
+        say(f"best of several by consistency alone ({error})")
+        return None
+
+
+def _mono(sound: Float, spec: MelSpec, rate: int) -> Float:
+    return np.asarray(soxr.resample(sound.mean(axis=0), spec.sample_rate, rate, quality="HQ"), dtype=np.float32)
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.intp]:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")

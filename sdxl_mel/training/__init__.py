@@ -1,0 +1,1 @@
+"""The training engine: a loop, its state, and what is trained."""

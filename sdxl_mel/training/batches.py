@@ -1,0 +1,179 @@
+"""What a step is trained on, drawn slot by slot: the same numbers whatever device or micro-batch computes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from sdxl_mel.diffusion.noise import perturbed, sample_noise
+from sdxl_mel.diffusion.timesteps import timesteps_from, uniform_variates
+from sdxl_mel.diffusion.weighting import Prediction
+from sdxl_mel.errors import FormatError
+from sdxl_mel.files.cache import Cache, CachedExample
+from sdxl_mel.seeding import numpy_generator, torch_generator
+from sdxl_mel.training.order import Stream, is_regularized, regularized_before
+from sdxl_mel.training.settings import Config
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The base's noise schedule and what its UNet predicts."""
+
+    alphas_cumprod: torch.Tensor
+    prediction: Prediction
+
+    def noisy(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise."""
+        signal, sigma = self._levels(timesteps)
+        return signal * latents + sigma * noise
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return what the UNet should predict: the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0."""
+        if self.prediction == "epsilon":
+            return noise
+        signal, sigma = self._levels(timesteps)
+        return signal * noise - sigma * latents
+
+    def _levels(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        abar = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return abar.sqrt().float(), (1 - abar).sqrt().float()
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a batch says: `hidden` (batch, tokens, width) and `pooled` (batch, projection), or captions to encode."""
+
+    captions: tuple[str, ...] = ()
+    hidden: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples ready for the UNet; tensors have the batch first."""
+
+    slots: tuple[int, ...]
+    sources: tuple[str, ...]
+    noisy: torch.Tensor
+    target: torch.Tensor
+    timesteps: torch.Tensor
+    weights: torch.Tensor
+    text: Text
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
+        """Return the batch on a device, with what the UNet computes with in `dtype`."""
+        pinned = device.type == "cuda"
+
+        def move(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+            return (tensor.pin_memory() if pinned else tensor).to(device, kind, non_blocking=pinned)
+
+        return replace(
+            self,
+            noisy=move(self.noisy, dtype),
+            target=move(self.target, torch.float32),
+            timesteps=move(self.timesteps, torch.int64),
+            weights=move(self.weights, torch.float32),
+            text=self.text
+            if self.text.hidden is None or self.text.pooled is None
+            else Text((), move(self.text.hidden, dtype), move(self.text.pooled, dtype)),
+        )
+
+
+class Material:
+    """The examples of a run and everything that is drawn for them."""
+
+    def __init__(
+        self, cache: Cache, splits: Mapping[str, Sequence[CachedExample]], config: Config, diffusion: Diffusion
+    ) -> None:
+        self.cache, self.config, self.diffusion = cache, config, diffusion
+        self.train, self.regularization = splits["train"], splits.get("regularization", ())
+        self.streams = {
+            name: Stream(name, [example.repeats for example in examples], config.seed)
+            for name, examples in (("train", self.train), ("regularization", self.regularization))
+        }
+        self.encodes_captions = bool(config.adapter.text_encoders)
+
+    def example(self, slot: int) -> tuple[CachedExample, float]:
+        """Return the example of a slot and the weight of its loss."""
+        share = self.config.regularization.share
+        before = regularized_before(slot, share)
+        if is_regularized(slot, share):
+            example = self.regularization[self.streams["regularization"][before]]
+            return example, example.weight * self.config.regularization.weight
+        example = self.train[self.streams["train"][slot - before]]
+        return example, example.weight
+
+    def batch(self, step: int, places: range) -> Batch:
+        """Return the part of a step's batch at `places`."""
+        config = self.config
+        slots = tuple(step * config.batch + place for place in places)
+        chosen = [self.example(slot) for slot in slots]
+        settings = config.timesteps
+        variates = uniform_variates(config.seed, step, places, config.batch, settings.stratified)
+        timesteps = timesteps_from(
+            variates,
+            settings.low,
+            settings.high,
+            distribution=settings.distribution,
+            mean=settings.mean,
+            std=settings.std,
+        )
+        drawn = [self._latent_and_noise(slot, example) for slot, (example, _) in zip(slots, chosen)]
+        latents, noise, input_noise = (torch.stack(each) for each in zip(*drawn))
+        texts = [self._caption(slot, example) for slot, (example, _) in zip(slots, chosen)]
+        return Batch(
+            slots=slots,
+            sources=tuple(example.source for example, _ in chosen),
+            noisy=self.diffusion.noisy(latents, input_noise, timesteps),
+            target=self.diffusion.target(latents, noise, timesteps),
+            timesteps=timesteps,
+            weights=torch.tensor([weight for _, weight in chosen]),
+            text=self.text_of(texts),
+        )
+
+    def text_of(self, keys: Sequence[str]) -> Text:
+        """Return what a batch says, given its text keys."""
+        if self.encodes_captions:
+            return Text(tuple(map(self.cache.caption, keys)))
+        hidden, pooled = (torch.stack(each) for each in zip(*map(self.cache.text, keys)))
+        return Text((), hidden, pooled)
+
+    def latent(self, example: CachedExample, offset: int, generator: torch.Generator) -> torch.Tensor:
+        """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
+        mean, logvar = self.cache.latents(example.key, offset)
+        spread = torch.randn(mean.shape, generator=generator) * (0.5 * logvar).exp()
+        latent = (mean + spread if self.config.posterior == "sample" else mean) * self.cache.scaling_factor
+        if not bool(latent.isfinite().all()):
+            raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
+        return latent
+
+    def _latent_and_noise(self, slot: int, example: CachedExample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        config, generator = self.config, torch_generator(self.config.seed, "example", slot)
+        offset = int(torch.randint(len(example.offsets), (), generator=generator))
+        latent = self.latent(example, offset, generator)
+        noise = sample_noise(
+            latent,
+            generator,
+            offset=config.noise.offset,
+            random_offset=config.noise.random_offset,
+            adaptive_offset=config.noise.adaptive_offset,
+            multires_iterations=config.noise.multires_iterations,
+            multires_discount=config.noise.multires_discount,
+        )
+        return latent, noise, perturbed(noise, generator, config.noise.perturbation)
+
+    def _caption(self, slot: int, example: CachedExample) -> str:
+        generator = numpy_generator(self.config.seed, "caption", slot)
+        if generator.random() < self._caption_dropout(slot):
+            return self.cache.empty_text
+        wordings = example.captions[: self.config.caption_variants]
+        return wordings[int(generator.integers(len(wordings)))]
+
+    def _caption_dropout(self, slot: int) -> float:
+        settings = self.config.regularization
+        if settings.caption_dropout is None or not is_regularized(slot, settings.share):
+            return self.config.caption_dropout
+        return settings.caption_dropout

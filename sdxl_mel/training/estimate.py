@@ -1,0 +1,103 @@
+"""What a run will take in memory and time, said before the first step and compared with what it took."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sdxl_mel.progress import say
+from sdxl_mel.training.costs import Costs, count_costs, memory_of
+from sdxl_mel.training.model import Model
+from sdxl_mel.training.order import micro_batches, share_of
+from sdxl_mel.training.settings import Config
+
+CONTEXT_BYTES = 1.2 * 2**30
+"""What CUDA, its libraries and their workspaces take beside the tensors."""
+UTILISATION = 0.5
+"""Share of the speed of one large matrix product that a whole step reaches."""
+PROBE = 2048
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by what they are for, their sum, and seconds for a step."""
+
+    memory: dict[str, float]
+    seconds: float
+    costs: Costs
+
+    @property
+    def total(self) -> float:
+        """Return all bytes."""
+        return sum(self.memory.values())
+
+    def lines(self) -> list[str]:
+        """Return the estimate in words."""
+        parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.memory.items())
+        return [
+            f"estimate: {self.total / GIB:.1f} GiB a device ({parts}), {self.seconds:.2f} s a step",
+            f"{self.costs.adapter_parameters / 1e6:.1f} M trained on {self.costs.base_parameters / 1e6:.0f} M, "
+            f"{self.costs.flops / 1e12:.2f} TFLOP a micro-batch",
+        ]
+
+
+def estimate(config: Config, model: Model, processes: int) -> Estimate:
+    """Estimate a step of this run on this device; text encoders that are trained are not in it."""
+    pieces = micro_batches(share_of(config.batch, 0, processes), config.micro_batch)
+    largest = max((len(piece) for piece in pieces), default=1)
+    height, width = (int(size) // 8 for size in model.time_ids[0, :2])
+    costs = count_costs(
+        model.unet.config,
+        batch=largest,
+        height=height,
+        width=width,
+        dtype=model.dtype,
+        rank=config.adapter.rank,
+        targets=config.adapter.targets,
+        rank_patterns=config.adapter.rank_patterns,
+        checkpointing=config.hardware.gradient_checkpointing,
+    )
+    memory = memory_of(costs, config.optimizer.name, model.dtype, len(config.averages.lengths))
+    if model.device.type == "cuda":
+        memory["context"] = CONTEXT_BYTES
+    examples = sum(len(piece) for piece in pieces)
+    seconds = costs.flops * examples / largest / (speed_of(model.device, model.dtype) * UTILISATION)
+    return Estimate(memory, seconds, costs)
+
+
+def speed_of(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the measured floating-point operations a second of one large matrix product."""
+    matrix = torch.ones(PROBE, PROBE, device=device, dtype=dtype)
+    matrix @ matrix
+    _finish(device)
+    start = time.perf_counter()
+    matrix @ matrix
+    _finish(device)
+    return 2 * PROBE**3 / (time.perf_counter() - start)
+
+
+def guard_memory(expected: Estimate, device: torch.device) -> None:
+    """Warn if the estimate exceeds the device, and make an overrun an error: drivers would else spill to the host."""
+    if device.type != "cuda":
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    if expected.total > total:
+        say(
+            f"estimate: more than the {total / GIB:.1f} GiB of this device; see what --dry-run says with other settings"
+        )
+
+
+def compare(expected: Estimate, seconds: float, device: torch.device) -> str:
+    """Return what was estimated beside what was measured."""
+    measured = f"{seconds:.2f} s a step (estimated {expected.seconds:.2f})"
+    if device.type != "cuda":
+        return measured
+    peak = torch.cuda.max_memory_reserved(device) / GIB
+    return f"{measured}, peak {peak:.1f} GiB (estimated {expected.total / GIB:.1f})"
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,136 @@
+"""The state of a run on disk: tensors in safetensors, numbers in JSON, nothing pickled; a folder is whole or absent."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sdxl_mel.errors import FormatError, MismatchError, ResourceError
+from sdxl_mel.files.atomic import atomic_folder
+from sdxl_mel.models.lora.adapters import Adapters
+from sdxl_mel.training.ema import Averages
+from sdxl_mel.training.optimizers import parameters_of
+
+STATES = "state"
+PREFIX = "step-"
+
+
+@dataclass
+class Notes:
+    """What a run remembers besides tensors: validations so far, the first diversity, whether it stopped early."""
+
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    diversity: float | None = None
+    stopped: str | None = None
+
+
+@dataclass
+class State:
+    """Everything that changes while training; `step` optimizer steps are done."""
+
+    adapters: Adapters
+    optimizer: torch.optim.Optimizer
+    averages: Averages
+    notes: Notes = field(default_factory=Notes)
+    step: int = 0
+
+
+def save_state(run: Path, state: State, keep: int) -> Path:
+    """Write the state of a run and forget all but the last `keep`."""
+    folder = run / STATES / f"{PREFIX}{state.step:06d}"
+    if not folder.exists():
+        tensors, numbers = _optimizer_to_files(state.optimizer)
+        tensors |= {f"adapter/{name}": tensor for name, tensor in state.adapters.named_parameters()}
+        for length, averages in state.averages.tensors.items():
+            tensors |= {f"average/{length}/{index}": tensor for index, tensor in enumerate(averages)}
+        content = {"step": state.step, "optimizer": numbers, "notes": vars(state.notes)}
+        with atomic_folder(folder) as temporary, _clear_disk_errors(folder):
+            save_file(
+                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                temporary / "state.safetensors",
+            )
+            (temporary / "state.json").write_text(json.dumps(content), encoding="utf-8")
+    for old in list(saved_states(run))[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+@contextmanager
+def _clear_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what safetensors raises for a full or dying disk into one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ResourceError(
+            f"{folder}: the state cannot be written ({error}); the states before it are whole: make room and --resume"
+        ) from error
+
+
+def saved_states(run: Path) -> Iterator[Path]:
+    """Yield the folders of the saved states, oldest first."""
+    yield from sorted(path for path in (run / STATES).glob(f"{PREFIX}*") if path.is_dir())
+
+
+@torch.no_grad()
+def load_state(folder: Path, state: State) -> None:
+    """Put a saved state into a fresh one. Raises FormatError for a damaged one, MismatchError for another run's."""
+    try:
+        tensors = load_file(folder / "state.safetensors")
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FormatError(
+            f"{folder}: this saved state is damaged ({error}); delete it and resume from the one before"
+        ) from error
+    own = dict(state.adapters.named_parameters())
+    saved = {name.removeprefix("adapter/"): each for name, each in tensors.items() if name.startswith("adapter/")}
+    if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in saved.items()}:
+        raise MismatchError(f"{folder}: its {len(saved)} adapter tensors are not the {len(own)} of this run")
+    for name, parameter in own.items():
+        parameter.copy_(saved[name])
+    _optimizer_from_files(state.optimizer, tensors, content["optimizer"])
+    for length, averages in state.averages.tensors.items():
+        for index, average in enumerate(averages):
+            average.copy_(tensors[f"average/{length}/{index}"])
+    state.step, state.notes = content["step"], Notes(**content["notes"])
+
+
+def _optimizer_to_files(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    whole = optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, values in whole["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value.clone()
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    groups = [{name: _plain(value) for name, value in group.items()} for group in whole["param_groups"]]
+    return tensors, {"numbers": numbers, "groups": groups}
+
+
+def _optimizer_from_files(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], content: Mapping[str, Any]
+) -> None:
+    values: dict[int, dict[str, Any]] = {int(index): dict(named) for index, named in content["numbers"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/", 2)
+            values.setdefault(int(index), {})[key] = tensor
+    groups = [
+        {name: tuple(value) if isinstance(value, list) and name != "params" else value for name, value in group.items()}
+        for group in content["groups"]
+    ]
+    if sum(len(group["params"]) for group in groups) != len(parameters_of(optimizer)):
+        raise MismatchError("this state was saved by an optimizer of other parameters")
+    optimizer.load_state_dict({"state": values, "param_groups": groups})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,288 @@
+"""Every layout a source can have is found out and read; what cannot be read is named, and the rest kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Audio, Dataset, DatasetDict
+
+from sdxl_mel.dataset.decode import opened
+from sdxl_mel.dataset.sources import find_tracks, kind_of
+from sdxl_mel.dataset.table_source import jamendo_tags, texts_in, track_licences
+from sdxl_mel.dataset.tracks import SourceList
+from sdxl_mel.errors import FormatError, InputError
+from tests.dataset.music import write_music
+
+
+def read(place: Path, kind: str = "auto", **given) -> SourceList:
+    options = {"audio_dir": None, "tags": None, "columns": {}, "valid_subset": False, "uncaptioned": False} | given
+    return find_tracks(place, kind, place / "none", **options)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"sound")
+
+
+def table(folder: Path, text: str | bytes, name: str = "songs.csv") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_folder_with_side_cars(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "a/one.mp3",
+        tmp_path / "two.flac",
+        tmp_path / "bare.wav",
+        tmp_path / ".hidden/x.wav",
+        tmp_path / "notes.pdf",
+    )
+    (tmp_path / "a/one.txt").write_text("\ufeffslow piano\n\n  soft strings \n", encoding="utf-8")
+    (tmp_path / "two.json").write_text(
+        json.dumps({"captions": ["fast", "loud"], "tags": ["rock"], "artist": "The Band", "license": "CC BY"})
+    )
+    found = read(tmp_path)
+    assert [track.identifier for track in found.tracks] == ["a/one.mp3", "two.flac"]
+    assert found.tracks[0].captions == ("slow piano", "soft strings")
+    two = found.tracks[1]
+    assert (two.captions, two.tags, two.artist, two.names, two.licence) == (
+        ("fast", "loud"),
+        ("rock",),
+        "The Band",
+        ("The Band",),
+        "CC BY",
+    )
+    assert [skipped.what for skipped in found.skipped] == ["bare.wav"]
+    assert "no bare.txt or bare.json" in found.skipped[0].why
+    assert len(read(tmp_path, uncaptioned=True).tracks) == 3
+
+
+def test_a_broken_side_car_costs_one_track(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "c.wav", tmp_path / "d.wav")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 music")
+    (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.json").write_text("[1]")
+    (tmp_path / "d.txt").write_text("fine")
+    found = read(tmp_path)
+    assert [track.identifier for track in found.tracks] == ["d.wav"]
+    assert [skipped.what for skipped in found.skipped] == ["a.wav", "b.wav", "c.wav"]
+
+
+def test_a_table_with_quotes_newlines_and_several_captions(tmp_path: Path) -> None:
+    touch(tmp_path / "x.wav", tmp_path / "y.wav")
+    path = table(
+        tmp_path,
+        'file,text,artist,tags\nx.wav,"a ""slow"", soft\ntune",Bach,"[\'a\', \'b\']"\nx.wav,second,Bach,\ny.wav,,7,z\n',
+    )
+    found = read(path)
+    assert not found.skipped
+    x, y = found.tracks
+    assert x.captions == ('a "slow", soft\ntune', "second")
+    assert (x.artist, x.names, x.tags) == ("Bach", ("Bach",), ("a", "b"))
+    assert (y.captions, y.artist, y.names) == (("",), "7", ())
+
+
+@pytest.mark.parametrize("name", ["songs.tsv", "songs.jsonl", "songs.json"])
+def test_other_tables(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "x.wav")
+    rows = {
+        "songs.tsv": "path\tcaption\nx.wav\tslow\n",
+        "songs.jsonl": '{"path": "x.wav", "caption": ["slow"]}\n\n',
+        "songs.json": '[{"path": "x.wav", "caption": "slow"}]',
+    }
+    assert read(table(tmp_path, rows[name], name)).tracks[0].captions == ("slow",)
+
+
+def test_columns_can_be_stated(tmp_path: Path) -> None:
+    touch(tmp_path / "clips/x.wav")
+    path = table(tmp_path, "datei,beschreibung,wer\nx.wav,slow,Ann\n")
+    columns = {"audio": "datei", "caption": "beschreibung", "artist": "wer"}
+    assert read(path, columns=columns, audio_dir=tmp_path / "clips").tracks[0].artist == "Ann"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        (
+            "file,captoin\nx,y\n",
+            {},
+            r"no column for the caption \(did you mean 'captoin'\?\); its columns are file, captoin; state",
+        ),
+        ("a,b\nx,y\n", {}, "no column for the audio; its columns are a, b"),
+        ("file,text\nx,y\n", {"caption": "txet"}, "no column 'txet' .did you mean 'text'"),
+        ("file,text\nx,y\n", {"capton": "text"}, "--columns capton: unknown .did you mean 'caption'"),
+        ("", {}, "empty; its first line must name the columns"),
+    ],
+)
+def test_a_table_without_its_columns(tmp_path: Path, text: str, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(table(tmp_path, text), columns=columns)
+
+
+def test_bad_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    touch(tmp_path / "music/good.wav", tmp_path / "music/other.wav", tmp_path / "secret.wav")
+    rows = [
+        b"id,path,caption",
+        b"1,good.wav,fine",
+        b"2,gone.wav,lost",
+        b"3,../secret.wav,out",
+        b"4,../../etc/x,out",
+        b"5,/etc/passwd,out",
+        b"6,good.wav,caf\xe9",
+        b"7,good.wav,too,many,cells",
+        b"1,other.wav,another file",
+        b"8,,nothing",
+        b"1,good.wav,more",
+    ]
+    found = read(table(tmp_path / "music", b"\n".join(rows)))
+    assert [(track.identifier, track.captions) for track in found.tracks] == [("1", ("fine", "more"))]
+    reasons = {skipped.what: skipped.why for skipped in found.skipped}
+    assert [what.split()[-1] for what in reasons] == ["3", "4", "5", "6", "7", "8", "9", "10"]
+    assert reasons["songs.csv, line 3"] == "audio 'gone.wav' is missing"
+    assert all("points outside music/; refused" in reasons[f"songs.csv, line {line}"] for line in (4, 5, 6))
+    assert "not UTF-8" in reasons["songs.csv, line 7"]
+    assert "5 cells under 3 columns" in reasons["songs.csv, line 8"]
+    assert "duplicate id '1': it is good.wav already, here it is other.wav" in reasons["songs.csv, line 9"]
+
+
+def test_bad_lines_of_json(tmp_path: Path) -> None:
+    touch(tmp_path / "x.wav")
+    found = read(table(tmp_path, b'{"path": "x.wav", "caption": "a"}\n{oops\n[1]\n"\xff"\n', "s.jsonl"))
+    assert len(found.tracks) == 1
+    assert [skipped.what for skipped in found.skipped] == ["s.jsonl, line 2", "s.jsonl, line 3", "s.jsonl, line 4"]
+
+
+HEADER = "caption_id,track_id,caption,is_valid_subset,familiarity,artist_id,album_id,path,duration\n"
+
+
+def test_the_song_describer_layout(tmp_path: Path) -> None:
+    touch(tmp_path / "audio/34/1004034.2min.mp3", tmp_path / "audio/09/9.2min.mp3")
+    table(
+        tmp_path,
+        HEADER + "1,1004034,slow,True,0,5,7,34/1004034.mp3,99\n2,1004034,soft,,0,5,7,34/1004034.mp3,99\n"
+        "3,9,loud,False,0,6,8,09/9.mp3,99\n4,10,lost,True,0,6,8,10/10.mp3,99\n",
+        "song_describer.csv",
+    )
+    table(
+        tmp_path,
+        "TRACK_ID\tA\tB\tP\tD\tTAGS\ntrack_1004034\ta\tb\tp\td\tgenre---jazz\tinstrument---voice\n",
+        "song_describer.mtg-jamendo.tsv",
+    )
+    table(tmp_path, "34/1004034.mp3\nhttp://creativecommons.org/licenses/by/3.0/\n", "audio_licenses.txt")
+    assert kind_of(tmp_path) == kind_of(tmp_path / "song_describer.csv") == "song-describer"
+    found = read(tmp_path)
+    first, second = found.tracks
+    assert (first.captions, first.artist, first.names) == (("slow", "soft"), "5", ())
+    assert first.tags == ("genre---jazz", "instrument---voice")
+    assert first.licence == "http://creativecommons.org/licenses/by/3.0/"
+    assert second.licence == ""
+    assert "evaluation only" in found.notes[0]
+    assert found.skipped[0].why == "audio '10/10.2min.mp3' is missing"
+    assert [track.captions for track in read(tmp_path, valid_subset=True).tracks] == [("slow",)]
+
+
+def test_musiccaps(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "clips/-0Gj8-vB1q4.wav",
+        tmp_path / "clips/[abcdefghij1]-[30-40].wav",
+        tmp_path / "clips/abcdefghij2_30_40.wav",
+    )
+    path = table(
+        tmp_path,
+        "ytid,start_s,end_s,aspect_list,caption,author_id\n"
+        "-0Gj8-vB1q4,30,40,\"['slow', 'sad']\",Slow tune.,4\nabcdefghij1,0,10,[],B,4\n"
+        "abcdefghij2,0,10,[],C,4\nzzzzzzzzzzz,0,10,[],D,4\n",
+    )
+    found = read(path, audio_dir=tmp_path / "clips")
+    assert [(track.identifier, track.tags) for track in found.tracks] == [
+        ("-0Gj8-vB1q4", ("slow", "sad")),
+        ("abcdefghij1", ()),
+        ("abcdefghij2", ()),
+    ]
+    assert found.skipped[0].why == "no clip named zzzzzzzzzzz under clips"
+
+
+def test_an_audiofolder_keeps_its_splits(tmp_path: Path) -> None:
+    touch(tmp_path / "train/x.wav", tmp_path / "dev/y.wav")
+    table(tmp_path / "train", "file_name,text\nx.wav,slow\n", "metadata.csv")
+    table(tmp_path / "dev", '{"file_name": "y.wav", "text": "soft"}\n', "metadata.jsonl")
+    assert kind_of(tmp_path) == "audiofolder"
+    assert {track.identifier: track.split for track in read(tmp_path).tracks} == {
+        "train/x.wav": "train",
+        "dev/y.wav": "validation",
+    }
+
+
+def test_a_saved_datasets_folder(tmp_path: Path) -> None:
+    path = write_music(tmp_path / "x.flac", 1, 0.5)
+    rows = {"audio": [{"bytes": path.read_bytes(), "path": "x.flac"}], "text": ["slow"]}
+    saved = Dataset.from_dict(rows).cast_column("audio", Audio(decode=False))
+    DatasetDict({"train": saved}).save_to_disk(tmp_path / "set")
+    assert kind_of(tmp_path / "set") == "datasets"
+    (there,) = read(tmp_path / "set").tracks
+    assert (there.identifier, there.split, there.captions) == ("train-000000", "train", ("slow",))
+    with opened(there.audio) as audio, opened(path) as same:
+        assert audio.sha256 == same.sha256
+        assert (audio.samples()[0] == same.samples()[0]).all()
+
+
+def test_a_saved_datasets_folder_of_paths(tmp_path: Path) -> None:
+    Dataset.from_dict({"path": ["x.flac", "gone.flac"], "text": ["slow", "lost"]}).save_to_disk(tmp_path / "set")
+    path = write_music(tmp_path / "set/x.flac", 1, 0.5)
+    there, gone = read(tmp_path / "set").tracks
+    with opened(there.audio) as audio, opened(path) as same:
+        assert audio.sha256 == same.sha256
+    with pytest.raises(InputError, match=r"row 1: its audio 'gone\.flac' is not in the folder"), opened(gone.audio):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda path: None, "auto", "no such file or folder"),
+        (lambda path: path.write_text("x"), "folder", "a file; --source folder reads a folder"),
+        (lambda path: path.mkdir(), "table", "expected one table here, found none"),
+        (
+            lambda path: (path.mkdir(), (path / "dataset.json").write_text("{}")),
+            "auto",
+            "prepared already; give it to sdxl-mel cache",
+        ),
+        (
+            lambda path: (path.mkdir(), (path / "state.json").write_text("{}")),
+            "auto",
+            "not a folder that datasets saved",
+        ),
+    ],
+)
+def test_what_is_no_source(tmp_path: Path, make, kind: str, message: str) -> None:
+    make(tmp_path / "place")
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "place", kind)
+
+
+def test_a_file_that_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a table"):
+        read(table(tmp_path, "x", "songs.xlsx"))
+    with pytest.raises(FormatError, match="no row that is a JSON object"):
+        read(table(tmp_path, "nonsense", "songs.jsonl"))
+
+
+def test_texts_in_a_cell() -> None:
+    assert texts_in('["a", "b"]') == ("a", "b")
+    assert texts_in("[broken") == ("[broken",)
+    assert texts_in("[also broken]") == ("[also broken]",)
+    assert texts_in(None) == ()
+    assert texts_in(["a", None, 3]) == ("a", "3")
+
+
+def test_tags_and_licences_beside_a_table(tmp_path: Path) -> None:
+    assert jamendo_tags(table(tmp_path, "head\ntrack_0000214\ta\tb\tp\td\tx\ty\nshort\n", "t.tsv")) == {
+        "214": ("x", "y")
+    }
+    listed = "00/1.mp3 by A\n http://creativecommons.org/licenses/by-nc/3.0/.\n02/2.2min.mp3: no licence\n"
+    assert track_licences(table(tmp_path, listed, "l.txt")) == {"1": "http://creativecommons.org/licenses/by-nc/3.0/"}
+    with pytest.raises(InputError, match="cannot read these tags"):
+        jamendo_tags(tmp_path / "none.tsv")

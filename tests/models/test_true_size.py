@@ -1,0 +1,74 @@
+"""SDXL 1.0 at its true size, without its weights: counts, names, and the memory that the README predicts."""
+
+import pytest
+import torch
+from torch import nn
+
+from sdxl_mel.models.layouts import AnyPart, canonical, kept_in, stored_as
+from sdxl_mel.models.lora.adapter_targets import select_targets
+from sdxl_mel.training.costs import Costs, count_costs, memory_of
+from tests.loras import meta_sdxl_unet
+from tests.true_size import meta_sdxl
+
+GIB = 2**30
+CONTEXT = 1.5
+"""GiB left for the context of the device."""
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> dict[AnyPart, nn.Module]:
+    return meta_sdxl()
+
+
+def test_parameters(sdxl: dict[AnyPart, nn.Module]) -> None:
+    assert {part: sum(each.numel() for each in model.parameters()) for part, model in sdxl.items()} == {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    }
+
+
+def test_adapted_layers(sdxl: dict[AnyPart, nn.Module]) -> None:
+    def count(part: AnyPart, targets: str) -> int:
+        return len(select_targets(sdxl[part], part, [targets]))
+
+    assert [count("unet", targets) for targets in ("all-linear", "attention", "all-linear+conv")] == [722, 560, 794]
+    assert [count(part, "all-linear") for part in ("text_encoder", "text_encoder_2")] == [72, 192]
+    assert [count(part, "attention") for part in ("text_encoder", "text_encoder_2")] == [48, 128]
+
+
+def test_every_tensor_has_its_place_in_a_single_file(sdxl: dict[AnyPart, nn.Module]) -> None:
+    """sd_xl_base_1.0.safetensors holds 2,515 tensors; two of them, positions and a scale, are no parameters."""
+    places = set()
+    for part, model in sdxl.items():
+        for name, _ in model.named_parameters():
+            stored = stored_as(part, canonical(part, name))
+            assert stored is not None, name
+            assert (part, canonical(part, name)) in (kept_in(stored.name) or ()), stored.name
+            places.add(stored.name)
+    assert len(places) == 2515 - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("checkpointing", "kept", "total", "work"),
+    [(False, 3.2, 14, 6.9), (True, 0.3, 8, 9.2)],
+    ids=["plain", "checkpointed"],
+)
+def test_costs_are_what_the_readme_predicts(checkpointing: bool, kept: float, total: int, work: float) -> None:
+    """Preset std: 1024 x 512 pixels, 64 x 128 latents, batch 2, rank 32 on all Linear layers, AdamW."""
+    costs = _costs(checkpointing)
+    assert costs.base_parameters == 2_567_463_684
+    assert costs.adapter_parameters == 85_114_880
+    memory = memory_of(costs, "adamw", torch.bfloat16)
+    assert memory["base"] / GIB == pytest.approx(4.8, abs=0.05)
+    assert memory["adapters, gradients, optimizer"] / GIB == pytest.approx(1.3, abs=0.05)
+    assert costs.saved_bytes / 2 / GIB == pytest.approx(kept, abs=0.05)
+    assert costs.flops / 2 / 1e12 == pytest.approx(work, abs=0.1)
+    assert sum(memory.values()) / GIB + CONTEXT == pytest.approx(total, abs=0.5)
+
+
+def _costs(checkpointing: bool) -> Costs:
+    unet = meta_sdxl_unet().config
+    return count_costs(unet, batch=2, height=64, width=128, dtype=torch.bfloat16, checkpointing=checkpointing)

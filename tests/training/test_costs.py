@@ -1,0 +1,62 @@
+"""Counts of a training step against real tensors; test_true_size.py counts SDXL's."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sdxl_mel.models.lora.adapters import attach
+from sdxl_mel.training.costs import count_costs
+from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
+
+
+def _tiny(**changes):
+    settings = {"batch": 2, "height": 8, "width": 8, "dtype": torch.float32, "rank": 4}
+    return count_costs(tiny_unet(slim=True).config, **{**settings, **changes})
+
+
+def _call(unet):
+    conditions = {"text_embeds": torch.zeros(2, PROJECTION), "time_ids": torch.zeros(2, 6)}
+    text = torch.zeros(2, 77, WIDTH + PROJECTION)
+    return unet(torch.ones(2, 4, 8, 8), torch.zeros(2), text, added_cond_kwargs=conditions).sample
+
+
+def test_counts_are_those_of_the_real_model():
+    unet = tiny_unet(slim=True)
+    base = sum(parameter.numel() for parameter in unet.parameters())
+    adapters = attach({"unet": unet}, rank=4, alpha=4)
+    costs = _tiny()
+    assert costs.base_parameters == base
+    assert costs.adapter_parameters == sum(parameter.numel() for parameter in adapters.parameters())
+    with FlopCounterMode(display=False) as counter:
+        _call(unet).square().mean().backward()
+    # torch's own count leaves out the attention of a CPU.
+    assert costs.flops == pytest.approx(counter.get_total_flops(), rel=0.2)
+    assert costs.flops > counter.get_total_flops()
+
+
+def test_saved_bytes_are_those_of_real_tensors():
+    unet = tiny_unet(slim=True)
+    attach({"unet": unet}, rank=4, alpha=4)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _call(unet).square().mean()
+    real = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
+    assert _tiny().saved_bytes == pytest.approx(real, rel=0.1)
+
+
+def test_more_samples_and_less_precision():
+    one, four = _tiny(batch=1), _tiny(batch=4)
+    assert four.flops == pytest.approx(4 * one.flops, rel=0.05)
+    assert _tiny(dtype=torch.bfloat16).saved_bytes < 0.65 * _tiny().saved_bytes
+
+
+def test_checkpointing_keeps_less_and_computes_a_third_more():
+    plain, checkpointed = _tiny(), _tiny(checkpointing=True)
+    assert checkpointed.saved_bytes + checkpointed.transient_bytes < 0.5 * plain.saved_bytes
+    assert checkpointed.flops == pytest.approx(plain.flops * 4 / 3, rel=0.01)

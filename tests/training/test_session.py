@@ -1,0 +1,222 @@
+"""Whole runs on the tiny SDXL: what they leave behind, resuming bit for bit, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.files.run import checkpoints, read_run
+from sdxl_mel.models.lora.file import read_lora
+from sdxl_mel.stages import train
+from sdxl_mel.training import loop
+from sdxl_mel.training.state import saved_states
+
+SMALL = {
+    "steps": 4,
+    "batch": 2,
+    "save_every": 2,
+    "trackers": (),
+    "adapter": {"rank": 2, "targets": ("attention",), "rank_dropout": 0.2},
+    "optimizer": {"rate": 1e-2},
+    "validation": {"every": 2, "clips": 1},
+    "regularization": {"share": 0.5},
+}
+
+
+@pytest.fixture
+def settings(slim_sdxl, small_cache, tmp_path):
+    return SMALL | {"base": str(slim_sdxl), "cache": small_cache, "out": tmp_path / "run"}
+
+
+def _run(settings, **changes):
+    return train.run(train.Config.model_validate({**settings, **changes}))
+
+
+def _lora_bytes(folder: Path) -> bytes:
+    return (folder / "lora.safetensors").read_bytes()
+
+
+def test_a_run_leaves_everything_behind(settings):
+    report = _run(settings)
+    out = settings["out"]
+    assert report.exit_code == 0
+    header = read_run(out)
+    assert header.results["steps"] == 4
+    assert list(checkpoints(out)) == [2, 4]
+    ours, theirs = read_lora(out / "lora.safetensors"), read_lora(out / "diffusers")
+    assert len(ours.modules) == len(theirs.modules) == 7 * 8
+    assert ours.header.spec == header.spec
+    assert ours.header.anchor == "mel spectrogram"
+    assert set(ours.header.base) == {"unet", "text_encoder", "text_encoder_2"}
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "validation/held out" in row] == [0, 2, 4]
+    assert len(rows[0]["validation/held out"]) == 10
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    card = (out / "README.md").read_text()
+    assert "library_name: diffusers" in card
+    assert "mel spectrogram" in card
+
+
+def test_the_config_it_wrote_starts_it_again(settings, tmp_path):
+    _run(settings)
+    again = train.Config.from_toml(settings["out"] / "config.toml", {"out": str(tmp_path / "again")})
+    train.run(again)
+    assert _lora_bytes(tmp_path / "again") == _lora_bytes(settings["out"])
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_path, monkeypatch):
+    settings["averages"] = {"lengths": (0.1, 0.2), "feedback_every": 3}
+    settings["loss"] = {"kind": "huber", "weighting": "none"}
+    _run(settings)
+    whole = _lora_bytes(settings["out"])
+    settings["out"] = tmp_path / "killed"
+    real = loop.advance
+
+    def dies(run, *rest):
+        if run.state.step == 3:
+            raise _Killed
+        return real(run, *rest)
+
+    monkeypatch.setattr(loop, "advance", dies)
+    with pytest.raises(_Killed):
+        _run(settings)
+    monkeypatch.setattr(loop, "advance", real)
+    assert [path.name for path in saved_states(settings["out"])] == ["step-000002"]
+    _run(settings, resume=True)
+    assert _lora_bytes(settings["out"]) == whole
+    rows = [json.loads(line)["step"] for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(rows)
+
+
+def test_being_told_to_stop_saves_first(settings, monkeypatch):
+    real = loop.advance
+
+    def told(run, batches, interrupted):
+        return real(run, batches, run.state.step == 0)
+
+    monkeypatch.setattr(loop, "advance", told)
+    with pytest.raises(KeyboardInterrupt):
+        _run(settings, save_every=100, validation={"every": 0})
+    assert [path.name for path in saved_states(settings["out"])] == ["step-000002"]
+
+
+def test_the_last_states_are_kept(settings):
+    _run(settings, save_every=1, keep=2, validation={"every": 0})
+    assert [path.name for path in saved_states(settings["out"])] == ["step-000003", "step-000004"]
+
+
+def test_a_run_is_not_overwritten(settings):
+    _run(settings, steps=1, validation={"every": 0})
+    before = _lora_bytes(settings["out"])
+    with pytest.raises(InputError, match="--resume continues it"):
+        _run(settings, steps=1)
+    assert _lora_bytes(settings["out"]) == before
+
+
+def test_changed_settings_are_refused_or_recorded(settings):
+    _run(settings, steps=2, validation={"every": 0})
+    with pytest.raises(MismatchError, match=r"optimizer.rate 0.01 -> 0.02"):
+        _run(settings, steps=2, validation={"every": 0}, optimizer={"rate": 0.02}, resume=True)
+    _run(settings, steps=3, validation={"every": 0}, resume_with_changes=True)
+    assert read_run(settings["out"]).changes == ({"steps": [2, 3]},)
+
+
+def test_samples_are_drawn_heard_and_measured(settings):
+    _run(settings, steps=1, samples={"every": 1, "count": 2, "steps": 2})
+    names = {path.name for path in (settings["out"] / "samples/step-000001").iterdir()}
+    assert names == {"00.png", "00.wav", "01.png", "01.wav"}
+    rows = [json.loads(line) for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
+    sampled = [row for row in rows if "samples/diversity" in row]
+    assert [row["step"] for row in sampled] == [0, 1]
+    assert sampled[0]["samples/diversity"] > 0
+    first, second = (settings["out"] / f"samples/step-00000{step}/00.png" for step in (0, 1))
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_dry_run_prints_and_writes_nothing(settings, capsys):
+    _run(settings, dry_run=True)
+    shown = capsys.readouterr().err
+    assert "estimate:" in shown
+    assert "GiB" in shown
+    assert "[optimizer]" in shown
+    assert not settings["out"].exists()
+
+
+def test_the_best_average_is_the_lora(settings):
+    report = _run(settings, averages={"lengths": (0.1,)})
+    losses = report.results["held-out loss of each"]
+    assert set(losses) == {"last", "0.1"}
+    chosen = "averages/0.1.safetensors" if report.results["average"] == "0.1" else "checkpoints/step-000004.safetensors"
+    best = read_lora(settings["out"] / chosen)
+    final = read_lora(settings["out"] / "lora.safetensors")
+    assert all(torch.equal(module.up, final.modules[key].up) for key, module in best.modules.items())
+
+
+def test_an_empty_split_is_refused(settings, slim_sdxl, tmp_path):
+    from tests.caches import write_small_cache
+
+    cache = write_small_cache(tmp_path / "one", slim_sdxl, {"train": 2})
+    with pytest.raises(InputError, match=r"split 'regularization' is empty"):
+        _run(settings, cache=cache)
+    cache = write_small_cache(tmp_path / "two", slim_sdxl, {"validation": 2})
+    with pytest.raises(InputError, match=r"split 'train' is empty"):
+        _run(settings, cache=cache)
+
+
+def test_a_cache_of_another_base_is_refused(settings, tmp_path):
+    from tests.tiny_models import write_tiny_sdxl
+
+    other = write_tiny_sdxl(tmp_path / "other", seed=1, slim=True)
+    with pytest.raises(MismatchError, match="made with another vae and text_encoder"):
+        _run(settings, base=str(other))
+
+
+def test_loss_that_is_not_finite_stops_names_the_clips_and_keeps_the_last_state(settings):
+    with pytest.raises(InputError, match=r"step 2: loss nan.*train/\d+\.png.*state/step-000001") as caught:
+        _run(settings, save_every=1, optimizer={"rate": 1e30, "clip": 0.0}, validation={"every": 0})
+    assert "\n" not in str(caught.value)
+    tensors = load_file(settings["out"] / "state/step-000001/state.safetensors")
+    assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in tensors.values())
+
+
+def test_a_lora_to_start_from(settings, tmp_path):
+    first = settings["out"]
+    _run(settings, validation={"every": 0})
+    adapter = SMALL["adapter"] | {"init": first / "lora.safetensors"}
+    _run(
+        settings, out=tmp_path / "second", steps=1, adapter=adapter, optimizer={"rate": 1e-12}, validation={"every": 0}
+    )
+    old, new = read_lora(first / "lora.safetensors"), read_lora(tmp_path / "second" / "lora.safetensors")
+    for key, module in old.modules.items():
+        assert torch.allclose(module.up, new.modules[key].up, atol=1e-9)
+    with pytest.raises(MismatchError, match="expected"):
+        _run(settings, out=tmp_path / "third", adapter=adapter | {"rank": 4})
+
+
+def test_text_encoders_are_trained_too(settings):
+    adapter = SMALL["adapter"] | {"text_encoders": ("text_encoder", "text_encoder_2")}
+    _run(settings, adapter=adapter, validation={"every": 0})
+    lora = read_lora(settings["out"] / "lora.safetensors")
+    for part, count in (("unet", 56), ("text_encoder", 18), ("text_encoder_2", 18)):
+        modules = lora.of(part)
+        assert len(modules) == count
+        assert any(float(module.up.abs().max()) > 0 for module in modules.values())
+
+
+def test_a_damaged_state_says_what_to_do(settings):
+    _run(settings, validation={"every": 0})
+    state = settings["out"] / "state/step-000004/state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(InputError, match="delete it and resume from the one before"):
+        _run(settings, validation={"every": 0}, resume=True)
+    shutil.rmtree(state.parent)
+    _run(settings, validation={"every": 0}, resume=True)
