@@ -14,7 +14,7 @@ from bench.table import Table
 from sdxl_mel.metrics.diversity import vendi_score
 from sdxl_mel.metrics.frechet import distance_between
 from sdxl_mel.metrics.kernel import kernel_distance, kernel_sums, median_distance
-from sdxl_mel.metrics.prdc import prdc
+from sdxl_mel.metrics.outliers import prdc
 
 CASES = {"10 x 512 / 200": (10, 200, 512), "200 x 512 / 200": (200, 200, 512), "1000 x 200 / 1000": (1000, 1000, 200)}
 CLIPS = 1000

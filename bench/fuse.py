@@ -22,10 +22,9 @@ from bench.table import Table
 from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.models.checkpoint import Checkpoint, Param
 from sdxl_mel.models.checkpoint_writer import write_single_file
-from sdxl_mel.models.layouts import AnyPart
+from sdxl_mel.models.layouts import PARTS, AnyPart
 from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora_names import PARTS
 from sdxl_mel.sound.melspec import PRESETS
 from tests.loras import linear_paths, meta_sdxl_unet
 from tests.tiny_models import write_tiny_sdxl

@@ -15,12 +15,11 @@ from scipy.stats import ttest_1samp
 
 from bench.table import Table
 from sdxl_mel.diffusion.conditioning import encode_prompts, time_ids
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, sample
-from sdxl_mel.diffusion.schedulers import make_scheduler
+from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.decoding import decode_latents
 from sdxl_mel.models.header import guidance_of, read_model_header
+from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, seam_scores

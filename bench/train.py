@@ -22,10 +22,9 @@ from sdxl_mel.training.costs import count_costs, memory_of
 from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.log import Log, numbers_of, require_finite
 from sdxl_mel.training.loop import Training, advance, drawn_ahead
-from sdxl_mel.training.model import Model, build_model
+from sdxl_mel.training.model import Model, build_model, parameter_groups
 from sdxl_mel.training.objective import Objective
 from sdxl_mel.training.optimizers import build_optimizer
-from sdxl_mel.training.param_groups import parameter_groups
 from sdxl_mel.training.settings import Config
 from sdxl_mel.training.state import State
 

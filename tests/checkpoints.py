@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdxl_mel.models.lora_names import spell
+from sdxl_mel.models.layouts import spell
 
 VAE_RULES = (
     (r"mid_block\.resnets\.0", "mid.block_1"),

@@ -4,8 +4,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from sdxl_mel.models.layouts import Part
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora_names import Part
 
 TRANSFORMER = (".attentions.", ".self_attn.", ".mlp.")
 

@@ -6,16 +6,112 @@ Views go through the UNet a few at a time, so memory does not grow with the leng
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
-from sdxl_mel.diffusion.prompt_track import PromptTrack
 from sdxl_mel.diffusion.sampling import Denoiser, Known
-from sdxl_mel.diffusion.views import columns_of, moved, owners, place_views, rolled
+from sdxl_mel.errors import InputError
 from sdxl_mel.seeding import torch_generator
+
+
+def place_views(length: int, width: int, overlap: int, loop: bool = False) -> list[int]:
+    """Return the first column of each view; neighbours share at least `overlap` columns and all columns are covered.
+
+    Raises InputError where the overlap leaves a view nothing of its own.
+    """
+    if not 0 <= overlap < width:
+        raise InputError(f"an overlap of {overlap} latent columns does not fit views of {width}; give 0 to 90%")
+    if length <= width:
+        return [0]
+    stride = width - overlap
+    if loop:
+        count = -(-length // stride)
+        return [round(index * length / count) for index in range(count)]
+    count = -(-(length - width) // stride) + 1
+    # Spread evenly, so that no last view overlaps far more than the others.
+    return [round(index * (length - width) / (count - 1)) for index in range(count)]
+
+
+def moved(starts: Sequence[int], width: int, length: int, generator: torch.Generator) -> list[int]:
+    """Return the views moved together by a random number of columns, so that borders lie anywhere in the long run.
+
+    On a circle they move anywhere. On a line the first and the last stay, for they hold its ends; those between move by
+    at most half of what lies between two of them, and never so far that a column is left to none.
+    """
+    if len(starts) < 2:
+        return list(starts)
+    if starts[-1] + width > length:
+        return rolled(starts, length, generator)
+    steps = [after - start for start, after in pairwise(starts)]
+    reach = min(min(steps) // 2, width - max(steps))
+    shift = int(torch.randint(-reach, max(reach, 1), (), generator=generator))
+    return [starts[0], *(start + shift for start in starts[1:-1]), starts[-1]]
+
+
+def rolled(starts: Sequence[int], length: int, generator: torch.Generator) -> list[int]:
+    """Return the views turned around the circle by a random number of columns."""
+    shift = int(torch.randint(length, (), generator=generator))
+    return [(start + shift) % length for start in starts]
+
+
+def columns_of(start: int, width: int, length: int) -> Tensor:
+    """Return the columns of a view, wrapped around the canvas."""
+    return torch.arange(start, start + min(width, length)) % length
+
+
+def owners(starts: list[int], width: int, length: int, step: int) -> Tensor:
+    """Return which view gives each column at a step: where several overlap, they take turns column by column.
+
+    This is SaFa's latent swap (arXiv 2502.05130) on one canvas: neighbouring columns of an overlap come from different
+    views, and the turn moves on with each step, so both views shape all of it and nothing is averaged away.
+    """
+    covering = _covering(starts, width, length)
+    rank = (torch.arange(length) + step) % covering.sum(dim=0)
+    order = covering.cumsum(dim=0) - 1
+    return (covering & (order == rank)).int().argmax(dim=0)
+
+
+def _covering(starts: list[int], width: int, length: int) -> Tensor:
+    """Return (views, columns): which view covers which column."""
+    covering = torch.zeros(len(starts), length, dtype=torch.bool)
+    for view, start in enumerate(starts):
+        covering[view, columns_of(start, width, length)] = True
+    return covering
+
+
+@dataclass(frozen=True)
+class PromptTrack:
+    """The embeddings of some texts, and how much each column of the canvas belongs to each, (columns, texts)."""
+
+    texts: TextEmbeddings
+    weights: Tensor
+
+    def over(self, columns: Tensor) -> TextEmbeddings:
+        """Return the mean text of some columns: a view that lies in two sections hears both in proportion."""
+        share = self.weights[columns].mean(dim=0).to(self.texts.hidden)
+        hidden = torch.einsum("t,tkd->kd", share, self.texts.hidden)
+        pooled = torch.einsum("t,tp->p", share, self.texts.pooled)
+        return TextEmbeddings(hidden[None], pooled[None])
+
+
+def section_weights(starts: list[int], columns: int) -> Tensor:
+    """Return the weights of texts that last from their start to the next one's; the first also begins the piece."""
+    edges = [0, *starts[1:], columns]
+    weights = torch.zeros(columns, len(starts))
+    for index, (first, after) in enumerate(pairwise(edges)):
+        weights[first:after, index] = 1.0
+    return weights
+
+
+def travel_weights(columns: int) -> Tensor:
+    """Return the weights of two texts that change evenly from the first to the second."""
+    second = torch.linspace(0.0, 1.0, columns)
+    return torch.stack([1 - second, second], dim=1)
+
 
 Merge = Literal["swap", "average", "roll"]
 

@@ -16,7 +16,7 @@ from sdxl_mel.metrics.diversity import (
     within_interval,
 )
 from sdxl_mel.metrics.intervals import Interval
-from sdxl_mel.metrics.prdc import FEWEST, NEAREST, prdc
+from sdxl_mel.metrics.outliers import FEWEST, NEAREST, prdc
 from sdxl_mel.metrics.verbal_grades import band
 
 COLLAPSED_RATIO = 0.25

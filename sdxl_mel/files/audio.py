@@ -12,7 +12,7 @@ import soxr
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files import ogg, riff
+from sdxl_mel.files import containers
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.names import near_miss
 from sdxl_mel.record import Record
@@ -121,11 +121,11 @@ def open_audio(
             if resampler is not None:
                 writer.write(np.zeros((channels, 0), dtype=np.float32), last=True)
         if container == "WAV":
-            riff.clear_peak_time(temporary)
+            containers.clear_wav_peak_time(temporary)
             if comment:
-                riff.add_comment(temporary, comment)
+                containers.add_wav_comment(temporary, comment)
         if container == "OGG":
-            ogg.clear_serial(temporary)
+            containers.clear_ogg_serial(temporary)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     _require_file(path)
     try:
         with soundfile.SoundFile(path) as file:
-            comment = riff.read_comment(path) if file.format == "WAV" else file.comment
+            comment = containers.read_wav_comment(path) if file.format == "WAV" else file.comment
         found = json.loads(comment or "{}")
     except soundfile.SoundFileError as error:
         raise FormatError(f"{path}: not a readable sound file") from error
@@ -171,8 +171,8 @@ def _require_file(path: Path) -> None:
 def _require_whole(path: Path, kind: str, found: int, declared: int) -> None:
     cut = found < declared * (SHORT_MP3 if kind == "MP3" else 1.0)
     if kind == "WAV":
-        cut |= riff.missing_bytes(path) > 0
+        cut |= containers.wav_missing_bytes(path) > 0
     if kind == "OGG":
-        cut |= not ogg.is_whole(path)
+        cut |= not containers.ogg_is_whole(path)
     if cut:
         raise FormatError(f"{path}: the file is cut off or damaged; it holds less sound than it says")

@@ -1,9 +1,46 @@
 """The chunks of a WAV file that libsndfile cannot be asked for: is it whole, and a long comment in it."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+MAX_PAGE_BYTES = 1 << 16
+FLAGS_OFFSET, SERIAL_OFFSET, CHECKSUM_OFFSET, COUNT_OFFSET = 5, 14, 22, 26
+LAST_PAGE = 4
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_is_whole(path: Path) -> bool:
+    """Return whether the last page of an Ogg file says that it is the last."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - MAX_PAGE_BYTES))
+        tail = file.read()
+    page = tail.rfind(b"OggS")
+    return page >= 0 and bool(tail[page + FLAGS_OFFSET] & LAST_PAGE)
+
+
+def clear_ogg_serial(path: Path) -> None:
+    """Set the random serial number of the one stream in a file to zero, so that the same sound makes the same bytes."""
+    with path.open("r+b") as file:
+        while header := file.read(COUNT_OFFSET + 1):
+            lengths = file.read(header[COUNT_OFFSET])
+            page = bytearray(header + lengths + file.read(sum(lengths)))
+            page[SERIAL_OFFSET : SERIAL_OFFSET + 4] = page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = bytes(4)
+            struct.pack_into("<I", page, CHECKSUM_OFFSET, _checksum(page))
+            file.seek(-len(page), 1)
+            file.write(page)
+
+
+def _checksum(page: bytes | bytearray) -> int:
+    """Return the CRC of a page whose own checksum is zero.
+
+    It is zlib's polynomial, but with the highest bit first and without the inversions before and after.
+    """
+    inverted = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF)
+    return int(f"{inverted ^ 0xFFFFFFFF:032b}"[::-1], 2)
+
 
 HEADER = struct.Struct("<4sI")
 PEAK_TIME_OFFSET = 4
@@ -19,7 +56,7 @@ class Chunk(NamedTuple):
     size: int
 
 
-def missing_bytes(path: Path) -> int:
+def wav_missing_bytes(path: Path) -> int:
     """Return by how many bytes a WAV file is shorter than its sound says; 0 for a whole one and for other files."""
     length = path.stat().st_size
     with path.open("rb") as file:
@@ -27,7 +64,7 @@ def missing_bytes(path: Path) -> int:
     return 0 if sound is None or sound.size == STREAMED else max(0, sound.start + sound.size - length)
 
 
-def add_comment(path: Path, text: str) -> None:
+def add_wav_comment(path: Path, text: str) -> None:
     """Append `text` to a WAV file as the comment (ICMT) of an INFO list."""
     content = text.encode() + b"\0"
     content += b"\0" * (len(content) % 2)
@@ -40,7 +77,7 @@ def add_comment(path: Path, text: str) -> None:
         file.write(struct.pack("<I", total - 8))
 
 
-def read_comment(path: Path) -> str | None:
+def read_wav_comment(path: Path) -> str | None:
     """Return the comment that `add_comment` wrote, None where there is none."""
     with path.open("rb") as file:
         for chunk in list(_chunks(file)):
@@ -52,7 +89,7 @@ def read_comment(path: Path) -> str | None:
     return None
 
 
-def clear_peak_time(path: Path) -> None:
+def clear_wav_peak_time(path: Path) -> None:
     """Set the clock in the PEAK chunk of a float WAV to zero, so that the same sound makes the same bytes."""
     with path.open("r+b") as file:
         for chunk in list(_chunks(file)):

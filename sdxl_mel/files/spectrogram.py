@@ -1,8 +1,10 @@
 """Spectrogram PNGs: pixels, the spec that made them and the record of what made the file, in one lossless picture."""
 
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -10,13 +12,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
-from sdxl_mel.files.png import png_bytes
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+FILTER_UP = 2
+GREY, RGB = 0, 2
+MEMORY_LEVEL = 9
+
+
+def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
+    """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    file = BytesIO()
+    file.write(SIGNATURE)
+    putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
+    for name, content, *_ in info.chunks:
+        putchunk(file, name, content)
+    putchunk(file, b"IDAT", packer.compress(filtered.data), packer.flush())
+    putchunk(file, b"IEND")
+    return file.getvalue()
+
 
 SPEC_KEY = "melspec"
 RECORD_KEY = "record"
@@ -180,3 +206,40 @@ def picture_description(path: Path) -> dict[str, JsonValue]:
     seconds = image.width * spec.hop_length / spec.sample_rate
     described |= {"seconds": seconds, SPEC_KEY: spec.model_dump(mode="json")}
     return described | ({RECORD_KEY: record.model_dump(mode="json")} if record else {})
+
+
+def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Path]:
+    """Return the pictures named in `given`; a folder stands for its PNGs, 2.png before 10.png.
+
+    `leave_out` are pictures that may lie in such a folder and are no tiles. Raises InputError for an empty folder.
+    """
+    others = {path.resolve() for path in leave_out}
+    paths: list[Path] = []
+    for place in given:
+        if not place.is_dir():
+            paths.append(place)
+            continue
+        inside = [path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others]
+        if not inside:
+            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds the tiles")
+        paths += inside
+    return paths
+
+
+def read_tiles(paths: Sequence[Path], stated: MelSpec | None = None) -> list[Spectrogram]:
+    """Read pictures that are to be joined. Raises MismatchError that lists how one of them differs from the first."""
+    tiles = [read_spectrogram(path, stated) for path in paths]
+    for path, tile in zip(paths[1:], tiles[1:]):
+        require_equal(tiles[0].spec, tile.spec, str(paths[0]), str(path))
+        here, there = tiles[0].levels.shape[2], tile.levels.shape[2]
+        if here != there:
+            raise MismatchError(
+                f"{paths[0]} and {path} have different channel layouts: {here} channels against {there}; "
+                "make both from mono or both from stereo sound"
+            )
+    return tiles
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts runs of digits by their number."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -10,8 +10,16 @@ from torch import Tensor
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.tensors import TensorFile, TensorType
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.layouts import ALL_PARTS, PREFIXES, AnyPart, Form, canonical, kept_in, stored_as
-from sdxl_mel.models.lora_names import SDXL_LAYERS_PER_BLOCK
+from sdxl_mel.models.layouts import (
+    ALL_PARTS,
+    PREFIXES,
+    SDXL_LAYERS_PER_BLOCK,
+    AnyPart,
+    Form,
+    canonical,
+    kept_in,
+    stored_as,
+)
 from sdxl_mel.models.single_file import NOT_WEIGHTS
 
 Param = tuple[AnyPart, str]

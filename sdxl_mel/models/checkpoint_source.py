@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sdxl_mel.files.tensors import refuse_pickle
-from sdxl_mel.models.base_source import find_source
+from sdxl_mel.models.base import find_source
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder, open_single_file
 from sdxl_mel.models.folder import PARTS, Folder
 from sdxl_mel.models.single_file import SingleFile, require_sdxl_file

@@ -9,16 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.base import open_base
-from sdxl_mel.models.base_source import MINI
+from sdxl_mel.models.base import MINI, open_base
+from sdxl_mel.models.layouts import PARTS, Part
 from sdxl_mel.models.lora.adapters import attach_lora
-from sdxl_mel.models.lora.algebra import concatenated
-from sdxl_mel.models.lora.file import Lora
-from sdxl_mel.models.lora.fusing import Change
-from sdxl_mel.models.lora.lora_set import ScaledLora
-from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.file import Lora, ScaledLora
+from sdxl_mel.models.lora.module import Change, LoraModule, concatenated
 from sdxl_mel.models.lora.names import Module
-from sdxl_mel.models.lora_names import PARTS, Part
 from sdxl_mel.seeding import torch_generator
 
 LATENTS = 16

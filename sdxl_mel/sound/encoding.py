@@ -3,18 +3,78 @@
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.signal
 import soxr
 import torch
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound import loudness
-from sdxl_mel.sound.channels import downmixed
-from sdxl_mel.sound.emphasis import emphasise
 from sdxl_mel.sound.inversion.stereo import magnitudes
 from sdxl_mel.sound.mel import Float, margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
+
+_HALF = 2.0**-0.5
+_LEFT_OF_LAYOUT = {
+    3: (1.0, 0.0, _HALF),
+    4: (1.0, 0.0, _HALF, 0.0),
+    5: (1.0, 0.0, _HALF, _HALF, 0.0),
+    6: (1.0, 0.0, _HALF, 0.0, _HALF, 0.0),
+    8: (1.0, 0.0, _HALF, 0.0, _HALF, 0.0, _HALF, 0.0),
+}
+"""What each channel of the WAV order (left, right, centre, LFE, surround pairs) gives to the left one; the right one
+is its mirror. ITU-R BS.775-3, table 2: centre and surrounds at -3 dB, no LFE. Four channels are two pairs."""
+_PAIRS = {3: ((0, 1),), 4: ((0, 1), (2, 3)), 5: ((0, 1), (3, 4)), 6: ((0, 1), (4, 5)), 8: ((0, 1), (4, 5), (6, 7))}
+
+
+def downmixed(samples: Float, mono: bool) -> Float:
+    """Return (channels, n) samples as (1, n) or (2, n).
+
+    More than two channels of a known layout become two by ITU-R BS.775, of any other layout their mean. Two equal
+    channels are one; with `mono` the mean of two.
+    """
+    count = samples.shape[0]
+    if count > 2:
+        samples = _to_stereo(samples) if count in _LEFT_OF_LAYOUT else samples.mean(axis=0, keepdims=True)
+    if samples.shape[0] == 2 and np.array_equal(samples[0], samples[1]):
+        samples = samples[:1]
+    if samples.shape[0] == 2 and mono:
+        samples = samples.mean(axis=0, keepdims=True)
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def _to_stereo(samples: Float) -> Float:
+    count = samples.shape[0]
+    left = np.array(_LEFT_OF_LAYOUT[count])
+    right = left.copy()
+    for one, other in _PAIRS[count]:
+        right[[one, other]] = right[[other, one]]
+    return (np.stack([left, right]) / left.sum()).astype(np.float32) @ samples
+
+
+def emphasise(samples: Float, coefficient: float) -> Float:
+    """Return y[n] = x[n] - coefficient * x[n - 1] of (channels, n) samples; `Deemphasis` is the inverse."""
+    if coefficient == 0.0:
+        return samples
+    return scipy.signal.lfilter([1.0, -coefficient], [1.0], samples, axis=-1).astype(np.float32)
+
+
+class Deemphasis:
+    """x[n] = y[n] + coefficient * x[n - 1], for a signal that comes in pieces (channels, n)."""
+
+    def __init__(self, coefficient: float) -> None:
+        self.coefficient = coefficient
+        self.state: Float | None = None
+
+    def __call__(self, samples: Float) -> Float:
+        """Return the next piece, filtered."""
+        if self.coefficient == 0.0:
+            return samples
+        state = np.zeros((samples.shape[0], 1), dtype=np.float32) if self.state is None else self.state
+        filtered, self.state = scipy.signal.lfilter([1.0], [1.0, -self.coefficient], samples, axis=-1, zi=state)
+        return filtered.astype(np.float32)
+
 
 Levels = NDArray[np.uint8]
 

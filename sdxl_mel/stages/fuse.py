@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sdxl_mel.models.checkpoint import Param
-    from sdxl_mel.models.lora.lora_set import ScaledLora
+    from sdxl_mel.models.lora.file import ScaledLora
 
 EXAMPLES = """\
   sdxl-mel fuse --base mini --lora runs/mini/lora.safetensors --out fused
@@ -88,11 +88,9 @@ def run(config: Config) -> Report:
     """Read the LoRAs, match them to the base, check the disk, and stream the sum to `out`."""
     from sdxl_mel.models.checkpoint_source import open_checkpoint
     from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
-    from sdxl_mel.models.fuse_header import fused_header
-    from sdxl_mel.models.fuse_precision import chosen_dtype, short_name
-    from sdxl_mel.models.fusing import FusedWeights, match
+    from sdxl_mel.models.fusing import FusedWeights, chosen_dtype, fused_header, match, short_name
     from sdxl_mel.models.header import header_files, header_metadata
-    from sdxl_mel.models.lora.lora_set import read_loras
+    from sdxl_mel.models.lora.file import read_loras
 
     _refuse_existing(config.out)
     single = config.out.suffix == SINGLE_FILE

@@ -1,6 +1,6 @@
 """generate: prompts -> tiles or long pieces, and their sound."""
 
-from sdxl_mel.synthesis.report import Report
+from sdxl_mel.synthesis.results_folder import Report
 from sdxl_mel.synthesis.settings import Config
 
 EXAMPLES = """\

@@ -11,7 +11,7 @@ from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
 
 if TYPE_CHECKING:
-    from sdxl_mel.models.lora.outcome import Outcome
+    from sdxl_mel.models.lora.combine import Outcome
 
 EXAMPLES = """\
   sdxl-mel lora info lora.safetensors
@@ -83,7 +83,7 @@ def run(config: Config) -> Report:
     """Do what `config.action` says. Raises InputError for a wrong number of files or a missing --out or --rank."""
     import torch
 
-    from sdxl_mel.models.lora.convert import remarks
+    from sdxl_mel.models.lora.combine import remarks
     from sdxl_mel.models.lora.file import write_lora
 
     _check(config)
@@ -97,15 +97,14 @@ def run(config: Config) -> Report:
 
 
 def _outcome(config: Config) -> "Outcome":
-    from sdxl_mel.models.lora.combine import averaged, resized, summed
-    from sdxl_mel.models.lora.convert import converted
-    from sdxl_mel.models.lora.describe import compared, described
-    from sdxl_mel.models.lora.extract import extracted
-    from sdxl_mel.models.lora.lora_set import read_loras
+    from sdxl_mel.models.lora.combine import average_loras, convert_lora, resize_lora, sum_loras
+    from sdxl_mel.models.lora.describe import compare_loras, describe_lora
+    from sdxl_mel.models.lora.extract import extract_lora
+    from sdxl_mel.models.lora.file import read_loras
 
     if config.action == "extract":
         assert config.rank is not None
-        return extracted(
+        return extract_lora(
             *config.files, rank=config.rank, layers=config.layers, seed=config.seed, configs=config.configs
         )
     loras = read_loras(config.files, alpha=config.alpha)
@@ -113,16 +112,16 @@ def _outcome(config: Config) -> "Outcome":
         raise InputError(f"lora {config.action}: takes no FILE:SCALE; only merge does")
     match config.action:
         case "convert":
-            return converted(loras[0])
+            return convert_lora(loras[0])
         case "info":
-            return described(loras[0], config.each)
+            return describe_lora(loras[0], config.each)
         case "compare":
-            return compared(loras[0], loras[1], config.each)
+            return compare_loras(loras[0], loras[1], config.each)
         case "resize":
             assert config.rank is not None
-            return resized(loras[0], config.rank)
+            return resize_lora(loras[0], config.rank)
         case "merge":
-            return summed(loras) if config.how == "sum" else averaged(loras, config.rank)
+            return sum_loras(loras) if config.how == "sum" else average_loras(loras, config.rank)
 
 
 def _check(config: Config) -> None:

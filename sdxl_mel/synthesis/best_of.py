@@ -10,12 +10,46 @@ from numpy.typing import NDArray
 
 from sdxl_mel.errors import MissingError
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
+from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
+from sdxl_mel.metrics.embedders.clap import ClapEmbedder
+from sdxl_mel.metrics.embedders.tag_score import TagBridge
 from sdxl_mel.progress import say
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
 Levels = NDArray[np.uint8]
 Float = NDArray[np.float32]
+
+
+class ClapJudge:
+    """Cosine of CLAP's vectors of a clip and of its prompt."""
+
+    name = "clap"
+
+    def __init__(self, source: str) -> None:
+        self._clap = ClapEmbedder(source)
+        self.rate, self.weights = self._clap.rate, self._clap.weights
+
+    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
+        """Return one cosine a clip."""
+        sounds = clip_vectors([self._clap.embed_audio(clip) for clip in clips])
+        text = unit_rows(self._clap.embed_text([prompt]))[0]
+        return [float(score) for score in sounds @ text]
+
+
+class TagJudge:
+    """The tag bridge's score of a prompt, each candidate beside the others."""
+
+    name = "tagbridge"
+
+    def __init__(self) -> None:
+        self._bridge = TagBridge()
+        self.rate, self.weights = self._bridge.rate, self._bridge.weights
+
+    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
+        """Return one score a clip."""
+        heard = [self._bridge.embed_audio(clip) for clip in clips]
+        return [float(score) for score in self._bridge.scores(heard, [prompt])[:, 0]]
 
 
 class Judge(Protocol):
@@ -52,8 +86,6 @@ def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judg
 
 def open_judge(clap: str | None) -> Judge | None:
     """Return what scores alignment: CLAP where given, else the tag bridge where its packages are, else None."""
-    from sdxl_mel.synthesis.judges import ClapJudge, TagJudge
-
     if clap is not None:
         return ClapJudge(clap)
     try:

@@ -11,11 +11,19 @@ from torch import Tensor
 
 from sdxl_mel.diffusion.circular import circular_in_time
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids
-from sdxl_mel.diffusion.prompt_track import PromptTrack, section_weights, travel_weights
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known, Predict, draw_noise, sample
-from sdxl_mel.diffusion.schedulers import make_scheduler, set_steps
+from sdxl_mel.diffusion.long_form import PromptTrack, section_weights, travel_weights
+from sdxl_mel.diffusion.sampling import (
+    Denoiser,
+    Guidance,
+    Known,
+    Predict,
+    draw_noise,
+    make_scheduler,
+    sample,
+    set_steps,
+)
 from sdxl_mel.errors import ResourceError
-from sdxl_mel.models.decoding import Levels, decode_latents
+from sdxl_mel.models.vae import Levels, decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.execution import piecewise
-from sdxl_mel.models.decoding import Levels
+from sdxl_mel.models.vae import Levels
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
@@ -17,8 +17,7 @@ from sdxl_mel.synthesis.init_audio import Init, read_init
 from sdxl_mel.synthesis.jobs import Fitting, Job, plan_jobs, read_lines
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.pipeline import Models, open_models
-from sdxl_mel.synthesis.report import Report, Result
-from sdxl_mel.synthesis.results_folder import Folder
+from sdxl_mel.synthesis.results_folder import Folder, Report, Result
 from sdxl_mel.synthesis.settings import Config
 
 UNRECORDED = {"out", "prompts", "prompt", "num", "seed", "lora", "base", "vae", "init", "negative_prompt", "clap"} | {

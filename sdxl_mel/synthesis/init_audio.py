@@ -12,7 +12,7 @@ from sdxl_mel.durations import seconds_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.models.decoding import encode_levels
+from sdxl_mel.models.vae import encode_levels
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.blend import blend, raised_cosine
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal

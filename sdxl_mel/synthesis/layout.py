@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdxl_mel.diffusion.views import place_views
+from sdxl_mel.diffusion.long_form import place_views
 from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdxl_mel.diffusion.long_form import JointPredictor, Merge, extend
-from sdxl_mel.diffusion.prompt_track import PromptTrack
+from sdxl_mel.diffusion.long_form import JointPredictor, Merge, PromptTrack, columns_of, extend
 from sdxl_mel.diffusion.sampling import Denoiser, Known, Predict
-from sdxl_mel.diffusion.views import columns_of
-from sdxl_mel.models.decoding import Levels, decode_windows
+from sdxl_mel.models.vae import Levels, decode_windows
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.blend import close_loop, paste
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from sdxl_mel.progress import say
+from sdxl_mel.training.batches import micro_batches, share_of
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from sdxl_mel.training.model import Model
-from sdxl_mel.training.order import micro_batches, share_of
 from sdxl_mel.training.settings import Config
 
 CONTEXT_BYTES = 1.2 * 2**30

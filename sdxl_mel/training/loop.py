@@ -1,11 +1,14 @@
 """The training loop: draw, step, look, save."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,17 +16,41 @@ from accelerate import Accelerator
 from sdxl_mel.diffusion.schedules import rate_factor
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.progress import Ticker, progress, say
-from sdxl_mel.training.batches import Batch, Material
-from sdxl_mel.training.interrupt import Interrupts
+from sdxl_mel.training.batches import Batch, Material, micro_batches, share_of
 from sdxl_mel.training.log import Log, gap_alarm, numbers_of, out_of_patience, report_validation, require_finite
 from sdxl_mel.training.model import Model, quick_attention
 from sdxl_mel.training.objective import Objective
 from sdxl_mel.training.optimizers import evaluation_weights
-from sdxl_mel.training.order import micro_batches, share_of
 from sdxl_mel.training.settings import Config
 from sdxl_mel.training.state import State, save_state
 from sdxl_mel.training.step import SUMS, Measured, Readback, backward, share_gradients, update
 from sdxl_mel.training.validation import Probe, validate
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While the block runs, a signal sets `wanted`; a second one acts as it always does."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
 @dataclass

@@ -5,9 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
-from sdxl_mel.diffusion.losses import huber_weight, pseudo_huber, squared_error
+from sdxl_mel.diffusion.losses import (
+    counts_twice,
+    huber_weight,
+    pseudo_huber,
+    signal_to_noise,
+    snr_weights,
+    squared_error,
+)
 from sdxl_mel.diffusion.schedules import huber_delta
-from sdxl_mel.diffusion.weighting import counts_twice, signal_to_noise, snr_weights
 from sdxl_mel.training.batches import Batch, Diffusion
 from sdxl_mel.training.settings import LossSettings
 

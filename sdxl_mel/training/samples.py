@@ -9,15 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, sample
-from sdxl_mel.diffusion.schedulers import make_scheduler
+from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.cache import Cache, CachedExample, latent_shape
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.decoding import decode_latents
 from sdxl_mel.models.header import guidance_of, read_model_header
+from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.progress import say
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed

@@ -31,10 +31,9 @@ from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.estimate import Estimate, compare, estimate, guard_memory
 from sdxl_mel.training.log import Log
 from sdxl_mel.training.loop import Training, train
-from sdxl_mel.training.model import Model, build_model
+from sdxl_mel.training.model import Model, build_model, parameter_groups
 from sdxl_mel.training.objective import Objective
 from sdxl_mel.training.optimizers import build_optimizer, evaluation_weights
-from sdxl_mel.training.param_groups import parameter_groups
 from sdxl_mel.training.settings import Config
 from sdxl_mel.training.setup import (
     changed_settings,

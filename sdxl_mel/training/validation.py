@@ -8,9 +8,8 @@ from accelerate import Accelerator
 from sdxl_mel.diffusion.losses import squared_error
 from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.seeding import numpy_generator, torch_generator
-from sdxl_mel.training.batches import Batch, Material
+from sdxl_mel.training.batches import Batch, Material, share_of
 from sdxl_mel.training.model import Model
-from sdxl_mel.training.order import share_of
 from sdxl_mel.training.step import DECILES
 
 TIMESTEPS = 1000

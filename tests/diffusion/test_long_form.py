@@ -7,10 +7,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
-from sdxl_mel.diffusion.long_form import JointPredictor, extend
-from sdxl_mel.diffusion.prompt_track import PromptTrack, section_weights, travel_weights
+from sdxl_mel.diffusion.long_form import (
+    JointPredictor,
+    PromptTrack,
+    columns_of,
+    extend,
+    moved,
+    owners,
+    place_views,
+    section_weights,
+    travel_weights,
+)
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known
-from sdxl_mel.diffusion.views import columns_of, moved, owners, place_views
 from sdxl_mel.errors import InputError
 
 lengths = st.integers(1, 300)

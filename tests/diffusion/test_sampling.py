@@ -8,8 +8,17 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known, draw_noise, rescaled, sample
-from sdxl_mel.diffusion.schedulers import SHORT_NAMES, make_scheduler, set_steps
+from sdxl_mel.diffusion.sampling import (
+    SHORT_NAMES,
+    Denoiser,
+    Guidance,
+    Known,
+    draw_noise,
+    make_scheduler,
+    rescaled,
+    sample,
+    set_steps,
+)
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base, open_base
 

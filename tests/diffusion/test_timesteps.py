@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdxl_mel.diffusion.timesteps import timesteps_from, uniform_variates
+from sdxl_mel.diffusion.noise import timesteps_from, uniform_variates
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdxl_mel.diffusion.weighting import counts_twice, signal_to_noise, snr_weights
+from sdxl_mel.diffusion.losses import counts_twice, signal_to_noise, snr_weights
 from tests.diffusion.test_schedules import SDXL
 
 SNR = signal_to_noise(SDXL)

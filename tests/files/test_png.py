@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdxl_mel.files.png import png_bytes
+from sdxl_mel.files.spectrogram import png_bytes
 
 
 @settings(deadline=None, max_examples=30)

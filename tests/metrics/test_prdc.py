@@ -1,7 +1,7 @@
 import pytest
 from prdc import compute_prdc
 
-from sdxl_mel.metrics.prdc import prdc
+from sdxl_mel.metrics.outliers import prdc
 from tests.metrics.clouds import units
 
 

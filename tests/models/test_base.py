@@ -10,8 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.models.base import open_base
-from sdxl_mel.models.base_source import MINI
+from sdxl_mel.models.base import MINI, open_base
 from sdxl_mel.models.folder import PARTS
 from sdxl_mel.models.sdxl import require_sdxl
 from sdxl_mel.sound.melspec import PRESETS

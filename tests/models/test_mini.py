@@ -9,7 +9,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.metrics.oracle import load_oracle
-from sdxl_mel.models.base_source import MINI
+from sdxl_mel.models.base import MINI
 from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.header import guidance_of, read_model_header
 from sdxl_mel.seeding import torch_generator

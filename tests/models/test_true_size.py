@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sdxl_mel.models.layouts import AnyPart, canonical, kept_in, stored_as
-from sdxl_mel.models.lora.adapter_targets import select_targets
+from sdxl_mel.models.lora.adapters import select_targets
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from tests.loras import meta_sdxl_unet
 from tests.true_size import meta_sdxl

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdxl_mel.sound.channels import downmixed
+from sdxl_mel.sound.encoding import downmixed
 
 HALF = 0.5**0.5
 

@@ -5,8 +5,7 @@ import pytest
 import soxr
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.sound.emphasis import Deemphasis, emphasise
-from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram, prepare_signal
+from sdxl_mel.sound.encoding import Deemphasis, cut_clip, emphasise, encode_clip, mel_spectrogram, prepare_signal
 from sdxl_mel.sound.loudness import integrated_loudness, true_peak_db
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import PRESETS, named_spec

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from sdxl_mel.sound.encoding import mel_spectrogram
 from sdxl_mel.sound.mel import filter_bank, istft, margin, overlap_add, reach, stft, stft_gain, wrapped
-from sdxl_mel.sound.mel_scale import band_edges
-from sdxl_mel.sound.melspec import FORMATS, MelSpec, named_spec
+from sdxl_mel.sound.melspec import FORMATS, MelSpec, band_edges, named_spec
 from tests.sounds import tone
 
 SINGLE = 2e-6

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
-from sdxl_mel.sound.mel_scale import band_edges, empty_bands
 from sdxl_mel.sound.melspec import (
     FORMATS,
     PRESETS,
@@ -20,7 +19,9 @@ from sdxl_mel.sound.melspec import (
     LogLaw,
     MelSpec,
     PowerLaw,
+    band_edges,
     differences,
+    empty_bands,
     name_of,
     named_spec,
     require_equal,
@@ -147,8 +148,7 @@ def minimidi(samples: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "theirs"), [("teticio", teticio), ("minimidi", minimidi)])
 def test_foreign_laws_are_their_tools(name: str, theirs: object) -> None:
-    from sdxl_mel.sound.emphasis import emphasise
-    from sdxl_mel.sound.encoding import cut_clip, encode_clip
+    from sdxl_mel.sound.encoding import cut_clip, emphasise, encode_clip
 
     spec = named_spec(name)
     samples = sum(tone(hz, 2.0, spec.sample_rate, 0.1) for hz in (220.0, 1234.0, 5000.0))

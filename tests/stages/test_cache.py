@@ -21,8 +21,7 @@ from sdxl_mel.files import atomic
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.files.dataset import read_dataset, write_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.base_source import MINI
+from sdxl_mel.models.base import MINI, Base, open_base
 from sdxl_mel.models.vae import encode, images_of
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.cache import Config, run

@@ -10,8 +10,7 @@ from torch import nn
 
 from sdxl_mel.cli import run_stage
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.lora.file import Lora, write_lora
-from sdxl_mel.models.lora.lora_set import paired_scales
+from sdxl_mel.models.lora.file import Lora, paired_scales, write_lora
 from tests.loras import random_module
 
 MODULE = ("unet", "mid_block.attentions.0.proj_in")

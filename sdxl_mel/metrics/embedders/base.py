@@ -1,5 +1,6 @@
 """What an embedder is, and the vectors made from its windows."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -7,6 +8,30 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
 Vectors = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class WindowRule:
+    """Windows of `length` from the start, without overlap; lengths in samples or frames.
+
+    A last piece of at least `shortest` is repeated until it fills a window; a shorter one is left out, unless it is all
+    there is.
+    """
+
+    length: int
+    shortest: int
+
+    def cut(self, signal: Float) -> Float:
+        """Return the windows (count, length, ...) of a signal (n, ...), n >= 1; there is always at least one."""
+        whole = len(signal) // self.length
+        windows = [signal[start : start + self.length] for start in range(0, whole * self.length, self.length)]
+        rest = signal[whole * self.length :]
+        if len(rest) >= self.shortest or not whole:
+            windows.append(np.take(rest, np.arange(self.length), axis=0, mode="wrap"))
+        return np.stack(windows)
+
+    def __str__(self) -> str:
+        return f"windows of {self.length} from 0, last piece of {self.shortest} or more repeated to fill one"
 
 
 class AudioEmbedder(Protocol):

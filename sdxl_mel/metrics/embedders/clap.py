@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import FormatError, InputError, MissingError
+from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.laion_checkpoint import ORIGIN_FILE
-from sdxl_mel.metrics.embedders.windows import WindowRule
 from sdxl_mel.record import sha256_file
 
 Float = NDArray[np.float32]

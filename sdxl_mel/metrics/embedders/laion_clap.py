@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.errors import FormatError, InputError, MissingError
+from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.laion_checkpoint import read_checkpoint
-from sdxl_mel.metrics.embedders.windows import WindowRule
 from sdxl_mel.record import sha256_file
 
 Float = NDArray[np.float32]

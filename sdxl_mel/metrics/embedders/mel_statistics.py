@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_mel.metrics.embedders.windows import WindowRule
+from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.record import sha256_bytes
 
 Float = NDArray[np.float32]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdxl_mel.errors import MissingError
+from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.tf_checkpoint import read_tensor_bundle
-from sdxl_mel.metrics.embedders.windows import WindowRule
 from sdxl_mel.record import sha256_file
 
 SAMPLE_RATE = 16000

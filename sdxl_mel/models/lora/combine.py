@@ -1,45 +1,93 @@
 """A LoRA cut to a lower rank, and several made one."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.lora import algebra as lora_algebra
-from sdxl_mel.models.lora.file import Lora
-from sdxl_mel.models.lora.fusing import Change
-from sdxl_mel.models.lora.lora_set import ScaledLora
-from sdxl_mel.models.lora.names import Module
-from sdxl_mel.models.lora.outcome import Outcome, derived_header, name_of
+from sdxl_mel.models.lora.file import Lora, ScaledLora, joint_header
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.module import Change, concatenated, resized
+from sdxl_mel.models.lora.names import Dialect, Module
+from sdxl_mel.record import Record, sha256_file
 
 
-def resized(source: ScaledLora, rank: int) -> Outcome:
+@dataclass(frozen=True)
+class Outcome:
+    """A LoRA to write, if any; lines to show; and the part of its energy that each module keeps."""
+
+    lora: Lora | None = None
+    lines: tuple[str, ...] = ()
+    kept: Mapping[str, float] = field(default_factory=dict)
+
+
+def name_of(module: Module) -> str:
+    """Return a module's name as people read it: unet.mid_block.attentions.0.proj_in."""
+    return ".".join(module)
+
+
+def derived_header(action: str, loras: Sequence[ScaledLora], **settings: JsonValue) -> LoraHeader:
+    """Return the header of a LoRA made from others; its record holds theirs."""
+    header = joint_header(loras) if len(loras) > 1 else loras[0].lora.header
+    before: list[JsonValue] = [
+        lora.header.record.model_dump(mode="json") for _, lora, _ in loras if lora.header.record is not None
+    ]
+    record = Record(
+        stage=f"lora {action}",
+        settings=settings | {"before": before},
+        inputs={path.name: sha256_file(path) for path, _, _ in loras if path.is_file()},
+    )
+    return replace(header, record=record)
+
+
+def convert_lora(source: ScaledLora) -> Outcome:
+    """Return the LoRA as it is, record included: only the names in the file change."""
+    return Outcome(source.lora, (f"{source.path.name}: {len(source.lora.modules)} modules",))
+
+
+def remarks(lora: Lora, dialect: Dialect) -> tuple[str, ...]:
+    """Return what another program is known to make of such a file."""
+    alphas = {module.alpha for module in lora.modules.values()}
+    dora = any(module.magnitude is not None for module in lora.modules.values())
+    lines = []
+    if dialect == "kohya" and len(alphas) > 1:
+        lines.append(
+            f"its modules have {len(alphas)} different alphas, which diffusers (0.42) reads wrongly under kohya's "
+            "names; write --one-alpha or --to diffusers for it"
+        )
+    if dialect == "kohya" and dora:
+        lines.append("a DoRA: diffusers (0.42) drops the magnitudes under kohya's names; write --to diffusers for it")
+    return tuple(lines)
+
+
+def resize_lora(source: ScaledLora, rank: int) -> Outcome:
     """Return the closest LoRA with at most `rank` everywhere."""
-    cuts = {key: lora_algebra.resized(module, rank) for key, module in source.lora.modules.items()}
+    cuts = {key: resized(module, rank) for key, module in source.lora.modules.items()}
     lora = Lora({key: cut.module for key, cut in cuts.items()}, derived_header("resize", [source], rank=rank))
     lines = (f"{source.path.name}: {len(cuts)} modules cut to rank {rank}",)
     return Outcome(lora, lines, {name_of(key): cut.kept for key, cut in cuts.items()})
 
 
-def summed(sources: Sequence[ScaledLora]) -> Outcome:
+def sum_loras(sources: Sequence[ScaledLora]) -> Outcome:
     """Return one LoRA that does exactly what all do together, each at its strength; ranks add up."""
     changes = _changes(sources)
-    modules = {key: lora_algebra.concatenated(group) for key, group in changes.items()}
+    modules = {key: concatenated(group) for key, group in changes.items()}
     scales: list[JsonValue] = [scale for _, _, scale in sources]
     lora = Lora(modules, derived_header("merge", sources, how="sum", scale=scales))
     highest = max(module.rank for module in modules.values())
     return Outcome(lora, (f"{len(sources)} LoRAs in {len(modules)} modules of rank up to {highest}",))
 
 
-def averaged(sources: Sequence[ScaledLora], rank: int | None) -> Outcome:
+def average_loras(sources: Sequence[ScaledLora], rank: int | None) -> Outcome:
     """Return the weighted mean of LoRAs, cut to `rank` (None = the highest among them)."""
     total = sum(scale for _, _, scale in sources)
     if total == 0:
         raise InputError("lora merge: the scales add up to 0, so there is no average; give other scales")
     size = rank or max(module.rank for _, lora, _ in sources for module in lora.modules.values())
     cuts = {
-        key: lora_algebra.resized(lora_algebra.concatenated([Change(m, s / total) for m, s in group]), size)
+        key: resized(concatenated([Change(m, s / total) for m, s in group]), size)
         for key, group in _changes(sources).items()
     }
     scales: list[JsonValue] = [scale / total for _, _, scale in sources]

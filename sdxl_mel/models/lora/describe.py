@@ -3,17 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from sdxl_mel.models.lora.algebra import inner
-from sdxl_mel.models.lora.lora_set import ScaledLora
-from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.layouts import PARTS
+from sdxl_mel.models.lora.combine import Outcome, name_of
+from sdxl_mel.models.lora.file import ScaledLora
+from sdxl_mel.models.lora.module import LoraModule, inner
 from sdxl_mel.models.lora.names import Module
-from sdxl_mel.models.lora.outcome import Outcome, name_of
-from sdxl_mel.models.lora_names import PARTS
 from sdxl_mel.sound.melspec import differences
 from sdxl_mel.sound.melspec import name_of as spec_name
 
 
-def described(source: ScaledLora, each: bool) -> Outcome:
+def describe_lora(source: ScaledLora, each: bool) -> Outcome:
     """Return what the file holds and says of itself."""
     header, modules = source.lora.header, source.lora.modules
     lines = [f"{source.path.name}: {len(modules)} modules, {_parameters(modules.values()):,} parameters"]
@@ -38,7 +37,7 @@ def described(source: ScaledLora, each: bool) -> Outcome:
     return Outcome(lines=tuple(lines))
 
 
-def compared(one: ScaledLora, other: ScaledLora, each: bool) -> Outcome:
+def compare_loras(one: ScaledLora, other: ScaledLora, each: bool) -> Outcome:
     """Return by block how far the second file's changes are from the first's, and their cosine."""
     ours, theirs = one.lora.modules, other.lora.modules
     lines = _header_differences(one, other)

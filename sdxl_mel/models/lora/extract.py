@@ -10,12 +10,12 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.checkpoint import Checkpoint, Param
 from sdxl_mel.models.checkpoint_source import open_checkpoint
 from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.lora import algebra as lora_algebra
+from sdxl_mel.models.layouts import PARTS
+from sdxl_mel.models.lora.combine import Outcome, name_of
 from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.module import Cut, extracted
 from sdxl_mel.models.lora.names import Module
-from sdxl_mel.models.lora.outcome import Outcome, name_of
-from sdxl_mel.models.lora_names import PARTS
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import torch_generator
@@ -28,14 +28,14 @@ LINEAR = {
 NO_LAYER = (".embeddings.", "text_projection")
 
 
-def extracted(base: str, tuned: str, *, rank: int, layers: str, seed: int, configs: Path | None) -> Outcome:
+def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, configs: Path | None) -> Outcome:
     """Return the best LoRA of `rank` for tuned - base, and what of the difference it cannot hold.
 
     Raises MismatchError when the models differ in a shape, InputError when they do not differ.
     """
     before, after = (open_checkpoint(name, configs, needs_configs=False)[0] for name in (base, tuned))
     params = _shared_params(before, after, base, tuned)
-    cuts: dict[Module, lora_algebra.Cut] = {}
+    cuts: dict[Module, Cut] = {}
     left_out: dict[Param, float] = {}
     for param in track(params, len(params), "extract", "tensors"):
         change = after.read(param).float() - before.read(param).float()
@@ -43,7 +43,7 @@ def extracted(base: str, tuned: str, *, rank: int, layers: str, seed: int, confi
         after.forget(param)
         energy = float(change.square().sum())
         if energy > 0 and _is_target(param, change.ndim, layers):
-            cuts[_module(param)] = lora_algebra.extracted(change, rank, torch_generator(seed, "extract", *param))
+            cuts[_module(param)] = extracted(change, rank, torch_generator(seed, "extract", *param))
         elif energy > 0:
             left_out[param] = energy
     if not cuts:

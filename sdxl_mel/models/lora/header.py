@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from sdxl_mel.errors import FormatError
+from sdxl_mel.models.layouts import PARTS, SDXL_LAYERS_PER_BLOCK, Part
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora_names import PARTS, SDXL_LAYERS_PER_BLOCK, Part
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 

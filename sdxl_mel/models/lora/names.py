@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.lora_names import PARTS, SDXL_LAYERS_PER_BLOCK, Part, parse, spell
+from sdxl_mel.models.layouts import PARTS, SDXL_LAYERS_PER_BLOCK, Part, parse, spell
 
 Dialect = Literal["kohya", "diffusers"]
 Role = Literal["down", "up", "alpha", "magnitude"]

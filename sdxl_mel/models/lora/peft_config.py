@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.models.layouts import PARTS, Part
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.names import Module
-from sdxl_mel.models.lora_names import PARTS, Part
 
 METADATA_KEY = "lora_adapter_metadata"
 FLATTENED = "text_model."

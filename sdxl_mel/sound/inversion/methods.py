@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.sound.emphasis import Deemphasis
+from sdxl_mel.sound.encoding import Deemphasis
 from sdxl_mel.sound.inversion.blockwise import Effort, Picture, retrieved_blocks
 from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
 from sdxl_mel.sound.mel import Float

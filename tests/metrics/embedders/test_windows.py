@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdxl_mel.metrics.embedders.windows import WindowRule
+from sdxl_mel.metrics.embedders.base import WindowRule
 
 RULE = WindowRule(length=10, shortest=3)
 

@@ -9,8 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.lora.adapter_targets import select_targets
-from sdxl_mel.models.lora.adapters import adapters_off, attach, attach_lora
+from sdxl_mel.models.lora.adapters import adapters_off, attach, attach_lora, select_targets
 from sdxl_mel.models.lora.layers import ADAPTER
 from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
 

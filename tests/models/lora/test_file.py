@@ -13,10 +13,10 @@ from torch import nn
 
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.fuse_verify import probe
+from sdxl_mel.models.layouts import PARTS
 from sdxl_mel.models.lora.adapters import attach_lora
 from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora_names import PARTS
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from tests.loras import random_lora_modules, random_module

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.models.lora_names import PARTS, Part, parse, renaming, spell
+from sdxl_mel.models.layouts import PARTS, Part, parse, renaming, spell
 from tests.loras import linear_paths, meta_sdxl_unet
 from tests.tiny_models import tiny_unet
 

@@ -20,8 +20,7 @@ from sdxl_mel.sound.inversion.methods import invert, invert_blocks
 from sdxl_mel.sound.inversion.projections import Consistency, fast_griffin_lim, relaxed_reflections
 from sdxl_mel.sound.inversion.stereo import project
 from sdxl_mel.sound.mel import magnitude, margin, mel_of, stft
-from sdxl_mel.sound.mel_scale import band_edges
-from sdxl_mel.sound.melspec import PRESETS, named_spec
+from sdxl_mel.sound.melspec import PRESETS, band_edges, named_spec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
 from tests.sounds import clip, frequency, inner, picture, tone
 
