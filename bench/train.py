@@ -17,7 +17,7 @@ from bench.table import Table
 from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
 from bench.train_peer import peer_step
 from sdxl_mel.progress import set_verbosity
-from sdxl_mel.training.batches import Diffusion, Material
+from sdxl_mel.training.batches import Diffusion, TrainingData
 from sdxl_mel.training.costs import count_costs, memory_of
 from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.log import Log, numbers_of, require_finite
@@ -62,7 +62,10 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
         torch.cuda.reset_peak_memory_stats(device)
     training = open_training(size, device, dtype, folder)
     with drawn_ahead(training) as draw:
-        ours, bare = our_step(training, draw), bare_step(training.model, training.material.batch(0, range(size.batch)))
+        ours, bare = (
+            our_step(training, draw),
+            bare_step(training.model, training.training_data.batch(0, range(size.batch))),
+        )
         if not memory:
             peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
             return [_row(size.name, *in_turns([bare, ours, peer], finisher(device)))]
@@ -111,7 +114,7 @@ def open_training(size: Size, device: torch.device, dtype: torch.dtype, folder: 
         config=config,
         accelerator=accelerator,
         model=model,
-        material=Material(cache, {"train": cache.examples("train")}, config, diffusion),
+        training_data=TrainingData(cache, {"train": cache.examples("train")}, config, diffusion),
         objective=Objective(config.loss, diffusion, config.steps).to(device),
         state=State(model.adapters, optimizer, Averages(model.adapters.parameters(), ())),
         log=Log(config.out, accelerator, 0),

@@ -2,15 +2,26 @@
 
 import tomllib
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.names import near_miss, setting_names
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Unrecorded(Enum):
+    """The mark of a setting that does not decide the result: a place, a device, how much is done at once."""
+
+    MARK = "unrecorded"
+
+
+UNRECORDED = Unrecorded.MARK
+"""Written beside the setting, `Annotated[Path, UNRECORDED]`; what a record holds is read from the settings."""
 
 
 class Settings(BaseModel):
@@ -19,6 +30,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    def recorded(self) -> dict[str, JsonValue]:
+        """Return the settings that decide the result, for its record: all but those marked UNRECORDED."""
+        values: dict[str, JsonValue] = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if UNRECORDED in field.metadata:
+                del values[name]
+            elif isinstance(value, Settings):
+                values[name] = value.recorded()
+        return values
 
 
 class StageConfig(Settings):

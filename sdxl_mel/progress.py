@@ -28,7 +28,7 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
     _verbosity.update(quiet=quiet, verbose=verbose)
 
 
-def say(message: str, *, detail: bool = False) -> None:
+def log(message: str, *, detail: bool = False) -> None:
     """Print a line to stderr; a `detail` only with --verbose, nothing with --quiet."""
     if _verbosity["quiet"] or (detail and not _verbosity["verbose"]):
         return
@@ -73,7 +73,7 @@ class _Lines:
         self.last = now
         rate = (self.done - self.earlier) / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
-        say(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2f}/s, {left:.0f} s left {note}".rstrip())
+        log(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2f}/s, {left:.0f} s left {note}".rstrip())
 
 
 class _Bar:

@@ -9,7 +9,7 @@ from sdxl_mel import __version__
 from sdxl_mel.cli import STAGES, guarded, main
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 
 
 def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,8 +38,8 @@ def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str]) ->
     said = {}
     for switch in ("--quiet", "--verbose", "--debug"):
         main(["inspect", "missing.png", switch])
-        say("a step")
-        say("a detail", detail=True)
+        log("a step")
+        log("a detail", detail=True)
         said[switch] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("a ")]
     assert said == {"--quiet": [], "--verbose": ["a step", "a detail"], "--debug": ["a step"]}
 

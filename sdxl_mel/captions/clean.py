@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from sdxl_mel.captions.boilerplate import without_hollow_sentences, without_tails
 from sdxl_mel.captions.edits import Edited
-from sdxl_mel.captions.tails import without_hollow_sentences, without_tails
 from sdxl_mel.captions.vocals import without_remarks
 
 _QUOTES = str.maketrans(

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from sdxl_mel.captions.boilerplate import without_tails
 from sdxl_mel.captions.edits import Edited
-from sdxl_mel.captions.tails import without_tails
 
 _LANGUAGES = (
     "arabic|chinese|danish|dutch|english|finnish|french|german|greek|hebrew|hindi|italian|japanese|korean|latin|"

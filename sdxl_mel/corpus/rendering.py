@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.instruments import Instrument
 from sdxl_mel.corpus.scores import Note
 from sdxl_mel.errors import InputError
@@ -17,7 +17,6 @@ VELOCITY, VELOCITY_SPREAD = 90, 10
 HARMONY_GAIN_DB = -3.0
 """The second instrument of a chorale plays three voices: this much softer, both parts are heard."""
 
-Float = NDArray[np.float32]
 Part = tuple[Instrument, list[Note], float]
 """Who plays, the notes (in quarters from the start) and a gain in dB."""
 

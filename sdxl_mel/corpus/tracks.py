@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.arrangement import arrange, excerpt
 from sdxl_mel.corpus.instruments import BASE, INSTRUMENTS, LEFT_OUT, Pair, base_pairs, left_out_pairs
-from sdxl_mel.corpus.rendering import HARMONY_GAIN_DB, SAMPLE_RATE, Float, render
+from sdxl_mel.corpus.rendering import HARMONY_GAIN_DB, SAMPLE_RATE, render
 from sdxl_mel.corpus.scores import PieceSplit, pieces_of, score_bank
 from sdxl_mel.corpus.wording import TEMPI, captions_of
 from sdxl_mel.seeding import numpy_generator

@@ -17,7 +17,7 @@ from sdxl_mel.files.cache import CacheHeader, latent_shape, write_cache
 from sdxl_mel.files.cache_shards import Shard, ShardHeader, check_rows, read_shard, write_shard
 from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.models.base import TEXT_ENCODERS
-from sdxl_mel.progress import Ticker, progress, say, set_verbosity
+from sdxl_mel.progress import Ticker, log, progress, set_verbosity
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -87,7 +87,7 @@ def existing_shards(folder: Path) -> tuple[dict[Path, Shard], list[Path]]:
         try:
             found[path] = read_shard(path)
         except FormatError as error:
-            say(f"{error}")
+            log(f"{error}")
             damaged.append(path)
     return found, damaged
 
@@ -102,7 +102,7 @@ def reusable_rows(shards: Iterable[Shard], wanted: Set[str]) -> dict[str, tuple[
         try:
             check_rows(shard)
         except FormatError as error:
-            say(f"{error}; not used")
+            log(f"{error}; not used")
             continue
         rows |= hits
     return rows

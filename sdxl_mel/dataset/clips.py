@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.config import Settings
 from sdxl_mel.sound.loudness import integrated_loudness
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
-
-Float = NDArray[np.float32]
 
 BLOCK_SECONDS = 0.1
 FLAT_SAMPLES = 3

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sdxl_mel.arrays import Float
 from sdxl_mel.dataset.folder_source import arrow_bytes
 from sdxl_mel.dataset.tracks import ArrowRow, AudioPlace
 from sdxl_mel.errors import InputError
@@ -18,8 +16,6 @@ from sdxl_mel.record import sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from sdxl_mel.corpus.tracks import TrackPlan
-
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.dataset.clips import (
     CutSettings,
     RejectSettings,
@@ -41,7 +40,6 @@ from sdxl_mel.sound.melspec import MelSpec
 if TYPE_CHECKING:
     pass
 
-Float = NDArray[np.float32]
 
 WORK_NAME = ".prepare"
 JOURNAL_NAME = "journal"

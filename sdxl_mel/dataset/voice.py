@@ -8,9 +8,7 @@ only: 16 duets and solos without voices 0.01 to 0.28; General MIDI's choir 0.94 
 
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sdxl_mel.arrays import Float
 from sdxl_mel.metrics.embedders.musicnn import SAMPLE_RATE, MusicnnEmbedder
 from sdxl_mel.sound.encoding import resample
 
@@ -19,8 +17,6 @@ VOICE_TAGS = frozenset(
     + ["female vocal", "male vocal", "female voice", "male voice"]
 )
 NO_VOICE_TAGS = frozenset({"no vocals", "no vocal", "no voice"})
-
-Float = NDArray[np.float32]
 
 
 @lru_cache(maxsize=1)

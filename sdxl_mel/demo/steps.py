@@ -18,7 +18,7 @@ from sdxl_mel import __version__
 from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.errors import InputError, MissingError, SdxlMelError
 from sdxl_mel.files.atomic import write_json
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_bytes
 
 ROOT = Path(__file__).parents[3]
@@ -75,7 +75,7 @@ def run_steps(steps: Sequence[Step], folder: Path, first: int, count: int) -> It
         if earlier is not None:
             yield earlier
             continue
-        say(f"\n[{number}/{count}] {step.why}\n  {step.command}")
+        log(f"\n[{number}/{count}] {step.why}\n  {step.command}")
         start = time.monotonic()
         summary = _run(step)
         done = Done(step, round(time.monotonic() - start, 1), summary)
@@ -116,7 +116,7 @@ def _run(step: Step) -> str:
         return _run_door(step, ROOT / step.door)
     module = import_module(f"sdxl_mel.stages.{step.stage.replace('-', '_')}")
     summary = module.run(parse_arguments(module.Config, step.words, f"sdxl-mel {step.stage}")).summary()
-    say(summary, detail=True)
+    log(summary, detail=True)
     return str(summary)
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdxl_mel.evaluation.embeddings import Float, Metrics, Space, measured
+from sdxl_mel.arrays import Float, Vectors
+from sdxl_mel.evaluation.embeddings import Metrics, Space, measured
 from sdxl_mel.files.evaluation import Absent, Metric
 from sdxl_mel.metrics.alignment import (
     audio_retrieval,
@@ -14,7 +15,7 @@ from sdxl_mel.metrics.alignment import (
     r_precision,
     text_retrieval,
 )
-from sdxl_mel.metrics.embedders.base import AudioEmbedder, TextEmbedder, Vectors, unit_rows
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, TextEmbedder, unit_rows
 from sdxl_mel.metrics.embedders.tag_score import TagBridge
 from sdxl_mel.metrics.intervals import Interval, mean_interval
 from sdxl_mel.metrics.verbal_grades import band

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
@@ -17,8 +17,6 @@ from sdxl_mel.record import sha256_bytes, sha256_file
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
-
-Float = NDArray[np.float32]
 
 SHORTEST_SECONDS = 0.25
 OFFSETS_FOLDER = "offsets"

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode
@@ -21,8 +21,6 @@ from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.cache import EmbeddingCache
 from sdxl_mel.metrics.signal_checks import Facts, facts_of
 from sdxl_mel.progress import progress
-
-Float = NDArray[np.float32]
 
 SAVE_EVERY_SECONDS = 60.0
 FACTS_FORMAT = "2"

@@ -6,11 +6,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.files.evaluation import Metric
-from sdxl_mel.metrics.embedders.base import Vectors, clip_vectors, window_vectors
+from sdxl_mel.metrics.embedders.base import clip_vectors, window_vectors
 from sdxl_mel.metrics.intervals import Interval
-
-Float = NDArray[np.float32]
 
 Metrics = dict[str, Metric]
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.files.evaluation import Metric
-from sdxl_mel.metrics.embedders.base import Vectors
 from sdxl_mel.seeding import numpy_generator
 
 if TYPE_CHECKING:

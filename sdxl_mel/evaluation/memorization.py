@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import SdxlMelError
-from sdxl_mel.evaluation.embeddings import Cloud, Float, Metrics, Space, measured
+from sdxl_mel.evaluation.embeddings import Cloud, Metrics, Space, measured
 from sdxl_mel.files.evaluation import Absent, Metric
 from sdxl_mel.metrics.intervals import Interval, mean_interval, proportion_interval
 from sdxl_mel.metrics.memorization import (

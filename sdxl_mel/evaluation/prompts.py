@@ -12,7 +12,7 @@ from sdxl_mel.errors import FormatError, InputError, SdxlMelError
 from sdxl_mel.evaluation.clips import Clip
 from sdxl_mel.files.audio import read_provenance
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 
 MANIFESTS = ("manifest.json", "prompts.csv", "prompts.jsonl", "metadata.jsonl", "metadata.csv")
 """Looked for in the folder itself when none is given."""
@@ -98,7 +98,7 @@ def _is_manifest(path: Path) -> bool:
     try:
         return bool(read_manifest(path))
     except InputError as error:
-        say(f"{error}; the prompts in the files themselves are taken instead")
+        log(f"{error}; the prompts in the files themselves are taken instead")
         return False
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import JsonValue
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.evaluation.alignment import Scores, adherence, score_prompts
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode, find_clips
 from sdxl_mel.evaluation.diversity import spread
 from sdxl_mel.evaluation.embed_clips import ClipSet, Embedding, resampled
-from sdxl_mel.evaluation.embeddings import Cloud, Float, Space
+from sdxl_mel.evaluation.embeddings import Cloud, Space
 from sdxl_mel.evaluation.fidelity import fidelity
 from sdxl_mel.evaluation.instruments import instruments, reference_instruments
 from sdxl_mel.evaluation.memorization import Pair, Training, novelty

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.vae_audit_report import Band, ClipReport, Report
 from sdxl_mel.files.dataset import Dataset, Item
@@ -23,8 +23,6 @@ from sdxl_mel.sound.pixels import dequantise
 BANDS = 8
 EXTREMES = 3
 """How many of the best and of the worst clips are shown."""
-
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from sdxl_mel.evaluation.vae_audit import EXTREMES, Clip, Float, Heard
+from sdxl_mel.arrays import Float
+from sdxl_mel.evaluation.vae_audit import EXTREMES, Clip, Heard
 from sdxl_mel.evaluation.vae_audit_report import Report
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.metrics.picture_fidelity import FLOOR_DB

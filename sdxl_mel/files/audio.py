@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import containers
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.names import near_miss
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
-
-Float = NDArray[np.float32]
 
 CONTAINERS = {
     ".wav": ("WAV", "PCM_16", ("PCM_16", "PCM_24", "FLOAT")),

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.record import Record
@@ -49,8 +50,6 @@ RECORD_KEY = "record"
 MAX_PIXELS = 1 << 28
 """No honest picture is larger (a 512-row picture of two hours has 2.3e8 pixels)."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is 48 minutes of 512 rows.
-
-Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

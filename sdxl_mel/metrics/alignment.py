@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.metrics.intervals import Interval, mean_interval, share_interval
 from sdxl_mel.seeding import numpy_generator
-
-Vectors = NDArray[np.float64]
 
 
 def matched_scores(scores: Vectors, truth: NDArray[np.intp]) -> Vectors:

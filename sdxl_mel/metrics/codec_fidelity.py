@@ -10,15 +10,12 @@ import librosa
 import numpy as np
 from librosa.filters import mel as librosa_bank
 from librosa.onset import onset_strength
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram
 from sdxl_mel.sound.loudness import integrated_loudness, true_peak_db
 from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
-
-Float = NDArray[np.float32]
-Levels = NDArray[np.uint8]
 
 FFT_SIZES = (512, 2048, 4096)
 DYNAMIC_RANGE_DB = 60.0

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.metrics.intervals import Interval, group_codes, jackknife_interval, mean_interval
 from sdxl_mel.seeding import numpy_generator
-
-Vectors = NDArray[np.float64]
 
 
 def pairwise_distance(units: Vectors) -> float:

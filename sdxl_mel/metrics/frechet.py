@@ -10,10 +10,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.metrics.intervals import FEWEST_PARTS, MOST_JACKKNIFE_GROUPS, Interval, deal, interval_of_left_outs
 from sdxl_mel.seeding import numpy_generator
-
-Vectors = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

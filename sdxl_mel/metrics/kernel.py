@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.seeding import numpy_generator
 
-Vectors = NDArray[np.float64]
 Owner = NDArray[np.intp]
 
 SCALE = 100.0

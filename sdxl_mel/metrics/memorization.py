@@ -11,8 +11,8 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float64]
-Float = NDArray[np.float32]
+from sdxl_mel.arrays import Float, Vectors
+
 Owner = NDArray[np.intp]
 
 THRESHOLD_QUANTILE = 0.99

@@ -15,11 +15,11 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import atomic_path
 
-Float = NDArray[np.float32]
 Pictures = NDArray[np.uint8] | Float
 Bools = NDArray[np.bool_]
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]
 
-Vectors = NDArray[np.float64]
+from sdxl_mel.arrays import Vectors
 
 NEAREST = 5
 FEWEST = 50

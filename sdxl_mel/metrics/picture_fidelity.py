@@ -2,13 +2,11 @@
 
 import librosa
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.sound.encoding import cut_clip, mel_spectrogram
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import mel_of_values
-
-Float = NDArray[np.float32]
 
 FLOOR_DB = 60.0
 """What lies this far under a picture's loudest pixel counts as silence."""

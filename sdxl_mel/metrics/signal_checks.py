@@ -4,13 +4,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.sound.loudness import integrated_loudness
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.seams import seam_scores
-
-Float = NDArray[np.float32]
 
 SILENT_PEAK = 1e-3
 """-60 dBFS: a clip whose loudest sample is below it is silent."""

@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.long_form import place_views
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import quantise
-
-Levels = NDArray[np.uint8]
 
 
 def decode_latents(vae: Any, latents: Tensor, spec: MelSpec) -> list[Levels]:

@@ -9,13 +9,13 @@ import librosa
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import MelSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Levels = NDArray[np.uint8]
 
 MOST_COLUMNS = 4000
 """More columns than a screen shows are averaged, so that an hour of music makes no larger figure than a minute."""

@@ -7,14 +7,11 @@ Pictures are levels (n_mels, frames, channels) as `files.spectrogram` holds them
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values, quantise, values_of
-
-Float = NDArray[np.float32]
-Levels = NDArray[np.uint8]
 
 
 def raised_cosine(frames: int) -> Float:

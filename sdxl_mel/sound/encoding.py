@@ -6,12 +6,12 @@ import numpy as np
 import scipy.signal
 import soxr
 import torch
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound import loudness
 from sdxl_mel.sound.inversion.stereo import magnitudes
-from sdxl_mel.sound.mel import Float, margin, mel_of, reach, stft
+from sdxl_mel.sound.mel import margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
@@ -75,8 +75,6 @@ class Deemphasis:
         filtered, self.state = scipy.signal.lfilter([1.0], [1.0, -self.coefficient], samples, axis=-1, zi=state)
         return filtered.astype(np.float32)
 
-
-Levels = NDArray[np.uint8]
 
 CHUNK_FRAMES = 64
 """Frames encoded at a time: their spectra stay in the cache."""

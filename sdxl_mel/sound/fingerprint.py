@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Levels
+
 BANDS = 32
 BLOCKS = 16
 MIN_DEVIATION = 4.0
 """Levels (of 255) by which cells must differ; silence and held tones have no fingerprint."""
-
-Levels = NDArray[np.uint8]
 
 
 def fingerprint(levels: Levels) -> bytes:

@@ -8,7 +8,7 @@ import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+from sdxl_mel.arrays import Float
 
 BLOCK_SECONDS = 0.4
 BLOCK_OVERLAP = 0.75

@@ -14,12 +14,9 @@ import scipy.signal
 import scipy.sparse
 import torch
 from librosa.filters import mel as librosa_bank
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sdxl_mel.sound.melspec import MelSpec
-
-Float = NDArray[np.float32]
 
 WINDOW_SUM_FLOOR = 1e-4
 """Smallest share of the steady sum of squared windows that is divided by: beyond it a sample is hardly covered."""

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.sound.melspec import DecibelLaw, Law, Log1pLaw, LogLaw, MelSpec, PowerLaw
 
-Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 

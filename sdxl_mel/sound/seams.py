@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+from sdxl_mel.arrays import Float
 
 CONTEXT_SECONDS = 0.064
 """How much sound beside a seam is compared. Longer means average over several notes and tell unlike tiles apart less:

@@ -24,7 +24,7 @@ from sdxl_mel.dataset.voice import tagger
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import HEADER_NAME, Dataset, is_dataset, write_dataset
-from sdxl_mel.progress import progress, say
+from sdxl_mel.progress import log, progress
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import MelSpec, named_spec, require_equal
 
@@ -130,7 +130,7 @@ def _source(config: Config, spec: MelSpec, cut: CutSettings) -> SourceList:
     if not found.tracks:
         raise InputError(f"{config.music}: no track to prepare: {_first_reasons(found.skipped)}")
     for note in found.notes:
-        say(note)
+        log(note)
     return found
 
 

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.arguments import Show
+from sdxl_mel.arrays import Levels
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
 from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.sound.blend import Levels, close_loop, join, starts_of
+from sdxl_mel.sound.blend import close_loop, join, starts_of
 from sdxl_mel.sound.melspec import MelSpec, named_spec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import (

@@ -8,17 +8,15 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import MissingError
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.clap import ClapEmbedder
 from sdxl_mel.metrics.embedders.tag_score import TagBridge
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
-
-Levels = NDArray[np.uint8]
-Float = NDArray[np.float32]
 
 
 class ClapJudge:
@@ -91,7 +89,7 @@ def open_judge(clap: str | None) -> Judge | None:
     try:
         return TagJudge()
     except MissingError as error:
-        say(f"best of several by consistency alone ({error})")
+        log(f"best of several by consistency alone ({error})")
         return None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.circular import circular_in_time
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids
 from sdxl_mel.diffusion.long_form import PromptTrack, section_weights, travel_weights
@@ -23,7 +24,7 @@ from sdxl_mel.diffusion.sampling import (
     set_steps,
 )
 from sdxl_mel.errors import ResourceError
-from sdxl_mel.models.vae import Levels, decode_latents
+from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.execution import piecewise
-from sdxl_mel.models.vae import Levels
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.durations import seconds_of
 from sdxl_mel.errors import InputError
@@ -19,8 +19,6 @@ from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
 from sdxl_mel.synthesis.pipeline import Models
 from sdxl_mel.synthesis.settings import Config
-
-Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.long_form import JointPredictor, Merge, PromptTrack, columns_of, extend
 from sdxl_mel.diffusion.sampling import Denoiser, Known, Predict
-from sdxl_mel.models.vae import Levels, decode_windows
+from sdxl_mel.models.vae import decode_windows
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.blend import close_loop, paste
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec

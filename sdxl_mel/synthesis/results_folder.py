@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
@@ -64,8 +63,6 @@ def _joins(result: Result) -> str:
         parts.append(f"loop junction z {result.junction:+.2f}")
     return "".join(f"; {part}" for part in parts)
 
-
-Levels = NDArray[np.uint8]
 
 MANIFEST = "manifest.json"
 PLAYLIST = "playlist.m3u8"

@@ -126,7 +126,7 @@ class Batch:
         )
 
 
-class Material:
+class TrainingData:
     """The examples of a run and everything that is drawn for them."""
 
     def __init__(

@@ -35,5 +35,5 @@ def _held_out(training: Training) -> float:
     clips = training.probe.get("held out")
     if not clips:
         return 0.0
-    losses = validate(training.model, training.material, {"held out": clips}, training.config.batch)
+    losses = validate(training.model, training.training_data, {"held out": clips}, training.config.batch)
     return mean_loss(losses["held out"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.training.batches import micro_batches, share_of
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from sdxl_mel.training.model import Model
@@ -84,7 +84,7 @@ def guard_memory(expected: Estimate, device: torch.device) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(1.0, device)
     if expected.total > total:
-        say(
+        log(
             f"estimate: more than the {total / GIB:.1f} GiB of this device; see what --dry-run says with other settings"
         )
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from sdxl_mel.errors import InputError, ResourceError
 from sdxl_mel.files.atomic import write_text
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.training.step import DECILES, Measured
 from sdxl_mel.training.validation import Losses, mean_loss
 
@@ -103,6 +103,6 @@ def out_of_patience(validations: Sequence[Mapping[str, Any]], patience: int) -> 
 
 def report_validation(step: int, losses: Losses) -> None:
     """Say the mean losses of a validation, and with --verbose those of every tenth of the timesteps."""
-    say(f"step {step}: squared error " + ", ".join(f"{mean_loss(each):.4f} {kind}" for kind, each in losses.items()))
+    log(f"step {step}: squared error " + ", ".join(f"{mean_loss(each):.4f} {kind}" for kind, each in losses.items()))
     for kind, each in losses.items():
-        say(f"  {kind} by timestep: " + " ".join(f"{value:.3f}" for value in each), detail=True)
+        log(f"  {kind} by timestep: " + " ".join(f"{value:.3f}" for value in each), detail=True)

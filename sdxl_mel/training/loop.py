@@ -15,8 +15,8 @@ from accelerate import Accelerator
 
 from sdxl_mel.diffusion.schedules import rate_factor
 from sdxl_mel.errors import ResourceError
-from sdxl_mel.progress import Ticker, progress, say
-from sdxl_mel.training.batches import Batch, Material, micro_batches, share_of
+from sdxl_mel.progress import Ticker, log, progress
+from sdxl_mel.training.batches import Batch, TrainingData, micro_batches, share_of
 from sdxl_mel.training.log import Log, gap_alarm, numbers_of, out_of_patience, report_validation, require_finite
 from sdxl_mel.training.model import Model, quick_attention
 from sdxl_mel.training.objective import Objective
@@ -60,7 +60,7 @@ class Training:
     config: Config
     accelerator: Accelerator
     model: Model
-    material: Material
+    training_data: TrainingData
     objective: Objective
     state: State
     log: Log
@@ -142,15 +142,15 @@ def look(run: Training) -> None:
     state, settings = run.state, run.config.validation
     with evaluation_weights(state.optimizer):
         if settings.every and run.probe and _due(state.step, settings.every, run.config.steps):
-            losses = validate(run.model, run.material, run.probe, run.config.batch, run.accelerator)
+            losses = validate(run.model, run.training_data, run.probe, run.config.batch, run.accelerator)
             state.notes.validations.append({"step": state.step, "losses": losses})
             run.log.write(state.step, {f"validation/{kind}": each for kind, each in losses.items()})
             if run.main:
                 report_validation(state.step, losses)
                 if alarm := gap_alarm(losses, settings.gap):
-                    say(alarm)
+                    log(alarm)
                 if state.step == 0 and "trained" in losses:
-                    say(run.objective.pull_line(losses["trained"]))
+                    log(run.objective.pull_line(losses["trained"]))
             if out_of_patience(state.notes.validations, settings.patience):
                 state.notes.stopped = f"no better validation in the last {settings.patience}"
         if run.sample is not None and _due(state.step, run.config.samples.every, run.config.steps):
@@ -204,7 +204,7 @@ def drawn_ahead(run: Training) -> Iterator[Callable[[int], list[Batch]]]:
     ahead: dict[int, Future[list[Batch]]] = {}
 
     def compute(step: int) -> list[Batch]:
-        return [run.material.batch(step, piece) for piece in pieces]
+        return [run.training_data.batch(step, piece) for piece in pieces]
 
     with ThreadPoolExecutor(1) as pool:
 

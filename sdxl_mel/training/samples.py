@@ -17,7 +17,7 @@ from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.header import guidance_of, read_model_header
 from sdxl_mel.models.vae import decode_latents
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.inversion.methods import invert
@@ -83,7 +83,7 @@ class Samples:
         if state.notes.diversity is None:
             state.notes.diversity = spread
         if alarm := diversity_alarm(spread, state.notes.diversity, self.config.samples.diversity):
-            say(alarm)
+            log(alarm)
         return {
             "samples/diversity": spread,
             "samples/level": float(np.mean([value.mean() for value in values])),

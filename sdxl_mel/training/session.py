@@ -15,7 +15,7 @@ from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import LORA_NAME, RunHeader, to_toml, write_run
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.lora.file import LoraHeader, read_lora
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.stages.train import Report
 from sdxl_mel.training.artefacts import (
@@ -25,7 +25,7 @@ from sdxl_mel.training.artefacts import (
     write_checkpoint,
     write_curves,
 )
-from sdxl_mel.training.batches import Diffusion, Material
+from sdxl_mel.training.batches import Diffusion, TrainingData
 from sdxl_mel.training.best_weights import write_best
 from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.estimate import Estimate, compare, estimate, guard_memory
@@ -176,7 +176,7 @@ def resume(config: Config, state: State) -> None:
         load_state(last, state)
     if config.resume_with_changes:
         state.notes.stopped = None
-    say(f"{config.out}: going on from step {state.step}")
+    log(f"{config.out}: going on from step {state.step}")
 
 
 def assemble(
@@ -195,13 +195,13 @@ def assemble(
         accelerator.init_trackers("curves")
     objective = Objective(config.loss, diffusion, config.steps).to(accelerator.device)
     if warning := objective.warning():
-        say(warning)
+        log(warning)
     lora_header = header_of_lora(header, model)
     return Training(
         config=config,
         accelerator=accelerator,
         model=model,
-        material=Material(cache, splits, config, diffusion),
+        training_data=TrainingData(cache, splits, config, diffusion),
         objective=objective,
         state=state,
         log=Log(config.out, accelerator, state.step),
@@ -227,11 +227,11 @@ def describe(config: Config, header: RunHeader, splits: dict[str, list[CachedExa
     """Say what will be trained, with every setting where that is all that is wanted."""
     clips = ", ".join(f"{len(examples)} {split}" for split, examples in splits.items() if examples)
     strength = config.alpha / config.adapter.rank * config.optimizer.rate
-    say(f"{config.out.name}: {config.steps} steps of {config.batch} on {clips}; alpha / rank x rate = {strength:g}")
+    log(f"{config.out.name}: {config.steps} steps of {config.batch} on {clips}; alpha / rank x rate = {strength:g}")
     for line in expected.lines():
-        say(line)
+        log(line)
     if config.dry_run:
-        say(to_toml(header.settings))
+        log(to_toml(header.settings))
 
 
 def header_of_lora(header: RunHeader, model: Model) -> LoraHeader:
@@ -266,7 +266,7 @@ def finish(training: Training, header: RunHeader, expected: Estimate) -> dict[st
     """Write the LoRA, the curves, the card and the results."""
     config, state = training.config, training.state
     if training.steps:
-        say(compare(expected, training.seconds_per_step, training.model.device))
+        log(compare(expected, training.seconds_per_step, training.model.device))
     with evaluation_weights(state.optimizer):
         chosen = write_best(training, header_of_lora(header, training.model))
     results = {**header.results, **results_of(state, training.seconds_per_step, chosen)}

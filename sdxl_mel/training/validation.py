@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from sdxl_mel.diffusion.losses import squared_error
 from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.seeding import numpy_generator, torch_generator
-from sdxl_mel.training.batches import Batch, Material, share_of
+from sdxl_mel.training.batches import Batch, TrainingData, share_of
 from sdxl_mel.training.model import Model
 from sdxl_mel.training.step import DECILES
 
@@ -37,11 +37,11 @@ def choose_clips(
 
 @torch.no_grad()
 def validate(
-    model: Model, material: Material, probe: Probe, batch: int, accelerator: Accelerator | None = None
+    model: Model, training_data: TrainingData, probe: Probe, batch: int, accelerator: Accelerator | None = None
 ) -> Losses:
     """Return the squared error of every kind of clip by tenth of the timesteps, lowest noise first."""
     model.adapters.clear_masks()
-    return {kind: _by_decile(model, material, clips, batch, accelerator) for kind, clips in probe.items()}
+    return {kind: _by_decile(model, training_data, clips, batch, accelerator) for kind, clips in probe.items()}
 
 
 def mean_loss(by_decile: Sequence[float]) -> float:
@@ -50,7 +50,11 @@ def mean_loss(by_decile: Sequence[float]) -> float:
 
 
 def _by_decile(
-    model: Model, material: Material, clips: Sequence[CachedExample], batch: int, accelerator: Accelerator | None
+    model: Model,
+    training_data: TrainingData,
+    clips: Sequence[CachedExample],
+    batch: int,
+    accelerator: Accelerator | None,
 ) -> list[float]:
     pairs = [(clip, decile) for clip in clips for decile in range(DECILES)]
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
@@ -58,7 +62,7 @@ def _by_decile(
     sums = torch.zeros(DECILES, device=model.device)
     for start in range(own.start, own.stop, batch):
         piece = pairs[start : min(start + batch, own.stop)]
-        each = model.moved(_fixed_batch(material, piece))
+        each = model.moved(_fixed_batch(training_data, piece))
         errors = squared_error(model.predict(each), each.target)
         sums.index_add_(0, torch.tensor([decile for _, decile in piece], device=model.device), errors)
     if accelerator and processes > 1:
@@ -66,25 +70,25 @@ def _by_decile(
     return [float(value) / len(clips) for value in sums]
 
 
-def _fixed_batch(material: Material, pairs: Sequence[tuple[CachedExample, int]]) -> Batch:
+def _fixed_batch(training_data: TrainingData, pairs: Sequence[tuple[CachedExample, int]]) -> Batch:
     """Return a batch that depends on the clips and the seed alone; latents are posterior means, captions the first."""
-    drawn = [_fixed(material, clip, decile) for clip, decile in pairs]
+    drawn = [_fixed(training_data, clip, decile) for clip, decile in pairs]
     latents, noise = (torch.stack(each) for each in list(zip(*drawn))[:2])
     timesteps = torch.tensor([timestep for _, _, timestep in drawn])
     return Batch(
         slots=tuple(range(len(pairs))),
         sources=tuple(clip.source for clip, _ in pairs),
-        noisy=material.diffusion.noisy(latents, noise, timesteps),
-        target=material.diffusion.target(latents, noise, timesteps),
+        noisy=training_data.diffusion.noisy(latents, noise, timesteps),
+        target=training_data.diffusion.target(latents, noise, timesteps),
         timesteps=timesteps,
         weights=torch.ones(len(pairs)),
-        text=material.text_of([clip.captions[0] for clip, _ in pairs]),
+        text=training_data.text_of([clip.captions[0] for clip, _ in pairs]),
     )
 
 
-def _fixed(material: Material, clip: CachedExample, decile: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    generator = torch_generator(material.config.seed, "validation", clip.key, decile)
-    latent = material.cache.latents(clip.key)[0] * material.cache.scaling_factor
+def _fixed(training_data: TrainingData, clip: CachedExample, decile: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    generator = torch_generator(training_data.config.seed, "validation", clip.key, decile)
+    latent = training_data.cache.latents(clip.key)[0] * training_data.cache.scaling_factor
     width = TIMESTEPS // DECILES
     timestep = decile * width + int(torch.randint(width, (), generator=generator))
     return latent, torch.randn(latent.shape, generator=generator), timestep

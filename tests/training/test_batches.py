@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler
 
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.cache import open_cache
-from sdxl_mel.training.batches import Diffusion, Material
+from sdxl_mel.training.batches import Diffusion, TrainingData
 from sdxl_mel.training.objective import Objective
 from sdxl_mel.training.settings import Config, LossSettings
 
@@ -24,7 +24,7 @@ def _material(folder, **settings):
     cache = open_cache(folder)
     splits = {split: cache.examples(split) for split in ("train", "validation", "regularization")}
     values = {"base": "b", "cache": folder, "out": "o", "batch": 6, **settings}
-    return Material(cache, splits, Config.model_validate(values), EPSILON)
+    return TrainingData(cache, splits, Config.model_validate(values), EPSILON)
 
 
 def test_noising_and_targets_are_those_of_diffusers():
@@ -39,7 +39,7 @@ def test_noising_and_targets_are_those_of_diffusers():
     assert torch.allclose(VELOCITY.target(latents, noise, timesteps), velocity, atol=1e-6)
 
 
-def test_a_batch_is_the_same_however_it_is_cut(material):
+def test_a_batch_is_the_same_however_it_is_cut(training_data):
     drawn = material(noise={"offset": 0.1, "random_offset": True}, regularization={"share": 0.5})
     whole = drawn.batch(3, range(6))
     parts = [drawn.batch(3, places) for places in (range(1), range(1, 4), range(4, 6))]
@@ -48,21 +48,21 @@ def test_a_batch_is_the_same_however_it_is_cut(material):
     assert whole.sources == tuple(source for part in parts for source in part.sources)
 
 
-def test_steps_and_seeds_differ(material):
+def test_steps_and_seeds_differ(training_data):
     first = material().batch(0, range(6))
     assert not torch.equal(first.target, material().batch(1, range(6)).target)
     assert not torch.equal(first.target, material(seed=1).batch(0, range(6)).target)
     assert torch.equal(first.target, material().batch(0, range(6)).target)
 
 
-def test_a_clip_twice_in_a_batch_has_its_own_noise(material):
+def test_a_clip_twice_in_a_batch_has_its_own_noise(training_data):
     batch = material(batch=40).batch(0, range(40))
     assert len(set(batch.sources)) < 40
     assert len({float(noise.sum()) for noise in batch.target}) == 40
 
 
 @pytest.mark.parametrize(("dropout", "expected"), [(0.0, 0), (1.0, 6)])
-def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expected):
+def test_caption_dropout_gives_the_encoded_empty_caption(training_data, dropout, expected):
     drawn = material(caption_dropout=dropout)
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
     hidden = drawn.batch(0, range(6)).text.hidden
@@ -70,7 +70,7 @@ def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expe
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
 
 
-def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
+def test_regularisation_can_have_an_empty_caption_of_its_own_share(training_data):
     drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
     batch = drawn.batch(0, range(6))
@@ -79,7 +79,7 @@ def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
     assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.hidden)
 
 
-def test_wordings_can_be_limited_to_the_first(material):
+def test_wordings_can_be_limited_to_the_first(training_data):
     drawn = material(caption_variants=1, caption_dropout=0.0, adapter={"text_encoders": ("text_encoder",)})
     captions = {caption for step in range(10) for caption in drawn.batch(step, range(6)).text.captions}
     assert all("number" not in caption for caption in captions)
@@ -87,12 +87,12 @@ def test_wordings_can_be_limited_to_the_first(material):
     assert any("number" in caption for step in range(10) for caption in both.batch(step, range(6)).text.captions)
 
 
-def test_weights_of_examples_and_of_regularisation_multiply_the_loss(material):
+def test_weights_of_examples_and_of_regularisation_multiply_the_loss(training_data):
     drawn = material(regularization={"share": 0.5, "weight": 0.25})
     assert drawn.batch(0, range(6)).weights.tolist() == [1.0, 0.25] * 3
 
 
-def test_the_posterior_is_sampled_or_its_mean_taken(material):
+def test_the_posterior_is_sampled_or_its_mean_taken(training_data):
     settings = {"noise": {"perturbation": 0.0}, "timesteps": {"low": 0, "high": 1}, "batch": 2}
     first = material(posterior="mean", **settings)
     clip, _ = first.example(0)
@@ -102,7 +102,7 @@ def test_the_posterior_is_sampled_or_its_mean_taken(material):
     assert not torch.allclose(material(**settings).latent(clip, 0, generator), mean)
 
 
-def test_nan_latents_name_the_clip(material, monkeypatch):
+def test_nan_latents_name_the_clip(training_data, monkeypatch):
     drawn = material()
     clip, _ = drawn.example(0)
     bad = torch.full((4, 4, 8), float("nan"))
@@ -111,7 +111,7 @@ def test_nan_latents_name_the_clip(material, monkeypatch):
         drawn.latent(clip, 0, torch.Generator())
 
 
-def test_regularised_loss_has_the_stated_expectation(material):
+def test_regularised_loss_has_the_stated_expectation(training_data):
     """The mean of weighted losses is (1 - share) train + share x weight x regularisation."""
     drawn = material(batch=8, regularization={"share": 0.25, "weight": 0.5}, loss={"weighting": "none"})
     objective = Objective(LossSettings(weighting="none"), EPSILON, 10)
@@ -125,7 +125,7 @@ def test_regularised_loss_has_the_stated_expectation(material):
     assert total / 4 == pytest.approx(0.75 * 1 + 0.25 * 0.5 * 4, rel=1e-5)
 
 
-def test_the_raw_error_is_logged_beside_the_weighted_one(material):
+def test_the_raw_error_is_logged_beside_the_weighted_one(training_data):
     drawn = material(loss={"kind": "huber"})
     objective = Objective(LossSettings(kind="huber", weighting="none"), EPSILON, 11)
     batch = drawn.batch(0, range(6))

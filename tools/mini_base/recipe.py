@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 
 from sdxl_mel.files.atomic import atomic_folder, write_text
 from sdxl_mel.metrics.oracle import load_oracle
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from tools.mini_base.data import renders
 from tools.mini_base.judge import fit_on_round_trips, judge, judge_data
 from tools.mini_base.training import Schedule
@@ -61,7 +61,7 @@ def judge_folder(folder: Path, work: Path, recipe: Recipe, threads: int) -> None
     lines = judge(folder, data, work, load_oracle(kept), prompts=recipe["prompts"], guidance=recipe["guidance"])
     table = "".join(f"| {what} | {figure} |\n" for what, figure in lines)
     write_text(work / "judged.md", f"| | |\n|---|---|\n{table}")
-    say(table)
+    log(table)
 
 
 def _schedule(part: Recipe, threads: int) -> tuple[Schedule, int]:

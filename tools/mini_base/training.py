@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.progress import progress, say
+from sdxl_mel.progress import log, progress
 from tools.mini_base.optimizer import optimizers
 from tools.mini_base.speed import fast_group_norm
 
@@ -76,7 +76,7 @@ class Training:
                 self.step += 1
                 ticker.advance(note=f"loss {sum(losses) / len(losses):.4f}")
                 if self.step % schedule.report_steps == 0 or self.step == schedule.steps:
-                    say(f"{self.checkpoint.stem} step {self.step}: {report(self.average, self.step)}")
+                    log(f"{self.checkpoint.stem} step {self.step}: {report(self.average, self.step)}")
                 if time.monotonic() - saved > schedule.save_seconds or self.step == schedule.steps:
                     self._save()
                     saved = time.monotonic()
@@ -140,4 +140,4 @@ class Training:
                     tensor = file.get_tensor(f"optimizer.{number}.{index}.{key}")
                     packed["state"].setdefault(int(index), {})[key] = tensor
                 optimizer.load_state_dict(packed)
-        say(f"{self.checkpoint.stem}: resumed at step {self.step}")
+        log(f"{self.checkpoint.stem}: resumed at step {self.step}")

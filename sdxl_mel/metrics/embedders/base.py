@@ -6,8 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
-Vectors = NDArray[np.float64]
+from sdxl_mel.arrays import Float, Vectors
 
 
 @dataclass(frozen=True)

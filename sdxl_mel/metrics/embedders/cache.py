@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.files.atomic import write_bytes
-from sdxl_mel.progress import say
+from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_bytes
-
-Float = NDArray[np.float32]
 
 FORMAT = "1"
 
@@ -56,7 +54,7 @@ class EmbeddingCache:
                     raise ValueError("it belongs to another model")
                 known = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, OSError, ValueError) as error:
-            say(f"{self.path}: this cache is damaged ({error}) and is made again")
+            log(f"{self.path}: this cache is damaged ({error}) and is made again")
             return {}
         return {key: windows for key, windows in known.items() if _plausible(windows)}
 

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError, MissingError
 from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.laion_checkpoint import ORIGIN_FILE
 from sdxl_mel.record import sha256_file
-
-Float = NDArray[np.float32]
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 BATCH = 4

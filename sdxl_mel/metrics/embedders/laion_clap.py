@@ -4,14 +4,12 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError, MissingError
 from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.laion_checkpoint import read_checkpoint
 from sdxl_mel.record import sha256_file
-
-Float = NDArray[np.float32]
 
 SAMPLE_RATE = 48000
 RULE = WindowRule(length=480000, shortest=48000)

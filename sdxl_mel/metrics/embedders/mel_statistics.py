@@ -2,12 +2,10 @@
 
 import librosa
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.record import sha256_bytes
-
-Float = NDArray[np.float32]
 
 SAMPLE_RATE = 16000
 N_FFT, HOP, N_MELS = 1024, 256, 64

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import MissingError
 from sdxl_mel.metrics.embedders.base import WindowRule
 from sdxl_mel.metrics.embedders.tf_checkpoint import read_tensor_bundle
@@ -31,7 +32,6 @@ BATCH_NORM_EPS = 1e-3
 """TensorFlow's default; torch's is 1e-5."""
 HOW_TO_GET = "pip install --no-deps musicnn==0.1.0 (its own requirements are obsolete)"
 
-Float = NDArray[np.float32]
 Which = Literal["mtt", "msd"]
 
 

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.errors import MissingError
-from sdxl_mel.metrics.embedders.base import Vectors, unit_rows
+from sdxl_mel.metrics.embedders.base import unit_rows
 from sdxl_mel.metrics.embedders.musicnn import SAMPLE_RATE, MusicnnEmbedder
 from sdxl_mel.record import sha256_bytes, sha256_file
-
-Float = NDArray[np.float32]
 
 TEMPLATES = ("music with {}", "{} music")
 BATCH = 64

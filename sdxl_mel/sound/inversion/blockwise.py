@@ -35,7 +35,7 @@ AHEAD_FRAMES = 16
 
 
 @dataclass(frozen=True)
-class Effort:
+class Iterations:
     """Numbers of iterations.
 
     `demel`: mel to linear. On the coarse grid, whose FFT is no longer than the window: `reflections` of RAAR on one
@@ -50,7 +50,7 @@ class Effort:
 
 
 def retrieved_blocks(
-    picture: Picture, spec: MelSpec, effort: Effort, seed: int, *, loop: bool, device: str
+    picture: Picture, spec: MelSpec, effort: Iterations, seed: int, *, loop: bool, device: str
 ) -> Iterator[Tensor]:
     """Yield the sound (1 or 2, samples) of 8-bit levels or values (n_mels, frames, 1 or 3), piece by piece."""
     frames = picture.shape[1]
@@ -82,7 +82,7 @@ def retrieved_blocks(
 def _retrieved(
     picture: Picture,
     spec: MelSpec,
-    effort: Effort,
+    effort: Iterations,
     generator: torch.Generator,
     device: str,
     *,

@@ -3,7 +3,8 @@
 import librosa
 import numpy as np
 
-from sdxl_mel.sound.mel import Float, stft_gain
+from sdxl_mel.arrays import Float
+from sdxl_mel.sound.mel import stft_gain
 from sdxl_mel.sound.melspec import MelSpec
 
 ITERATIONS = 64

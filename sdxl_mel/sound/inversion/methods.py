@@ -6,19 +6,19 @@ from typing import Literal
 import numpy as np
 import torch
 
+from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.encoding import Deemphasis
-from sdxl_mel.sound.inversion.blockwise import Effort, Picture, retrieved_blocks
+from sdxl_mel.sound.inversion.blockwise import Iterations, Picture, retrieved_blocks
 from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
-from sdxl_mel.sound.mel import Float
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
 
 Method = Literal["best", "fast", "griffinlim"]
 
 EFFORTS = {
-    "fast": Effort(demel=20, reflections=24, coupled=24, final=8),
-    "best": Effort(demel=30, reflections=80, coupled=40, final=24),
+    "fast": Iterations(demel=20, reflections=24, coupled=24, final=8),
+    "best": Iterations(demel=30, reflections=80, coupled=40, final=24),
 }
 
 
