@@ -20,6 +20,8 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.names import group_of, members_of, near_miss, setting_names
 
 Config = TypeVar("Config", bound=StageConfig)
+SEVERAL = (list, tuple, set, frozenset)
+"""The types of settings that take several values."""
 
 
 class Show(Enum):
@@ -116,7 +118,9 @@ def build_parser(
     model: type[StageConfig], program: str, examples: str = "", everything: bool = False
 ) -> argparse.ArgumentParser:
     """Return the parser of a stage; with `everything` its help also shows the advanced settings."""
-    positionals = [name.upper() for name, field in model.model_fields.items() if Show.POSITIONAL in field.metadata]
+    positionals = [
+        _positional(name, field) for name, field in model.model_fields.items() if Show.POSITIONAL in field.metadata
+    ]
     parser = Parser(
         prog=program,
         usage=" ".join(["%(prog)s", *positionals, "[--SETTING VALUE ...]"]),
@@ -156,16 +160,16 @@ def _add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], prefix:
 
 
 def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, visible: bool) -> None:
-    kind = next(iter(members_of(field.annotation)), str)
+    kind = _kind(field)
     options: dict[str, Any] = {
         "default": argparse.SUPPRESS,
         "help": _help(field) if visible else argparse.SUPPRESS,
     }
-    several = get_origin(kind) in (list, tuple, set, frozenset)
+    several = get_origin(kind) in SEVERAL
     mapping = get_origin(kind) in (dict, Mapping)
     if Show.POSITIONAL in field.metadata:
         nargs = ("+" if field.is_required() else "*") if several else (None if field.is_required() else "?")
-        parser.add_argument(name, nargs=nargs, metavar=name.upper().rstrip("S") if several else name.upper(), **options)
+        parser.add_argument(name, nargs=nargs, metavar=_positional(name, field).removesuffix(" ..."), **options)
         return
     if kind is bool:
         parser.add_argument(f"--{_flag(name)}", dest=name, action=_SwitchOnce, **options)
@@ -174,6 +178,16 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
     options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
     options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": _Once}
     parser.add_argument(f"--{_flag(name)}", dest=name, **options)
+
+
+def _kind(field: FieldInfo) -> Any:
+    return next(iter(members_of(field.annotation)), str)
+
+
+def _positional(name: str, field: FieldInfo) -> str:
+    """Return how the usage line names a positional argument."""
+    several = get_origin(_kind(field)) in SEVERAL
+    return f"{name.upper().rstrip('S')} ..." if several else name.upper()
 
 
 def _help(field: FieldInfo) -> str:
@@ -187,7 +201,7 @@ def _help(field: FieldInfo) -> str:
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
-    if get_origin(kind) in (list, tuple, set, frozenset):
+    if get_origin(kind) in SEVERAL:
         return _metavar(get_args(kind)[0])
     if get_origin(kind) in (dict, Mapping):
         return "KEY=VALUE"

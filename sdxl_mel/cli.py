@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sdxl-mel ...` and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        Console(highlight=False).print(overview())
+        Console(highlight=False).print(overview(), markup=False)
         return 0
     if words[0] in ("-V", "--version"):
         Console(highlight=False).print(f"sdxl-mel {__version__}")

@@ -8,14 +8,13 @@ from typing import Any, Literal, get_args, get_origin
 import shtab
 from pydantic import BaseModel
 
-from sdxl_mel.arguments import build_parser
+from sdxl_mel.arguments import SEVERAL, build_parser
 from sdxl_mel.commands import Command
 from sdxl_mel.config import StageConfig
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import group_of, members_of
 
 SHELLS = ("bash", "zsh")
-SEVERAL = (list, tuple, set, frozenset)
 
 
 def completion_script(shell: str, commands: Mapping[str, Command], common: argparse.ArgumentParser) -> str:

@@ -31,6 +31,9 @@ def test_bash_completes_commands_settings_values_and_files(scripts: Path) -> Non
         "sdxl-mel generate --no-over": ["--no-overwrite"],
         "sdxl-mel train --optimizer.name sched": ["schedule-free"],
         "sdxl-mel cache ver": ["verify"],
+        "sdxl-mel lora res": ["resize"],
+        "sdxl-mel lora merge --how ''": ["sum", "average"],
+        "sdxl-mel lora merge --progress j": ["json"],
         "sdxl-mel encode so": ["song.wav"],
         "sdxl-mel invert --qu": ["--quiet"],
     }
