@@ -1,20 +1,18 @@
-"""The choices that several commands offer, stated once and without a heavy library, so that help is quick."""
+"""Names that settings offer and engines look up; free of torch, so that a help text need not wait for it."""
 
 from typing import Literal
 
 Preset = Literal["std", "long", "hifi", "native", "cheap", "web", "mini"]
-"""Our own picture formats."""
+"""Our own picture formats; `sound.melspec.PRESETS` has the numbers of each."""
 Format = Literal[Preset, "minimidi", "riffusion", "teticio", "auffusion"]
-"""Every picture format that is known by name, those of other tools included."""
-OwnMethod = Literal["best", "fast"]
-"""Our inversions of a picture; they differ in the number of iterations."""
-Method = Literal[OwnMethod, "griffinlim"]
-"""Every inversion of a picture; `griffinlim` is librosa's."""
+"""Every named picture format, those of other tools included; `sound.melspec.FORMATS` has the numbers of each."""
+Method = Literal["best", "fast", "griffinlim"]
+"""Ways to invert a picture; `sound.inversion.methods` has one function for each."""
 Container = Literal["wav", "flac", "ogg", "opus", "mp3"]
-"""The kinds of sound file that are written."""
+"""Kinds of sound file that are written; `files.audio.CONTAINERS` says how."""
 Bits = Literal["16", "24", "float"]
-"""Precision of the samples of a WAV or FLAC."""
+"""Precision of the samples of a WAV or FLAC; `files.audio` writes them."""
 Precision = Literal["fp32", "fp16", "bf16"]
 """Precision of the numbers of a network."""
 Dialect = Literal["kohya", "diffusers"]
-"""The names of the tensors of a LoRA file: ComfyUI, A1111 and Civitai read kohya's."""
+"""Names of the tensors of a LoRA file; `models.lora.names` has the rules of each."""
