@@ -5,13 +5,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import InputError
-from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.melspec import MelSpec, hz_to_mel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,5 +65,5 @@ def _loudness(levels: Levels, spec: MelSpec) -> NDArray[np.float32]:
 
 
 def _row_of(hertz: float, spec: MelSpec) -> float:
-    low, high, here = librosa.hz_to_mel(np.array([spec.fmin, spec.fmax, hertz]), htk=spec.mel_scale == "htk")
+    low, high, here = hz_to_mel(np.array([spec.fmin, spec.fmax, hertz]), spec.mel_scale)
     return float((here - low) / (high - low) * spec.n_mels)
