@@ -14,9 +14,10 @@ from sdxl_mel.files.dataset import Dataset, Item
 from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.metrics.picture_fidelity import band_edges_hz, mean_square, mel_convergence_db, mel_errors_db, psnr_db
 from sdxl_mel.models.vae import decode, encode, images_of, values_of_images
+from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.sound.inversion.methods import Method, invert
+from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 

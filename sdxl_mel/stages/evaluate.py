@@ -1,7 +1,7 @@
 """The stage `evaluate`: how good generated clips are, in numbers with intervals."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import model_validator
 
@@ -9,6 +9,7 @@ from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.evaluation import Evaluation, failed_thresholds
+from sdxl_mel.options import Method
 
 EXAMPLES = """\
   sdxl-mel evaluate --generated out/ --reference data/mine --training data/mine --out eval
@@ -44,7 +45,7 @@ class Config(StageConfig):
     """METRIC=VALUE: exit with 1 if a metric is below it or absent"""
     fail_over: dict[str, float] = {}
     """METRIC=VALUE: exit with 1 if a metric is above it or absent"""
-    inversion: Annotated[Literal["best", "fast", "griffinlim"], Show.ADVANCED] = "best"
+    inversion: Annotated[Method, Show.ADVANCED] = "best"
     """how pictures become sound"""
     format: Annotated[str | None, Show.ADVANCED] = None
     """format of pictures that do not say how they were made"""

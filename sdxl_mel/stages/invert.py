@@ -11,6 +11,7 @@ from sdxl_mel.config import Skipped, StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import CONTAINERS, open_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
+from sdxl_mel.options import Method
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.loudness import normalising_gain_db
@@ -33,7 +34,7 @@ class Config(StageConfig):
     """spectrogram PNGs, or folders of them"""
     out: Path
     """a sound file for one picture (.wav .flac .ogg .opus .mp3), or a folder"""
-    method: Literal["best", "fast", "griffinlim"] = "best"
+    method: Method = "best"
     """best sound, less than half its time, or librosa's own inversion for comparison"""
     format: str | None = None
     """what the pictures are, when they do not say it themselves: minimidi, riffusion, teticio, auffusion or a preset"""

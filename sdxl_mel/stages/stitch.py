@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +13,7 @@ from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
+from sdxl_mel.options import Method
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.blend import close_loop, join, starts_of
 from sdxl_mel.sound.melspec import MelSpec, named_spec
@@ -56,7 +57,7 @@ class Config(StageConfig):
     """Fade over the middle of the overlap only: a percentage of a tile, frames or seconds; none = the whole overlap."""
     plot: Path | None = None
     """Also draw the long picture with a time axis and the seams marked, as .png or .svg."""
-    method: Annotated[Literal["best", "fast"], Show.ADVANCED] = "best"
+    method: Annotated[Method, Show.ADVANCED] = "best"
     """How the sound is made from the picture."""
     seed: Annotated[int, Show.ADVANCED] = 0
     """Seed of the sound's phase."""

@@ -1,13 +1,14 @@
 """Stage `vae-audit`: what the VAE costs, measured on your own clips before anyone trains."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig
 from sdxl_mel.evaluation.vae_audit_report import Report
+from sdxl_mel.options import Method
 
 __all__ = ["EXAMPLES", "Config", "Report", "run"]
 
@@ -37,7 +38,7 @@ class Config(StageConfig):
     """of them, clips to turn into sound, from the best to the worst"""
     split: str | None = None
     """train, validation, test or regularization; default: the first there is of test, validation, train"""
-    method: Annotated[Literal["best", "fast"], Show.ADVANCED] = "best"
+    method: Annotated[Method, Show.ADVANCED] = "best"
     """how sound is made from pictures"""
     seed: Annotated[int, Show.ADVANCED] = 0
     """of the choice of clips and of the phases"""

@@ -12,9 +12,10 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.options import Method
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
-from sdxl_mel.sound.inversion.methods import Method, invert
+from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
 

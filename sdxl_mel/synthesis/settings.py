@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig
+from sdxl_mel.options import Method
 
 Mode = Literal["joint", "extend", "independent"]
 Merge = Literal["swap", "average", "roll"]
@@ -93,7 +94,7 @@ class Config(StageConfig):
     """Keep each model on the device only while it works, for small cards."""
     slicing: Annotated[bool, Show.ADVANCED] = False
     """Compute attention in slices: slower, less memory."""
-    method: Annotated[Literal["best", "fast"], Show.ADVANCED] = "best"
+    method: Annotated[Method, Show.ADVANCED] = "best"
     """How the sound is made from the picture."""
 
     @model_validator(mode="after")

@@ -1,20 +1,18 @@
 """Picture to sound: mel values to linear magnitudes, then to samples, in blocks of bounded memory."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
+from sdxl_mel.options import Method
 from sdxl_mel.sound.encoding import Deemphasis
 from sdxl_mel.sound.inversion.blockwise import Iterations, Picture, retrieved_blocks
 from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
-
-Method = Literal["best", "fast", "griffinlim"]
 
 EFFORTS = {
     "fast": Iterations(demel=20, reflections=24, coupled=24, final=8),
