@@ -62,7 +62,7 @@ def _loudness(levels: Levels, spec: MelSpec) -> NDArray[np.float32]:
     step = -(-levels.shape[1] // MOST_COLUMNS)
     whole = levels[:, : levels.shape[1] // step * step]
     columns = whole.reshape(levels.shape[0], -1, step * levels.shape[2]).mean(axis=2, dtype=np.float32)
-    return 255.0 - columns if getattr(spec.law, "inverted", False) else columns
+    return 255.0 - columns if spec.law.dark_is_loud else columns
 
 
 def _row_of(hertz: float, spec: MelSpec) -> float:

@@ -15,7 +15,7 @@ from sdxl_mel.options import Method
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.loudness import normalising_gain_db
-from sdxl_mel.sound.melspec import DecibelLaw, MelSpec, named_spec
+from sdxl_mel.sound.melspec import MelSpec, named_spec
 
 EXAMPLES = """\
   sdxl-mel invert tile.png --out tile.wav
@@ -114,7 +114,7 @@ def _invert_one(path: Path, out: Path, config: Config, stated: MelSpec | None) -
     channels = 1 if checked_picture(picture.levels, spec).shape[-1] == 1 else 2
     frames = picture.levels.shape[1]
     arguments = (picture.levels, spec, config.method, config.seed)
-    if isinstance(spec.law, DecibelLaw):
+    if spec.law.relative_to_maximum:
         # Its levels are relative to the picture's own maximum: nobody knows how loud the sound was.
         sound = invert(*arguments, loop=config.loop, device=config.device)
         gain_db = normalising_gain_db(sound, spec.sample_rate, LOUDNESS_LUFS, TRUE_PEAK_DBTP)
