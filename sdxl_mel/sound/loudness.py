@@ -110,7 +110,7 @@ def _interpolator() -> Float:
 
 
 def _block_energies(weighted: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-    """Return the mean power of blocks of 400 ms, a quarter of a block apart; borders are within a sample of pyloudnorm's."""
+    """Return the mean power of blocks of 400 ms, a quarter of a block apart, to a sample as pyloudnorm has them."""
     step, size = BLOCK_SECONDS * (1 - BLOCK_OVERLAP), weighted.shape[-1]
     count = max(1, int(np.round((size / sample_rate - BLOCK_SECONDS) / step)) + 1)
     first = np.array([int(step * block * sample_rate) for block in range(count)])
