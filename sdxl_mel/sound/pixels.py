@@ -6,6 +6,9 @@ from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.sound.laws import SMALLEST_RATIO
 from sdxl_mel.sound.melspec import MelSpec
 
+Picture = Levels | Float
+"""8-bit levels, or values in 0..1, (n_mels, frames, channels), row 0 the lowest band."""
+
 
 def values_of(mel: Float, spec: MelSpec, peak: float | None = None) -> Float:
     """Return mel values as picture values, clipped to 0..1; `mel_of_values` is the inverse inside that range.
@@ -29,6 +32,7 @@ def quantise(values: Float) -> Levels:
     return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def dequantise(levels: Levels) -> Float:
-    """Return 8-bit levels as values in 0..1."""
-    return levels.astype(np.float32) / np.float32(255.0)
+def dequantise(picture: Picture) -> Float:
+    """Return 8-bit levels as values in 0..1; what holds values already stays as it is."""
+    values = picture.astype(np.float32, copy=False)
+    return values / np.float32(255.0) if picture.dtype == np.uint8 else values
