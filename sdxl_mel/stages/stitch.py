@@ -160,9 +160,9 @@ def _write_sound(path: Path, levels: Levels, config: Config, spec: MelSpec, reco
 
 
 def _write_plot(path: Path, levels: Levels, spec: MelSpec, seams: list[tuple[int, int]]) -> None:
-    from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
+    from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 
-    write_bytes(path, drawn(spectrogram_figure(levels, spec, seams), path))
+    write_bytes(path, figure_bytes(spectrogram_figure(levels, spec, seams), path))
 
 
 def _report(config: Config, levels: Levels, spec: MelSpec, starts: list[int], overlaps: list[int]) -> Report:
