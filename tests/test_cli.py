@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from sdxl_mel import __version__
-from sdxl_mel.cli import STAGES, guarded, main
+from sdxl_mel.cli import guarded, main
+from sdxl_mel.commands import COMMANDS
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
 from sdxl_mel.progress import log
@@ -16,7 +17,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"], ["help"]):
         assert main(words) == 0
         printed = capsys.readouterr().out
-        assert all(name in printed for name in STAGES)
+        assert all(name in printed for name in COMMANDS)
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
 
@@ -66,14 +67,53 @@ def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_help_needs_no_heavy_library() -> None:
+def test_help_of_every_command_and_action_needs_no_heavy_library() -> None:
     script = (
-        "import sys; from sdxl_mel.cli import main; main(['--help'])\n"
-        "for name in ('encode', 'invert', 'roundtrip', 'inspect'):\n"
-        "    try: main([name, '--help'])\n"
-        "    except SystemExit as stop: assert stop.code == 0\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'librosa'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "import sys\n"
+        "from sdxl_mel.cli import main\n"
+        "from sdxl_mel.commands import COMMANDS\n"
+        "main(['--help'])\n"
+        "for name, command in COMMANDS.items():\n"
+        "    for words in ({*command.actions(), ''}):\n"
+        "        try: main([name, *filter(None, [words]), '--help'])\n"
+        "        except SystemExit as stop: assert stop.code == 0\n"
+        "        heavy = {'torch', 'diffusers', 'transformers', 'librosa'} & set(sys.modules)\n"
+        "        assert not heavy, (name, words, heavy)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_with_actions_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["lora", "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {action} " in printed for action in COMMANDS["lora"].actions())
+    assert "--rank" not in printed.split("examples:")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lora"], "name one of convert, info"),
+        (["lora", "--rank", "3"], "name one of convert, info"),
+        (["lora", "mrege"], "unknown action 'mrege' (did you mean 'merge'?)"),
+        (["lora", "info", "x", "--how", "sum"], "sdxl-mel lora info: unknown argument '--how'"),
+    ],
+)
+def test_an_action_is_named_first(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inspect", "x", "--progress"], "--progress: expected one argument"),
+        (["inspect", "x", "--progress", "fast"], "invalid choice: 'fast'"),
+    ],
+)
+def test_what_every_command_takes_is_checked(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdxl_mel.cli import STAGES, main
+from sdxl_mel.cli import main
+from sdxl_mel.commands import COMMANDS
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,9 @@ def test_bash_completes_commands_settings_values_and_files(scripts: Path) -> Non
         "sdxl-mel generate --no-over": ["--no-overwrite"],
         "sdxl-mel train --optimizer.name sched": ["schedule-free"],
         "sdxl-mel cache ver": ["verify"],
+        "sdxl-mel lora res": ["resize"],
+        "sdxl-mel lora merge --how ''": ["sum", "average"],
+        "sdxl-mel lora merge --progress j": ["json"],
         "sdxl-mel encode so": ["song.wav"],
         "sdxl-mel invert --qu": ["--quiet"],
     }
@@ -44,7 +48,7 @@ def test_bash_completes_commands_settings_values_and_files(scripts: Path) -> Non
 def test_zsh_gets_every_command(scripts: Path) -> None:
     script = (scripts / "zsh").read_text()
     assert script.startswith("#compdef sdxl-mel\n")
-    assert all(f"\n    {name}:'" in script for name in STAGES)
+    assert all(f"\n    {name}:'" in script for name in COMMANDS)
     if shutil.which("zsh"):
         subprocess.run(["zsh", "-n", str(scripts / "zsh")], check=True)
 

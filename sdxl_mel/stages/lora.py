@@ -1,68 +1,129 @@
-"""The stage `lora`: everything that is done with LoRA files but training and fusing them."""
+"""`sdxl-mel lora`: all that is done with LoRA files but training and fusing them."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, assert_never
 
 from pydantic import Field
 
-from sdxl_mel.arguments import Show
+from sdxl_mel.arguments import Action, Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
+from sdxl_mel.options import Dialect
 
 if TYPE_CHECKING:
-    from sdxl_mel.models.lora.combine import Outcome
+    from sdxl_mel.models.lora.file import ScaledLora
 
-EXAMPLES = """\
-  sdxl-mel lora info lora.safetensors
-  sdxl-mel lora convert lora.safetensors --to diffusers --out lora-diffusers.safetensors
-  sdxl-mel lora compare a.safetensors b.safetensors
-  sdxl-mel lora resize lora.safetensors --rank 8 --out small.safetensors
-  sdxl-mel lora merge a.safetensors:0.7 b.safetensors:0.3 --out both.safetensors
-  sdxl-mel lora extract sd_xl_base_1.0.safetensors tuned.safetensors --rank 32 --out lora.safetensors
-"""
-Action = Literal["convert", "info", "compare", "resize", "merge", "extract"]
-WRITING = ("convert", "resize", "merge", "extract")
-FILES = {"convert": 1, "info": 1, "compare": 2, "resize": 1, "extract": 2}
 SHOWN = 5
 ALL_SHOWN = 24
 
 
-class Config(StageConfig):
-    """Convert, describe, compare, resize, merge or extract LoRA files."""
+class Reading(StageConfig):
+    """What every action that reads LoRA files takes."""
 
-    action: Annotated[Action, Show.POSITIONAL]
-    """convert, info, compare, resize, merge or extract"""
-    files: Annotated[tuple[str, ...], Show.POSITIONAL] = Field(min_length=1)
-    """LoRA files; FILE:0.7 states a strength for merge; for extract a base and a tuned model"""
-    out: Path | None = None
+    alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
+    """alpha of files that hold none: a number, or rank for a scale of 1"""
+
+
+class Writing(StageConfig):
+    """What every action that writes a LoRA file takes."""
+
+    out: Path
     """LoRA file to write"""
-    to: Literal["kohya", "diffusers"] = "kohya"
+    to: Dialect = "kohya"
     """names to write: kohya (ComfyUI, A1111, Civitai) or diffusers"""
     dtype: Literal["fp32", "fp16"] = "fp32"
     """precision to write"""
-    rank: int | None = Field(None, gt=0)
-    """highest rank of resize, extract and an average"""
-    how: Literal["sum", "average"] = "sum"
-    """merge: sum adds the LoRAs (exact, their ranks add up), average takes their mean, cut to --rank"""
-    layers: Literal["linear", "all"] = "linear"
-    """extract: the Linear layers of attention and MLP, or every layer of the UNet"""
     one_alpha: bool = False
     """give all modules one alpha without changing what they do; diffusers needs it to read kohya's names rightly"""
+
+
+class Listing(StageConfig):
+    """What every action that tells something of each module takes."""
+
     each: bool = False
-    """list every module, not only the blocks"""
-    alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
-    """alpha of files that hold none: a number, or rank for a scale of 1"""
+    """list every module, however many there are"""
+
+
+class Convert(Reading, Writing):
+    """Write a LoRA with the names of another dialect."""
+
+    file: Annotated[str, Show.POSITIONAL]
+    """LoRA file"""
+
+
+class Info(Reading, Listing):
+    """Print what a LoRA file holds and says of itself."""
+
+    file: Annotated[str, Show.POSITIONAL]
+    """LoRA file"""
+
+
+class Compare(Reading, Listing):
+    """Print how far the changes of two LoRAs are apart."""
+
+    first: Annotated[str, Show.POSITIONAL]
+    """LoRA file"""
+    second: Annotated[str, Show.POSITIONAL]
+    """LoRA file to compare with it"""
+
+
+class Resize(Reading, Listing, Writing):
+    """Write the closest LoRA of a lower rank."""
+
+    file: Annotated[str, Show.POSITIONAL]
+    """LoRA file"""
+    rank: int = Field(gt=0)
+    """highest rank of a module"""
+
+
+class Merge(Reading, Listing, Writing):
+    """Write one LoRA that does what several do together."""
+
+    files: Annotated[tuple[str, ...], Show.POSITIONAL] = Field(min_length=2)
+    """LoRA files; FILE:0.7 states a strength"""
+    how: Literal["sum", "average"] = "sum"
+    """sum adds the LoRAs (exact, their ranks add up), average takes their mean, cut to --rank"""
+    rank: int | None = Field(None, gt=0)
+    """highest rank of a module of an average; none = the highest among the files"""
+
+
+class Extract(Listing, Writing):
+    """Write the best LoRA for the difference between a base and a model tuned from it."""
+
+    base: Annotated[str, Show.POSITIONAL]
+    """diffusers folder, single .safetensors file, hub id, or mini"""
+    tuned: Annotated[str, Show.POSITIONAL]
+    """the model tuned from it"""
+    rank: int = Field(gt=0)
+    """highest rank of a module"""
+    layers: Literal["linear", "all"] = "linear"
+    """the Linear layers of attention and MLP, or every layer of the UNet"""
     configs: Annotated[Path | None, Show.ADVANCED] = None
     """diffusers folder with the configs of single-file models"""
     seed: Annotated[int, Show.ADVANCED] = 0
-    """seed of extract's random projections"""
+    """seed of the random projections"""
+
+
+ACTIONS = {
+    "convert": Action(
+        Convert, "  sdxl-mel lora convert lora.safetensors --to diffusers --out lora-diffusers.safetensors"
+    ),
+    "info": Action(Info, "  sdxl-mel lora info lora.safetensors"),
+    "compare": Action(Compare, "  sdxl-mel lora compare a.safetensors b.safetensors"),
+    "resize": Action(Resize, "  sdxl-mel lora resize lora.safetensors --rank 8 --out small.safetensors"),
+    "merge": Action(Merge, "  sdxl-mel lora merge a.safetensors:0.7 b.safetensors:0.3 --out both.safetensors"),
+    "extract": Action(
+        Extract,
+        "  sdxl-mel lora extract sd_xl_base_1.0.safetensors tuned.safetensors --rank 32 --out lora.safetensors",
+    ),
+}
+Config = Convert | Info | Compare | Resize | Merge | Extract
 
 
 class Report(StageReport):
     """What was found or written; `kept` is the part of each module's energy that a lower rank keeps."""
 
-    action: str
     lines: tuple[str, ...] = ()
     kept: Mapping[str, float] = {}
     each: bool = False
@@ -80,61 +141,59 @@ class Report(StageReport):
 
 
 def run(config: Config) -> Report:
-    """Do what `config.action` says. Raises InputError for a wrong number of files or a missing --out or --rank."""
-    import torch
+    """Do the action of these settings. Raises InputError for an --out that is there already or is no .safetensors."""
+    from sdxl_mel.models.lora import combine, describe, extract, file
 
-    from sdxl_mel.models.lora.combine import remarks
-    from sdxl_mel.models.lora.file import write_lora
-
-    _check(config)
-    outcome = _outcome(config)
+    if isinstance(config, Writing):
+        _require_new(config.out)
+    match config:
+        case Convert():
+            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            outcome = combine.convert_lora(lora)
+        case Info():
+            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            outcome = describe.describe_lora(lora, config.each)
+        case Compare():
+            first, second = _unscaled(file.read_loras([config.first, config.second], alpha=config.alpha))
+            outcome = describe.compare_loras(first, second, config.each)
+        case Resize():
+            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            outcome = combine.resize_lora(lora, config.rank)
+        case Merge():
+            loras = file.read_loras(config.files, alpha=config.alpha)
+            outcome = combine.sum_loras(loras) if config.how == "sum" else combine.average_loras(loras, config.rank)
+        case Extract():
+            outcome = extract.extract_lora(
+                config.base,
+                config.tuned,
+                rank=config.rank,
+                layers=config.layers,
+                seed=config.seed,
+                configs=config.configs,
+            )
+        case _:
+            assert_never(config)
     lines = outcome.lines
-    if config.out is not None and outcome.lora is not None:
-        lora = outcome.lora.with_one_alpha() if config.one_alpha else outcome.lora
-        write_lora(config.out, lora, config.to, torch.float16 if config.dtype == "fp16" else torch.float32)
-        lines = (*lines, *remarks(lora, config.to))
-    return Report(action=config.action, lines=lines, kept=outcome.kept, each=config.each, out=config.out)
+    if isinstance(config, Writing) and outcome.lora is not None:
+        result = outcome.lora.with_one_alpha() if config.one_alpha else outcome.lora
+        lines += combine.write_with_remarks(config.out, result, config.to, config.dtype)
+    return Report(
+        lines=lines,
+        kept=outcome.kept,
+        each=isinstance(config, Listing) and config.each,
+        out=config.out if isinstance(config, Writing) else None,
+    )
 
 
-def _outcome(config: Config) -> "Outcome":
-    from sdxl_mel.models.lora.combine import average_loras, convert_lora, resize_lora, sum_loras
-    from sdxl_mel.models.lora.describe import compare_loras, describe_lora
-    from sdxl_mel.models.lora.extract import extract_lora
-    from sdxl_mel.models.lora.file import read_loras
-
-    if config.action == "extract":
-        assert config.rank is not None
-        return extract_lora(
-            *config.files, rank=config.rank, layers=config.layers, seed=config.seed, configs=config.configs
-        )
-    loras = read_loras(config.files, alpha=config.alpha)
-    if config.action != "merge" and any(scale != 1 for _, _, scale in loras):
-        raise InputError(f"lora {config.action}: takes no FILE:SCALE; only merge does")
-    match config.action:
-        case "convert":
-            return convert_lora(loras[0])
-        case "info":
-            return describe_lora(loras[0], config.each)
-        case "compare":
-            return compare_loras(loras[0], loras[1], config.each)
-        case "resize":
-            assert config.rank is not None
-            return resize_lora(loras[0], config.rank)
-        case "merge":
-            return sum_loras(loras) if config.how == "sum" else average_loras(loras, config.rank)
+def _unscaled(loras: "list[ScaledLora]") -> "list[ScaledLora]":
+    for path, _, scale in loras:
+        if scale != 1:
+            raise InputError(f"{path}:{scale:g}: this action takes no FILE:SCALE; only merge does")
+    return loras
 
 
-def _check(config: Config) -> None:
-    wanted, given = FILES.get(config.action), len(config.files)
-    if wanted is not None and given != wanted:
-        raise InputError(f"lora {config.action}: takes {wanted} file{'s' * (wanted > 1)}, {given} were given")
-    if config.action == "merge" and given < 2:
-        raise InputError("lora merge: takes at least two files, one was given")
-    if config.action in WRITING and config.out is None:
-        raise InputError(f"lora {config.action}: say where to write with --out NAME.safetensors")
-    if config.out is not None and config.out.exists():
-        raise InputError(f"{config.out}: is there already; delete it or choose another --out")
-    if config.out is not None and config.out.suffix != ".safetensors":
-        raise InputError(f"{config.out}: a LoRA is written as NAME.safetensors; choose such a name")
-    if config.action in ("resize", "extract") and config.rank is None:
-        raise InputError(f"lora {config.action}: say the rank with --rank N")
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise InputError(f"{out}: is there already; delete it or choose another --out")
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: a LoRA is written as NAME.safetensors; choose such a name")

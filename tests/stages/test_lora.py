@@ -10,7 +10,7 @@ from sdxl_mel.models.lora.file import Lora, LoraHeader, LoraModule, read_lora, w
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import fuse
-from sdxl_mel.stages.lora import Config, run
+from sdxl_mel.stages.lora import Compare, Convert, Extract, Info, Merge, Resize, run
 from tests.loras import random_module
 
 PATHS = [
@@ -46,8 +46,8 @@ def assert_close(one, other, **tolerance):
 def test_there_and_back_makes_the_same_bytes(lora, tmp_path):
     (tmp_path / "back").mkdir()
     there, back = tmp_path / "there.safetensors", tmp_path / "back" / "lora.safetensors"
-    run(Config(action="convert", files=(str(lora),), to="diffusers", out=there))
-    run(Config(action="convert", files=(str(there),), to="kohya", out=back))
+    run(Convert(file=str(lora), to="diffusers", out=there))
+    run(Convert(file=str(there), to="kohya", out=back))
     assert back.read_bytes() == lora.read_bytes()
 
 
@@ -55,7 +55,7 @@ def test_convert_says_what_diffusers_misreads(lora, tmp_path):
     modules = read_lora(lora).modules
     mixed = {key: module.with_alpha(1.0 + index) for index, (key, module) in enumerate(modules.items())}
     write_lora(tmp_path / "mixed.safetensors", Lora(mixed))
-    config = Config(action="convert", files=(str(tmp_path / "mixed.safetensors"),), out=tmp_path / "a.safetensors")
+    config = Convert(file=str(tmp_path / "mixed.safetensors"), out=tmp_path / "a.safetensors")
     assert "3 different alphas" in run(config).summary()
     folded = config.model_copy(update={"one_alpha": True, "out": tmp_path / "b.safetensors"})
     assert "alphas" not in run(folded).summary()
@@ -63,7 +63,7 @@ def test_convert_says_what_diffusers_misreads(lora, tmp_path):
 
 
 def test_info_says_what_is_inside(lora):
-    summary = run(Config(action="info", files=(str(lora),))).summary()
+    summary = run(Info(file=str(lora))).summary()
     for text in ("3 modules", "rank 4, alpha 2, 1 convolutions", "spec: mini", "anchor: mel spectrogram", "train"):
         assert text in summary
 
@@ -72,17 +72,17 @@ def test_compare_measures_the_distance(lora, tmp_path):
     modules = read_lora(lora).modules
     stronger = {key: LoraModule(m.down, m.up * 1.5, m.alpha) for key, m in modules.items()}
     write_lora(tmp_path / "stronger.safetensors", Lora(stronger))
-    same = run(Config(action="compare", files=(str(lora), str(lora)))).lines[-1]
-    other = run(Config(action="compare", files=(str(lora), str(tmp_path / "stronger.safetensors")))).lines[-1]
+    same = run(Compare(first=str(lora), second=str(lora))).lines[-1]
+    other = run(Compare(first=str(lora), second=str(tmp_path / "stronger.safetensors"))).lines[-1]
     assert "difference 0.000e+00  cosine +1.000000" in same
     assert "difference 5.000e-01  cosine +1.000000" in other
 
 
 def test_resize_keeps_everything_at_the_same_rank_and_less_below(lora, tmp_path):
-    whole = run(Config(action="resize", files=(str(lora),), rank=4, out=tmp_path / "same.safetensors"))
+    whole = run(Resize(file=str(lora), rank=4, out=tmp_path / "same.safetensors"))
     assert min(whole.kept.values()) == pytest.approx(1)
     assert_close(products(tmp_path / "same.safetensors"), products(lora), atol=1e-5, rtol=1e-5)
-    less = run(Config(action="resize", files=(str(lora),), rank=2, out=tmp_path / "less.safetensors"))
+    less = run(Resize(file=str(lora), rank=2, out=tmp_path / "less.safetensors"))
     assert all(0.5 < kept < 1 for kept in less.kept.values())
     small = read_lora(tmp_path / "less.safetensors")
     assert {module.rank for module in small.modules.values()} == {2}
@@ -93,8 +93,8 @@ def test_resize_keeps_everything_at_the_same_rank_and_less_below(lora, tmp_path)
 def test_merge_adds_and_averages(lora, tmp_path):
     other = written(tmp_path / "other.safetensors", seed=1, rank=3, alpha=1.0)
     files = (f"{lora}:0.5", f"{other}:1.5")
-    run(Config(action="merge", files=files, out=tmp_path / "sum.safetensors"))
-    run(Config(action="merge", files=files, how="average", rank=7, out=tmp_path / "mean.safetensors"))
+    run(Merge(files=files, out=tmp_path / "sum.safetensors"))
+    run(Merge(files=files, how="average", rank=7, out=tmp_path / "mean.safetensors"))
     total = {key: 0.5 * change + 1.5 * products(other)[key] for key, change in products(lora).items()}
     assert_close(products(tmp_path / "sum.safetensors"), total, atol=1e-5, rtol=1e-5)
     assert_close(
@@ -105,9 +105,9 @@ def test_merge_adds_and_averages(lora, tmp_path):
 
 def test_what_was_fused_is_extracted(lora, tiny_sdxl, tmp_path):
     fuse.run(fuse.Config(base=str(tiny_sdxl), lora=(str(lora),), out=tmp_path / "tuned.safetensors"))
-    config = Config(
-        action="extract",
-        files=(str(tiny_sdxl), str(tmp_path / "tuned.safetensors")),
+    config = Extract(
+        base=str(tiny_sdxl),
+        tuned=str(tmp_path / "tuned.safetensors"),
         rank=4,
         layers="all",
         out=tmp_path / "again.safetensors",
@@ -118,7 +118,7 @@ def test_what_was_fused_is_extracted(lora, tiny_sdxl, tmp_path):
     assert read_lora(tmp_path / "again.safetensors").header.spec == HEADER.spec
     linear = config.model_copy(update={"layers": "linear", "out": tmp_path / "linear.safetensors"})
     assert "1 changed tensors are not among the layers chosen" in run(linear).summary()
-    nothing = config.model_copy(update={"files": (str(tiny_sdxl),) * 2, "out": tmp_path / "nothing.safetensors"})
+    nothing = config.model_copy(update={"tuned": str(tiny_sdxl), "out": tmp_path / "nothing.safetensors"})
     with pytest.raises(InputError, match="nothing to extract"):
         run(nothing)
 
@@ -126,11 +126,11 @@ def test_what_was_fused_is_extracted(lora, tiny_sdxl, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare", "LORA"], "takes 2 files, 1 were given"),
-        (["convert", "LORA"], "say where to write with --out"),
+        (["compare", "LORA"], "required: SECOND"),
+        (["convert", "LORA"], "out is needed"),
         (["convert", "LORA", "--out", "x.ckpt"], "a LoRA is written as NAME.safetensors"),
         (["convert", "LORA", "--out", "LORA"], "is there already"),
-        (["resize", "LORA", "--out", "x.safetensors"], "say the rank with --rank"),
+        (["resize", "LORA", "--out", "x.safetensors"], "rank is needed"),
         (["resize", "LORA", "--rank", "0", "--out", "x.safetensors"], "rank"),
         (["convert", "LORA:0.5", "--out", "x.safetensors"], "only merge does"),
         (["merge", "LORA:1", "LORA:-1", "--how", "average", "--out", "x.safetensors"], "add up to 0"),
@@ -148,9 +148,7 @@ def test_a_dora_is_not_merged_and_other_specs_are_not_mixed(lora, tmp_path):
     modules = read_lora(lora).modules
     dora = {key: LoraModule(m.down, m.up, m.alpha, torch.ones(len(m.up))) for key, m in modules.items()}
     write_lora(tmp_path / "dora.safetensors", Lora(dora))
-    config = Config(
-        action="merge", files=(str(lora), str(tmp_path / "dora.safetensors")), out=tmp_path / "x.safetensors"
-    )
+    config = Merge(files=(str(lora), str(tmp_path / "dora.safetensors")), out=tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="a DoRA, whose magnitudes do not add up"):
         run(config)
     std = written(tmp_path / "std.safetensors", header=LoraHeader(spec=PRESETS["std"]))

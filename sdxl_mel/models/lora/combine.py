@@ -3,15 +3,20 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import torch
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.lora.file import Lora, ScaledLora, joint_header
+from sdxl_mel.models.lora.file import Lora, ScaledLora, joint_header, write_lora
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, concatenated, resized
-from sdxl_mel.models.lora.names import Dialect, Module
+from sdxl_mel.models.lora.names import Module
+from sdxl_mel.options import Dialect, Precision
 from sdxl_mel.record import Record, sha256_file
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ def convert_lora(source: ScaledLora) -> Outcome:
     return Outcome(source.lora, (f"{source.path.name}: {len(source.lora.modules)} modules",))
 
 
-def remarks(lora: Lora, dialect: Dialect) -> tuple[str, ...]:
-    """Return what another program is known to make of such a file."""
+def write_with_remarks(out: Path, lora: Lora, dialect: Dialect, precision: Precision) -> tuple[str, ...]:
+    """Write a LoRA file; return what another program is known to make of such a file."""
+    write_lora(out, lora, dialect, DTYPES[precision])
     alphas = {module.alpha for module in lora.modules.values()}
     dora = any(module.magnitude is not None for module in lora.modules.values())
     lines = []

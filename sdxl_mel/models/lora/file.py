@@ -19,8 +19,9 @@ from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_t
 from sdxl_mel.models.layouts import SDXL_LAYERS_PER_BLOCK, Part
 from sdxl_mel.models.lora.header import LoraHeader, from_metadata, kohya_metadata, to_metadata
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora.names import Dialect, Key, Module, Role, parse_key, write_key
+from sdxl_mel.models.lora.names import Key, Module, Role, parse_key, write_key
 from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
+from sdxl_mel.options import Dialect
 from sdxl_mel.sound.melspec import require_equal
 
 __all__ = ["Alpha", "Dialect", "Lora", "LoraHeader", "LoraModule", "Part", "read_lora", "write_lora"]

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.layouts import PARTS, SDXL_LAYERS_PER_BLOCK, Part, parse, spell
+from sdxl_mel.options import Dialect
 
-Dialect = Literal["kohya", "diffusers"]
 Role = Literal["down", "up", "alpha", "magnitude"]
 Module = tuple[Part, str]
 
