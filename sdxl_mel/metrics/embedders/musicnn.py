@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError
-from sdxl_mel.metrics.embedders.base import WindowRule
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, WindowRule
 
 SAMPLE_RATE = 16000
 N_FFT, HOP, N_MELS = 512, 256, 96
@@ -35,7 +35,7 @@ HIDDEN, TAGS = 200, 50
 Which = Literal["mtt", "msd"]
 
 
-class MusicnnEmbedder:
+class MusicnnEmbedder(AudioEmbedder):
     """The 200 numbers before the tags, one vector for each 3 s; `which` is MagnaTagATune or Million Song Dataset."""
 
     rate = SAMPLE_RATE

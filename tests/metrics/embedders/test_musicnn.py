@@ -14,7 +14,7 @@ from sdxl_mel.metrics.embedders import musicnn
 from sdxl_mel.metrics.embedders.base import unit_rows
 from sdxl_mel.metrics.frechet import distance_between
 from sdxl_mel.metrics.kernel import kernel_distance, kernel_sums, median_distance
-from tests.metrics.clouds import SAMPLE_RATE, chord, drums, noise, tone
+from tests.metrics.simulated import SAMPLE_RATE, chord, drums, noise, tone
 
 PIECE = 3 * SAMPLE_RATE
 FIXTURES = Path(__file__).parents[2] / "fixtures"
