@@ -15,7 +15,7 @@ from sdxl_mel.progress import progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdxl_mel.models.checkpoint import Param
+    from sdxl_mel.models.layouts import Param
     from sdxl_mel.models.lora.file import ScaledLora
 
 EXAMPLES = """\
@@ -86,7 +86,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Read the LoRAs, match them to the base, check the disk, and stream the sum to `out`."""
-    from sdxl_mel.models.checkpoint_source import open_checkpoint
+    from sdxl_mel.models.base import open_checkpoint
     from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
     from sdxl_mel.models.fusing import FusedWeights, chosen_dtype, fused_header, match, short_name
     from sdxl_mel.models.header import header_files, header_metadata
@@ -100,7 +100,7 @@ def run(config: Config) -> Report:
     checkpoint, configs = open_checkpoint(config.base, config.configs, needs_configs=not single)
     dtype = chosen_dtype(checkpoint, config.dtype, config.force_bf16)
     weights = FusedWeights(checkpoint, match(loras, checkpoint, config.base), dtype)
-    header = fused_header(loras, checkpoint, config.base, short_name(dtype))
+    header = fused_header(loras, checkpoint, config.base, short_name(dtype), config.alpha)
     require_space(config.out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()
