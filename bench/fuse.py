@@ -20,11 +20,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from bench.table import Table
 from sdxl_mel.files.tensors import TensorType
-from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import write_single_file
-from sdxl_mel.models.layouts import PARTS, AnyPart
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import Architecture, Param
 from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.sound.melspec import PRESETS
 from tests.loras import linear_paths, meta_sdxl_unet
 from tests.tiny_models import write_tiny_sdxl
@@ -125,7 +127,7 @@ def timed(command: list[object], out: Path) -> tuple[float, float]:
     return seconds, int(done.stdout.split()[-1]) * 1024 / 1e9
 
 
-def true_size_models() -> dict[AnyPart, nn.Module]:
+def true_size_models() -> dict[Part, nn.Module]:
     """Return SDXL 1.0's four models without memory (configs of stabilityai/stable-diffusion-xl-base-1.0)."""
     with torch.device("meta"):
         return {
@@ -160,7 +162,7 @@ def _text(width: int, inner: int, layers: int, heads: int, act: str) -> CLIPText
     )
 
 
-def write_configs(folder: Path, models: dict[AnyPart, nn.Module]) -> None:
+def write_configs(folder: Path, models: dict[Part, nn.Module]) -> None:
     """Write a diffusers folder without weights."""
     write_tiny_sdxl(folder)
     for part, model in models.items():
@@ -172,7 +174,7 @@ def write_configs(folder: Path, models: dict[AnyPart, nn.Module]) -> None:
             model.config.save_pretrained(folder / part)
 
 
-def write_base(path: Path, models: dict[AnyPart, nn.Module]) -> None:
+def write_base(path: Path, models: dict[Part, nn.Module]) -> None:
     """Write a single-file checkpoint of random numbers."""
     types: dict[Param, TensorType] = {}
     for part, model in models.items():
@@ -181,14 +183,14 @@ def write_base(path: Path, models: dict[AnyPart, nn.Module]) -> None:
             if not name.endswith("position_ids"):
                 canonical = f"text_model.{name}" if flat else name
                 types[part, canonical] = TensorType(torch.float16, tuple(tensor.shape))
-    source = Checkpoint(path, {}, {}, True, 2)
+    source = Checkpoint(path, Architecture(SDXL), {}, {}, True)
     write_single_file(path, source, types, lambda param, out: out.copy_(_random(types[param].shape, str(param))), {})
 
 
-def write_random_lora(path: Path, models: dict[AnyPart, nn.Module]) -> int:
+def write_random_lora(path: Path, models: dict[Part, nn.Module]) -> int:
     """Write a LoRA on every Linear of the transformers and return their number."""
     modules = {}
-    for part in PARTS:
+    for part in ADAPTABLE:
         for name, layer in linear_paths(part, models[part]).items():
             out, inner = layer.weight.shape
             down, up = _random((RANK, inner), f"down {name}").float(), _random((out, RANK), f"up {name}").float()

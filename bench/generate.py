@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from bench.table import Table
-from sdxl_mel.diffusion.conditioning import encode_prompts, time_ids
+from sdxl_mel.diffusion.conditioning import time_ids
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.header import guidance_of, read_model_header
+from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
@@ -65,7 +66,7 @@ def run(base_name: str = "mini") -> Table:
 
 def _speed(base: Base) -> list[list[str]]:
     assert base.spec is not None
-    spec, guidance = base.spec, guidance_of(read_model_header(base.source.path))
+    spec, guidance = base.spec, guidance_of(read_model_header(base.source.path), default=base.family.guidance)
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     pipeline = StableDiffusionXLPipeline(
         vae=base.vae,

@@ -11,6 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from sdxl_mel.files.cache import Cache, CachedExample, CacheHeader, latent_shape, open_cache, write_cache
 from sdxl_mel.files.cache_shards import ShardHeader, shard_name, write_shard
+from sdxl_mel.models.family import Family
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.sdxl import SDXL as SDXL_FAMILY
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.melspec import PRESETS, MelSpec
@@ -91,7 +94,13 @@ class Models:
     scheduler: Any
     pooled: int
     name: str = "bench"
+    family: Family = SDXL_FAMILY
     spec: MelSpec | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """Return the architecture of the UNet."""
+        return Architecture(self.family, self.unet.config.layers_per_block)
 
 
 def random_models(size: Size, device: torch.device, dtype: torch.dtype, whole: bool) -> Models:

@@ -24,7 +24,7 @@ from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram, prep
 from sdxl_mel.sound.inversion.methods import checked_picture, invert, invert_blocks
 from sdxl_mel.sound.loudness import normalising_gain_db
 from sdxl_mel.sound.mel import margin
-from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS, DecibelLaw, MelSpec
+from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
 __all__ = ["encode", "encode_file", "encode_files", "fidelity_ladder", "gathered", "invert", "invert_file", "outputs"]
@@ -141,7 +141,7 @@ def invert_file(
     record = _of(record.model_copy(update={"settings": {**record.settings, **own}}), path)
     channels = 1 if checked_picture(picture.levels, spec).shape[-1] == 1 else 2
     seconds = picture.levels.shape[1] * spec.hop_length / spec.sample_rate
-    if isinstance(spec.law, DecibelLaw):
+    if spec.law.relative_to_maximum:
         sound = invert(picture.levels, spec, method, seed, loop, device=device)
         gain_db = normalising_gain_db(sound, spec.sample_rate, LOUDNESS_LUFS, TRUE_PEAK_DBTP)
         write_audio(out, sound * np.float32(10 ** (gain_db / 20)), spec.sample_rate, record, subtype, spec=spec)

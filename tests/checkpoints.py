@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdxl_mel.models.layouts import spell
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.sdxl import SDXL
 
 VAE_RULES = (
     (r"mid_block\.resnets\.0", "mid.block_1"),
@@ -75,7 +76,7 @@ def _unet(folder: Path, layers_per_block: int) -> dict[str, torch.Tensor]:
     tensors = {}
     for key, value in weights(folder, "unet").items():
         module, _, leaf = key.rpartition(".")
-        tensors[f"{spell('unet', module, layers_per_block)}.{leaf}"] = value
+        tensors[f"{Architecture(SDXL, layers_per_block).to_original('unet', module)}.{leaf}"] = value
     return tensors
 
 

@@ -4,7 +4,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from sdxl_mel.models.layouts import Part
+from sdxl_mel.models.family import Part
 from sdxl_mel.models.lora.module import LoraModule
 
 TRANSFORMER = (".attentions.", ".self_attn.", ".mlp.")

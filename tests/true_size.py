@@ -5,11 +5,11 @@ from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.models.layouts import AnyPart
+from sdxl_mel.models.family import Part
 from tests.loras import meta_sdxl_unet
 
 
-def meta_sdxl() -> dict[AnyPart, nn.Module]:
+def meta_sdxl() -> dict[Part, nn.Module]:
     """Return the models by part, on the meta device."""
     with torch.device("meta"):
         vae = AutoencoderKL(

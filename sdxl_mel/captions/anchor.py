@@ -47,6 +47,13 @@ def without_anchor(caption: str, anchor: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"(?:,\s*)+,", ",", pattern.sub("", caption))).strip(" ,;:")
 
 
+def strip_anchor(prompt: str, anchor: str) -> str:
+    """Return a prompt without the anchor at its start, whatever its case; a prompt that is the anchor alone stays."""
+    if anchor and prompt.lower().startswith(anchor.lower()):
+        return prompt[len(anchor) :].lstrip(" ,.:;-") or prompt
+    return prompt
+
+
 def _joined(anchor: str, caption: str) -> str:
     return ", ".join(part for part in (anchor.strip(), caption) if part)
 

@@ -9,9 +9,9 @@ Song Describer Dataset it is 1.24 times the truth; it is under it in 4 captions,
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
+from sdxl_mel.assets import base_path
 from sdxl_mel.errors import InputError
 
 MAX_TOKENS = 75
@@ -49,7 +49,7 @@ def token_counter(base: str | None) -> TokenCounter:
         return ESTIMATE
     from transformers import CLIPTokenizer
 
-    place = str(files("sdxl_mel") / "assets" / "mini") if base == "mini" else base
+    place = str(base_path(base))
     if Path(place).is_file():
         raise InputError(
             f"--base {base}: a single file holds no tokenizer; give a diffusers folder or leave --base out"

@@ -16,7 +16,7 @@ from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.cache import CacheHeader, latent_shape, write_cache
 from sdxl_mel.files.cache_shards import Shard, ShardHeader, check_rows, read_shard, write_shard
 from sdxl_mel.files.spectrogram import read_tile
-from sdxl_mel.models.base import TEXT_ENCODERS
+from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.progress import Ticker, log, progress, set_verbosity
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
@@ -219,22 +219,21 @@ def _batch_size(device: "torch.device", wanted: int) -> int:
 def _text_encoder(settings: Settings, device: str) -> Encoder:
     import torch
 
-    from sdxl_mel.diffusion.conditioning import encode_prompts
+    from sdxl_mel.models.text_encoding import encode_prompts
 
     base = open_parts(settings, TEXT_ENCODERS, device)
 
     def encode_texts(texts: Sequence[str], _names: Sequence[str]) -> Encoded:
         with torch.no_grad():
-            hidden, pooled = encode_prompts(base, texts, settings.clip_skip)
-        return hidden.to("cpu", torch.float32), pooled.to("cpu", torch.float32)
+            prompt_embeds, pooled = encode_prompts(base, texts, settings.clip_skip)
+        return prompt_embeds.to("cpu", torch.float32), pooled.to("cpu", torch.float32)
 
     return Encoder(lambda label: label, encode_texts, _batch_size(base.text_encoder.device, TEXT_BATCH))
 
 
 def _too_long(settings: Settings, plan: Plan) -> int:
-    from sdxl_mel.diffusion.conditioning import tokens_lost
+    from sdxl_mel.models.text_encoding import tokens_lost
 
     texts = [label for shard in plan.shards if shard.kind == "text" for _, label in shard.rows]
-    base = open_parts(settings, ())
-    base.tokenizer_2 = base.source.tokenizer("tokenizer_2")
-    return sum(lost > 0 for lost in tokens_lost(base, texts))
+    tokenizer = open_parts(settings, ()).reading_tokenizer()
+    return sum(lost > 0 for lost in tokens_lost(tokenizer, texts))

@@ -10,7 +10,8 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import CachedExample, example_key, latent_shape, latents_key, text_key
 from sdxl_mel.files.cache_shards import Kind, shard_name
 from sdxl_mel.files.dataset import Dataset, Item, read_dataset
-from sdxl_mel.models.base import TEXT_ENCODERS, Base, open_base
+from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.family import Part
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
@@ -74,12 +75,13 @@ def make_plan(settings: Settings) -> Plan:
     base = open_parts(settings, ())
     if base.spec is not None:
         require_equal(base.spec, dataset.spec, settings.base, str(settings.dataset))
-    identity = {part: base.identity_of(part) for part in ("vae", *TEXT_ENCODERS)}
+    text_parts = [encoder.part for encoder in base.family.text_encoders]
+    identity: dict[str, str] = {part: base.identity_of(part) for part in ("vae", *text_parts)}
     items = [item for items in chosen.values() for item in items]
     if not items:
         raise InputError(f"{settings.dataset}: no clips to encode; run sdxl-mel prepare on some sound")
     pictures = _picture_keys(dataset, items, identity["vae"])
-    encoders = [identity[part] for part in TEXT_ENCODERS]
+    encoders = [identity[part] for part in text_parts]
     texts: dict[str, str] = {}
 
     def key_of_text(text: str) -> str:
@@ -95,7 +97,7 @@ def make_plan(settings: Settings) -> Plan:
     }
     paths = {key: str(dataset.folder / file) for file, key in pictures.items()}
     about_latents = {"spec": dataset.spec.to_json(), "vae": identity["vae"]}
-    about_text = {part: identity[part] for part in TEXT_ENCODERS} | {"clip_skip": str(settings.clip_skip)}
+    about_text = {part: identity[part] for part in text_parts} | {"clip_skip": str(settings.clip_skip)}
     shards = [
         *deal_shards("latents", about_latents, paths.items(), latent_bytes(dataset.spec)),
         *deal_shards("text", about_text, ((key, text) for text, key in texts.items()), _text_bytes(base)),
@@ -104,7 +106,7 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(dataset, identity, scaling, empty, splits, tuple(shards))
 
 
-def open_parts(settings: Settings, parts: Sequence[str], device: str = "cpu") -> Base:
+def open_parts(settings: Settings, parts: Sequence[Part], device: str = "cpu") -> Base:
     """Open parts of the base that the settings name."""
     return open_base(settings.base, parts, vae=settings.vae, device=device, config=settings.base_config)
 
@@ -162,5 +164,5 @@ def latent_bytes(spec: MelSpec) -> int:
 
 
 def _text_bytes(base: Base) -> int:
-    configs = [base.source.config(part) for part in TEXT_ENCODERS]
+    configs = [base.source.config(encoder.part) for encoder in base.family.text_encoders]
     return sum(4 * config["hidden_size"] * config["max_position_embeddings"] for config in configs if config)

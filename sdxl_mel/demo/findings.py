@@ -24,7 +24,7 @@ class Findings:
         metric = self.metric(model, "new", "instruments_each")
         if metric is None:
             return None
-        counts: dict[str, list[int]] = metric.details["by_instrument"]  # type: ignore[assignment]
+        counts = metric.details.by_instrument
         found = sum(hits for name, (hits, _) in counts.items() if name in LEFT_OUT)
         asked = sum(total for name, (_, total) in counts.items() if name in LEFT_OUT)
         return proportion_interval(found, asked)

@@ -93,8 +93,8 @@ def _numbers(findings: Findings) -> list[Markup]:
         ]
         blocks += [Markup("<h3>{}</h3>").format(words), table(["", "base", "tuned"], rows)]
     shuffled = findings.metric("tuned", "new", "instruments_all")
-    floor = shuffled.details.get("shuffled") if shuffled else None
-    if isinstance(floor, float):
+    floor = shuffled.details.shuffled if shuffled else None
+    if floor is not None:
         blocks.append(
             paragraph(f"Judged by the prompts of other clips, the tuned model's new tiles score {floor:.2f}.")
         )

@@ -92,10 +92,10 @@ class PromptTrack:
 
     def over(self, columns: Tensor) -> TextEmbeddings:
         """Return the mean text of some columns: a view that lies in two sections hears both in proportion."""
-        share = self.weights[columns].mean(dim=0).to(self.texts.hidden)
-        hidden = torch.einsum("t,tkd->kd", share, self.texts.hidden)
-        pooled = torch.einsum("t,tp->p", share, self.texts.pooled)
-        return TextEmbeddings(hidden[None], pooled[None])
+        share = self.weights[columns].mean(dim=0).to(self.texts.prompt_embeds)
+        prompt_embeds = torch.einsum("t,tkd->kd", share, self.texts.prompt_embeds)
+        pooled = torch.einsum("t,tp->p", share, self.texts.pooled_prompt_embeds)
+        return TextEmbeddings(prompt_embeds[None], pooled[None])
 
 
 def section_weights(starts: list[int], columns: int) -> Tensor:

@@ -14,7 +14,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from sdxl_mel.diffusion.conditioning import TextEmbeddings
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
 from sdxl_mel.seeding import torch_generator
@@ -117,10 +117,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet with what it is told besides the latents: `sizes` are SDXL's six, `unconditional` is the encoded ""."""
+    """A UNet with what it is told besides the latents: `unconditional` is the encoded "", `time_ids` may be None."""
 
     unet: Any
-    sizes: Tensor
+    time_ids: Tensor | None
     unconditional: TextEmbeddings
     guidance: Guidance
 
@@ -137,12 +137,10 @@ class Denoiser:
         return rescaled(guided, given, self.guidance.rescale) if self.guidance.rescale else guided
 
     def _forward(self, latents: Tensor, timestep: Tensor, text: TextEmbeddings) -> Tensor:
-        sizes = self.sizes.to(latents.device).expand(len(latents), -1)
         output = self.unet(
             latents.to(self.unet.dtype),
             timestep,
-            encoder_hidden_states=text.hidden,
-            added_cond_kwargs={"text_embeds": text.pooled, "time_ids": sizes},
+            **unet_conditions(text, self.time_ids),
             return_dict=False,
         )
         prediction: Tensor = output[0].float()

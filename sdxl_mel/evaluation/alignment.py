@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float, Vectors
-from sdxl_mel.evaluation.embeddings import Metrics, Space, measured
+from sdxl_mel.arrays import Vectors
+from sdxl_mel.evaluation.embeddings import Embeddings, Metrics
 from sdxl_mel.files.evaluation import Absent, Metric
 from sdxl_mel.metrics.alignment import (
     audio_retrieval,
@@ -15,10 +16,9 @@ from sdxl_mel.metrics.alignment import (
     r_precision,
     text_retrieval,
 )
-from sdxl_mel.metrics.embedders.base import AudioEmbedder, TextEmbedder, unit_rows
-from sdxl_mel.metrics.embedders.tag_score import TagBridge
+from sdxl_mel.metrics.embedders.base import TextAudioEmbedder
+from sdxl_mel.metrics.grades import grade
 from sdxl_mel.metrics.intervals import Interval, mean_interval
-from sdxl_mel.metrics.verbal_grades import band
 
 PERMUTATIONS = 1999
 R_PRECISION_OTHERS, R_PRECISION_DRAWS = 31, 100
@@ -30,83 +30,72 @@ class Scores:
 
     matrix: Vectors
     prompts: list[str]
-    truth: np.ndarray
+    truth: NDArray[np.intp]
     clips: list[int]
 
+    @property
+    def own(self) -> Vectors:
+        """Return the score of each clip with its own prompt, (clips,)."""
+        return matched_scores(self.matrix, self.truth)
 
-def score_prompts(embedder: AudioEmbedder, windows: list[Float], space: Space) -> Scores | None:
-    """Return the scores of all clips that have a prompt against all prompts, None where the model has no text side."""
-    chosen = space.prompted
-    prompts = list(dict.fromkeys(prompt for prompt in space.prompts if prompt))
+    @property
+    def own_prompts(self) -> list[str]:
+        """Return the prompt of each clip."""
+        return [self.prompts[column] for column in self.truth]
+
+
+def score_prompts(embedder: TextAudioEmbedder, embeddings: Embeddings) -> Scores | None:
+    """Return the scores of all generated clips that have a prompt against all prompts, None where none has one."""
+    chosen = embeddings.prompted
     if not chosen:
         return None
-    if isinstance(embedder, TagBridge):
-        matrix = embedder.scores([windows[index] for index in chosen], prompts)
-    elif isinstance(embedder, TextEmbedder):
-        matrix = space.generated.clips[chosen] @ unit_rows(embedder.embed_text(prompts)).T
-    else:
-        return None
-    truth = np.array([prompts.index(space.prompts[index] or "") for index in chosen])
+    prompts = list(dict.fromkeys(prompt for prompt in embeddings.prompts if prompt))
+    matrix = embedder.scores([embeddings.generated.windows[index] for index in chosen], prompts)
+    truth = np.array([prompts.index(embeddings.prompts[index] or "") for index in chosen])
     return Scores(matrix, prompts, truth, chosen)
 
 
-def adherence(scores: Scores, space: Space, prefix: str) -> tuple[Metrics, list[Absent]]:
-    """Return the metrics of one model, named `prefix`_mean, _gap, _r1, _r5 and _mrr."""
-    own = matched_scores(scores.matrix, scores.truth)
-    metrics = {f"{prefix}_mean": _mean(scores, own, space, prefix)}
+def alignment(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> tuple[Metrics, list[Absent]]:
+    """Return the metrics of one model, named by its prefix and _mean, _gap, _r1, _r5, _mrr, and those absent."""
+    prefix = embedder.prefix
+    metrics = {f"{prefix}_mean": _mean(scores, embeddings, embedder)}
     if len(scores.prompts) < 2:
         why = "needs 2 different prompts: with one there is nothing to confuse it with"
         return metrics, [Absent(metric=f"{prefix}_{name}", why=why) for name in ("gap", "r1", "r5", "mrr")]
-    return metrics | _gap(scores, space, prefix) | _retrieval(scores, space, prefix), []
+    others = {"gap": _gap(scores, embeddings)} | _retrieval(scores, embeddings)
+    return metrics | {f"{prefix}_{name}": metric for name, metric in others.items()}, []
 
 
-def _mean(scores: Scores, own: Vectors, space: Space, prefix: str) -> Metric:
-    prompts = [scores.prompts[column] for column in scores.truth]
+def _mean(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> Metric:
+    own, prompts = scores.own, scores.own_prompts
     interval = mean_interval(own, prompts)
-    word = band(f"{prefix}_mean", space.family, interval.value, interval.low, interval.high)
-    meaning = (
-        "Mean cosine of a clip and its prompt, no clamp and no factor."
-        if prefix != "tagbridge"
-        else "Mean z-scored musicnn tag evidence, weighted by how near a tag is to the prompt; 0 is chance. Not CLAP."
-    )
-    details = {"std": float(own.std(ddof=1)) if len(own) > 1 else None, "lowest": float(own.min())}
-    return measured(
+    return embeddings.metric(
         interval,
-        space,
-        meaning,
+        embedder.score_meaning,
         n=len(own),
         better="higher",
         by_prompt=mean_by_prompt(own, prompts),
-        details=details,
-        band=word.word if word else None,
-        band_span=word.spans if word else (),
-        no_band=word.why_none if word else None,
+        details={"std": float(own.std(ddof=1)) if len(own) > 1 else None, "lowest": float(own.min())},
+        grade=grade(f"{embedder.prefix}_mean", embedder.family, interval.value, interval.low, interval.high),
     )
 
 
-def _gap(scores: Scores, space: Space, prefix: str) -> Metrics:
-    gap = matched_gap(scores.matrix, scores.truth, PERMUTATIONS, space.seed)
-    meaning = "Mean score with the own prompt minus that with the other prompts; 0 is chance, whatever the model."
-    details = {"shuffled_mean": gap.shuffled, "p": gap.p}
-    prompts = [scores.prompts[column] for column in scores.truth]
-    own = matched_scores(scores.matrix, scores.truth) - gap.others
-    return {
-        f"{prefix}_gap": measured(
-            gap.interval,
-            space,
-            meaning,
-            n=len(scores.truth),
-            better="higher",
-            details=details,
-            by_prompt=mean_by_prompt(own, prompts),
-        )
-    }
+def _gap(scores: Scores, embeddings: Embeddings) -> Metric:
+    gap = matched_gap(scores.matrix, scores.truth, PERMUTATIONS, embeddings.seed)
+    return embeddings.metric(
+        gap.interval,
+        "Mean score with the own prompt minus that with the other prompts; 0 is chance, whatever the model.",
+        n=len(scores.truth),
+        better="higher",
+        by_prompt=mean_by_prompt(scores.own - gap.others, scores.own_prompts),
+        details={"shuffled_mean": gap.shuffled, "p": gap.p},
+    )
 
 
-def _retrieval(scores: Scores, space: Space, prefix: str) -> Metrics:
+def _retrieval(scores: Scores, embeddings: Embeddings) -> Metrics:
     forward, backward = text_retrieval(scores.matrix, scores.truth), audio_retrieval(scores.matrix, scores.truth)
     others = min(R_PRECISION_OTHERS, len(scores.prompts) - 1)
-    precision = r_precision(scores.matrix, scores.truth, others, R_PRECISION_DRAWS, space.seed)
+    precision = r_precision(scores.matrix, scores.truth, others, R_PRECISION_DRAWS, embeddings.seed)
     more = {"r_precision": {"value": precision, "others": others}, "median_rank": forward.median_rank}
     rows: list[tuple[str, Interval, str, dict[str, object]]] = [
         (
@@ -129,6 +118,6 @@ def _retrieval(scores: Scores, space: Space, prefix: str) -> Metrics:
         ),
     ]
     return {
-        f"{prefix}_{name}": measured(interval, space, meaning, n=len(scores.truth), better="higher", details=details)
+        name: embeddings.metric(interval, meaning, n=len(scores.truth), better="higher", details=details)
         for name, interval, meaning, details in rows
     }

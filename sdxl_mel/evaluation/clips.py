@@ -1,22 +1,19 @@
 """The clips of a set: which files they are, how they are decoded, and which cannot be used."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
-from sdxl_mel.metrics.codec_fidelity import EDGE_FRAMES, pixel_rmse
-from sdxl_mel.metrics.signal_checks import seam_score
+from sdxl_mel.metrics.signal_checks import Signal
+from sdxl_mel.options import Method
 from sdxl_mel.record import sha256_bytes, sha256_file
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.sound.pixels import dequantise
 
 SHORTEST_SECONDS = 0.25
 OFFSETS_FOLDER = "offsets"
@@ -45,8 +42,8 @@ class Clip:
 class Decoding:
     """How pictures become sound: `method` of inversion, and the spec of pictures that carry none."""
 
-    method: str
-    stated: MelSpec | None
+    method: Method = "best"
+    stated: MelSpec | None = None
 
     def key(self, clip: Clip) -> str:
         """Return the name of a decoded clip in the caches: all that decides its samples."""
@@ -60,21 +57,6 @@ class Decoding:
         if clip.beside is None:
             return self.key(clip)
         return sha256_bytes(f"{clip.sha256} beside {sha256_file(clip.beside)}".encode())
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Decoded samples (channels, n); for a picture also how well it agrees with the picture of its own sound, and how
-    far its joins stand out."""
-
-    samples: Float
-    rate: int
-    consistency: float | None = None
-    seam: float | None = None
-
-    def mono(self) -> Float:
-        """Return the mean of the channels, (n,)."""
-        return np.ascontiguousarray(self.samples.mean(0))
 
 
 def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[Clip]:
@@ -92,40 +74,35 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path), _beside(path)) for path in paths]
 
 
-def decode(clip: Clip, decoding: Decoding) -> Sound:
+def pairs_hash(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return one SHA-256 for a set of pairs, such as the name of a clip and the hash of its bytes, in any order."""
+    return sha256_bytes(json.dumps(sorted(pairs)).encode())
+
+
+def decode(clip: Clip, decoding: Decoding) -> Signal:
     """Return the sound of a clip. Raises InputError or FormatError for what cannot be used, silence excepted."""
     if clip.is_picture:
-        sound = _inverted(read_spectrogram(clip.path, decoding.stated), decoding.method)
+        picture = read_spectrogram(clip.path, decoding.stated)
+        samples = invert(picture.levels, picture.spec, decoding.method, seed=0)
+        signal = Signal(samples, picture.spec.sample_rate, picture)
     else:
-        sound = Sound(*read_audio(clip.path))
+        signal = Signal(*read_audio(clip.path))
         if clip.beside is not None:
-            sound = _with_picture(sound, clip.beside)
-    seconds = sound.samples.shape[1] / sound.rate
+            signal = replace(signal, picture=_picture_of(signal, clip.beside))
+    seconds = signal.samples.shape[1] / signal.rate
     if seconds < SHORTEST_SECONDS:
         raise FormatError(f"{clip.path}: {seconds:.3f} s is too short to judge; {SHORTEST_SECONDS} s is the least")
-    return sound
+    return signal
 
 
-def _inverted(picture: Spectrogram, method: str) -> Sound:
-    spec = picture.spec
-    samples = invert(picture.levels, spec, method=method, seed=0)  # type: ignore[arg-type]
-    return _judged(Sound(samples, spec.sample_rate), picture)
-
-
-def _with_picture(sound: Sound, path: Path) -> Sound:
-    """Return a sound with what the picture beside it tells, if that is its picture."""
+def _picture_of(signal: Signal, path: Path) -> Spectrogram | None:
+    """Return the picture beside a sound if it is as long and of the same rate, None for some other picture."""
     try:
         picture = read_spectrogram(path)
     except InputError:
-        return sound  # Some other picture.
+        return None
     expected = (picture.levels.shape[1] * picture.spec.hop_length, picture.spec.sample_rate)
-    return _judged(sound, picture) if (sound.samples.shape[1], sound.rate) == expected else sound
-
-
-def _judged(sound: Sound, picture: Spectrogram) -> Sound:
-    long_enough = picture.levels.shape[1] > 2 * EDGE_FRAMES
-    consistency = pixel_rmse(picture.levels, sound.samples, picture.spec) if long_enough else None
-    return replace(sound, consistency=consistency, seam=seam_score(dequantise(picture.levels), picture.spec))
+    return picture if (signal.samples.shape[1], signal.rate) == expected else None
 
 
 def _beside(path: Path) -> Path | None:

@@ -4,10 +4,9 @@ Clips are shared out among threads: torch's own threads would wait for each othe
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -19,11 +18,10 @@ from sdxl_mel.evaluation.clips import Clip, Decoding, decode
 from sdxl_mel.execution import piecewise
 from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.cache import EmbeddingCache
-from sdxl_mel.metrics.signal_checks import Facts, facts_of
+from sdxl_mel.metrics.signal_checks import FACTS, Fact, Facts, facts_of, from_row, identity, is_silent, to_row
 from sdxl_mel.progress import progress
 
 SAVE_EVERY_SECONDS = 60.0
-FACTS_FORMAT = "2"
 
 
 @dataclass
@@ -41,28 +39,41 @@ class ClipSet:
         return [clip.name for clip in self.clips]
 
 
-class _Made(NamedTuple):
+@dataclass(frozen=True)
+class _Embedded:
     """What one clip gave: its facts, and its window vectors by embedder."""
 
     facts: Facts
     windows: dict[str, Float]
 
 
-class Embedding:
+def embed_sets(
+    sets: Mapping[str, Iterable[Clip]],
+    embedders: Sequence[AudioEmbedder],
+    decoding: Decoding,
+    folder: Path,
+    facts: Sequence[Fact] = FACTS,
+) -> dict[str, ClipSet]:
+    """Return the sets with everything known about each clip, kept in `folder`; clips that cannot be used are listed."""
+    return _Embedding(embedders, decoding, folder, facts).embed(sets)
+
+
+class _Embedding:
     """Embeds clips through the caches of one folder."""
 
-    def __init__(self, embedders: Sequence[AudioEmbedder], decoding: Decoding, folder: Path) -> None:
-        self._embedders, self._decoding = embedders, decoding
+    def __init__(
+        self, embedders: Sequence[AudioEmbedder], decoding: Decoding, folder: Path, facts: Sequence[Fact]
+    ) -> None:
+        self._embedders, self._decoding, self._table = embedders, decoding, facts
         self._caches = {
             each.name: EmbeddingCache(
                 folder, each.name, {"weights": each.weights, "rate": str(each.rate), "windows": each.windows}
             )
             for each in embedders
         }
-        self._facts = EmbeddingCache(folder, "facts", {"facts": FACTS_FORMAT})
+        self._facts = EmbeddingCache(folder, "facts", identity(facts))
 
     def embed(self, sets: Mapping[str, Iterable[Clip]]) -> dict[str, ClipSet]:
-        """Return the sets with everything known about each clip; clips that cannot be used are listed."""
         wanted = {name: list(clips) for name, clips in sets.items()}
         broken = self._compute([clip for clips in wanted.values() for clip in clips])
         return {name: self._collected(clips, broken) for name, clips in wanted.items()}
@@ -74,9 +85,8 @@ class Embedding:
         broken: dict[str, str] = {}
         saved = time.monotonic()
         try:
-            with progress(len(missing), "embedding", "clips") as ticker, piecewise() as workers:
-                works = workers.map if workers else map
-                for (facts_key, (key, _)), made in zip(missing.items(), works(self._made, missing.values())):
+            with progress(len(missing), "embedding", "clips") as ticker:
+                for (facts_key, (key, _)), made in zip(missing.items(), self._embedded(missing.values())):
                     if isinstance(made, str):
                         broken[key] = made
                     else:
@@ -89,31 +99,39 @@ class Embedding:
             self._save()
         return broken
 
-    def _made(self, wanted: tuple[str, Clip]) -> _Made | str:
+    def _embedded(self, jobs: Iterable[tuple[str, Clip]]) -> Iterator[_Embedded | str]:
+        """Yield what each clip gave or why it cannot be used, in order; clips are shared out among threads."""
+        with piecewise() as workers:
+            yield from workers.map(self._embed, jobs) if workers else map(self._embed, jobs)
+
+    def _embed(self, job: tuple[str, Clip]) -> _Embedded | str:
         """Return what the caches lack of a clip, or why its sound cannot be used."""
-        key, clip = wanted
+        key, clip = job
         try:
-            sound = decode(clip, self._decoding)
+            signal = decode(clip, self._decoding)
         except SdxlMelError as error:
             return str(error).removeprefix(f"{clip.path}: ")
-        facts = facts_of(sound.samples, sound.rate, sound.consistency, sound.seam)
-        if facts.is_silent:
-            return _Made(facts, {})
-        at_rate: dict[int, Float] = {sound.rate: sound.mono()}
+        facts = facts_of(signal, self._table)
+        if is_silent(facts):
+            return _Embedded(facts, {})
+        at_rate: dict[int, Float] = {signal.rate: signal.mono()}
         lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
-        return _Made(
-            facts, {each.name: each.embed_audio(resampled(at_rate, sound.rate, each.rate)) for each in lacking}
+        return _Embedded(
+            facts, {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
         )
 
-    def _keep(self, key: str, facts_key: str, made: _Made) -> None:
+    def _keep(self, key: str, facts_key: str, made: _Embedded) -> None:
         for name, windows in made.windows.items():
             self._caches[name][key] = windows
-        self._facts[facts_key] = made.facts.to_row()
+        self._facts[facts_key] = to_row(made.facts)
+
+    def _known_facts(self, facts_key: str) -> Facts:
+        return from_row(self._facts[facts_key], self._table)
 
     def _is_known(self, key: str, facts_key: str) -> bool:
         if facts_key not in self._facts:
             return False
-        return Facts.from_row(self._facts[facts_key]).is_silent or all(key in cache for cache in self._caches.values())
+        return is_silent(self._known_facts(facts_key)) or all(key in cache for cache in self._caches.values())
 
     def _collected(self, clips: Iterable[Clip], broken: Mapping[str, str]) -> ClipSet:
         result = ClipSet(windows={name: [] for name in self._caches})
@@ -122,8 +140,8 @@ class Embedding:
             if key in broken:
                 result.left_out.append(Skipped(what=clip.name, why=broken[key]))
                 continue
-            facts = Facts.from_row(self._facts[self._decoding.facts_key(clip)])
-            if facts.is_silent:
+            facts = self._known_facts(self._decoding.facts_key(clip))
+            if is_silent(facts):
                 result.left_out.append(Skipped(what=clip.name, why="silent: no sample above -60 dBFS"))
                 continue
             result.clips.append(clip)

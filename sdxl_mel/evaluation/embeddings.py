@@ -1,36 +1,40 @@
-"""One embedder's view of the sets: the vectors that the metrics are computed from."""
+"""One embedder's view of the sets: the vectors that metrics are computed from, and metrics made from intervals."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Vectors
-from sdxl_mel.files.evaluation import Metric
+from sdxl_mel.files.evaluation import Details, Metric
 from sdxl_mel.metrics.embedders.base import clip_vectors, window_vectors
+from sdxl_mel.metrics.grades import Grade
 from sdxl_mel.metrics.intervals import Interval
 
 Metrics = dict[str, Metric]
+Better = Literal["higher", "lower"]
 
 
-class Cloud:
+class SetEmbeddings:
     """The clips of one set: unit vectors of clips (n, d), of windows (w, d), and the clip of each window (w,)."""
 
     def __init__(self, windows: list[Float]) -> None:
-        self._windows = windows
+        self.windows = windows
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     @cached_property
     def clips(self) -> Vectors:
         """Return one unit vector for each clip."""
-        return clip_vectors(self._windows)
+        return clip_vectors(self.windows)
 
     @cached_property
     def _rows(self) -> tuple[Vectors, NDArray[np.intp]]:
-        return window_vectors(self._windows)
+        return window_vectors(self.windows)
 
     @property
     def rows(self) -> Vectors:
@@ -44,19 +48,20 @@ class Cloud:
 
 
 @dataclass(frozen=True)
-class Space:
+class Embeddings:
     """What the metrics of one embedder need; `prompts` are those of the generated clips, None where unknown."""
 
     embedder: str
     family: str | None
-    generated: Cloud
-    reference: Cloud
+    generated: SetEmbeddings
+    reference: SetEmbeddings
     names: list[str]
     prompts: list[str | None]
     seed: int
-    before: Cloud | None = None
+    training: SetEmbeddings | None = None
+    before: SetEmbeddings | None = None
     """What another model made of the same prompts, its clips in the order of `after`."""
-    after: Cloud | None = None
+    after: SetEmbeddings | None = None
     """The generated clips that have such a partner."""
 
     @property
@@ -72,17 +77,45 @@ class Space:
         """Return the generated clips that have a prompt."""
         return [index for index, prompt in enumerate(self.prompts) if prompt]
 
+    def metric(
+        self,
+        interval: Interval,
+        meaning: str,
+        *,
+        n: int | None = None,
+        unit: str = "clips",
+        better: Better | None = None,
+        grade: Grade | None = None,
+        by_prompt: Mapping[str, float] | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> Metric:
+        """Return an interval over the generated clips (or `n` units) as a metric of this embedder."""
+        metric = metric_of(
+            interval, meaning, n=len(self.generated) if n is None else n, unit=unit, better=better, details=details
+        )
+        graded = {"grade": grade.word, "grade_span": grade.span, "no_grade": grade.why_none} if grade else {}
+        return metric.model_copy(update={"embedder": self.embedder, "by_prompt": dict(by_prompt or {}), **graded})
 
-def measured(interval: Interval, space: Space, meaning: str, **more: object) -> Metric:
-    """Return an interval as a metric of a space."""
-    values: dict[str, object] = {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "se": interval.se,
-        "n": len(space.generated),
-        "embedder": space.embedder,
-        "method": interval.method,
-        "meaning": meaning,
-    }
-    return Metric.model_validate(values | more)
+
+def metric_of(
+    interval: Interval,
+    meaning: str,
+    *,
+    n: int,
+    unit: str = "clips",
+    better: Better | None = None,
+    details: Mapping[str, object] | None = None,
+) -> Metric:
+    """Return an interval over `n` units as a metric of no embedder."""
+    return Metric(
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        se=interval.se,
+        n=n,
+        unit=unit,
+        better=better,
+        method=interval.method,
+        meaning=meaning,
+        details=Details.model_validate(dict(details or {})),
+    )

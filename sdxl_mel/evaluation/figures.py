@@ -1,16 +1,16 @@
 """The drawings of the report."""
 
-from typing import TYPE_CHECKING
+from io import BytesIO
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from sdxl_mel.arrays import Vectors
+from sdxl_mel.evaluation.embeddings import Embeddings
 from sdxl_mel.files.evaluation import Metric
 from sdxl_mel.seeding import numpy_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#2f6fdb", "#d9730d", "#8a8f98"
 MOST_CELLS = 80
@@ -18,9 +18,9 @@ MOST_CELLS = 80
 MOST_POINTS = 1500
 
 
-def histogram(values: list[float], metric: Metric, label: str) -> "Figure":
+def histogram(values: list[float], metric: Metric, label: str) -> Figure:
     """Return how the scores of clips are spread, with the mean and its interval."""
-    figure = _figure(5.2, 2.6)
+    figure = Figure(figsize=(5.2, 2.6))
     axes = figure.add_subplot()
     axes.hist(values, bins=min(30, max(5, len(values) // 3)), color=BLUE, alpha=0.75)
     if metric.low is not None and metric.high is not None:
@@ -30,9 +30,9 @@ def histogram(values: list[float], metric: Metric, label: str) -> "Figure":
     return figure
 
 
-def matrix(values: Vectors, xlabel: str, ylabel: str) -> "Figure":
+def matrix(values: Vectors, xlabel: str, ylabel: str) -> Figure:
     """Return a matrix as colours, its first rows and columns where it is large."""
-    figure = _figure(5.2, 4.2)
+    figure = Figure(figsize=(5.2, 4.2))
     axes = figure.add_subplot()
     image = axes.imshow(values[:MOST_CELLS, :MOST_CELLS], aspect="auto", cmap="viridis", interpolation="nearest")
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -40,12 +40,14 @@ def matrix(values: Vectors, xlabel: str, ylabel: str) -> "Figure":
     return figure
 
 
-def similarity_map(generated: Vectors, reference: Vectors, training: Vectors | None, seed: int) -> "Figure":
+def similarity_map(embeddings: Embeddings) -> Figure:
     """Return all clips on the two main axes (PCA) of reference and generated clips together."""
+    generated, reference = embeddings.generated.clips, embeddings.reference.clips
+    training = embeddings.training.clips if embeddings.training else None
     both = np.concatenate([generated, reference])
     centre = both.mean(0)
     axes_of = np.linalg.svd(both - centre, full_matrices=False)[2][:2]
-    figure = _figure(5.2, 4.2)
+    figure = Figure(figsize=(5.2, 4.2))
     axes = figure.add_subplot()
     sets = [
         ("training", training, GREY, "."),
@@ -54,7 +56,7 @@ def similarity_map(generated: Vectors, reference: Vectors, training: Vectors | N
     ]
     for name, rows, colour, marker in sets:
         if rows is not None and len(rows):
-            points = (_some(rows, seed) - centre) @ axes_of.T
+            points = (_some(rows, embeddings.seed) - centre) @ axes_of.T
             if points.shape[1] == 1:
                 points = np.pad(points, ((0, 0), (0, 1)))
             axes.scatter(points[:, 0], points[:, 1], s=18, c=colour, marker=marker, alpha=0.7, label=name)
@@ -63,28 +65,28 @@ def similarity_map(generated: Vectors, reference: Vectors, training: Vectors | N
     return figure
 
 
-def curve(metric: Metric) -> "Figure | None":
+def curve(metric: Metric) -> Figure | None:
     """Return FAD over the number of clips, its line to infinity, and the floor; None without a curve."""
-    found, floor = metric.details.get("curve"), metric.details.get("floor")
-    if not isinstance(found, dict):
+    found, floor = metric.details.curve, metric.details.floor
+    if found is None:
         return None
-    sizes, values = np.array(found["sizes"], dtype=float), np.array(found["values"], dtype=float)
-    figure = _figure(5.2, 2.8)
+    sizes, values = np.array(found.sizes, dtype=float), np.array(found.values)
+    figure = Figure(figsize=(5.2, 2.8))
     axes = figure.add_subplot()
     axes.plot(1 / sizes, values, "o-", color=BLUE, label="generated to reference")
-    if isinstance(found.get("limit"), float):
-        axes.plot([0, 1 / sizes[-1]], [found["limit"], values[-1]], ":", color=BLUE, label="line to 1/N = 0")
-    if isinstance(floor, dict) and isinstance(floor["value"], float):
-        axes.axhline(floor["value"], color=ORANGE, ls="--", label=f"reference to itself, {floor['clips']} clips")
+    if found.limit is not None:
+        axes.plot([0, 1 / sizes[-1]], [found.limit, values[-1]], ":", color=BLUE, label="line to 1/N = 0")
+    if floor is not None:
+        axes.axhline(floor.value, color=ORANGE, ls="--", label=f"reference to itself, {floor.clips} clips")
     axes.set(xlabel="1 / number of clips", ylabel="FAD", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def bars(values: dict[str, float], label: str, marked: set[str], line: float | None) -> "Figure":
+def bars(values: dict[str, float], label: str, marked: set[str], line: float | None) -> Figure:
     """Return one bar a prompt, the `marked` ones in orange, and a line to compare with."""
     names = sorted(values, key=lambda name: values[name])[:40]
-    figure = _figure(6.5, 0.6 + 0.24 * len(names))
+    figure = Figure(figsize=(6.5, 0.6 + 0.24 * len(names)))
     axes = figure.add_subplot()
     axes.barh(
         [_short(name) for name in names],
@@ -99,19 +101,9 @@ def bars(values: dict[str, float], label: str, marked: set[str], line: float | N
 
 def spectrogram_png(levels: NDArray[np.floating]) -> bytes:
     """Return a PNG of values in 0..1, (bands, frames), low frequencies at the bottom."""
-    from io import BytesIO
-
-    from PIL import Image
-
     buffer = BytesIO()
     Image.fromarray(np.rint(np.clip(levels[::-1], 0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
 
 
 def _some(rows: Vectors, seed: int) -> Vectors:

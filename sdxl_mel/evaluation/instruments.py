@@ -1,15 +1,17 @@
-"""Asked for flute and piano, got flute and piano: tiles of the demo corpus, judged by the instrument oracle."""
+"""Whether tiles of the demo corpus hold the instruments of their prompts, by the instrument oracle."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.evaluation.clips import Clip
+from sdxl_mel.evaluation.embeddings import Metrics, metric_of
 from sdxl_mel.files.dataset import is_dataset, read_dataset
-from sdxl_mel.files.evaluation import Absent, Metric
+from sdxl_mel.files.evaluation import Absent
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.metrics.intervals import share_interval
 from sdxl_mel.metrics.oracle import Oracle
@@ -33,7 +35,7 @@ def instruments(
     oracle: Oracle,
     seed: int,
     real: Sequence[tuple[Clip, str]] = (),
-) -> tuple[dict[str, Metric], list[Absent]]:
+) -> tuple[Metrics, list[Absent]]:
     """Return the shares of clips with all their instruments, and of asked instruments that are there.
 
     `real` are reference clips with what plays in them: what the oracle finds there is the ceiling, what it finds of the
@@ -51,35 +53,25 @@ def instruments(
     everyone = share_interval([all(flags) for flags in found], groups)
     flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
     one_each = share_interval([flag for _, flag in flat], [group for group, flags in zip(groups, found) for _ in flags])
-    rows = {
-        "instruments_all": (everyone, "share of clips in which every instrument of the prompt was found", len(tiles)),
-        "instruments_each": (one_each, "share of the asked instruments that were found", len(flat)),
-    }
-    details = {
-        "instruments_all": {
+    all_there = metric_of(
+        replace(everyone, method=f"{METHOD}; {everyone.method}"),
+        "share of clips in which every instrument of the prompt was found",
+        n=len(tiles),
+        better="higher",
+        details={
             "shuffled": float(np.mean([all(flags) for flags in shuffled])),
             "ceiling": _ceiling(_judged(real), oracle),
         },
-        "instruments_each": {"by_instrument": _by_instrument(flat)},
-    }
-    metrics = {
-        name: Metric.model_validate(
-            {
-                "value": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "se": interval.se,
-                "n": count,
-                "unit": "clips" if name == "instruments_all" else "instruments",
-                "better": "higher",
-                "method": f"{METHOD}; {interval.method}",
-                "meaning": meaning,
-                "details": details[name],
-            }
-        )
-        for name, (interval, meaning, count) in rows.items()
-    }
-    return metrics, []
+    )
+    each_there = metric_of(
+        replace(one_each, method=f"{METHOD}; {one_each.method}"),
+        "share of the asked instruments that were found",
+        n=len(flat),
+        unit="instruments",
+        better="higher",
+        details={"by_instrument": _by_instrument(flat)},
+    )
+    return {"instruments_all": all_there, "instruments_each": each_there}, []
 
 
 def reference_instruments(folder: Path, clips: Sequence[Clip]) -> list[tuple[Clip, str]]:
@@ -122,6 +114,6 @@ def _others(wanted: Sequence[Wanted], seed: int) -> list[Wanted]:
     return [wanted[index] for index in order]
 
 
-def _by_instrument(flat: Sequence[tuple[str, bool]]) -> dict[str, list[int]]:
+def _by_instrument(flat: Sequence[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
     names = dict.fromkeys(name for name, _ in flat)
-    return {name: [sum(flag for n, flag in flat if n == name), sum(n == name for n, _ in flat)] for name in names}
+    return {name: (sum(flag for n, flag in flat if n == name), sum(n == name for n, _ in flat)) for name in names}

@@ -7,7 +7,7 @@ import numpy as np
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import SdxlMelError
-from sdxl_mel.evaluation.embeddings import Cloud, Metrics, Space, measured
+from sdxl_mel.evaluation.embeddings import Embeddings, Metrics, SetEmbeddings
 from sdxl_mel.files.evaluation import Absent, Metric
 from sdxl_mel.metrics.intervals import Interval, mean_interval, proportion_interval
 from sdxl_mel.metrics.memorization import (
@@ -42,30 +42,29 @@ class Pair:
 
 @dataclass(frozen=True)
 class Training:
-    """The training clips in the same space, which of the reference clips are none of them, and how to hear clips.
+    """The names of the training clips, which of the reference clips are none of them, and how to read clips.
 
-    `listen` returns mono samples at 16 kHz of clip i of the generated set (False) or of the training set (True).
+    `samples` returns mono samples at 16 kHz of clip i of the generated set (False) or of the training set (True).
     """
 
-    cloud: Cloud
     names: list[str]
     held_out: list[int]
-    listen: Callable[[bool, int], Float]
+    samples: Callable[[bool, int], Float]
 
 
-def novelty(space: Space, training: Training) -> tuple[Metrics, list[Absent], list[Pair]]:
+def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, list[Absent], list[Pair]]:
     """Return the metrics, those that are absent, and every clip with its nearest training clip, nearest first."""
-    if len(training.cloud) < 2:
+    others = embeddings.training
+    if others is None or len(others) < 2:
         return {}, [Absent(metric="copies", why="needs 2 usable training clips")], []
-    others = training.cloud
-    generated = nearest_neighbours(space.generated.rows, space.generated.owner, others.rows, others.owner)
+    generated = nearest_neighbours(embeddings.generated.rows, embeddings.generated.owner, others.rows, others.owner)
     within = nearest_neighbours(others.rows, others.owner, others.rows, others.owner, same=True)
-    baseline, source = _baseline(space, training, within)
+    baseline, source = _baseline(embeddings, others, training.held_out, within)
     threshold = threshold_of(baseline)
     order = np.argsort([-one.cosine for one in generated], kind="stable")
     suspects = [int(index) for index in order if generated[index].cosine > threshold]
     compared = set(suspects[:MOST_COMPARED])
-    pairs = [_pair(space, training, int(index), generated[index], index in compared) for index in order]
+    pairs = [_pair(embeddings, training, int(index), generated[index], index in compared) for index in order]
     copies = [pair for pair in pairs if pair.is_copy]
     rate = proportion_interval(len(copies), len(generated))
     details = {
@@ -83,38 +82,39 @@ def novelty(space: Space, training: Training) -> tuple[Metrics, list[Absent], li
     count = Interval(float(len(copies)), None, None, None, "nearest neighbour, then aligned mel correlation")
     return (
         {
-            "copies": measured(count, space, meaning, better="lower", details=details),
-            "copy_share": measured(rate, space, "Copies over generated clips.", better="lower"),
-            "nearest_training": _nearest(generated, baseline, space),
-            "authenticity": _authenticity(generated, within, space),
+            "copies": embeddings.metric(count, meaning, better="lower", details=details),
+            "copy_share": embeddings.metric(rate, "Copies over generated clips.", better="lower"),
+            "nearest_training": _nearest(generated, baseline, embeddings),
+            "authenticity": _authenticity(generated, within, embeddings),
         },
         [],
         pairs,
     )
 
 
-def _baseline(space: Space, training: Training, within: list[Neighbour]) -> tuple[list[Neighbour], str]:
+def _baseline(
+    embeddings: Embeddings, training: SetEmbeddings, held_out: list[int], within: list[Neighbour]
+) -> tuple[list[Neighbour], str]:
     """Return how near music that was not trained on comes to the training set, and what that music was."""
-    held_out = set(training.held_out)
     if len(held_out) < FEWEST_BASELINE:
         return within, "training clips against the other training clips"
-    rows = space.reference
-    found = nearest_neighbours(rows.rows, rows.owner, training.cloud.rows, training.cloud.owner)
-    return [found[index] for index in sorted(held_out)], "reference clips that are not in the training set"
+    real = embeddings.reference
+    found = nearest_neighbours(real.rows, real.owner, training.rows, training.owner)
+    return [found[index] for index in held_out], "reference clips that are not in the training set"
 
 
-def _pair(space: Space, training: Training, index: int, one: Neighbour, compare: bool) -> Pair:
+def _pair(embeddings: Embeddings, training: Training, index: int, one: Neighbour, compare: bool) -> Pair:
     correlation = None
     if compare:
         try:
-            correlation = copy_correlation(training.listen(False, index), training.listen(True, one.clip))
+            correlation = copy_correlation(training.samples(False, index), training.samples(True, one.clip))
         except SdxlMelError:
             correlation = None  # The file went away since it was embedded.
     ratio = (1.0 - one.cosine) / max(1.0 - one.second, 1e-12)
-    return Pair(space.names[index], training.names[one.clip], one.cosine, ratio, correlation)
+    return Pair(embeddings.names[index], training.names[one.clip], one.cosine, ratio, correlation)
 
 
-def _nearest(generated: list[Neighbour], baseline: list[Neighbour], space: Space) -> Metric:
+def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: Embeddings) -> Metric:
     cosines = np.array([one.cosine for one in generated])
     held_out = np.array([one.cosine for one in baseline])
     details = {
@@ -123,13 +123,12 @@ def _nearest(generated: list[Neighbour], baseline: list[Neighbour], space: Space
         "highest": float(cosines.max()),
     }
     meaning = "Mean cosine of a clip to its nearest training window; well above `baseline_mean` hints at memorisation."
-    return measured(
-        mean_interval(cosines, space.groups).clamped(-1.0, 1.0), space, meaning, better="lower", details=details
-    )
+    interval = mean_interval(cosines, embeddings.groups).clamped(-1.0, 1.0)
+    return embeddings.metric(interval, meaning, better="lower", details=details)
 
 
-def _authenticity(generated: list[Neighbour], within: list[Neighbour], space: Space) -> Metric:
+def _authenticity(generated: list[Neighbour], within: list[Neighbour], embeddings: Embeddings) -> Metric:
     share = authenticity(generated, within)
     interval = proportion_interval(round(share * len(generated)), len(generated))
     meaning = "Share of clips no nearer to their nearest training clip than that is to its own (Alaa et al., 2022)."
-    return measured(interval, space, meaning, better="higher")
+    return embeddings.metric(interval, meaning, better="higher")

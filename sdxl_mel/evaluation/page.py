@@ -1,4 +1,4 @@
-"""report.html: the numbers with what can be heard and seen behind them."""
+"""report.html: the numbers, with the clips and figures behind them."""
 
 from pathlib import Path
 
@@ -9,14 +9,13 @@ from markupsafe import Markup
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation import figures
 from sdxl_mel.evaluation.clips import Clip, decode
-from sdxl_mel.evaluation.diversity import distances, reference_spread
+from sdxl_mel.evaluation.diversity import distances, reference_diversity
 from sdxl_mel.evaluation.embed_clips import resampled
-from sdxl_mel.evaluation.embeddings import Space
+from sdxl_mel.evaluation.embeddings import Embeddings
 from sdxl_mel.evaluation.memorization import Pair
-from sdxl_mel.evaluation.run import Judgement
+from sdxl_mel.evaluation.result import EvaluationResult
 from sdxl_mel.evaluation.tables import in_words, interval_text
 from sdxl_mel.files.evaluation import Evaluation
-from sdxl_mel.metrics.alignment import matched_scores
 from sdxl_mel.metrics.memorization import SAMPLE_RATE
 from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, sound_bytes, svg, table
 
@@ -25,21 +24,20 @@ SECONDS = 12.0
 """Of a clip that is played in the page."""
 
 
-def write_page(path: Path, judgement: Judgement) -> None:
+def write_page(path: Path, result: EvaluationResult) -> None:
     """Write the report of an evaluation."""
-    evaluation = judgement.evaluation
+    evaluation = result.evaluation
     counts = ", ".join(f"{those.used} {name} clips" for name, those in evaluation.sets.items())
     page = Page("Evaluation", f"{counts}. Every interval is 95 %.")
     page.section("Numbers", _metrics(evaluation), *_notes(evaluation))
-    space = next((one for one in judgement.spaces if one.embedder != "tagbridge"), None)
-    for prefix in judgement.scores:
-        page.section(f"Prompts: {prefix}", *_alignment(judgement, prefix))
-    if space is not None:
-        page.section("Fidelity", *_fidelity(judgement, space))
-        page.section("Diversity", *_diversity(evaluation, space))
-    if judgement.pairs:
-        page.section("Nearest training clips", *_neighbours(judgement))
-    page.section("Best and worst", *_extremes(judgement))
+    for prefix in result.scores:
+        page.section(f"Prompts: {prefix}", *_alignment(result, prefix))
+    if result.plain is not None:
+        page.section("Fidelity", *_fidelity(evaluation, result.plain))
+        page.section("Diversity", *_diversity(evaluation, result.plain))
+    if result.pairs:
+        page.section("Nearest training clips", *_neighbours(result))
+    page.section("Best and worst", *_extremes(result))
     page.section("What each number is", _meanings(evaluation), _models(evaluation))
     page.write(path)
 
@@ -61,15 +59,18 @@ def _notes(evaluation: Evaluation) -> list[Markup]:
     return blocks
 
 
-def _alignment(judgement: Judgement, prefix: str) -> list[Markup]:
-    scores = judgement.scores[prefix]
-    own = matched_scores(scores.matrix, scores.truth)
-    metric = judgement.evaluation.metrics[f"{prefix}_mean"]
+def _alignment(result: EvaluationResult, prefix: str) -> list[Markup]:
+    scores = result.scores[prefix]
+    own = scores.own.tolist()
+    metric = result.evaluation.metrics[f"{prefix}_mean"]
     order = np.argsort(scores.truth, kind="stable")
     return [
         gallery(
             [
-                svg(figures.histogram(own.tolist(), metric, "score of a clip with its prompt"), "Spread of the scores"),
+                svg(
+                    figures.histogram(own, metric, "score of a clip with its prompt"),
+                    "Spread of the scores",
+                ),
                 svg(
                     figures.matrix(scores.matrix[order], "prompt", "clip, in the order of its prompt"),
                     "Every clip against every prompt: a bright diagonal is what is wanted",
@@ -80,16 +81,10 @@ def _alignment(judgement: Judgement, prefix: str) -> list[Markup]:
     ]
 
 
-def _fidelity(judgement: Judgement, space: Space) -> list[Markup]:
-    training = judgement.sets.get("training")
-    known = None
-    if training is not None and training.windows[space.embedder]:
-        from sdxl_mel.metrics.embedders.base import clip_vectors
-
-        known = clip_vectors(training.windows[space.embedder])
+def _fidelity(evaluation: Evaluation, embeddings: Embeddings) -> list[Markup]:
     caption = "Clips on the two main axes of generated and reference clips"
-    blocks = [svg(figures.similarity_map(space.generated.clips, space.reference.clips, known, space.seed), caption)]
-    metric = judgement.evaluation.metrics.get("fad")
+    blocks = [svg(figures.similarity_map(embeddings), caption)]
+    metric = evaluation.metrics.get("fad")
     drawn = figures.curve(metric) if metric else None
     if drawn is not None:
         caption = "FAD falls with the number of clips; at the dashed line it is what real clips score among themselves"
@@ -97,78 +92,77 @@ def _fidelity(judgement: Judgement, space: Space) -> list[Markup]:
     return [gallery(blocks)]
 
 
-def _diversity(evaluation: Evaluation, space: Space) -> list[Markup]:
+def _diversity(evaluation: Evaluation, embeddings: Embeddings) -> list[Markup]:
     if "diversity" not in evaluation.metrics:
         return [paragraph("One clip: nothing to compare.")]
-    groups = np.argsort(np.array(space.groups), kind="stable")
-    heat = figures.matrix(distances(space)[np.ix_(groups, groups)], "clip", "clip")
+    groups = np.argsort(np.array(embeddings.groups), kind="stable")
+    heat = figures.matrix(distances(embeddings)[np.ix_(groups, groups)], "clip", "clip")
     blocks = [svg(heat, "Cosine distance between generated clips, ordered by prompt: dark squares are repetition")]
     within = evaluation.metrics.get("diversity_within")
     if within is not None:
-        collapsed = within.details.get("collapsed")
-        marked = set(map(str, collapsed)) if isinstance(collapsed, list) else set()
-        drawn = figures.bars(within.by_prompt, "distance within the prompt", marked, reference_spread(space))
+        collapsed = set(within.details.collapsed)
+        drawn = figures.bars(within.by_prompt, "distance within the prompt", collapsed, reference_diversity(embeddings))
         blocks.append(svg(drawn, "Distance within each prompt; the dashed line is the whole reference"))
     return [gallery(blocks)]
 
 
-def _neighbours(judgement: Judgement) -> list[Markup]:
-    shown = [pair for pair in judgement.pairs if pair.is_copy][:SHOWN] or judgement.pairs[:SHOWN]
-    clips = {name: {clip.name: clip for clip in those.clips} for name, those in judgement.sets.items()}
+def _neighbours(result: EvaluationResult) -> list[Markup]:
+    shown = [pair for pair in result.pairs if pair.is_copy][:SHOWN] or result.pairs[:SHOWN]
+    clips = {name: {clip.name: clip for clip in those.clips} for name, those in result.sets.items()}
     rows = [
         [pair.clip, pair.training, pair.cosine, _correlation(pair), "copy" if pair.is_copy else "new"]
-        for pair in judgement.pairs[: 4 * SHOWN]
+        for pair in result.pairs[: 4 * SHOWN]
     ]
     blocks = [table(["generated", "nearest training clip", "cosine", "aligned correlation", ""], rows)]
     for pair in shown:
         generated, training = clips["generated"][pair.clip], clips["training"][pair.training]
         blocks.append(
-            gallery([_card(judgement, generated, pair.clip), _card(judgement, training, f"training: {pair.training}")])
+            gallery([_card(result, generated, pair.clip), _card(result, training, f"training: {pair.training}")])
         )
     return blocks
 
 
-def _extremes(judgement: Judgement) -> list[Markup]:
-    name, values, best_high = _ranking(judgement)
+def _extremes(result: EvaluationResult) -> list[Markup]:
+    name, values, best_high = _ranking(result)
     if not values:
         return [paragraph("No clip has a score.")]
-    clips = {clip.name: clip for clip in judgement.sets["generated"].clips}
+    clips = {clip.name: clip for clip in result.sets["generated"].clips}
     order = sorted(values, key=lambda clip: -values[clip] if best_high else values[clip])
     best, worst = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
-    rows = {row["file"]: row for row in judgement.evaluation.clips}
+    rows = {row["file"]: row for row in result.evaluation.clips}
 
     def cards(names: list[str]) -> Markup:
         return gallery(
-            [_card(judgement, clips[each], f"{each}: {values[each]:.3f} {rows[each]['prompt']}") for each in names]
+            [_card(result, clips[each], f"{each}: {values[each]:.3f} {rows[each]['prompt']}") for each in names]
         )
 
     blocks = [paragraph(f"By {name}. Best:"), cards(best)]
     return [*blocks, paragraph("Worst:"), cards(worst)] if worst else blocks
 
 
-def _ranking(judgement: Judgement) -> tuple[str, dict[str, float], bool]:
+def _ranking(result: EvaluationResult) -> tuple[str, dict[str, float], bool]:
     """Return what clips are ranked by: a text score where there is one, else nearness to the reference."""
-    columns = [(f"{prefix}_score", True) for prefix in judgement.scores] + [("neighbour_distance", False)]
+    columns = [(f"{prefix}_score", True) for prefix in result.scores] + [("neighbour_distance", False)]
     for column, high in columns:
-        found = {str(row["file"]): row.get(column) for row in judgement.evaluation.clips}
+        found = {str(row["file"]): row.get(column) for row in result.evaluation.clips}
         values = {file: value for file, value in found.items() if isinstance(value, float)}
         if values:
             return column, values, high
     return "", {}, True
 
 
-def _card(judgement: Judgement, clip: Clip, caption: str) -> Markup:
+def _card(result: EvaluationResult, clip: Clip, caption: str) -> Markup:
     try:
-        sound = decode(clip, judgement.decoding)
+        signal = decode(clip, result.decoding)
     except SdxlMelError as error:
         return paragraph(f"{caption}: {error}")
-    samples = sound.samples[:2, : int(SECONDS * sound.rate)]
+    samples = signal.samples[:2, : int(SECONDS * signal.rate)]
     peak = float(np.abs(samples).max(initial=0.0))
     quiet = samples / peak if peak > 1 else samples
-    mono = resampled({sound.rate: sound.mono()[: int(SECONDS * sound.rate)]}, sound.rate, SAMPLE_RATE)
+    mono = resampled({signal.rate: signal.mono()[: int(SECONDS * signal.rate)]}, signal.rate, SAMPLE_RATE)
     shown = librosa.feature.melspectrogram(y=mono, sr=SAMPLE_RATE, n_fft=1024, hop_length=512, n_mels=96, power=1)
     levels = np.log1p(1000 * shown / max(float(shown.max()), 1e-9)) / np.log1p(1000)
-    return picture(figures.spectrogram_png(levels), "") + player(sound_bytes(quiet, sound.rate), caption)
+    return picture(figures.spectrogram_png(levels), "") + player(sound_bytes(quiet, signal.rate), caption)
 
 
 def _correlation(pair: Pair) -> str:

@@ -5,8 +5,6 @@ from io import StringIO
 
 from sdxl_mel.files.evaluation import Evaluation, Metric
 
-ABSENT_WIDTH = 150
-
 
 def metric_table(evaluation: Evaluation) -> str:
     """Return the metrics with their intervals in aligned columns, then what is absent and why."""
@@ -30,19 +28,16 @@ def interval_text(metric: Metric) -> str:
 
 
 def in_words(metric: Metric) -> str:
-    """Return the band with the range its interval spans, or what else a reader must know at once."""
-    if metric.band:
-        return metric.band if len(metric.band_span) < 2 else f"{metric.band} ({' to '.join(_ends(metric.band_span))})"
-    notes = []
-    floor = metric.details.get("floor")
-    if isinstance(floor, dict) and isinstance(floor.get("value"), float):
-        notes.append(f"floor {floor['value']:.3g}")
-    for key in ("p", "chance"):
-        value = metric.details.get(key)
-        if isinstance(value, int | float):
-            notes.append(f"{key} {value:.3g}")
-    if metric.no_band and metric.no_band.startswith("inconclusive"):
-        notes.append(metric.no_band)
+    """Return the grade with the range its interval spans, or what else a reader must know at once."""
+    if metric.grade:
+        span = f" ({metric.grade_span[0]} to {metric.grade_span[-1]})" if len(metric.grade_span) > 1 else ""
+        return metric.grade + span
+    details = metric.details
+    floor = details.floor.value if details.floor else None
+    known = (("floor", floor), ("p", details.p), ("chance", details.chance))
+    notes = [f"{name} {value:.3g}" for name, value in known if value is not None]
+    if metric.no_grade and metric.no_grade.startswith("inconclusive"):
+        notes.append(metric.no_grade)
     return ", ".join(notes)
 
 
@@ -58,7 +53,3 @@ def clip_table(evaluation: Evaluation) -> str:
 
 def _cell(value: object) -> object:
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _ends(words: tuple[str, ...]) -> tuple[str, str]:
-    return words[0], words[-1]

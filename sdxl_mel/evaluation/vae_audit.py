@@ -1,4 +1,4 @@
-"""Send clips through a VAE, compare pictures, and turn some of both kinds into sound."""
+"""What a VAE costs: pictures before and after it, compared as pictures and as sound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,24 +6,74 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
-from sdxl_mel.evaluation.vae_audit_report import Band, ClipReport, Report
-from sdxl_mel.files.dataset import Dataset, Item
+from sdxl_mel.evaluation.clips import pairs_hash
+from sdxl_mel.files.dataset import Dataset, Item, read_dataset
 from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.metrics.picture_fidelity import band_edges_hz, mean_square, mel_convergence_db, mel_errors_db, psnr_db
+from sdxl_mel.models.base import open_base
 from sdxl_mel.models.vae import decode, encode, images_of, values_of_images
 from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
+from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.inversion.methods import invert
-from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.melspec import MelSpec, require_equal
 from sdxl_mel.sound.pixels import dequantise
 
 BANDS = 8
 EXTREMES = 3
 """How many of the best and of the worst clips are shown."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FrequencyRange(_Frozen):
+    """A group of mel bands: the mean absolute error and the mean change of level, in dB."""
+
+    low_hz: float
+    high_hz: float
+    error_db: float
+    change_db: float
+
+
+class ClipErrors(_Frozen):
+    """One clip: its errors, and the mel convergence of its sound without and with the VAE where it was inverted."""
+
+    source: str
+    psnr_db: float
+    mel_error_db: float
+    convergence_without_db: float | None = None
+    convergence_with_db: float | None = None
+
+
+class AuditFigures(_Frozen):
+    """What the VAE costs, over all clips and one by one, from the best to the worst; decibels."""
+
+    split: str
+    psnr_db: float
+    mel_error_db: float
+    convergence_without_db: float
+    convergence_with_db: float
+    bands: tuple[FrequencyRange, ...]
+    clips: tuple[ClipErrors, ...]
+
+    def text(self) -> str:
+        """Return the figures in two lines."""
+        worst = max(self.bands, key=lambda band: band.error_db)
+        return (
+            f"VAE round trip of {len(self.clips)} clips ({self.split}): PSNR {self.psnr_db:.1f} dB, "
+            f"mel error {self.mel_error_db:.2f} dB, most ({worst.error_db:.2f} dB) at "
+            f"{worst.low_hz:.0f} to {worst.high_hz:.0f} Hz\n"
+            f"sound against its picture (mel convergence): {self.convergence_without_db:.1f} dB without the VAE, "
+            f"{self.convergence_with_db:.1f} dB with it"
+        )
 
 
 @dataclass(frozen=True)
@@ -44,13 +94,56 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Sounds:
     """The sounds (1 or 2, n) of a clip's two pictures, and how well each has the mel spectrogram of the first."""
 
     without: Float
     with_vae: Float
     convergence_without_db: float
     convergence_with_db: float
+
+
+@dataclass(frozen=True)
+class VaeAudit:
+    """The figures of an audit, its clips from the best to the worst, and the sounds of some of them by that rank.
+
+    `inputs` are the hashes of the VAE and of the pictures, for the record.
+    """
+
+    figures: AuditFigures
+    clips: list[Clip]
+    sounds: dict[int, Sounds]
+    spec: MelSpec
+    inputs: dict[str, str]
+
+
+def audit_vae(
+    folder: Path,
+    base: str,
+    *,
+    vae: str | None = None,
+    base_config: Path | None = None,
+    split: str | None = None,
+    count: int = 64,
+    inverted: int = 8,
+    method: Method = "best",
+    seed: int = 0,
+    batch_pixels: int = 1 << 20,
+    device: str | None = None,
+) -> VaeAudit:
+    """Send `count` pictures of a prepared dataset through a base's VAE (or `vae`), and turn `inverted` into sound.
+
+    Raises InputError for a split without clips, MismatchError for a base made for another spec.
+    """
+    dataset = read_dataset(folder)
+    opened = open_base(base, ("vae",), vae=vae, device=device or str(PartialState().device), config=base_config)
+    if opened.spec is not None:
+        require_equal(opened.spec, dataset.spec, base, str(folder))
+    name, items = choose_clips(dataset, split, count, seed)
+    clips = measure_clips(opened.vae, dataset, items, batch_pixels)
+    sounds = invert_clips(clips, dataset.spec, inverted, method, seed)
+    inputs = opened.identity | {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
+    return VaeAudit(summarise(clips, sounds, inverted, dataset.spec, name), clips, sounds, dataset.spec, inputs)
 
 
 def choose_clips(dataset: Dataset, split: str | None, count: int, seed: int) -> tuple[str, list[Item]]:
@@ -82,10 +175,10 @@ def measure_clips(vae: Any, dataset: Dataset, items: Sequence[Item], batch_pixel
     return sorted(clips, key=lambda clip: clip.mel_error_db)
 
 
-def hear_clips(clips: Sequence[Clip], spec: MelSpec, count: int, method: Method, seed: int) -> dict[int, Heard]:
+def invert_clips(clips: Sequence[Clip], spec: MelSpec, count: int, method: Method, seed: int) -> dict[int, Sounds]:
     """Turn clips into sound: the extremes, and `count` evenly from the best to the worst; keys are ranks."""
     ranks = sorted({*evenly(len(clips), count), *extremes(len(clips))})
-    return {rank: _heard(clips[rank], spec, method, seed) for rank in track(ranks, len(ranks), "to sound", "clips")}
+    return {rank: _sounds(clips[rank], spec, method, seed) for rank in track(ranks, len(ranks), "to sound", "clips")}
 
 
 def evenly(clips: int, count: int) -> list[int]:
@@ -98,25 +191,23 @@ def extremes(clips: int) -> list[int]:
     return sorted({*range(min(EXTREMES, clips)), *range(max(0, clips - EXTREMES), clips)})
 
 
-def summarise(
-    clips: Sequence[Clip], heard: dict[int, Heard], *, count: int, spec: MelSpec, page: Path, split: str
-) -> Report:
+def summarise(clips: Sequence[Clip], sounds: dict[int, Sounds], count: int, spec: MelSpec, split: str) -> AuditFigures:
     """Return the figures over all clips; those of sound are means over `count` ranks spread evenly."""
     edges = band_edges_hz(spec, BANDS)
     error = np.mean([clip.band_error_db for clip in clips], axis=0)
     change = np.mean([clip.band_change_db for clip in clips], axis=0)
-    fair = [heard[rank] for rank in evenly(len(clips), count)]
-    return Report(
-        page=page,
+    fair = [sounds[rank] for rank in evenly(len(clips), count)]
+    return AuditFigures(
         split=split,
         psnr_db=psnr_db(float(np.mean([clip.mean_square for clip in clips]))),
         mel_error_db=float(error.mean()),
         convergence_without_db=float(np.mean([one.convergence_without_db for one in fair])),
         convergence_with_db=float(np.mean([one.convergence_with_db for one in fair])),
         bands=tuple(
-            Band(low_hz=edges[i], high_hz=edges[i + 1], error_db=error[i], change_db=change[i]) for i in range(BANDS)
+            FrequencyRange(low_hz=edges[i], high_hz=edges[i + 1], error_db=error[i], change_db=change[i])
+            for i in range(BANDS)
         ),
-        clips=tuple(_reported(clip, heard.get(rank)) for rank, clip in enumerate(clips)),
+        clips=tuple(_errors(clip, sounds.get(rank)) for rank, clip in enumerate(clips)),
     )
 
 
@@ -132,9 +223,9 @@ def _compared(source: str, before: Float, after: Float, spec: MelSpec) -> Clip:
     )
 
 
-def _heard(clip: Clip, spec: MelSpec, method: Method, seed: int) -> Heard:
+def _sounds(clip: Clip, spec: MelSpec, method: Method, seed: int) -> Sounds:
     without, with_vae = (invert(values, spec, method, seed) for values in (clip.before, clip.after))
-    return Heard(
+    return Sounds(
         without=without,
         with_vae=with_vae,
         convergence_without_db=mel_convergence_db(clip.before, without, spec),
@@ -142,11 +233,11 @@ def _heard(clip: Clip, spec: MelSpec, method: Method, seed: int) -> Heard:
     )
 
 
-def _reported(clip: Clip, heard: Heard | None) -> ClipReport:
-    return ClipReport(
+def _errors(clip: Clip, sounds: Sounds | None) -> ClipErrors:
+    return ClipErrors(
         source=clip.source,
         psnr_db=min(psnr_db(clip.mean_square), 200.0),
         mel_error_db=clip.mel_error_db,
-        convergence_without_db=heard.convergence_without_db if heard else None,
-        convergence_with_db=heard.convergence_with_db if heard else None,
+        convergence_without_db=sounds.convergence_without_db if sounds else None,
+        convergence_with_db=sounds.convergence_with_db if sounds else None,
     )

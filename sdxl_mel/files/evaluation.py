@@ -1,19 +1,24 @@
 """metrics.json: the result of an evaluation, with every number's interval, method and meaning beside it."""
 
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_json
+from sdxl_mel.files.header import read_header
 from sdxl_mel.record import Record
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "metrics.json"
+FIELDS_OF_1 = {"band": "grade", "band_span": "grade_span", "no_band": "no_grade"}
+NAMES_OF_1 = {"tagbridge": "tag-score"} | {
+    f"tagbridge_{name}": f"tag_{name}" for name in ("mean", "gap", "r1", "r5", "mrr", "score")
+}
+"""Names of schema 1 that schema 2 has other words for."""
 DIGITS = 9
 """Significant digits kept: what remains does not depend on the order in which threads add."""
 
@@ -22,11 +27,56 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Floor(_Frozen):
+    """What a distance reads between two parts of the reference, of `clips` and of `against` clips."""
+
+    value: float
+    clips: int
+    against: int
+
+
+class SizeCurve(_Frozen):
+    """A distance at several numbers of clips, and the line through it over 1/N: its value at 0 and its R^2.
+
+    `trust_limit` says whether there are at least as many windows as dimensions.
+    """
+
+    sizes: tuple[int, ...]
+    values: tuple[float, ...]
+    limit: float | None
+    r_squared: float | None
+    trust_limit: bool
+
+
+class Details(BaseModel):
+    """More about a metric. What other modules read is named here; all else is for people, whatever its name.
+
+    `p` is a p-value, `chance` the value by chance, `floor` that of two parts of the reference, `curve` that at fewer
+    clips, `shuffled` that with the prompts of other clips. `collapsed` are prompts whose clips are nearly the same.
+    `by_instrument` has how often each was found and asked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    p: float | None = None
+    chance: float | None = None
+    floor: Floor | None = None
+    curve: SizeCurve | None = None
+    shuffled: float | None = None
+    collapsed: tuple[str, ...] = ()
+    by_instrument: dict[str, tuple[int, int]] = {}
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_given(self, serialise: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return {name: value for name, value in serialise(self).items() if name in self.model_fields_set}
+
+
 class Metric(_Frozen):
     """One number: 95 % bounds `low` and `high`, standard error `se`, on `n` `unit`s, how it was made, what it means.
 
-    `band` is a calibrated word for it and `band_span` the words its interval touches; `no_band` is why there is none.
-    `by_prompt` holds the values that a comparison pairs. `details` is more about the same number.
+    `grade` is a calibrated word for it and `grade_span` the words its interval touches; `no_grade` is why there is
+    none. `by_prompt` holds the values that a comparison pairs.
     """
 
     value: float
@@ -39,11 +89,11 @@ class Metric(_Frozen):
     embedder: str | None = None
     method: str
     meaning: str
-    band: str | None = None
-    band_span: tuple[str, ...] = ()
-    no_band: str | None = None
+    grade: str | None = None
+    grade_span: tuple[str, ...] = ()
+    no_grade: str | None = None
     by_prompt: dict[str, float] = {}
-    details: dict[str, JsonValue] = {}
+    details: Details = Details()
 
 
 class Absent(_Frozen):
@@ -94,24 +144,16 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read a metrics.json, or the one in a folder. Raises InputError when there is none, FormatError when damaged."""
-    file = path / FILE_NAME if path.is_dir() else path
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot read this evaluation ({error.strerror}); run sdxl-mel evaluate first"
-        ) from error
-    except ValueError as error:
-        raise FormatError(f"{file}: not a metrics.json ({error})") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA:
-        raise FormatError(f"{file}: schema version {version!r}, this toolkit reads {SCHEMA}; evaluate again")
-    try:
-        return Evaluation.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise FormatError(f"{file}: not a metrics.json: {place}: {first['msg']}") from error
+    return read_header(
+        path / FILE_NAME if path.is_dir() else path,
+        Evaluation,
+        newest=SCHEMA,
+        what="evaluation",
+        missing="no evaluation; make one with sdxl-mel evaluate",
+        again="evaluate again",
+        key="schema_version",
+        upgrade=_upgraded,
+    )
 
 
 def failed_thresholds(evaluation: Evaluation, least: dict[str, float], most: dict[str, float]) -> list[str]:
@@ -137,3 +179,24 @@ def _rounded(value: Any) -> Any:
             return [_rounded(item) for item in value]
         case _:
             return value
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a metrics.json with the names of schema 2: grades were bands, tag-score was tagbridge."""
+    if content.get("schema_version") != 1:
+        return content
+    metrics = {
+        name: _renamed(metric, FIELDS_OF_1) | {"embedder": NAMES_OF_1.get(metric["embedder"], metric["embedder"])}
+        for name, metric in _renamed(content["metrics"], NAMES_OF_1).items()
+    }
+    return content | {
+        "schema_version": 2,
+        "metrics": metrics,
+        "absent": [each | {"metric": NAMES_OF_1.get(each["metric"], each["metric"])} for each in content["absent"]],
+        "embedders": _renamed(content["embedders"], NAMES_OF_1),
+        "clips": [_renamed(clip, NAMES_OF_1) for clip in content["clips"]],
+    }
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values.items()}

@@ -2,7 +2,6 @@
 
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo, putchunk
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile, PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.arrays import Levels
@@ -21,35 +20,14 @@ from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
+SPEC_KEY, RECORD_KEY = "melspec", "record"
+"""The names of the text chunks."""
+MAX_PIXELS = 1 << 28
+"""More than any spectrogram picture has: 512 rows of two hours are 2.3e8 pixels."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FILTER_UP = 2
 GREY, RGB = 0, 2
 MEMORY_LEVEL = 9
-
-
-def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
-    """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
-    height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
-    file = BytesIO()
-    file.write(SIGNATURE)
-    putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
-    for name, content, *_ in info.chunks:
-        putchunk(file, name, content)
-    putchunk(file, b"IDAT", packer.compress(filtered.data), packer.flush())
-    putchunk(file, b"IEND")
-    return file.getvalue()
-
-
-SPEC_KEY = "melspec"
-RECORD_KEY = "record"
-MAX_PIXELS = 1 << 28
-"""No honest picture is larger (a 512-row picture of two hours has 2.3e8 pixels)."""
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is 48 minutes of 512 rows.
 
 
 @dataclass(frozen=True)
@@ -71,12 +49,30 @@ def write_spectrogram(path: Path, picture: Spectrogram) -> None:
 
 def encode_png(picture: Spectrogram) -> bytes:
     """Return the bytes of the PNG that `write_spectrogram` writes."""
-    info = PngImagePlugin.PngInfo()
+    info = PngInfo()
     info.add_itxt(SPEC_KEY, picture.spec.to_json())
     if picture.record is not None:
         info.add_itxt(RECORD_KEY, picture.record.model_dump_json())
     rows = picture.levels[::-1] if picture.spec.low_at == "bottom" else picture.levels
     return png_bytes(rows[..., 0] if rows.shape[-1] == 1 else rows, info)
+
+
+def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
+    """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    file = BytesIO()
+    file.write(SIGNATURE)
+    putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
+    for name, content, *_ in info.chunks:
+        putchunk(file, name, content)
+    putchunk(file, b"IDAT", packer.compress(filtered.data), packer.flush())
+    putchunk(file, b"IEND")
+    return file.getvalue()
 
 
 def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:
@@ -123,35 +119,34 @@ def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spe
     return Spectrogram(np.ascontiguousarray(levels), spec, _record_of(image, where))
 
 
-def _open(content: bytes, where: str) -> Image.Image:
+def _open(content: bytes, where: str) -> PngImageFile:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Said below, as an error.
-            image = Image.open(BytesIO(content))
-        if image.format != "PNG":
-            raise FormatError(
-                f"{where}: a {image.format} picture; only PNG keeps every level, so give the original PNG"
-            )
+        if not content.startswith(SIGNATURE):
+            raise FormatError(f"{where}: {_kind_of(content)}; only PNG keeps every level, so give the original PNG")
+        # Not by Image.open, whose limit of pixels is a global setting, and lower than this one.
+        image = PngImageFile(BytesIO(content))
         if image.width * image.height > MAX_PIXELS:
             raise FormatError(f"{where}: {image.width} x {image.height} pixels is more than any spectrogram has")
         image.load()
-    except FormatError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise FormatError(f"{where}: more pixels than any spectrogram has") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise FormatError(f"{where}: not a readable PNG ({error})") from error
     return image
 
 
-def _spec_of(image: Image.Image, where: str, stated: MelSpec | None) -> MelSpec:
-    text = getattr(image, "text", {}).get(SPEC_KEY)
-    if text is None and stated is None:
-        raise InputError(
-            f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
-        )
+def _kind_of(content: bytes) -> str:
+    try:
+        return f"a {Image.open(BytesIO(content)).format} picture"
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return "not a readable PNG"
+
+
+def _spec_of(image: PngImageFile, where: str, stated: MelSpec | None) -> MelSpec:
+    text = image.text.get(SPEC_KEY)
     if text is None:
-        assert stated is not None
+        if stated is None:
+            raise InputError(
+                f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
+            )
         return stated
     spec = MelSpec.from_json(text, where)
     if stated is not None:
@@ -159,8 +154,8 @@ def _spec_of(image: Image.Image, where: str, stated: MelSpec | None) -> MelSpec:
     return spec
 
 
-def _record_of(image: Image.Image, where: str) -> Record | None:
-    text = getattr(image, "text", {}).get(RECORD_KEY)
+def _record_of(image: PngImageFile, where: str) -> Record | None:
+    text = image.text.get(RECORD_KEY)
     if text is None:
         return None
     try:
@@ -186,7 +181,7 @@ def _pixels(image: Image.Image, where: str) -> Levels:
 
 
 def _opaque(image: Image.Image, where: str) -> Image.Image:
-    """Return the image if nothing in it is see-through: behind it would be levels that nobody knows."""
+    """Return the image if every pixel is opaque; FormatError otherwise, as the levels behind are unknown."""
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise FormatError(f"{where}: partly transparent, which no spectrogram is; give the original PNG")
     return image
@@ -195,7 +190,7 @@ def _opaque(image: Image.Image, where: str) -> Image.Image:
 def picture_description(path: Path) -> dict[str, JsonValue]:
     """Return what a PNG is, for people: its size, and its spec and record where it has them."""
     image = _open(read_bytes(path), str(path))
-    text = getattr(image, "text", {}).get(SPEC_KEY)
+    text = image.text.get(SPEC_KEY)
     spec = MelSpec.from_json(text, str(path)) if text else None
     record = _record_of(image, str(path))
     described: dict[str, JsonValue] = {"kind": f"spectrogram picture, {image.mode}" if spec else f"PNG, {image.mode}"}

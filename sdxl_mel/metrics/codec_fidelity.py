@@ -14,7 +14,7 @@ from librosa.onset import onset_strength
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram
 from sdxl_mel.sound.loudness import integrated_loudness, true_peak_db
-from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
 
 FFT_SIZES = (512, 2048, 4096)
@@ -79,7 +79,7 @@ def self_consistency_db(levels: Levels, samples: Float, spec: MelSpec) -> float:
     found = mel_spectrogram(cut_clip(samples, 0, frames, spec), spec)
     inner = slice(EDGE_FRAMES, frames - EDGE_FRAMES)
     target, found = target[:, inner], found[:, inner]
-    if isinstance(spec.law, DecibelLaw):
+    if spec.law.relative_to_maximum:
         # The picture does not say how loud it is: the gain that fits best is free.
         found = found * (np.vdot(target, found) / max(float(np.vdot(found, found)), SILENCE**2))
     return spectral_convergence_db(target, found)

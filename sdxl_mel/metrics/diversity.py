@@ -40,7 +40,7 @@ def vendi_score(units: Vectors, order: float = 1.0) -> float:
 
 
 @dataclass(frozen=True)
-class PromptSpread:
+class PromptDiversity:
     """The mean distance between the clips of one prompt; `collapsed` if it is far below that of the other prompts."""
 
     prompt: str
@@ -53,8 +53,8 @@ COLLAPSE_SHARE = 0.25
 """A prompt whose clips differ less than a quarter as much as usual has collapsed."""
 
 
-def spread_by_prompt(units: Vectors, prompts: Sequence[str], usual: float | None = None) -> list[PromptSpread]:
-    """Return the spread of every prompt with at least two clips, in the order of first appearance.
+def diversity_by_prompt(units: Vectors, prompts: Sequence[str], usual: float | None = None) -> list[PromptDiversity]:
+    """Return the diversity of every prompt with at least two clips, in the order of first appearance.
 
     `usual` is what to compare with, by default the median over these prompts (needs three).
     """
@@ -65,14 +65,14 @@ def spread_by_prompt(units: Vectors, prompts: Sequence[str], usual: float | None
     if usual is None:
         usual = float(np.median(list(distances.values()))) if len(distances) > 2 else 0.0
     return [
-        PromptSpread(prompt, len(members[prompt]), distance, distance < COLLAPSE_SHARE * usual)
+        PromptDiversity(prompt, len(members[prompt]), distance, distance < COLLAPSE_SHARE * usual)
         for prompt, distance in distances.items()
     ]
 
 
-def within_interval(spreads: Sequence[PromptSpread]) -> Interval:
+def within_interval(prompts: Sequence[PromptDiversity]) -> Interval:
     """Return the mean over prompts of the distance within a prompt."""
-    return mean_interval([spread.distance for spread in spreads]).clamped(0.0, 2.0)
+    return mean_interval([prompt.distance for prompt in prompts]).clamped(0.0, 2.0)
 
 
 def between_prompts(units: Vectors, prompts: Sequence[str]) -> float:

@@ -62,11 +62,9 @@ def mean_interval(values: ArrayLike, groups: Sequence[Hashable] | None = None) -
 def proportion_interval(hits: int, total: int) -> Interval:
     """Return hits / total with Wilson's interval."""
     value = hits / total
-    z = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
-    centre = (value + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(value * (1 - value) / total + z * z / (4 * total * total))
+    bounds = scipy.stats.binomtest(hits, total).proportion_ci(LEVEL, method="wilson")
     se = float(np.sqrt(value * (1 - value) / total))
-    return Interval(value, se, max(0.0, float(centre - half)), min(1.0, float(centre + half)), "Wilson's interval")
+    return Interval(value, se, float(bounds.low), float(bounds.high), "Wilson's interval")
 
 
 def share_interval(hits: ArrayLike, groups: Sequence[Hashable] | None = None) -> Interval:

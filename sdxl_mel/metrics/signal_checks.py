@@ -1,15 +1,25 @@
-"""Facts about a sound that no embedding sees: silence, clipping, offset, loudness, bandwidth."""
+"""What no embedding sees of a sound: silence, clipping, offset, loudness, bandwidth, and whether it fits its picture.
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+FACTS is the one table of these numbers. A new one is a row of it: the caches compute it for the clips they know, the
+table of clips shows it and the report states its mean.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.files.spectrogram import Spectrogram
+from sdxl_mel.metrics.codec_fidelity import EDGE_FRAMES, pixel_rmse
 from sdxl_mel.sound.loudness import integrated_loudness
 from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import seam_scores
 
+FORMAT = "2"
+"""Counts up when a fact is computed in another way."""
 SILENT_PEAK = 1e-3
 """-60 dBFS: a clip whose loudest sample is below it is silent."""
 FRAME_SECONDS = 0.1
@@ -27,59 +37,40 @@ ROLLOFF_FFT = 4096
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of one sound.
+class Signal:
+    """Samples (channels, n), n >= 1, at `rate` Hz, and the picture they belong to, if there is one."""
 
-    `silent` and `clipped` are shares of the time, `offset` the mean sample, `rolloff` the frequency in Hz below which
-    95 % of the energy lies. `consistency` is the RMSE, in 0..1, of a picture against the picture of its own sound, and
-    `seam` the score of `seam_score`; both are None for what came as sound.
-    """
-
-    seconds: float
+    samples: Float
     rate: int
-    channels: int
-    peak: float
-    lufs: float
-    silent: float
-    clipped: float
-    offset: float
-    rolloff: float
-    consistency: float | None = None
-    seam: float | None = None
+    picture: Spectrogram | None = None
 
-    def to_row(self) -> Float:
-        """Return the facts as one row of numbers, which `from_row` reads."""
-        return np.array([[UNKNOWN if value is None else value for value in asdict(self).values()]], dtype=np.float32)
-
-    @classmethod
-    def from_row(cls, row: Float) -> "Facts":
-        """Return the facts in a row."""
-        values: dict[str, Any] = dict(zip((field.name for field in fields(cls)), map(float, row[0]), strict=True))
-        values |= {"rate": int(values["rate"]), "channels": int(values["channels"])}
-        return cls(**values | {name: None for name, value in values.items() if value == UNKNOWN})
-
-    @property
-    def is_silent(self) -> bool:
-        """Say whether there is nothing to hear."""
-        return self.peak < SILENT_PEAK
+    def mono(self) -> Float:
+        """Return the mean of the channels, (n,)."""
+        return np.ascontiguousarray(self.samples.mean(0))
 
 
-def facts_of(samples: Float, rate: int, consistency: float | None = None, seam: float | None = None) -> Facts:
-    """Return the facts of samples (channels, n), n >= 1, with what is known of their picture."""
-    size = np.abs(samples)
-    return Facts(
-        seconds=samples.shape[1] / rate,
-        rate=rate,
-        channels=samples.shape[0],
-        peak=float(size.max()),
-        lufs=max(QUIETEST_LUFS, integrated_loudness(samples[:2], rate)),
-        silent=silent_share(samples, rate),
-        clipped=clipped_share(samples),
-        offset=float(np.abs(samples.mean(1, dtype=np.float64)).max()),
-        rolloff=rolloff_hertz(samples.mean(0), rate),
-        consistency=consistency,
-        seam=seam,
-    )
+def loudness_lufs(signal: Signal) -> float:
+    """Return the integrated loudness, at least -70 LUFS."""
+    return max(QUIETEST_LUFS, integrated_loudness(signal.samples[:2], signal.rate))
+
+
+def offset(signal: Signal) -> float:
+    """Return the mean sample of the channel where it is farthest from 0."""
+    return float(np.abs(signal.samples.mean(1, dtype=np.float64)).max())
+
+
+def consistency(signal: Signal) -> float | None:
+    """Return the RMSE, in 0..1, of a picture against the picture of its own sound; None without a picture."""
+    picture = signal.picture
+    if picture is None or picture.levels.shape[1] <= 2 * EDGE_FRAMES:
+        return None
+    return pixel_rmse(picture.levels, signal.samples, picture.spec)
+
+
+def seam(signal: Signal) -> float | None:
+    """Return the `seam_score` of a signal's picture; None without one."""
+    picture = signal.picture
+    return None if picture is None else seam_score(dequantise(picture.levels), picture.spec)
 
 
 def seam_score(values: Float, spec: MelSpec) -> float | None:
@@ -129,3 +120,107 @@ def rolloff_hertz(mono: Float, rate: int) -> float:
     if total[-1] <= 0:
         return 0.0
     return float(np.searchsorted(total, ROLLOFF * total[-1]) * rate / frames.shape[1])
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of one signal: its `name`, also of its `column` in the table of clips, and how it is computed.
+
+    Its mean over the clips is the metric called `metric`, at least `least`, where it has one.
+    """
+
+    name: str
+    of: Callable[[Signal], float | None]
+    column: bool = True
+    metric: str = ""
+    better: Literal["higher", "lower"] | None = None
+    least: float = 0.0
+    meaning: str = ""
+
+
+FACTS = (
+    Fact("seconds", lambda signal: signal.samples.shape[1] / signal.rate),
+    Fact("peak", lambda signal: float(np.abs(signal.samples).max()), column=False),
+    Fact(
+        "lufs",
+        loudness_lufs,
+        metric="loudness",
+        least=-np.inf,
+        meaning="Mean integrated loudness in LUFS (ITU-R BS.1770-4).",
+    ),
+    Fact(
+        "silent",
+        lambda signal: silent_share(signal.samples, signal.rate),
+        metric="silence",
+        better="lower",
+        meaning="Mean share of the time below -60 dBFS.",
+    ),
+    Fact(
+        "clipped",
+        lambda signal: clipped_share(signal.samples),
+        metric="clipping",
+        better="lower",
+        meaning="Mean share of samples in runs of three or more at full scale.",
+    ),
+    Fact(
+        "offset",
+        offset,
+        column=False,
+        metric="offset",
+        better="lower",
+        meaning="Mean of the constant part of the signal, full scale = 1.",
+    ),
+    Fact(
+        "rolloff",
+        lambda signal: rolloff_hertz(signal.samples.mean(0), signal.rate),
+        metric="rolloff",
+        meaning="Mean frequency in Hz below which 95 % of the energy lies.",
+    ),
+    Fact(
+        "consistency",
+        consistency,
+        metric="consistency",
+        better="lower",
+        meaning="RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from being a "
+        "spectrogram.",
+    ),
+    Fact(
+        "seam",
+        seam,
+        column=False,
+        metric="seams",
+        better="lower",
+        least=-np.inf,
+        meaning="Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is "
+        "audible.",
+    ),
+)
+
+Facts = Mapping[str, float | None]
+"""The numbers of one signal by name; None where one does not apply."""
+
+
+def facts_of(signal: Signal, facts: Sequence[Fact] = FACTS) -> Facts:
+    """Return the facts of a signal."""
+    return {fact.name: fact.of(signal) for fact in facts}
+
+
+def is_silent(facts: Facts) -> bool:
+    """Say whether there is nothing to hear."""
+    return (facts["peak"] or 0.0) < SILENT_PEAK
+
+
+def to_row(facts: Facts) -> Float:
+    """Return the facts as one row of numbers (1, n), which `from_row` reads."""
+    return np.array([[UNKNOWN if value is None else value for value in facts.values()]], dtype=np.float32)
+
+
+def from_row(row: Float, facts: Sequence[Fact] = FACTS) -> Facts:
+    """Return the facts in a row (1, n) that `to_row` made."""
+    values = map(float, row[0])
+    return {fact.name: None if value == UNKNOWN else value for fact, value in zip(facts, values, strict=True)}
+
+
+def identity(facts: Sequence[Fact] = FACTS) -> dict[str, str]:
+    """Return what decides rows of these facts, for their cache: with another fact it is another cache."""
+    return {"facts": " ".join([FORMAT, *(fact.name for fact in facts)])}

@@ -1,33 +1,29 @@
-"""Base models: SDXL from a diffusers folder, a single file, the hub or the package itself, part by part.
+"""Base models from a diffusers folder, a single file, the hub or the package itself: part by part, or as tensors.
 
-No code below knows where a base came from, nor whether it is the shipped `mini` or the real SDXL.
+No code below knows where a base came from, nor whether it is the shipped `mini` or a published one.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from sdxl_mel.errors import InputError, ResourceError
+import torch
+
+from sdxl_mel.assets import base_path
+from sdxl_mel.errors import InputError, MissingError, ResourceError
+from sdxl_mel.files.tensors import TensorFile, refuse_pickle
+from sdxl_mel.models.checkpoint import Checkpoint, open_folder, open_single_file
+from sdxl_mel.models.families import family_of_file, require_vae
+from sdxl_mel.models.family import PARTS, Config, Family, Part
+from sdxl_mel.models.folder import Folder
+from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
+from sdxl_mel.models.single_file import SingleFile, VaeFile
 from sdxl_mel.sound.melspec import MelSpec
 
-if TYPE_CHECKING:
-    import torch
-import re
-from typing import Protocol
-
-import sdxl_mel
-from sdxl_mel.errors import MissingError
-from sdxl_mel.models.folder import PARTS, Folder
-from sdxl_mel.models.sdxl import require_sdxl, require_vae
-from sdxl_mel.models.single_file import SingleFile, VaeFile, require_sdxl_file
-
-MINI = Path(sdxl_mel.__file__).parent / "assets" / "mini"
-SDXL_HUB_ID = "stabilityai/stable-diffusion-xl-base-1.0"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-__all__ = ["PARTS", "Source", "find_source", "find_vae"]
 
 
 class Source(Protocol):
@@ -38,16 +34,20 @@ class Source(Protocol):
         """Return the folder or the file it lies in."""
 
     @property
+    def family(self) -> Family:
+        """Return the family of the base."""
+
+    @property
     def spec(self) -> MelSpec | None:
         """Return the spec it was made for, if it says so."""
 
-    def config(self, part: str) -> dict[str, Any] | None:
+    def config(self, part: Part) -> Config | None:
         """Return the config of one part, None without one."""
 
-    def load(self, part: str, dtype: Any) -> Any:
+    def load(self, part: Part, dtype: torch.dtype) -> Any:
         """Return one model in `dtype`; every tensor of the file is used and every tensor of the model is filled."""
 
-    def identity(self, part: str) -> str:
+    def identity(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights of one part."""
 
     def tokenizer(self, name: str) -> Any:
@@ -57,23 +57,22 @@ class Source(Protocol):
         """Return the scheduler with the noise schedule the base was trained with."""
 
 
-def find_source(name: str, parts: Sequence[str], config: Path | None = None) -> Source:
-    """Return the source of a base that is checked to be SDXL and to have `parts`."""
-    path = MINI if name == "mini" else Path(name)
+def find_source(name: str, parts: Sequence[Part], config: Path | None = None) -> Source:
+    """Return the source of a base; its family is recognised, and it has those of `parts` that its family has."""
+    path = base_path(name)
     if path.is_file():
         return _single_file(path, parts, config)
     folder = Folder(path if path.is_dir() else _fetched(name, parts))
-    require_sdxl(folder.configs(), folder.pipeline_class(), name)
-    folder.require_parts(parts)
+    folder.require_parts([part for part in parts if part in folder.family.parts])
     return folder
 
 
 def find_vae(name: str, base: Source) -> Source:
     """Return the source of another VAE: its folder, a pipeline's folder, a single file, or a hub id."""
-    path = MINI if name == "mini" else Path(name)
+    path = base_path(name)
     if path.is_file():
-        return VaeFile(path, base.config("vae"))
-    folder = Folder(path if path.is_dir() else _fetched(name, ["vae"]))
+        return VaeFile(path, base.family, base.config("vae"))
+    folder = Folder(path if path.is_dir() else _fetched(name, ("vae",)), vae_of=base.family)
     config = folder.config("vae")
     if config is None:
         raise InputError(f"{name}: no VAE here (no config.json of an AutoencoderKL, no vae folder)")
@@ -81,15 +80,35 @@ def find_vae(name: str, base: Source) -> Source:
     return folder
 
 
-def _single_file(path: Path, parts: Sequence[str], config: Path | None) -> SingleFile:
+def open_checkpoint(name: str, config: Path | None = None, *, needs_configs: bool) -> tuple[Checkpoint, Folder | None]:
+    """Return a base's tensors without loading a model, and its configs where they are needed.
+
+    A single file has no configs of its own. Raises InputError for what is no base or lacks a part.
+    """
+    path = base_path(name)
+    if path.is_file():
+        refuse_pickle(path)
+        if not needs_configs:
+            return open_single_file(path), None
+    source = find_source(name, PARTS, config)
+    if isinstance(source, SingleFile):
+        return open_single_file(path), source.configs
+    assert isinstance(source, Folder)
+    return open_folder(source), source
+
+
+def _single_file(path: Path, parts: Sequence[Part], config: Path | None) -> SingleFile:
     if path.suffix != ".safetensors":
         raise InputError(
             f"{path}: a single file must be .safetensors (a {path.suffix or 'nameless'} file may hold code); convert it"
         )
-    require_sdxl_file(path)
-    folder = Folder(config or _configs_beside(path) or _fetched(SDXL_HUB_ID, [], asked_by=path))
-    require_sdxl(folder.configs(), folder.pipeline_class(), str(folder.path))
-    return SingleFile(path, folder).require_parts(parts)
+    family = family_of_file({name: kind.shape for name, kind in TensorFile(path).types.items()}, path)
+    folder = Folder(config or _configs_beside(path) or _fetched(family.hub_id, (), asked_by=path))
+    if folder.family is not family:
+        raise InputError(
+            f"{folder.path}: configs of {folder.family.title}, {path.name} is {family.title}; give configs of its kind"
+        )
+    return SingleFile(path, folder).require_parts([part for part in parts if part in family.parts])
 
 
 def _configs_beside(path: Path) -> Path | None:
@@ -99,7 +118,7 @@ def _configs_beside(path: Path) -> Path | None:
     return None
 
 
-def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) -> Path:
+def _fetched(hub_id: str, parts: Sequence[Part], asked_by: Path | None = None) -> Path:
     """Return the folder of a hub repository on this machine, fetching the files of `parts` first.
 
     The fp16 variant of the weights is fetched only where there is no other.
@@ -109,6 +128,7 @@ def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) ->
             f"{hub_id}: no such folder or file; a base is a diffusers folder, a .safetensors file, a hub id "
             "(owner/name) or mini"
         )
+    # Imported here, so that a base on this machine needs no client of the hub.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -117,7 +137,8 @@ def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) ->
         wanted.append("diffusion_pytorch_model*.safetensors")
     try:
         path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
-        if not all(Folder(path).weights(part) for part in parts):
+        folder = Folder(path)
+        if not all(folder.weights(part) for part in parts if folder.config(part) is not None):
             path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*non_ema*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         need = (
@@ -131,24 +152,65 @@ def _fetched(hub_id: str, parts: Sequence[str], asked_by: Path | None = None) ->
     return path
 
 
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-
-
-@dataclass
+@dataclass(frozen=True)
 class Base:
-    """The parts of an SDXL that were asked for (None where not); models are frozen and in evaluation mode."""
+    """An open base: those of its models that were asked for, frozen and in evaluation mode, and their tokenizers.
+
+    A part that was not asked for, or that its family has not, is None.
+    """
 
     name: str
     source: Source = field(repr=False)
     vae_source: Source = field(repr=False)
-    unet: Any = None
-    vae: Any = None
-    text_encoder: Any = None
-    text_encoder_2: Any = None
-    tokenizer: Any = None
-    tokenizer_2: Any = None
-    scheduler: Any = None
+    models: dict[Part, Any] = field(repr=False)
+    tokenizers: dict[str, Any] = field(repr=False)
+    scheduler: Any = field(repr=False)
+
+    @property
+    def unet(self) -> Any:
+        """Return the UNet."""
+        return self.models.get("unet")
+
+    @property
+    def vae(self) -> Any:
+        """Return the VAE."""
+        return self.models.get("vae")
+
+    @property
+    def text_encoder(self) -> Any:
+        """Return the first text encoder."""
+        return self.models.get("text_encoder")
+
+    @property
+    def text_encoder_2(self) -> Any:
+        """Return the second text encoder, of a family that has two."""
+        return self.models.get("text_encoder_2")
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the first text encoder's tokenizer."""
+        return self.tokenizers.get("tokenizer")
+
+    @property
+    def tokenizer_2(self) -> Any:
+        """Return the second text encoder's tokenizer."""
+        return self.tokenizers.get("tokenizer_2")
+
+    @property
+    def text_encoders(self) -> tuple[Any, ...]:
+        """Return the text encoders that are open."""
+        return tuple(self.models[each.part] for each in self.family.text_encoders if each.part in self.models)
+
+    @property
+    def family(self) -> Family:
+        """Return what kind of base it is."""
+        return self.source.family
+
+    @property
+    def architecture(self) -> Architecture:
+        """Return what the names of its modules in files depend on."""
+        config = self.source.config("unet") or {}
+        return Architecture(self.family, config.get("layers_per_block", LAYERS_PER_BLOCK))
 
     @property
     def spec(self) -> MelSpec | None:
@@ -156,59 +218,66 @@ class Base:
         return self.source.spec
 
     @cached_property
-    def identity(self) -> dict[str, str]:
+    def identity(self) -> dict[Part, str]:
         """Return the SHA-256 of the stored weights of every opened part.
 
         The same weights have the same identity as a folder, as a single file and on the hub.
         """
-        return {part: self.identity_of(part) for part in PARTS if getattr(self, part) is not None}
+        return {part: self.identity_of(part) for part in PARTS if part in self.models}
 
-    def identity_of(self, part: str) -> str:
+    def identity_of(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights of a part, opened or not."""
         return self.source_of(part).identity(part)
 
-    def source_of(self, part: str) -> Source:
+    def source_of(self, part: Part) -> Source:
         """Return where a part comes from."""
         return self.vae_source if part == "vae" else self.source
+
+    def reading_tokenizer(self) -> Any:
+        """Return the last text encoder's tokenizer, opened or not: it says what of a text is read."""
+        name = self.family.text_encoders[-1].tokenizer
+        return self.tokenizers.get(name) or self.source.tokenizer(name)
 
 
 def open_base(
     name: str | Path,
-    parts: Sequence[str] = PARTS,
-    dtype: "torch.dtype | None" = None,
+    parts: Sequence[Part] = PARTS,
+    dtype: torch.dtype | None = None,
     *,
     vae: str | Path | None = None,
-    device: "str | torch.device" = "cpu",
+    device: str | torch.device = "cpu",
     config: Path | None = None,
 ) -> Base:
     """Open parts of the base `name`: a diffusers folder, a .safetensors file, a hub id or "mini".
 
-    `dtype` (None = float32) is that of the UNet and the text encoders; the VAE is always float32, because SDXL's
-    overflows in float16. `vae` replaces the base's own. `config` is the folder with the configs of a single file.
-    Raises InputError for what is not SDXL or lacks a part, FormatError for damaged weights, MissingError for a hub
-    id that is not on this machine and cannot be fetched.
+    Of `parts`, those that the base's family has are opened. `dtype` (None = float32) is that of the UNet and the text
+    encoders; the VAE is always float32, because SDXL's overflows in float16. `vae` replaces the base's own. `config` is
+    the folder with the configs of a single file. Raises InputError for what is no base or lacks a part, FormatError for
+    damaged weights, MissingError for a hub id that is not on this machine and cannot be fetched.
     """
-    import torch
-
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise InputError(f"a base has no part {', '.join(sorted(unknown))}; its parts: {', '.join(PARTS)}")
     source = find_source(str(name), parts if vae is None else [part for part in parts if part != "vae"], config)
-    vae_source = source if vae is None else find_vae(str(vae), source)
-    base = Base(str(name), source, vae_source, scheduler=source.scheduler())
-    for part in PARTS:
-        if part in parts:
-            precision = torch.float32 if part == "vae" or dtype is None else dtype
-            model = base.source_of(part).load(part, precision)
-            setattr(base, part, _placed(model.requires_grad_(False).eval(), device, name))
-            if part in TOKENIZERS:
-                setattr(base, TOKENIZERS[part], source.tokenizer(TOKENIZERS[part]))
+    base = Base(
+        name=str(name),
+        source=source,
+        vae_source=source if vae is None else find_vae(str(vae), source),
+        models={},
+        tokenizers={},
+        scheduler=source.scheduler(),
+    )
+    for component in base.family.components:
+        if component.part in parts:
+            precision = torch.float32 if component.part == "vae" or dtype is None else dtype
+            model = base.source_of(component.part).load(component.part, precision)
+            base.models[component.part] = _placed(model.requires_grad_(False).eval(), device, name)
+            if component.tokenizer:
+                base.tokenizers[component.tokenizer] = source.tokenizer(component.tokenizer)
     return base
 
 
-def _placed(model: Any, device: "str | torch.device", name: str | Path) -> Any:
-    import torch
-
+def _placed(model: Any, device: str | torch.device, name: str | Path) -> Any:
     try:
         return model.to(device)
     except torch.OutOfMemoryError as error:

@@ -1,33 +1,25 @@
-"""An SDXL's tensors under one naming, read one at a time from a diffusers folder or a single file."""
+"""The tensors of a base under one naming, read one at a time from a diffusers folder or a single file."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from sdxl_mel.errors import FormatError
+from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.tensors import TensorFile, TensorType
-from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.layouts import (
-    ALL_PARTS,
-    PREFIXES,
-    SDXL_LAYERS_PER_BLOCK,
-    AnyPart,
-    Form,
-    canonical,
-    kept_in,
-    stored_as,
-)
-from sdxl_mel.models.single_file import NOT_WEIGHTS
+from sdxl_mel.models.families import family_of_file
+from sdxl_mel.models.family import PARTS, UNET, VAE, Family, Part
+from sdxl_mel.models.folder import Folder, hash_tensors
+from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture, Form, Param, canonical
 
-Param = tuple[AnyPart, str]
-"""A part and diffusers' name of a tensor in it, with `text_model.` in the text encoders."""
-
+NOT_WEIGHTS = ("position_ids", "logit_scale")
+"""In files of the original layout, and no tensors of diffusers' models."""
 EMA = "model_ema."
 """A second, averaged UNet in some training checkpoints: stale once the first is changed, so it is left out."""
-DOWNSAMPLER = re.compile(rf"{re.escape(PREFIXES['unet'])}input_blocks\.(\d+)\.0\.op\.weight")
+DOWNSAMPLER = re.compile(rf"{re.escape(UNET.original)}input_blocks\.(\d+)\.0\.op\.weight")
 
 
 class Place(NamedTuple):
@@ -43,14 +35,14 @@ class Place(NamedTuple):
 class Checkpoint:
     """All tensors of a base; `rest` are those of a single file that diffusers' models have not (schedules, scales).
 
-    `single` says which kind it is; `layers_per_block` numbers the blocks of the original layout.
+    `single` says which kind it is.
     """
 
     path: Path
+    architecture: Architecture
     places: dict[Param, Place]
     rest: dict[str, Place]
     single: bool
-    layers_per_block: int
 
     def type_of(self, param: Param) -> TensorType:
         """Return a tensor's kind before it is read."""
@@ -76,35 +68,80 @@ class Checkpoint:
         place = self.places[param]
         place.file.forget(place.name)
 
+    def identity(self, part: Part) -> str:
+        """Return the SHA-256 of the stored weights of one part, the same for a folder and a single file."""
+        own = [(param, place) for param, place in self.places.items() if param[0] == part]
+        return hash_tensors((param[1] if self.single else place.name, self.read(param)) for param, place in own)
+
 
 def open_folder(folder: Folder) -> Checkpoint:
     """Open the weights of all parts of a diffusers folder, sharded or not."""
     places: dict[Param, Place] = {}
-    for part in ALL_PARTS:
+    for part in folder.family.parts:
         for path in folder.weights(part):
             file = TensorFile(path)
             places |= {(part, canonical(part, name)): Place(file, name) for name in file.types if _is_weight(name)}
-    config = folder.config("unet") or {}
-    return Checkpoint(folder.path, places, {}, False, config.get("layers_per_block", SDXL_LAYERS_PER_BLOCK))
+    layers = (folder.config("unet") or {}).get("layers_per_block", LAYERS_PER_BLOCK)
+    return Checkpoint(folder.path, Architecture(folder.family, layers), places, {}, False)
 
 
-def open_single_file(path: Path) -> Checkpoint:
-    """Open a checkpoint in the original layout. Raises FormatError for a tensor inside a part that SDXL has not."""
+def open_single_file(path: Path, parts: Sequence[Part] = PARTS) -> Checkpoint:
+    """Open the tensors of `parts` in a checkpoint of the original layout.
+
+    Raises InputError for a file of no known family, FormatError for a tensor inside a part that its family has not.
+    """
     file = TensorFile(path)
-    layers = _layers_per_block(file)
-    places: dict[Param, Place] = {}
-    rest = {}
+    family = family_of_file({name: kind.shape for name, kind in file.types.items()}, path)
+    architecture = Architecture(family, _layers_per_block(file))
+    prefixes = {component.original: component.part for component in family.components}
+    inside: list[str] = []
+    rest: dict[str, Place] = {}
     for name in file.types:
-        params = kept_in(name, layers) if _is_weight(name) else None
-        if params is None and _is_weight(name) and name.startswith(tuple(PREFIXES.values())):
-            raise FormatError(f"{path}: SDXL has no tensor {name}; give an SDXL checkpoint in the original layout")
-        if params is None and not name.startswith(EMA):
+        part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), None)
+        if part is not None and _is_weight(name):
+            inside += [name] if part in parts else []
+        elif not name.startswith(EMA):
             rest[name] = Place(file, name)
-        for part, param in params or ():
-            stored = stored_as(part, param, layers)
-            assert stored is not None and stored.name == name, (stored, name)
-            places[part, param] = Place(file, name, _form(stored.form, file.types[name]), stored.third)
-    return Checkpoint(path, places, rest, True, layers)
+    return Checkpoint(path, architecture, _places(file, inside, "", architecture), rest, True)
+
+
+def open_vae_file(path: Path, family: Family) -> Checkpoint:
+    """Open a VAE alone, in the original layout with or without its prefix, or in diffusers' layout.
+
+    Raises InputError for a file without one, FormatError for a tensor that is none of a VAE's.
+    """
+    file = TensorFile(path)
+    prefix = next((known for known in (VAE.original, "vae.") if any(name.startswith(known) for name in file.types)), "")
+    names = [name for name in file.types if name.startswith(prefix)]
+    if not any(name.startswith(f"{prefix}encoder.conv_in") for name in names):
+        raise InputError(f"{path}: holds no VAE (no encoder.conv_in); give a VAE's folder or file")
+    architecture = Architecture(family)
+    if any(name.startswith(f"{prefix}encoder.down_blocks.") for name in names):
+        places: dict[Param, Place] = {
+            ("vae", canonical("vae", name.removeprefix(prefix))): Place(file, name) for name in names
+        }
+    else:
+        places = _places(file, names, prefix, architecture, VAE.original)
+    return Checkpoint(path, architecture, places, {}, True)
+
+
+def _places(
+    file: TensorFile, names: Iterable[str], prefix: str, architecture: Architecture, instead: str = ""
+) -> dict[Param, Place]:
+    """Return where each tensor of a single file lies; `instead` stands for the file's own `prefix`."""
+    places: dict[Param, Place] = {}
+    for name in names:
+        params = architecture.kept_in(instead + name.removeprefix(prefix))
+        if not params:
+            raise FormatError(
+                f"{file.path}: {architecture.family.title} has no tensor {name}; give a checkpoint of it in the "
+                "original layout"
+            )
+        for param in params:
+            stored = architecture.stored_as(param)
+            assert stored is not None, param
+            places[param] = Place(file, name, _form(stored.form, file.types[name]), stored.third)
+    return places
 
 
 def _form(form: Form, kind: TensorType) -> Form:
@@ -119,7 +156,7 @@ def _is_weight(name: str) -> bool:
 def _layers_per_block(file: TensorFile) -> int:
     """Return the UNet's layers per block: the first downsampler follows them and conv_in."""
     found = [int(match[1]) for name in file.types if (match := DOWNSAMPLER.fullmatch(name))]
-    return min(found) - 1 if found else SDXL_LAYERS_PER_BLOCK
+    return min(found) - 1 if found else LAYERS_PER_BLOCK
 
 
 def _type_of(place: Place) -> TensorType:

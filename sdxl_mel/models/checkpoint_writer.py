@@ -1,5 +1,6 @@
-"""Writing a whole SDXL, tensor by tensor, as a diffusers folder or as a single file in the original layout."""
+"""Writing a whole base, tensor by tensor, as a diffusers folder or as a single file in the original layout."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,18 +11,17 @@ from torch import Tensor
 from sdxl_mel.errors import FormatError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
 from sdxl_mel.files.tensors import TensorType, write_tensors
-from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.models.checkpoint import Checkpoint
+from sdxl_mel.models.family import Component, Family, weights_stem
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.layouts import ALL_PARTS, LOGIT_SCALE, AnyPart, Stored, stored_as
+from sdxl_mel.models.layouts import Param, Stored
 
 Types = Mapping[Param, TensorType]
 Put = Callable[[Param, Tensor], object]
 """Puts a tensor into the memory it is given, which has its type and shape."""
 
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 SPARE_BYTES = 16 << 20
 """Headers, configs and tokenizers."""
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
 def require_space(path: Path, types: Types) -> None:
@@ -41,8 +41,8 @@ def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, me
     layout = _single_layout(source, types)
     kinds = {name: _kind(params, types) for name, params in layout.items()}
     kinds |= {name: place.file.types[name] for name, place in source.rest.items()}
-    if LOGIT_SCALE not in kinds:
-        kinds[LOGIT_SCALE] = TensorType(types["unet", "conv_in.weight"].dtype, ())
+    for scale in _logit_scales(source.architecture.family):
+        kinds.setdefault(scale, TensorType(types["unet", "conv_in.weight"].dtype, ()))
 
     def assemble(name: str, out: Tensor) -> None:
         if name in layout:
@@ -61,23 +61,38 @@ def write_folder(
     path: Path, source: Checkpoint, types: Types, put: Put, *, configs: Folder, extra: Mapping[str, bytes]
 ) -> None:
     """Write a diffusers folder; `extra` are small files by name. Its model_index.json is written last."""
+    family = source.architecture.family
     with atomic_folder(path) as folder:
-        for name in (*TOKENIZERS, "scheduler"):
+        for name in (*(encoder.tokenizer for encoder in family.text_encoders), "scheduler"):
             if (configs.path / name).is_dir():
                 shutil.copytree(configs.path / name, folder / name)
-        for part in ALL_PARTS:
-            (folder / part).mkdir()
-            shutil.copyfile(configs.place(part) / "config.json", folder / part / "config.json")
-            _write_part(folder / part, part, source, types, put)
+        for component in family.components:
+            place = folder / component.part
+            place.mkdir()
+            shutil.copyfile(configs.place(component.part) / "config.json", place / "config.json")
+            _write_part(place, component, source, types, put)
         for name, content in extra.items():
             (folder / name).write_bytes(content)
-        shutil.copyfile(configs.path / "model_index.json", folder / "model_index.json")
+        (folder / "model_index.json").write_bytes(_index(configs.path / "model_index.json", folder))
 
 
-def _write_part(folder: Path, part: AnyPart, source: Checkpoint, types: Types, put: Put) -> None:
-    params = {_folder_name(source, param): param for param in types if param[0] == part}
+def _index(path: Path, folder: Path) -> bytes:
+    """Return a pipeline's model_index.json without the models that are not in `folder`, as a safety checker."""
+    content = path.read_bytes()
+    index = json.loads(content)
+    absent = [
+        name for name, kind in index.items() if isinstance(kind, list) and any(kind) and not (folder / name).is_dir()
+    ]
+    if not absent:
+        return content
+    index |= {name: [None, None] for name in absent} | {"requires_safety_checker": False}
+    return json.dumps(index, indent=2).encode() + b"\n"
+
+
+def _write_part(folder: Path, component: Component, source: Checkpoint, types: Types, put: Put) -> None:
+    params = {_folder_name(source, param): param for param in types if param[0] == component.part}
     kinds = {name: types[param] for name, param in params.items()}
-    file = folder / f"{WEIGHTS.get(part, 'model')}.safetensors"
+    file = folder / f"{weights_stem(component.part)}.safetensors"
     write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
 
 
@@ -92,16 +107,21 @@ def _folder_name(source: Checkpoint, param: Param) -> str:
 def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:
     """Return what makes up each tensor of a single file, thirds in order."""
     layout: dict[str, list[tuple[Stored, Param]]] = {}
-    for part, name in types:
-        stored = stored_as(part, name, source.layers_per_block)
+    for param in types:
+        stored = source.architecture.stored_as(param)
         if stored is None:
+            title = source.architecture.family.title
             raise FormatError(
-                f"{source.path}: {part}.{name} has no place in an SDXL checkpoint; write a folder instead"
+                f"{source.path}: {'.'.join(param)} has no place in a checkpoint of {title}; write a folder instead"
             )
-        layout.setdefault(stored.name, []).append((stored, (part, name)))
+        layout.setdefault(stored.name, []).append((stored, param))
     for pieces in layout.values():
         pieces.sort()
     return layout
+
+
+def _logit_scales(family: Family) -> list[str]:
+    return [f"{each.original}logit_scale" for each in family.text_encoders if each.table == "open_clip"]
 
 
 def _kind(pieces: list[tuple[Stored, Param]], types: Types) -> TensorType:

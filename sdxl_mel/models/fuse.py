@@ -8,12 +8,12 @@ from threading import Lock
 from torch import Tensor
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.checkpoint import Param
-from sdxl_mel.models.checkpoint_source import open_checkpoint
+from sdxl_mel.models.base import open_checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
 from sdxl_mel.models.fuse_verify import differences, joined
 from sdxl_mel.models.fusing import FusedWeights, chosen_dtype, fused_header, match, short_name
 from sdxl_mel.models.header import header_files, header_metadata
+from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.file import Alpha, ScaledLora, read_loras
 from sdxl_mel.models.lora.module import Loss
 from sdxl_mel.options import Precision
@@ -60,7 +60,7 @@ def fuse(
     checkpoint, folder = open_checkpoint(base, configs, needs_configs=not single)
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
     weights = FusedWeights(checkpoint, match(loras, checkpoint, base), chosen)
-    header = fused_header(loras, checkpoint, base, short_name(chosen))
+    header = fused_header(loras, checkpoint, base, short_name(chosen), alpha)
     require_space(out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()

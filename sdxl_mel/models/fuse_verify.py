@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdxl_mel.assets import base_path
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids, unet_conditions
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.base import MINI, open_base
-from sdxl_mel.models.layouts import PARTS, Part
+from sdxl_mel.models.base import open_base
+from sdxl_mel.models.family import ADAPTABLE, Part, pooled_width
 from sdxl_mel.models.lora.adapters import attach_lora
 from sdxl_mel.models.lora.file import Lora, ScaledLora
 from sdxl_mel.models.lora.module import Change, LoraModule, concatenated
@@ -26,14 +28,14 @@ def differences(base: str, fused: Path, loras: Sequence[ScaledLora], configs: Pa
     """Return |fused - (base + LoRA)| / |base + LoRA| of every adapted part's output, in fp32 on random inputs."""
     whole = joined(loras)
     found: dict[str, float] = {}
-    for part in PARTS:
-        own = Lora({key: module for key, module in whole.modules.items() if key[0] == part})
+    for part in ADAPTABLE:
+        own = Lora({key: module for key, module in whole.modules.items() if key[0] == part}, whole.header)
         if own.modules:
             adapted = open_base(base, (part,), config=configs)
             attach_lora(adapted, own)
-            wanted = probe(part, getattr(adapted, part))
+            wanted = probe(part, adapted.models[part])
             del adapted
-            got = probe(part, getattr(open_base(fused, (part,), config=configs or _folder(base)), part))
+            got = probe(part, open_base(fused, (part,), config=configs or _folder(base)).models[part])
             found[part] = float((got - wanted).norm() / wanted.norm())
     return found
 
@@ -49,7 +51,7 @@ def joined(loras: Sequence[ScaledLora]) -> Lora:
             if module.magnitude is not None and (len(loras) > 1 or scale != 1):
                 raise InputError(f"{path}: a DoRA is verified only alone and at scale 1; leave --verify out")
             groups[key].append(Change(module, scale))
-    return Lora({key: _one(group) for key, group in groups.items()})
+    return Lora({key: _one(group) for key, group in groups.items()}, loras[0].lora.header)
 
 
 def _one(group: Sequence[Change]) -> LoraModule:
@@ -66,19 +68,15 @@ def probe(part: Part, model: nn.Module) -> Tensor:
 
 def _probe_unet(unet: Any, generator: torch.Generator) -> Tensor:
     config = unet.config
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    size = 8 * LATENTS
-    conditions = {
-        "text_embeds": torch.randn(1, pooled, generator=generator),
-        "time_ids": torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32),
-    }
+    pooled = torch.randn(1, pooled_width(config), generator=generator)
     latents = torch.randn(1, config.in_channels, LATENTS, LATENTS, generator=generator)
-    hidden = torch.randn(1, TOKENS, config.cross_attention_dim, generator=generator)
-    return unet(latents, TIMESTEP, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample.flatten()
+    text = TextEmbeddings(torch.randn(1, TOKENS, config.cross_attention_dim, generator=generator), pooled)
+    sizes = time_ids(8 * LATENTS, 8 * LATENTS) if pooled.numel() else None
+    return unet(latents, TIMESTEP, **unet_conditions(text, sizes)).sample.flatten()
 
 
 def _probe_text(encoder: Any, generator: torch.Generator) -> Tensor:
-    """Return the hidden states that SDXL uses (the last but one) and the pooled output."""
+    """Return the last hidden states but one, which SDXL reads, and the last ones after the norm, which SD 1.5 reads."""
     tokens = torch.randint(0, encoder.config.vocab_size, (1, TOKENS), generator=generator)
     tokens[:, -1] = encoder.config.eos_token_id
     output = encoder(tokens, output_hidden_states=True)
@@ -87,5 +85,5 @@ def _probe_text(encoder: Any, generator: torch.Generator) -> Tensor:
 
 def _folder(base: str) -> Path | None:
     """Return the base itself where it is a folder: a single file made from it has the same configs."""
-    path = MINI if base == "mini" else Path(base)
+    path = base_path(base)
     return path if path.is_dir() else None

@@ -1,4 +1,4 @@
-"""The tensors of a fused model, made when they are written."""
+"""Base + LoRAs as one model: what it says of itself, its precision, and its tensors, made when they are written."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,22 +10,25 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.tensors import TensorType
-from sdxl_mel.models.checkpoint import Checkpoint, Param
+from sdxl_mel.files.tensors import TensorFile, TensorType
+from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.hashing import header_of
 from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.lora.file import ScaledLora, joint_header
+from sdxl_mel.models.layouts import Param
+from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, Loss, fuse_into
 from sdxl_mel.models.single_file import SPEC_KEY
-from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
 
-def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str) -> LoraHeader:
+def fused_header(
+    loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str, alpha: Alpha | None
+) -> LoraHeader:
     """Return what the LoRAs say, checked against the base's spec, its guidance, and the record of the fusion.
 
+    `alpha` is what was stated for LoRA files that hold none; the record has it, and the hashes of base and LoRAs.
     Raises MismatchError when any two specs differ.
     """
     header = joint_header(loras)
@@ -34,15 +37,21 @@ def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str,
         require_equal(own, header.spec, base, str(loras[0].path))
     record = Record(
         stage="fuse",
-        settings={"base": Path(base).name, "scale": [scale for _, _, scale in loras], "dtype": dtype},
-        inputs={path.name: sha256_file(path) for path, _, _ in loras if path.is_file()},
+        settings={
+            "base": Path(base).name,
+            "scale": [scale for _, _, scale in loras],
+            "dtype": dtype,
+            "alpha": alpha,
+        },
+        inputs={f"base {part}": checkpoint.identity(part) for part in checkpoint.architecture.family.parts}
+        | input_hashes(loras),
     )
     before = read_model_header(checkpoint.path)
     return replace(
         header,
         spec=header.spec or own,
         record=record,
-        layers_per_block=checkpoint.layers_per_block,
+        architecture=checkpoint.architecture,
         guidance=before.guidance if header.guidance is None and before is not None else header.guidance,
     )
 
@@ -50,7 +59,7 @@ def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str,
 def _spec_of(checkpoint: Checkpoint) -> MelSpec | None:
     if not checkpoint.single:
         return Folder(checkpoint.path).spec
-    text = header_of(checkpoint.path)[1].get(SPEC_KEY)
+    text = TensorFile(checkpoint.path).metadata.get(SPEC_KEY)
     return MelSpec.from_json(text, str(checkpoint.path)) if text else None
 
 
@@ -86,6 +95,7 @@ def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Cha
     """Return the changes of every weight. Raises MismatchError for a module that the base has not in that shape."""
     changes: dict[Param, list[Change]] = defaultdict(list)
     for path, lora, scale in loras:
+        lora.require_family(checkpoint.architecture.family, str(path), base)
         wrong = []
         for (part, name), module in lora.modules.items():
             param: Param = (part, f"{name}.weight")

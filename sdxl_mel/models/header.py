@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sdxl_mel.errors import FormatError
+from sdxl_mel.files.tensors import TensorFile
 from sdxl_mel.models.folder import SPEC_FILE
-from sdxl_mel.models.hashing import header_of
 from sdxl_mel.models.lora.header import LoraHeader, from_metadata, to_metadata
 from sdxl_mel.models.single_file import SPEC_KEY
 
 HEADER_FILE = "sdxl_mel.json"
-SDXL_GUIDANCE = 5.0
-"""What SDXL is drawn with in diffusers, and here where a model says nothing else."""
 
 
 def header_files(header: LoraHeader) -> dict[str, bytes]:
@@ -32,7 +30,7 @@ def header_metadata(header: LoraHeader) -> dict[str, str]:
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base",
+        "modelspec.architecture": header.architecture.family.modelspec,
         **to_metadata(header),
         **spec,
     }
@@ -41,7 +39,7 @@ def header_metadata(header: LoraHeader) -> dict[str, str]:
 def read_model_header(path: Path) -> LoraHeader | None:
     """Return what a model says of itself; None for one that no stage of ours wrote."""
     if path.is_file():
-        pairs: Mapping[str, str] = header_of(path)[1]
+        pairs: Mapping[str, str] = TensorFile(path).metadata
     elif (path / HEADER_FILE).is_file():
         pairs = _pairs(path / HEADER_FILE)
     else:
@@ -49,10 +47,10 @@ def read_model_header(path: Path) -> LoraHeader | None:
     return from_metadata(pairs, str(path)) if any(name.startswith("sdxl_mel.") for name in pairs) else None
 
 
-def guidance_of(*headers: LoraHeader | None) -> float:
-    """Return the guidance that the first of the headers states, SDXL's where none does."""
+def guidance_of(*headers: LoraHeader | None, default: float) -> float:
+    """Return the guidance that the first of the headers states, `default` (the family's) where none does."""
     stated = (header.guidance for header in headers if header is not None and header.guidance is not None)
-    return next(stated, SDXL_GUIDANCE)
+    return next(stated, default)
 
 
 def _pairs(path: Path) -> Mapping[str, str]:

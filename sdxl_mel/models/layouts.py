@@ -1,22 +1,27 @@
-"""The names and shapes of tensors in a single-file SDXL checkpoint, against diffusers' and transformers'.
+"""The names and shapes of tensors in a single-file checkpoint, against diffusers' and transformers'.
 
-The original layout (Stability-AI/generative-models) keeps three things in another form: OpenCLIP's q, k and v are one
-tensor, its text projection is the transpose of a Linear's weight, and the VAE's attention is made of 1 x 1
-convolutions. Square matrices fit either way round, which is why the rules say so and not the shapes.
+The original layout (CompVis/stable-diffusion, Stability-AI/generative-models) keeps three things in another form:
+OpenCLIP's q, k and v are one tensor, its text projection is the transpose of a Linear's weight, and the VAE's attention
+is made of 1 x 1 convolutions. Square matrices fit either way round, which is why the rules say so and not the shapes.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
+from torch import nn
+
+from sdxl_mel.models.family import TEXT_ENCODERS, Component, Family, Part
 from sdxl_mel.models.renaming import ITSELF, Block, Layout, Leaves, Renaming, Separator, unchanged
 
-Part = Literal["unet", "text_encoder", "text_encoder_2"]
-
-PARTS: tuple[Part, ...] = ("unet", "text_encoder", "text_encoder_2")
-SDXL_LAYERS_PER_BLOCK = 2
-MAX_LEVELS = 4
-"""SDXL has three resolutions, SD 1.5 four: enough to name what a foreign file holds."""
+LAYERS_PER_BLOCK = 2
+"""The UNet's setting of that name in every published base; `mini` has one."""
+TEXT_MODEL = "text_model"
+"""The module of a text encoder that holds its layers; transformers 5.6 dropped it from one class of two."""
+Form = Literal["same", "third", "transposed", "convolution"]
+Param = tuple[Part, str]
+"""A part and diffusers' name of a tensor in it, with `text_model.` in the text encoders."""
 
 # A UNet's kinds of block and what lies below them: diffusers, original.
 RESNET: Leaves = (
@@ -34,14 +39,14 @@ TRANSFORMER = unchanged(
         *(f"transformer_blocks.{{n}}.{leaf}" for leaf in ("ff.net.0.proj", "ff.net.2", "norm1", "norm2", "norm3")),
     )
 )
-TEXT = unchanged(
+CLIP = unchanged(
     (
         *(f"encoder.layers.{{n}}.self_attn.{leaf}_proj" for leaf in ("q", "k", "v", "out")),
         *(f"encoder.layers.{{n}}.{leaf}" for leaf in ("mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2")),
         *("embeddings.token_embedding", "embeddings.position_embedding", "final_layer_norm"),
     )
 )
-OUTSIDE = (
+UNET_ENDS = (
     Block("conv_in", "input_blocks.0.0"),
     Block("conv_norm_out", "out.0"),
     Block("conv_out", "out.2"),
@@ -50,62 +55,12 @@ OUTSIDE = (
     Block("add_embedding.linear_1", "label_emb.0.0"),
     Block("add_embedding.linear_2", "label_emb.0.2"),
 )
+CLIP_BLOCKS = (Block(TEXT_MODEL, TEXT_MODEL, CLIP), Block("text_projection", "text_projection"))
 
-
-@cache
-def renaming(part: Part, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> Renaming:
-    """Return the rules of a part; `layers_per_block` is the UNet's setting of that name, on which numbers depend."""
-    if part == "unet":
-        return Renaming(_unet_blocks(layers_per_block))
-    return Renaming([Block("text_model", "text_model", TEXT), Block("text_projection", "text_projection")])
-
-
-def _unet_blocks(layers_per_block: int) -> Iterator[Block]:
-    stride = layers_per_block + 1
-    yield from OUTSIDE
-    yield Block("mid_block.resnets.0", "middle_block.0", RESNET)
-    yield Block("mid_block.attentions.0", "middle_block.1", TRANSFORMER)
-    yield Block("mid_block.resnets.1", "middle_block.2", RESNET)
-    for i in range(MAX_LEVELS):
-        for j in range(layers_per_block):
-            yield Block(f"down_blocks.{i}.resnets.{j}", f"input_blocks.{stride * i + j + 1}.0", RESNET)
-            yield Block(f"down_blocks.{i}.attentions.{j}", f"input_blocks.{stride * i + j + 1}.1", TRANSFORMER)
-        yield Block(f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{stride * (i + 1)}.0.op")
-        for j in range(stride):
-            yield Block(f"up_blocks.{i}.resnets.{j}", f"output_blocks.{stride * i + j}.0", RESNET)
-            yield Block(f"up_blocks.{i}.attentions.{j}", f"output_blocks.{stride * i + j}.1", TRANSFORMER)
-        yield Block(f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{stride * i + layers_per_block}.2.conv")
-
-
-def spell(part: Part, path: str, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> str | None:
-    """Return the original name of the module at a diffusers path, or None if SDXL has no such module."""
-    return renaming(part, layers_per_block).to_original(path)
-
-
-def parse(
-    part: Part, name: str, layout: Layout, separator: Separator, layers_per_block: int = SDXL_LAYERS_PER_BLOCK
-) -> str | None:
-    """Return the diffusers path of a module spelt in any layout, or None if SDXL has no such module.
-
-    A text encoder's path gets the `text_model.` that transformers 5.6 dropped from CLIPTextModel.
-    """
-    flattened = part != "unet" and not name.startswith((f"text_model{separator}", "text_projection"))
-    whole = f"text_model{separator}{name}" if flattened else name
-    return renaming(part, layers_per_block).to_diffusers(whole, layout, separator)
-
-
-AnyPart = Part | Literal["vae"]
-Form = Literal["same", "third", "transposed", "convolution"]
-
-ALL_PARTS: tuple[AnyPart, ...] = (*PARTS, "vae")
-PREFIXES: dict[AnyPart, str] = {
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-    "text_encoder": "conditioner.embedders.0.transformer.",
-    "text_encoder_2": "conditioner.embedders.1.model.",
-}
-LOGIT_SCALE = f"{PREFIXES['text_encoder_2']}logit_scale"
 THIRDS = ("q_proj", "k_proj", "v_proj")
+IN_PROJECTION = "in_proj_"
+BARE: dict[str, Form] = {"text_projection": "transposed", "positional_embedding": "same"}
+"""OpenCLIP's tensors that are no module's weight."""
 
 OPEN_CLIP: Leaves = tuple(
     (f"layers.{{n}}.{leaf}", f"resblocks.{{n}}.{other}")
@@ -142,11 +97,138 @@ class Stored(NamedTuple):
     third: int = 0
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """A family and its UNet's layers per block: all that the names of the original layout depend on."""
+
+    family: Family
+    layers_per_block: int = LAYERS_PER_BLOCK
+
+    def modules(self, part: Part) -> Renaming:
+        """Return the rules for a part's modules, as LoRA files name them: text encoders are transformers' in all."""
+        return _rules("clip" if part in TEXT_ENCODERS else self.family.component(part).table, self._unet)
+
+    def to_original(self, part: Part, path: str) -> str | None:
+        """Return the original name of the module at a diffusers path, or None if the family has no such module."""
+        return self.modules(part).to_original(path)
+
+    def to_diffusers(self, part: Part, name: str, layout: Layout, separator: Separator = ".") -> str | None:
+        """Return the diffusers path of a module named in any layout, or None if the family has no such module.
+
+        A text encoder's path gets the `text_model.` that it may lack.
+        """
+        return self.modules(part).to_diffusers(with_text_model(part, name, separator), layout, separator)
+
+    def stored_as(self, param: Param) -> Stored | None:
+        """Return where a single file keeps a tensor, or None if the family has no such tensor."""
+        part, name = param
+        module, _, kind = name.rpartition(".")
+        component = self.family.component(part)
+        original = self._tensors(component).to_original(module)
+        if original is None:
+            return None
+        whole, leaf = component.original + original, module.rpartition(".")[2]
+        if component.table == "open_clip":
+            return _stored_open_clip(whole, original, leaf, kind)
+        convolution = part == "vae" and ".attentions." in module and kind == "weight" and leaf != "group_norm"
+        return Stored(f"{whole}.{kind}", "convolution" if convolution else "same")
+
+    def kept_in(self, original: str) -> list[Param]:
+        """Return the tensors in a single file's tensor: one, or q, k and v, or none of this family.
+
+        The inverse of `stored_as`.
+        """
+        for component in self.family.components:
+            if original.startswith(component.original):
+                names = self._names(component, original.removeprefix(component.original))
+                return [(component.part, name) for name in names]
+        return []
+
+    def _names(self, component: Component, original: str) -> list[str]:
+        rules = self._tensors(component)
+        module, _, kind = original.rpartition(".")
+        if component.table == "open_clip" and original in BARE:
+            return [f"{rules.to_diffusers(original)}.weight"]
+        if component.table == "open_clip" and kind.startswith(IN_PROJECTION):
+            paths = [rules.to_diffusers(f"{module}.{third}") for third in THIRDS]
+            return [f"{path}.{kind.removeprefix(IN_PROJECTION)}" for path in paths if path]
+        path = rules.to_diffusers(with_text_model(component.part, module) if component.table == "clip" else module)
+        return [f"{path}.{kind}"] if path else []
+
+    def _tensors(self, component: Component) -> Renaming:
+        return _rules(component.table, self._unet)
+
+    @property
+    def _unet(self) -> tuple[tuple[bool, ...], int]:
+        return self.family.attention, self.layers_per_block
+
+
+def with_text_model(part: Part, name: str, separator: Separator = ".") -> str:
+    """Return the name of a module or tensor with the `text_model.` of a text encoder, whether it had it or not."""
+    whole = part not in TEXT_ENCODERS or name.startswith((f"{TEXT_MODEL}{separator}", "text_projection"))
+    return name if whole else f"{TEXT_MODEL}{separator}{name}"
+
+
+def without_text_model(name: str) -> str:
+    """Return the name of a module or tensor without `text_model.`."""
+    return name.removeprefix(f"{TEXT_MODEL}.")
+
+
+def module_paths(model: nn.Module, part: Part) -> dict[str, str]:
+    """Return {path with `text_model.`: path in this model} of every module."""
+    return {with_text_model(part, path): path for path, _ in model.named_modules() if path}
+
+
+def canonical(part: Part, name: str) -> str:
+    """Return diffusers' present name of a tensor in a diffusers folder, with `text_model.` in the text encoders."""
+    if part != "vae":
+        return with_text_model(part, name)
+    *place, module, kind = name.split(".")
+    return ".".join((*place, OLD_VAE_ATTENTION.get(module, module), kind)) if place else name
+
+
+def _stored_open_clip(whole: str, original: str, leaf: str, kind: str) -> Stored:
+    if leaf in THIRDS:
+        return Stored(f"{whole.rpartition('.')[0]}.{IN_PROJECTION}{kind}", "third", THIRDS.index(leaf))
+    if original in BARE:
+        return Stored(whole, BARE[original])
+    return Stored(f"{whole}.{kind}")
+
+
 @cache
-def _rules(part: AnyPart, layers_per_block: int) -> Renaming:
-    if part == "vae":
-        return Renaming(_vae_blocks())
-    return Renaming(OPEN_CLIP_BLOCKS) if part == "text_encoder_2" else renaming(part, layers_per_block)
+def _rules(table: str, unet: tuple[tuple[bool, ...], int]) -> Renaming:
+    match table:
+        case "unet":
+            return Renaming(_unet_blocks(*unet))
+        case "vae":
+            return Renaming(_vae_blocks())
+        case "open_clip":
+            return Renaming(OPEN_CLIP_BLOCKS)
+        case _:
+            return Renaming(CLIP_BLOCKS)
+
+
+def _unet_blocks(attention: tuple[bool, ...], layers_per_block: int) -> Iterator[Block]:
+    stride, last = layers_per_block + 1, len(attention) - 1
+    yield from UNET_ENDS
+    yield Block("mid_block.resnets.0", "middle_block.0", RESNET)
+    yield Block("mid_block.attentions.0", "middle_block.1", TRANSFORMER)
+    yield Block("mid_block.resnets.1", "middle_block.2", RESNET)
+    for i, attends in enumerate(attention):
+        for j in range(layers_per_block):
+            yield Block(f"down_blocks.{i}.resnets.{j}", f"input_blocks.{stride * i + j + 1}.0", RESNET)
+            if attends:
+                yield Block(f"down_blocks.{i}.attentions.{j}", f"input_blocks.{stride * i + j + 1}.1", TRANSFORMER)
+        if i < last:
+            yield Block(f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{stride * (i + 1)}.0.op")
+    for i, attends in enumerate(reversed(attention)):
+        for j in range(stride):
+            yield Block(f"up_blocks.{i}.resnets.{j}", f"output_blocks.{stride * i + j}.0", RESNET)
+            if attends:
+                yield Block(f"up_blocks.{i}.attentions.{j}", f"output_blocks.{stride * i + j}.1", TRANSFORMER)
+        if i < last:
+            place = f"{stride * i + layers_per_block}.{2 if attends else 1}"
+            yield Block(f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{place}.conv")
 
 
 def _vae_blocks() -> list[Block]:
@@ -164,55 +246,3 @@ def _vae_blocks() -> list[Block]:
         blocks.append(Block(f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.down.{i}.downsample.conv"))
         blocks.append(Block(f"decoder.up_blocks.{i}.upsamplers.0.conv", f"decoder.up.{up}.upsample.conv"))
     return blocks
-
-
-def canonical(part: AnyPart, name: str) -> str:
-    """Return diffusers' present name of a tensor in a diffusers folder, with `text_model.` in the text encoders."""
-    if part in ("text_encoder", "text_encoder_2"):
-        return name if name.startswith(("text_model.", "text_projection")) else f"text_model.{name}"
-    if part == "vae":
-        *place, module, kind = name.split(".")
-        return ".".join((*place, OLD_VAE_ATTENTION.get(module, module), kind)) if place else name
-    return name
-
-
-def stored_as(part: AnyPart, name: str, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> Stored | None:
-    """Return where a single file keeps the tensor `name` (canonical), or None if SDXL has no such tensor."""
-    module, _, kind = name.rpartition(".")
-    original = _rules(part, layers_per_block).to_original(module)
-    if original is None:
-        return None
-    whole = PREFIXES[part] + original
-    leaf = module.rpartition(".")[2]
-    if part == "text_encoder_2" and ".self_attn." in module and leaf in THIRDS:
-        return Stored(f"{whole.rpartition('.')[0]}.in_proj_{kind}", "third", THIRDS.index(leaf))
-    if part == "text_encoder_2" and original == "text_projection":
-        return Stored(whole, "transposed")
-    if part == "text_encoder_2" and original == "positional_embedding":
-        return Stored(whole)
-    convolution = part == "vae" and ".attentions." in module and kind == "weight" and leaf != "group_norm"
-    return Stored(f"{whole}.{kind}", "convolution" if convolution else "same")
-
-
-def kept_in(original: str, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> list[tuple[AnyPart, str]] | None:
-    """Return the tensors (part, canonical name) in a single file's tensor: one, or q, k and v; None for none of SDXL's.
-
-    The inverse of `stored_as`.
-    """
-    for part in ALL_PARTS:
-        if original.startswith(PREFIXES[part]):
-            names = _parsed(part, original.removeprefix(PREFIXES[part]), layers_per_block)
-            return [(part, name) for name in names] or None
-    return None
-
-
-def _parsed(part: AnyPart, name: str, layers_per_block: int) -> list[str]:
-    rules = _rules(part, layers_per_block)
-    if part == "text_encoder_2" and name in ("text_projection", "positional_embedding"):
-        return [f"{rules.to_diffusers(name)}.weight"]
-    module, _, kind = name.rpartition(".")
-    if part == "text_encoder_2" and kind.startswith("in_proj_"):
-        paths = [rules.to_diffusers(f"{module}.{third}") for third in THIRDS]
-        return [f"{path}.{kind.removeprefix('in_proj_')}" for path in paths if path]
-    path = rules.to_diffusers(module)
-    return [f"{path}.{kind}"] if path else []

@@ -1,77 +1,98 @@
-"""Is it SDXL? Decided from the configs alone, before any weight is read."""
+"""SDXL 1.0 and its fine-tunes: two text encoders, and a UNet that is told the pooled text and six sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sdxl_mel.errors import InputError
+import torch
 
-NEEDED = (
-    "needed is SDXL 1.0 base or a fine-tune of it: two text encoders, a UNet with text_time conditioning and 4 input "
-    "channels, a VAE with 4 latent channels"
-)
-TIME_IDS = 6
-Config = Mapping[str, Any]
+from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids
+from sdxl_mel.models.family import Component, Configs, Family, shape_problems
+from sdxl_mel.models.text_encoding import run_encoder
 
-
-def require_sdxl(configs: Mapping[str, Config], pipeline_class: str, name: str) -> None:
-    """Raise InputError that says what `name` is instead, unless its configs fit together as SDXL 1.0's do."""
-    unet = configs.get("unet", {})
-    found = _other_model(unet, configs, pipeline_class)
-    if found:
-        raise InputError(f"{name}: this is {found}; {NEEDED}")
-    problems = [*_unet_problems(unet, configs)] if unet else []
-    if problems:
-        raise InputError(f"{name}: not SDXL-shaped: {'; '.join(problems)}; {NEEDED}")
-    if "vae" in configs:
-        require_vae(configs["vae"], name)
+PENULTIMATE = 2
+"""SDXL reads the last but one layer of both encoders, without the final norm."""
 
 
-def require_vae(config: Config, name: str) -> None:
-    """Raise InputError unless a VAE makes one latent of 4 channels from 8 x 8 pixels of RGB."""
-    levels = len(config.get("block_out_channels", ()))
-    channels = config.get("latent_channels")
-    if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
-        raise InputError(f"{name}: its VAE is a {config['_class_name']}; needed is an AutoencoderKL of SDXL")
-    if channels != 4 or levels != 4 or config.get("in_channels", 3) != 3:
-        raise InputError(
-            f"{name}: its VAE has {channels} latent channels at 1/{2 ** max(levels - 1, 0)} of the size; needed are 4 "
-            "channels at 1/8, as SDXL's has"
-        )
-    if config.get("latents_mean") is not None or config.get("shift_factor"):
-        raise InputError(f"{name}: its VAE shifts its latents; needed is one that only scales them, as SDXL's does")
+def _encode_prompts(base: Any, texts: Sequence[str], clip_skip: int) -> TextEmbeddings:
+    """Return both encoders' layer side by side, and the second one's projected end of text.
+
+    `clip_skip` counts layers skipped beyond the penultimate one: 0 is SDXL as it was trained (what SD 1.5 guides call
+    "clip skip 2").
+    """
+    first = run_encoder(base.text_encoder, base.tokenizer, texts, clip_skip)
+    second = run_encoder(base.text_encoder_2, base.tokenizer_2, texts, clip_skip)
+    prompt_embeds = torch.cat([each.layers[-PENULTIMATE - clip_skip] for each in (first, second)], dim=-1)
+    return TextEmbeddings(prompt_embeds, base.text_encoder_2.text_projection(second.end))
 
 
-def _other_model(unet: Config, configs: Mapping[str, Config], pipeline_class: str) -> str:
-    channels, addition = unet.get("in_channels", 4), unet.get("addition_embed_type")
-    family = "SDXL" if addition == "text_time" or "XL" in pipeline_class else "SD 1.5 or 2"
+def _recognises(configs: Configs, pipeline_class: str) -> bool:
+    return configs.get("unet", {}).get("addition_embed_type") == "text_time" or "XL" in pipeline_class
+
+
+def _instead(configs: Configs) -> str:
     aesthetic = configs.get("text_encoder") is None and configs.get("text_encoder_2") is not None
-    if channels == 9 or "Inpaint" in pipeline_class:
-        return f"an inpainting model of {family}"
-    if family == "SDXL":
-        refiner = aesthetic or unet.get("cross_attention_dim") == 1280
-        return "the SDXL refiner" if refiner else ""
-    if pipeline_class.startswith("StableDiffusionPipeline") or (unet and "cross_attention_dim" in unet):
-        width = unet.get("cross_attention_dim")
-        return {768: "SD 1.x", 1024: "SD 2.x"}.get(width, "SD 1.x or 2.x") if isinstance(width, int) else family
-    return f"a {pipeline_class}" if pipeline_class else "no diffusers pipeline (no model_index.json, no unet/)"
+    return "the SDXL refiner" if aesthetic or configs.get("unet", {}).get("cross_attention_dim") == 1280 else ""
 
 
-def _unet_problems(unet: Config, configs: Mapping[str, Config]) -> list[str]:
-    problems = []
-    if unet.get("in_channels") != 4 or unet.get("out_channels") != 4:
-        problems.append(f"its UNet has {unet.get('in_channels')} channels in and {unet.get('out_channels')} out")
-    one, two = configs.get("text_encoder"), configs.get("text_encoder_2")
+def _problems(configs: Configs) -> Iterator[str]:
+    unet, one, two = configs["unet"], configs.get("text_encoder"), configs.get("text_encoder_2")
+    yield from shape_problems(unet, (one, two))
     if one is None or two is None:
-        return problems
-    width = one["hidden_size"] + two["hidden_size"]
-    if unet.get("cross_attention_dim") != width:
-        problems.append(
-            f"its UNet attends to {unet.get('cross_attention_dim')} channels, its text encoders give {width}"
-        )
+        return
     pooled = two["projection_dim"] + TIME_IDS * unet.get("addition_time_embed_dim", 256)
     if unet.get("projection_class_embeddings_input_dim") != pooled:
-        problems.append(
+        yield (
             f"its UNet takes {unet.get('projection_class_embeddings_input_dim')} conditioning numbers, its text "
             f"encoder and {TIME_IDS} sizes give {pooled}"
         )
-    return problems
+
+
+SDXL = Family(
+    name="sdxl",
+    title="SDXL",
+    needed="SDXL 1.0 base or a fine-tune of it (two text encoders, a UNet with text_time conditioning)",
+    text_encoders=(
+        Component(
+            part="text_encoder",
+            library="transformers",
+            class_name="CLIPTextModel",
+            original="conditioner.embedders.0.transformer.",
+            table="clip",
+            kohya="lora_te1_",
+            tokenizer="tokenizer",
+        ),
+        Component(
+            part="text_encoder_2",
+            library="transformers",
+            class_name="CLIPTextModelWithProjection",
+            original="conditioner.embedders.1.model.",
+            table="open_clip",
+            kohya="lora_te2_",
+            tokenizer="tokenizer_2",
+        ),
+    ),
+    attention=(False, True, True),
+    kohya_layout="original",
+    text_width=2048,
+    other_widths={},
+    encode_prompts=_encode_prompts,
+    time_ids=time_ids,
+    recognises=_recognises,
+    instead=_instead,
+    problems=_problems,
+    modelspec="stable-diffusion-xl-v1-base",
+    lora_modelspec="stable-diffusion-xl-v1-base/lora",
+    lora_implementation="https://github.com/Stability-AI/generative-models",
+    kohya_version="sdxl_base_v1-0",
+    resolution="1024x1024",
+    scheduler={
+        "_class_name": "EulerDiscreteScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    },
+    guidance=5.0,
+    hub_id="stabilityai/stable-diffusion-xl-base-1.0",
+)

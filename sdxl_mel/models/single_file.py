@@ -1,78 +1,67 @@
-"""A base model as one .safetensors file in the original (generative-models) layout, with its configs in a folder."""
+"""A base model, or a VAE, as one .safetensors file; its configs are in a folder, as the file holds none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from transformers import CLIPTextConfig
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.models.folder import Folder, model_class
-from sdxl_mel.models.hashing import hash_tensors, header_of, quiet_libraries, tensors_of
-from sdxl_mel.models.sdxl import NEEDED
+from sdxl_mel.files.tensors import TensorFile
+from sdxl_mel.models.checkpoint import Checkpoint, open_single_file, open_vae_file
+from sdxl_mel.models.families import NEEDED
+from sdxl_mel.models.family import TEXT_ENCODERS, Config, Family, Part
+from sdxl_mel.models.folder import Folder, model_class, quiet_libraries
+from sdxl_mel.models.layouts import canonical
 from sdxl_mel.sound.melspec import MelSpec
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-CLIP_PARTS = ("text_encoder", "text_encoder_2")
-PREFIXES = {
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-    "text_encoder": "conditioner.embedders.0.transformer.",
-    "text_encoder_2": "conditioner.embedders.1.model.",
-}
-NOT_WEIGHTS = ("position_ids", "logit_scale")
-"""In files of the original layout, and no tensors of diffusers' models."""
 SPEC_KEY = "melspec"
-OTHER_FILES = {
-    "conditioner.embedders.0.model.": "the SDXL refiner",
-    "cond_stage_model.model.": "SD 2.x",
-    "cond_stage_model.": "SD 1.x",
-    "lora_": "a LoRA, not a base model",
-    "unet.": "a LoRA, not a base model",
-    "down_blocks.": "one part alone in diffusers' layout; give the folder it came from",
-    "encoder.": "a VAE alone, which --vae takes",
-    "text_model.": "a text encoder alone",
-}
-"""What a file is that has tensors with such names and not both text encoders of SDXL; the first that fits."""
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A checkpoint of all parts; `configs` is a diffusers folder that may hold no weights."""
+    """A checkpoint of all parts in the original layout; `configs` is a diffusers folder that may hold no weights."""
 
     path: Path
     configs: Folder
 
+    @property
+    def family(self) -> Family:
+        """Return the family of its models."""
+        return self.configs.family
+
     @cached_property
     def spec(self) -> MelSpec | None:
         """Return the spec in the file's header, if there is one."""
-        text = header_of(self.path)[1].get(SPEC_KEY)
+        text = TensorFile(self.path).metadata.get(SPEC_KEY)
         return MelSpec.from_json(text, str(self.path)) if text else self.configs.spec
 
-    def require_parts(self, parts: Sequence[str]) -> "SingleFile":
+    def require_parts(self, parts: Sequence[Part]) -> "SingleFile":
         """Return itself; raises InputError that lists what the file or its configs lack of `parts`."""
-        shapes, _ = header_of(self.path)
+        names = TensorFile(self.path).types
         for part in parts:
-            if not any(name.startswith(PREFIXES[part]) for name in shapes):
-                raise InputError(f"{self.path}: lacks the {part} (no {PREFIXES[part]}*); {NEEDED}")
+            prefix = self.family.component(part).original
+            if not any(name.startswith(prefix) for name in names):
+                raise InputError(f"{self.path}: lacks the {part} (no {prefix}*); {NEEDED}")
             if self.configs.config(part) is None:
                 raise InputError(f"{self.configs.path}: lacks {part}/config.json, which {self.path.name} needs")
         return self
 
-    def config(self, part: str) -> dict[str, Any] | None:
+    def config(self, part: Part) -> Config | None:
         """Return the config of one part."""
         return self.configs.config(part)
 
-    def load(self, part: str, dtype: Any) -> Any:
+    def load(self, part: Part, dtype: torch.dtype) -> Any:
         """Return one model in `dtype`; raises FormatError for damaged weights or any that do not match the config."""
-        with quiet_libraries():
-            return self._model(part).to(dtype)
+        return built(open_single_file(self.path, (part,)), part, self.config(part) or {}, dtype)
 
-    def identity(self, part: str) -> str:
+    def identity(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights of one part, under diffusers' names."""
-        return hash_tensors(self._model(part).state_dict().items())
+        return open_single_file(self.path, (part,)).identity(part)
 
     def tokenizer(self, name: str) -> Any:
         """Return `tokenizer` or `tokenizer_2`."""
@@ -82,34 +71,33 @@ class SingleFile:
         """Return the scheduler of the configs."""
         return self.configs.scheduler()
 
-    def _model(self, part: str) -> Any:
-        return converted(self.path, part, PREFIXES[part], self.config(part) or {})
-
 
 @dataclass(frozen=True)
 class VaeFile:
     """A VAE as one .safetensors file, in the original or in diffusers' layout; its config is that of a base."""
 
     path: Path
-    base_config: dict[str, Any] | None
+    family: Family
+    base_config: Config | None
 
     @cached_property
     def spec(self) -> MelSpec | None:
         """Return None: a VAE alone says nothing of pictures."""
         return None
 
-    def config(self, part: str) -> dict[str, Any] | None:
+    def config(self, part: Part) -> Config | None:
         """Return the config of the VAE, None for another part."""
         return self.base_config if part == "vae" else None
 
-    def load(self, part: str, dtype: Any) -> Any:
-        """Return the VAE in `dtype`; raises as `SingleFile.load` does."""
-        with quiet_libraries():
-            return self._model(part).to(dtype)
+    def load(self, part: Part, dtype: torch.dtype) -> Any:
+        """Return the VAE in `dtype`; raises as `SingleFile.load` does, InputError if the base has no config of it."""
+        if self.base_config is None:
+            raise InputError(f"{self.path}: the base has no vae/config.json to read this VAE with; give a VAE folder")
+        return built(open_vae_file(self.path, self.family), part, self.base_config, dtype)
 
-    def identity(self, part: str) -> str:
+    def identity(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights."""
-        return hash_tensors(self._model(part).state_dict().items())
+        return open_vae_file(self.path, self.family).identity(part)
 
     def tokenizer(self, name: str) -> Any:
         """Raise InputError: a VAE has none."""
@@ -119,85 +107,37 @@ class VaeFile:
         """Raise InputError: a VAE has none."""
         raise InputError(f"{self.path}: a VAE has no scheduler")
 
-    def _model(self, part: str) -> Any:
-        names = header_of(self.path)[0]
-        prefix = next((known for known in (PREFIXES["vae"], "vae.") if any(n.startswith(known) for n in names)), "")
-        if not any(name.startswith(f"{prefix}encoder.conv_in") for name in names):
-            raise InputError(f"{self.path}: holds no VAE (no encoder.conv_in)")
-        if self.base_config is None:
-            raise InputError(f"{self.path}: the base has no vae/config.json to read this VAE with; give a VAE folder")
-        return converted(self.path, part, prefix, self.base_config)
 
-
-def require_sdxl_file(path: Path) -> None:
-    """Raise InputError that says what a single file is instead, unless it is an SDXL base."""
-    shapes, _ = header_of(path)
-    found = _other_file(shapes)
-    if found:
-        raise InputError(f"{path}: this is {found}; {NEEDED}")
-
-
-def converted(path: Path, part: str, prefix: str, config: dict[str, Any]) -> Any:
-    """Return the model of one part in the precision of the file, converted by diffusers and matched tensor by tensor.
+def built(checkpoint: Checkpoint, part: Part, config: Config, dtype: torch.dtype) -> Any:
+    """Return the model of one part in `dtype`, matched tensor by tensor.
 
     Raises FormatError for tensors that are missing, have no place in the model, or another shape.
     """
-    bare = prefix if part == "vae" else ""
-    stored = {name.removeprefix(bare): tensor for name, tensor in tensors_of(path, prefix)}
+    kind = model_class(checkpoint.architecture.family.component(part))
     try:
-        with quiet_libraries():
-            model = _built(part, stored, config)
-    except (ValueError, RuntimeError, KeyError, IndexError, OSError) as error:
+        with quiet_libraries(), init_empty_weights():
+            own = CLIPTextConfig.from_dict(dict(config)) if part in TEXT_ENCODERS else None
+            model = kind.from_config(dict(config)) if own is None else kind(own)
+    except (ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise FormatError(f"{path}: its {part} does not fit the config: {reason}") from error
-    return model
-
-
-def _other_file(shapes: dict[str, tuple[int, ...]]) -> str:
-    entry = shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
-    two_encoders = all(any(name.startswith(PREFIXES[part]) for name in shapes) for part in CLIP_PARTS)
-    if len(entry) == 4 and entry[1] == 9:
-        return f"an inpainting model of {'SDXL' if two_encoders else 'SD 1.5 or 2'}"
-    if two_encoders:
-        return ""
-    first = next(iter(sorted(shapes)), "none")
-    kinds = (what for mark, what in OTHER_FILES.items() if any(name.startswith(mark) for name in shapes))
-    return next(kinds, f"no checkpoint in the original layout (its first tensor: {first})")
-
-
-def _built(part: str, stored: "dict[str, Tensor]", config: Any) -> Any:
-    from accelerate import init_empty_weights
-    from transformers import CLIPTextConfig
-
-    kind = model_class(part)
-    with init_empty_weights():
-        model = kind(CLIPTextConfig.from_dict(config)) if part in CLIP_PARTS else kind.from_config(config)
-    state = _diffusers_state(part, stored, model)
-    used, given = (sum(tensor.numel() for tensor in tensors.values()) for tensors in (state, _weights_of(stored)))
-    if used != given:
-        raise ValueError(f"{given - used} of its {given} numbers have no place in the model")
+        raise FormatError(
+            f"{checkpoint.path}: no {part} can be made of its config ({reason}); copy it again"
+        ) from error
+    wanted = {canonical(part, name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    given = {name: checkpoint.type_of((owner, name)).shape for owner, name in checkpoint.places if owner == part}
+    wrong = sorted(
+        [f"missing {name}" for name in wanted.keys() - given.keys()]
+        + [f"unknown {name}" for name in given.keys() - wanted.keys()]
+        + [f"of another shape {name}" for name in wanted.keys() & given.keys() if wanted[name][1] != given[name]]
+    )
+    if wrong:
+        raise FormatError(
+            f"{checkpoint.path}: its {part} does not fit the config: {len(wrong)} tensors do not match, first: "
+            f"{wrong[0]}; give the configs of this model"
+        )
+    state = {}
+    for name, (key, _) in wanted.items():
+        state[key] = checkpoint.read((part, name)).to(dtype, memory_format=torch.contiguous_format, copy=True)
+        checkpoint.forget((part, name))
     model.load_state_dict(state, strict=True, assign=True)
     return model
-
-
-def _diffusers_state(part: str, stored: "dict[str, Tensor]", model: Any) -> "dict[str, Tensor]":
-    from diffusers.loaders import single_file_utils as conversions
-
-    match part:
-        case "unet":
-            return conversions.convert_ldm_unet_checkpoint(stored, model.config)
-        case "vae" if "encoder.down_blocks.0.resnets.0.conv1.weight" in stored:
-            return stored
-        case "vae":
-            return conversions.convert_ldm_vae_checkpoint(stored, model.config)
-        case "text_encoder":
-            state = conversions.convert_ldm_clip_checkpoint(_weights_of(stored))
-        case _:
-            state = conversions.convert_open_clip_checkpoint(model, _weights_of(stored), prefix=PREFIXES[part])
-    if hasattr(model, "text_model"):
-        return state
-    return {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
-
-
-def _weights_of(stored: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    return {name: tensor for name, tensor in stored.items() if not name.endswith(NOT_WEIGHTS)}

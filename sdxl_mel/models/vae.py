@@ -14,43 +14,6 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import quantise
 
-
-def decode_latents(vae: Any, latents: Tensor, spec: MelSpec) -> list[Levels]:
-    """Return the pictures of scaled latents (batch, 4, height, width), one channel each for a mono spec."""
-    mean, spread = _statistics(vae, latents)
-    images = decode(vae, latents * spread + mean)
-    channels = 1 if spec.channels == "grey" else 3
-    return [quantise(values) for values in values_of_images(images, channels, spec.low_at)]
-
-
-def encode_levels(vae: Any, levels: Levels, spec: MelSpec, name: str) -> Tensor:
-    """Return the scaled latents (1, 4, height, width) of a picture: the mean of the VAE's posterior."""
-    latents = encode(vae, images_of(levels[None], spec.low_at), [name]).mean
-    mean, spread = _statistics(vae, latents)
-    return (latents - mean) / spread
-
-
-def decode_windows(vae: Any, latents: Tensor, spec: MelSpec, overlap: int) -> Iterator[tuple[int, int, Levels]]:
-    """Yield (first frame, frames shared with the window before, picture) of a canvas (1, 4, height, columns).
-
-    A window is as wide as a tile, which is what the VAE knows; one is in memory at a time.
-    """
-    width = spec.width // LATENT_FACTOR
-    end = 0
-    for start in place_views(latents.shape[-1], width, overlap):
-        levels = decode_latents(vae, latents[..., start : start + width], spec)[0]
-        first = start * LATENT_FACTOR
-        yield first, max(0, end - first), levels
-        end = first + levels.shape[1]
-
-
-def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the spread of the VAE's own latents; SDXL's has one scaling factor and no mean."""
-    mean, std = vae.config.get("latents_mean") or (0.0,), vae.config.get("latents_std") or (1.0,)
-    per_channel = [latents.new_tensor(each).view(1, -1, 1, 1) for each in (mean, std)]
-    return per_channel[0], per_channel[1] / vae.config.scaling_factor
-
-
 Side = Literal["bottom", "top"]
 
 
@@ -108,3 +71,40 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Return the images (batch, 3, height, width), about -1..1, of unscaled latents."""
     images: torch.Tensor = vae.decode(latents.to(vae.device, vae.dtype)).sample
     return images
+
+
+def scale_latents(latents: Tensor, factor: float) -> Tensor:
+    """Return latents as a UNet sees them, from a VAE's own; `factor` is the VAE's scaling_factor."""
+    return latents * factor
+
+
+def unscale_latents(latents: Tensor, factor: float) -> Tensor:
+    """Return a VAE's own latents from those that a UNet sees; the inverse of `scale_latents`."""
+    return latents * (latents.new_tensor(1.0) / factor)
+
+
+def decode_latents(vae: Any, latents: Tensor, spec: MelSpec) -> list[Levels]:
+    """Return the pictures of scaled latents (batch, 4, height, width), one channel each for a mono spec."""
+    images = decode(vae, unscale_latents(latents, vae.config.scaling_factor))
+    channels = 1 if spec.channels == "grey" else 3
+    return [quantise(values) for values in values_of_images(images, channels, spec.low_at)]
+
+
+def encode_levels(vae: Any, levels: Levels, spec: MelSpec, name: str) -> Tensor:
+    """Return the scaled latents (1, 4, height, width) of a picture: the mean of the VAE's posterior."""
+    latents = encode(vae, images_of(levels[None], spec.low_at), [name]).mean
+    return scale_latents(latents, vae.config.scaling_factor)
+
+
+def decode_windows(vae: Any, latents: Tensor, spec: MelSpec, overlap: int) -> Iterator[tuple[int, int, Levels]]:
+    """Yield (first frame, frames shared with the window before, picture) of a canvas (1, 4, height, columns).
+
+    A window is as wide as a tile, which is what the VAE knows; one is in memory at a time.
+    """
+    width = spec.width // LATENT_FACTOR
+    end = 0
+    for start in place_views(latents.shape[-1], width, overlap):
+        levels = decode_latents(vae, latents[..., start : start + width], spec)[0]
+        first = start * LATENT_FACTOR
+        yield first, max(0, end - first), levels
+        end = first + levels.shape[1]

@@ -1,1 +1,1 @@
-"""One look for all reports: self-contained HTML pages."""
+"""Reports: self-contained HTML pages, and the figure of a spectrogram."""

@@ -6,18 +6,17 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from sdxl_mel import __version__
+from sdxl_mel.arrays import Float
 from sdxl_mel.files.atomic import write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 AUDIO_KINDS = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg"}
 
@@ -67,10 +66,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
     )
 
 
-def svg(figure: "Figure", caption: str = "") -> Markup:
-    """Return a matplotlib figure as inline SVG; its colours follow the page's light or dark look."""
-    from matplotlib import rc_context
-
+def svg(figure: Figure, caption: str = "") -> Markup:
+    """Return a matplotlib figure as inline SVG; its colours follow the page's light or dark theme."""
     buffer = StringIO()
     with rc_context({"svg.hashsalt": "sdxl-mel", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
@@ -99,10 +96,8 @@ def gallery(blocks: Iterable[Markup]) -> Markup:
     return Markup('<div class="gallery">{}</div>').format(cells)
 
 
-def sound_bytes(samples: "NDArray[np.float32]", sample_rate: int) -> bytes:
+def sound_bytes(samples: Float, sample_rate: int) -> bytes:
     """Return samples (n,) or (channels, n) as the bytes of an OGG file small enough to stand in a page."""
-    import soundfile
-
     buffer = BytesIO()
     soundfile.write(buffer, np.atleast_2d(samples).T, sample_rate, format="OGG", subtype="VORBIS")
     return buffer.getvalue()

@@ -1,32 +1,24 @@
-"""A picture for people of a spectrogram picture: seconds and kilohertz on the axes, joins marked."""
+"""The figure of a spectrogram: seconds and hertz on the axes, joins marked."""
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-from sdxl_mel.arrays import Levels
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import MelSpec, hz_to_mel
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 MOST_COLUMNS = 4000
 """More columns than a screen shows are averaged, so that an hour of music makes no larger figure than a minute."""
 TICKS_HZ = (100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
-def spectrogram_figure(
-    levels: Levels, spec: MelSpec, seams: Sequence[tuple[int, int]] = (), title: str = ""
-) -> "Figure":
+def spectrogram_figure(levels: Levels, spec: MelSpec, seams: Sequence[tuple[int, int]] = (), title: str = "") -> Figure:
     """Return a matplotlib figure of (n_mels, frames, channels) levels; `seams` are (first frame, frames) of joins."""
-    from matplotlib.figure import Figure
-
     seconds_per_frame = spec.hop_length / spec.sample_rate
     seconds = levels.shape[1] * seconds_per_frame
     figure = Figure(figsize=(float(np.clip(seconds / 3, 8, 24)), 4), layout="constrained")
@@ -44,10 +36,8 @@ def spectrogram_figure(
     return figure
 
 
-def drawn(figure: "Figure", path: Path) -> bytes:
+def figure_bytes(figure: Figure, path: Path) -> bytes:
     """Return a figure as the bytes of the file `path` names, .png or .svg; the same figure makes the same bytes."""
-    from matplotlib import rc_context
-
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise InputError(f"{path}: plots are written as .png or .svg")
@@ -57,13 +47,15 @@ def drawn(figure: "Figure", path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _loudness(levels: Levels, spec: MelSpec) -> NDArray[np.float32]:
+def _loudness(levels: Levels, spec: MelSpec) -> Float:
+    """Return the mean of the channels (n_mels, columns), high where it is loud."""
     step = -(-levels.shape[1] // MOST_COLUMNS)
     whole = levels[:, : levels.shape[1] // step * step]
     columns = whole.reshape(levels.shape[0], -1, step * levels.shape[2]).mean(axis=2, dtype=np.float32)
-    return 255.0 - columns if getattr(spec.law, "inverted", False) else columns
+    return 255.0 - columns if spec.law.dark_is_loud else columns
 
 
 def _row_of(hertz: float, spec: MelSpec) -> float:
+    """Return where a frequency is on an axis from 0 to n_mels."""
     low, high, here = hz_to_mel(np.array([spec.fmin, spec.fmax, hertz]), spec.mel_scale)
     return float((here - low) / (high - low) * spec.n_mels)

@@ -12,7 +12,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound import loudness
 from sdxl_mel.sound.inversion.stereo import magnitudes
 from sdxl_mel.sound.mel import margin, mel_of, reach, stft
-from sdxl_mel.sound.melspec import DecibelLaw, MelSpec
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
 _HALF = 2.0**-0.5
@@ -127,8 +127,8 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
 
     Two channels become left, mid and right, mid being the spectrum of their mean; row 0 is the lowest band.
     """
-    if isinstance(spec.law, DecibelLaw):
-        return quantise(values_of(mel_spectrogram(samples, spec), spec))  # Relative to the maximum of all of it.
+    if spec.law.relative_to_maximum:
+        return quantise(values_of(mel_spectrogram(samples, spec), spec))
     levels = np.empty(_planes(samples, spec), dtype=np.uint8)
     for frames, mel in _mel_pieces(samples, spec):
         levels[..., frames] = quantise(values_of(mel, spec))

@@ -60,8 +60,8 @@ def filter_bank(spec: MelSpec) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(dense)
 
 
-def unseen_bins(spec: MelSpec) -> int:
-    """Return how many bins lie under the lowest band: of them a picture says nothing, not even that they are silent."""
+def bins_below_fmin(spec: MelSpec) -> int:
+    """Return how many bins lie below the lowest band: a picture says nothing of them, not even that they are silent."""
     return int(np.floor(spec.fmin * spec.n_fft / spec.sample_rate)) + 1
 
 
@@ -95,16 +95,16 @@ def istft(spectrum: Tensor, spec: MelSpec, loop: bool = False) -> Tensor:
     Griffin and Lim 1984, equation 6: overlap-add of the windowed frames over the sum of the squared windows. With
     `loop` the frames lie on a circle of frames * hop_length samples, and the margins repeat the other end.
     """
-    total = overlap_add(windowed_pieces(spectrum, spec), spec.hop_length)
-    return normalised_overlap(total, spectrum.shape[-2], spec, loop)
+    total = overlap_add(windowed_frames(spectrum, spec), spec.hop_length)
+    return divided_by_window_sum(total, spectrum.shape[-2], spec, loop)
 
 
-def windowed_pieces(spectrum: Tensor, spec: MelSpec) -> Tensor:
+def windowed_frames(spectrum: Tensor, spec: MelSpec) -> Tensor:
     """Return the windowed frames (..., frames, win_length) of a spectrum, to be overlap-added."""
     return torch.fft.irfft(spectrum, n=spec.n_fft)[..., : spec.win_length] * window(spec, str(spectrum.device))
 
 
-def normalised_overlap(total: Tensor, frames: int, spec: MelSpec, loop: bool) -> Tensor:
+def divided_by_window_sum(total: Tensor, frames: int, spec: MelSpec, loop: bool) -> Tensor:
     """Return overlap-added windowed frames divided by the sum of the squared windows."""
     return (wrapped(total, frames, spec) if loop else total) / _window_sum(spec, frames, str(total.device), loop)
 

@@ -1,11 +1,11 @@
-"""MelSpec: the numbers without which a spectrogram picture is worthless.
+"""MelSpec: the numbers that make sound into a spectrogram picture; the mel scale, and the formats known by name.
 
 A spec is chosen once, when sound becomes pictures, and travels inside every artefact made from them. Two artefacts
 meet only if their specs are equal.
 """
 
 import warnings
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,97 +13,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.names import near_miss
-
-Float64 = NDArray[np.float64]
-
-LINEAR_STEP_HZ = 200.0 / 3.0
-LOG_START_HZ = 1000.0
-LOG_START_MEL = LOG_START_HZ / LINEAR_STEP_HZ
-LOG_STEP = np.log(6.4) / 27.0
-"""Slaney's Auditory Toolbox (1998): linear up to 1 kHz, then 27 steps to each factor of 6.4."""
-
-
-def band_edges(n_mels: int, fmin: float, fmax: float, scale: Literal["slaney", "htk"]) -> Float64:
-    """Return the n_mels + 2 edges in Hz: band i rises from edge i to i + 1 and falls to i + 2."""
-    low, high = hz_to_mel(np.array([fmin, fmax]), scale).tolist()
-    return mel_to_hz(np.linspace(low, high, n_mels + 2), scale)
-
-
-def hz_to_mel(hz: Float64, scale: Literal["slaney", "htk"]) -> Float64:
-    """Return frequencies in mel; `mel_to_hz` is the inverse."""
-    if scale == "htk":
-        return 2595.0 * np.log10(1.0 + hz / 700.0)
-    above = LOG_START_MEL + np.log(np.maximum(hz, LOG_START_HZ) / LOG_START_HZ) / LOG_STEP
-    return np.where(hz < LOG_START_HZ, hz / LINEAR_STEP_HZ, above)
-
-
-def mel_to_hz(mel: Float64, scale: Literal["slaney", "htk"]) -> Float64:
-    """Return mels in Hz."""
-    if scale == "htk":
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    above = LOG_START_HZ * np.exp(LOG_STEP * (np.maximum(mel, LOG_START_MEL) - LOG_START_MEL))
-    return np.where(mel < LOG_START_MEL, mel * LINEAR_STEP_HZ, above)
-
-
-def empty_bands(edges: Float64, sample_rate: int, n_fft: int) -> int:
-    """Return how many bands no bin of the FFT falls into."""
-    bins_before = np.ceil(edges * n_fft / sample_rate - 1e-9)  # The first bin at or above an edge.
-    first_inside = np.floor(edges[:-2] * n_fft / sample_rate + 1e-9) + 1
-    return int(np.sum(first_inside >= bins_before[2:]))
-
+from sdxl_mel.sound.laws import DecibelLaw, Law, Log1pLaw, LogLaw, PowerLaw, Quantity
 
 SPEC_VERSION = 1
 LATENT_FACTOR = 8
-"""SDXL's VAE makes one latent of 8 x 8 pixels."""
+"""The VAE makes one latent of 8 x 8 pixels."""
+MelScale = Literal["slaney", "htk"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Log1pLaw(_Frozen):
-    """value = log1p(mu A / reference) / log1p(mu): the law of our own format."""
-
-    kind: Literal["log1p"] = "log1p"
-    mu: float = Field(1000.0, gt=0)
-    reference: float = Field(0.5, gt=0)
-
-
-class DecibelLaw(_Frozen):
-    """value = (dB - floor_db) / (ceiling_db - floor_db), dB = 10 log10 of power over the picture's own maximum."""
-
-    kind: Literal["decibel"] = "decibel"
-    floor_db: float = -80.0
-    ceiling_db: float = 0.0
-
-
-class PowerLaw(_Frozen):
-    """value = (A / reference) ** exponent; `inverted` pictures are dark where it is loud."""
-
-    kind: Literal["power"] = "power"
-    exponent: float = Field(0.25, gt=0)
-    reference: float = Field(1.0, gt=0)
-    inverted: bool = False
-
-
-class LogLaw(_Frozen):
-    """value = (ln A - ln floor) / (ln ceiling - ln floor)."""
-
-    kind: Literal["log"] = "log"
-    floor: float = Field(1e-5, gt=0)
-    ceiling: float = Field(200.0, gt=0)
-
-
-Law = Annotated[Log1pLaw | DecibelLaw | PowerLaw | LogLaw, Field(discriminator="kind")]
-
-
-class MelSpec(_Frozen):
+class MelSpec(BaseModel):
     """How sound was made into a picture; frequencies in Hz, times in samples, levels in LUFS and dBTP.
 
     `scale` says what an STFT of 1 means: "sine" divides by half the sum of the window, so that a full-scale sine has
     amplitude 1; "raw" does not. `width` is the number of frames of a tile. `channels` "lmr" holds left, mid and right
     in red, green and blue; "grey" holds one signal in all of them.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
     sample_rate: int = Field(gt=0)
@@ -114,9 +40,9 @@ class MelSpec(_Frozen):
     width: int = Field(gt=0)
     fmin: float = Field(20.0, ge=0)
     fmax: float = Field(gt=0)
-    mel_scale: Literal["slaney", "htk"] = "slaney"
+    mel_scale: MelScale = "slaney"
     mel_norm: Literal["slaney"] | None = None
-    quantity: Literal["amplitude", "power"] = "amplitude"
+    quantity: Quantity = "amplitude"
     scale: Literal["sine", "raw"] = "sine"
     law: Law = Log1pLaw()
     low_at: Literal["bottom", "top"] = "bottom"
@@ -193,6 +119,42 @@ class MelSpec(_Frozen):
                 ) from error
             place = ".".join(map(str, first["loc"])) or "spec"
             raise FormatError(f"{where}: not a valid spec: {place}: {first['msg']}") from error
+
+
+LINEAR_STEP_HZ = 200.0 / 3.0
+LOG_START_HZ = 1000.0
+LOG_START_MEL = LOG_START_HZ / LINEAR_STEP_HZ
+LOG_STEP = np.log(6.4) / 27.0
+"""Slaney's Auditory Toolbox (1998): linear up to 1 kHz, then 27 steps to each factor of 6.4."""
+
+
+def band_edges(n_mels: int, fmin: float, fmax: float, scale: MelScale) -> NDArray[np.float64]:
+    """Return the n_mels + 2 edges in Hz: band i rises from edge i to i + 1 and falls to i + 2."""
+    low, high = hz_to_mel(np.array([fmin, fmax]), scale).tolist()
+    return mel_to_hz(np.linspace(low, high, n_mels + 2), scale)
+
+
+def hz_to_mel(hz: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
+    """Return frequencies in mel; `mel_to_hz` is the inverse."""
+    if scale == "htk":
+        return 2595.0 * np.log10(1.0 + hz / 700.0)
+    above = LOG_START_MEL + np.log(np.maximum(hz, LOG_START_HZ) / LOG_START_HZ) / LOG_STEP
+    return np.where(hz < LOG_START_HZ, hz / LINEAR_STEP_HZ, above)
+
+
+def mel_to_hz(mel: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
+    """Return mels in Hz."""
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    above = LOG_START_HZ * np.exp(LOG_STEP * (np.maximum(mel, LOG_START_MEL) - LOG_START_MEL))
+    return np.where(mel < LOG_START_MEL, mel * LINEAR_STEP_HZ, above)
+
+
+def empty_bands(edges: NDArray[np.float64], sample_rate: int, n_fft: int) -> int:
+    """Return how many bands no bin of the FFT falls into."""
+    bins_before = np.ceil(edges * n_fft / sample_rate - 1e-9)  # The first bin at or above an edge.
+    first_inside = np.floor(edges[:-2] * n_fft / sample_rate + 1e-9) + 1
+    return int(np.sum(first_inside >= bins_before[2:]))
 
 
 _OURS = {"n_fft": 4096, "win_length": 2048, "hop_length": 512, "sample_rate": 32000, "fmax": 16000.0}

@@ -1,16 +1,13 @@
 """The stage `compare`: two evaluations side by side, or the checkpoints of a run over their steps."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import model_validator
 
 from sdxl_mel.arguments import Show
-from sdxl_mel.config import Skipped, StageConfig, StageReport
-from sdxl_mel.errors import InputError
-from sdxl_mel.evaluation.differences import Difference, compare_evaluations, difference_table, mismatches
-from sdxl_mel.files.evaluation import FILE_NAME, Evaluation, failed_thresholds, read_evaluation
+from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.files.evaluation import failed_thresholds
 
 EXAMPLES = """\
   sdxl-mel compare base/metrics.json tuned/metrics.json --out comparison
@@ -41,15 +38,6 @@ class Config(StageConfig):
         return self
 
 
-class Named:
-    """An evaluation and what it is called in tables; `step` is the number at the end of a checkpoint's name."""
-
-    def __init__(self, name: str, evaluation: Evaluation) -> None:
-        self.name, self.evaluation = name, evaluation
-        numbers = re.findall(r"\d+", name)
-        self.step = int(numbers[-1]) if numbers else None
-
-
 class Report(StageReport):
     """The table, and which thresholds the last evaluation fails."""
 
@@ -70,48 +58,10 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Compare, and write the report if asked."""
-    from sdxl_mel.evaluation.compare_page import write_page
-    from sdxl_mel.files.atomic import write_text
+    from sdxl_mel.evaluation.compare import compare, compare_checkpoints, write_comparison
 
-    evaluations, skipped = _sweep(config.runs) if config.runs else (_given(config.evaluations), [])
-    first, *others = evaluations
-    compared: list[tuple[Named, list[Difference]]] = [
-        (other, compare_evaluations(first.evaluation, other.evaluation)) for other in others
-    ]
-    lines = [difference_table(first.name, other.name, differences) for other, differences in compared]
-    for other in others:
-        lines += [f"note: {each}" for each in mismatches(first.evaluation, other.evaluation)]
-    table = "\n\n".join(lines)
+    comparison = compare_checkpoints(config.runs) if config.runs else compare(config.evaluations)
     if config.out is not None:
-        write_text(config.out / "comparison.txt", table + "\n")
-        write_page(config.out / "report.html", evaluations, compared, over_steps=bool(config.runs))
-    failures = failed_thresholds(evaluations[-1].evaluation, config.fail_under, config.fail_over)
-    return Report(table=table, failures=tuple(failures), out=config.out, skipped=tuple(skipped))
-
-
-def _given(paths: tuple[Path, ...]) -> list[Named]:
-    names = [_name(path) for path in paths]
-    unique = len(set(names)) == len(names)
-    return [Named(name if unique else str(path), read_evaluation(path)) for name, path in zip(names, paths)]
-
-
-def _sweep(paths: tuple[Path, ...]) -> tuple[list[Named], list[Skipped]]:
-    """Return the evaluations of checkpoints by step; a checkpoint that was not evaluated is noted."""
-    folders = dict.fromkeys(path.with_suffix("") if path.suffix == ".safetensors" else path for path in paths)
-    found, skipped = [], []
-    for folder in folders:
-        if (folder / FILE_NAME).is_file() or folder.name == FILE_NAME:
-            found.append(Named(_name(folder), read_evaluation(folder)))
-        else:
-            why = f"not evaluated; generate with it, then sdxl-mel evaluate --generated ... --out {folder}"
-            skipped.append(Skipped(what=str(folder), why=why))
-    if len(found) < 2:
-        raise InputError(
-            f"{len(found)} of {len(folders)} checkpoints have an evaluation, 2 are needed: write each one's with "
-            "sdxl-mel evaluate --out run/checkpoints/step-000500, beside the checkpoint of that name"
-        )
-    return sorted(found, key=lambda one: (one.step is None, one.step or 0, one.name)), skipped
-
-
-def _name(path: Path) -> str:
-    return path.parent.name or path.stem if path.name == FILE_NAME else path.name
+        write_comparison(config.out, comparison)
+    failures = failed_thresholds(comparison.last, config.fail_under, config.fail_over)
+    return Report(table=comparison.text(), failures=tuple(failures), out=config.out, skipped=comparison.skipped)

@@ -15,7 +15,6 @@ from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
 from sdxl_mel.options import Format, Method
 from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
 from sdxl_mel.sound.melspec import named_spec
 from sdxl_mel.sound.stitching import likely_overlap, stitch
 
@@ -89,6 +88,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Join the tiles, write the picture, then the sound and the plot where asked."""
+    from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
     from sdxl_mel.sound.inversion.methods import invert
 
     others = [path for path in (config.out, config.plot) if path is not None]
@@ -116,7 +116,7 @@ def run(config: Config) -> Report:
         samples = invert(stitched.levels, spec, method=config.method, seed=config.seed, loop=config.loop)
         write_audio(config.wav, samples, spec.sample_rate, record=record)
     if config.plot:
-        write_bytes(config.plot, drawn(spectrogram_figure(stitched.levels, spec, seams), config.plot))
+        write_bytes(config.plot, figure_bytes(spectrogram_figure(stitched.levels, spec, seams), config.plot))
     seconds_per_frame = spec.hop_length / spec.sample_rate
     return Report(
         out=config.out,

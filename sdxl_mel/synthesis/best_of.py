@@ -13,7 +13,7 @@ from sdxl_mel.errors import MissingError
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.clap import ClapEmbedder
-from sdxl_mel.metrics.embedders.tag_score import TagBridge
+from sdxl_mel.metrics.embedders.tag_score import TagScore
 from sdxl_mel.progress import log
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
@@ -41,7 +41,7 @@ class TagJudge:
     name = "tagbridge"
 
     def __init__(self) -> None:
-        self._bridge = TagBridge()
+        self._bridge = TagScore()
         self.rate, self.weights = self._bridge.rate, self._bridge.weights
 
     def scores_of(self, clips: list[Float], prompt: str) -> list[float]:

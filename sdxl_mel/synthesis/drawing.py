@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.circular import circular_in_time
-from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids
+from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.long_form import PromptTrack, section_weights, travel_weights
 from sdxl_mel.diffusion.sampling import (
     Denoiser,
@@ -24,6 +24,7 @@ from sdxl_mel.diffusion.sampling import (
     set_steps,
 )
 from sdxl_mel.errors import ResourceError
+from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.sound.pixels import dequantise
@@ -52,12 +53,12 @@ class Drawer:
         """Encode every text of the jobs; the text encoders have done their work after this."""
         base = self.models.base
         wanted = {part.text: None for job in jobs for part in job.parts} | {job.negative: None for job in jobs}
-        for encoder in (base.text_encoder, base.text_encoder_2):
+        for encoder in base.text_encoders:
             self.models.on_device(encoder)
         with torch.inference_mode():
             for text in wanted:
                 self.texts[text] = encode_prompts(base, [text], self.models.clip_skip)
-        for encoder in (base.text_encoder, base.text_encoder_2):
+        for encoder in base.text_encoders:
             self.models.rest(encoder)
 
     def steps_for(self, draws: int) -> int:
@@ -127,9 +128,9 @@ class Drawer:
 
     def _denoiser(self, unet: Any, negatives: list[str]) -> Denoiser:
         spec = self.models.spec
-        sizes = time_ids(spec.n_mels, spec.width)
+        time_ids = self.models.base.family.time_ids(spec.n_mels, spec.width)
         unconditional = _stacked([self.texts[negative] for negative in negatives])
-        return Denoiser(unet, sizes, unconditional, self._guidance)
+        return Denoiser(unet, time_ids, unconditional, self._guidance)
 
     @property
     def _guidance(self) -> Guidance:

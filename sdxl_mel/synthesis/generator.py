@@ -57,7 +57,7 @@ def generate(config: Config) -> Report:
 
 def _counter(models: Models) -> TokenCounter:
     """Return the counter of the base's own tokenizer: what it does not read is what is cut."""
-    tokenizer = models.base.tokenizer_2
+    tokenizer = models.base.reading_tokenizer()
     return TokenCounter(
         f"tokenizer of {models.base.name}",
         lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids),

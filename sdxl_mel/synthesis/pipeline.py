@@ -58,18 +58,19 @@ def open_models(config: Config) -> Models:
         for layer in adapters.layers.values():
             # Merged, it costs nothing per step, and a circular convolution is circular for the adapter too.
             layer.merge()
-        for part in ("unet", "text_encoder", "text_encoder_2"):
-            getattr(base, part).to(place)
+        for model in (base.unet, *base.text_encoders):
+            model.to(place)
         inputs["lora"] = _digest(config)
     if config.slicing:
         base.unet.set_attention_slice("auto")
         base.vae.enable_slicing()
+    found = guidance_of(header, fused, default=base.family.guidance)
     return Models(
         base=base,
         spec=spec,
         anchor=_stated("--anchor", config.anchor, header.anchor or fused.anchor) or "",
         clip_skip=_stated("--clip-skip", config.clip_skip, header.clip_skip if header.spec else None) or 0,
-        guidance=guidance_of(header, fused) if config.guidance is None else config.guidance,
+        guidance=found if config.guidance is None else config.guidance,
         device=device,
         dtype=dtype,
         offload=config.offload,

@@ -14,7 +14,7 @@ from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.options import Method
 from sdxl_mel.record import Record
-from sdxl_mel.report.spectrogram_figure import drawn, spectrogram_figure
+from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -120,7 +120,7 @@ class Folder:
             samples = invert(levels, spec, method=self.method, loop=self.loop)
             write_audio(self.path / sound, samples, spec.sample_rate, record=record, spec=spec)
         if self.plot and (again or not plot.exists()):
-            write_bytes(plot, drawn(spectrogram_figure(levels, spec, seams), plot))
+            write_bytes(plot, figure_bytes(spectrogram_figure(levels, spec, seams), plot))
 
     def sound_of(self, name: str) -> str | None:
         """Return the name of a result's sound file, if there is to be one."""

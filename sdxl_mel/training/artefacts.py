@@ -133,7 +133,7 @@ def results_of(state: State, seconds_per_step: float, extra: Mapping[str, JsonVa
 
 def _write(path: Path, state: State, header: LoraHeader, dialect: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_lora(path, Lora(state.adapters.to_modules(), header), dialect)  # type: ignore[arg-type]
+    write_lora(path, Lora(state.adapters.to_modules(), header), dialect)
 
 
 def _smoothed(values: list[float]) -> list[float]:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.losses import Prediction
 from sdxl_mel.diffusion.noise import perturbed, sample_noise, timesteps_from, uniform_variates
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.cache import Cache, CachedExample
+from sdxl_mel.models.vae import scale_latents
 from sdxl_mel.seeding import numpy_generator, torch_generator
 from sdxl_mel.training.settings import Config
 
@@ -85,11 +87,10 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Text:
-    """What a batch says: `hidden` (batch, tokens, width) and `pooled` (batch, projection), or captions to encode."""
+    """What a batch says: embeddings, or captions to encode."""
 
     captions: tuple[str, ...] = ()
-    hidden: torch.Tensor | None = None
-    pooled: torch.Tensor | None = None
+    embeddings: TextEmbeddings | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Batch:
             timesteps=move(self.timesteps, torch.int64),
             weights=move(self.weights, torch.float32),
             text=self.text
-            if self.text.hidden is None or self.text.pooled is None
-            else Text((), move(self.text.hidden, dtype), move(self.text.pooled, dtype)),
+            if self.text.embeddings is None
+            else Text((), TextEmbeddings(*(move(each, dtype) for each in self.text.embeddings))),
         )
 
 
@@ -182,14 +183,13 @@ class TrainingData:
         """Return what a batch says, given its text keys."""
         if self.encodes_captions:
             return Text(tuple(map(self.cache.caption, keys)))
-        hidden, pooled = (torch.stack(each) for each in zip(*map(self.cache.text, keys)))
-        return Text((), hidden, pooled)
+        return Text((), TextEmbeddings(*(torch.stack(each) for each in zip(*map(self.cache.text, keys)))))
 
     def latent(self, example: CachedExample, offset: int, generator: torch.Generator) -> torch.Tensor:
         """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
         mean, logvar = self.cache.latents(example.key, offset)
         spread = torch.randn(mean.shape, generator=generator) * (0.5 * logvar).exp()
-        latent = (mean + spread if self.config.posterior == "sample" else mean) * self.cache.scaling_factor
+        latent = scale_latents(mean + spread if self.config.posterior == "sample" else mean, self.cache.scaling_factor)
         if not bool(latent.isfinite().all()):
             raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
         return latent

@@ -8,11 +8,14 @@ from functools import cache
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, unet_conditions
+from sdxl_mel.models.family import pooled_width
 from sdxl_mel.models.lora.adapters import attach
 
 TOKENS = 77
@@ -83,8 +86,6 @@ def count_costs(
 def _counted(
     unet_config: str, shape: tuple[int, int, int], dtype: torch.dtype, adapter: tuple[Any, ...], checkpointing: bool
 ) -> Costs:
-    from diffusers import UNet2DConditionModel
-
     rank, targets, patterns = adapter
     with torch.device("meta"), _made_of(dtype):
         unet: Any = UNet2DConditionModel.from_config(json.loads(unet_config))
@@ -113,15 +114,12 @@ def memory_of(costs: Costs, optimizer: str, dtype: torch.dtype, averages: int = 
 
 def _inputs(unet: Any, shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
     batch, height, width = shape
-    pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    pooled = torch.empty(batch, pooled_width(unet.config), dtype=dtype)
+    text = TextEmbeddings(torch.empty(batch, TOKENS, unet.config.cross_attention_dim, dtype=dtype), pooled)
     return {
         "sample": torch.empty(batch, unet.config.in_channels, height, width, dtype=dtype),
         "timestep": torch.zeros(batch, dtype=torch.int64),
-        "encoder_hidden_states": torch.empty(batch, TOKENS, unet.config.cross_attention_dim, dtype=dtype),
-        "added_cond_kwargs": {
-            "text_embeds": torch.empty(batch, pooled, dtype=dtype),
-            "time_ids": torch.empty(batch, 6),
-        },
+        **unet_conditions(text, torch.empty(batch, TIME_IDS) if pooled.numel() else None),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from sdxl_mel.progress import log
+from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.training.batches import micro_batches, share_of
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from sdxl_mel.training.model import Model
@@ -46,7 +47,7 @@ def estimate(config: Config, model: Model, processes: int) -> Estimate:
     """Estimate a step of this run on this device; text encoders that are trained are not in it."""
     pieces = micro_batches(share_of(config.batch, 0, processes), config.micro_batch)
     largest = max((len(piece) for piece in pieces), default=1)
-    height, width = (int(size) // 8 for size in model.time_ids[0, :2])
+    width, height = (size // LATENT_FACTOR for size in model.size)
     costs = count_costs(
         model.unet.config,
         batch=largest,

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdxl_mel.diffusion.conditioning import encode_prompts, time_ids
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
+from sdxl_mel.errors import InputError
+from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.adapters import Adapters, attach
+from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.training.batches import Batch
 from sdxl_mel.training.optimizers import FINDS_ITS_RATE
 from sdxl_mel.training.settings import AdapterSettings, HardwareSettings, OptimizerSettings
@@ -40,11 +43,16 @@ COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 @dataclass
 class Model:
-    """The parts of a base that training needs, and the adapters on them; `time_ids` are SDXL's six sizes, float32."""
+    """The parts of a base that training needs, and the adapters on them; `size` is (width, height) of a tile.
+
+    `time_ids` are SDXL's six sizes (1, 6), float32, None for a family without.
+    """
 
     unet: Any
     adapters: Adapters
-    time_ids: torch.Tensor
+    time_ids: torch.Tensor | None
+    architecture: Architecture
+    size: tuple[int, int]
     encoders: Any = None
     clip_skip: int = 0
     dtype: torch.dtype = torch.float32
@@ -52,16 +60,14 @@ class Model:
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """Return what the UNet predicts for a batch that `moved` has prepared."""
-        hidden, pooled = batch.text.hidden, batch.text.pooled
-        if hidden is None:
-            hidden, pooled = self.encode(batch.text.captions)
-        conditions = {"text_embeds": pooled, "time_ids": self.time_ids.expand(len(batch), -1)}
-        return self.unet(batch.noisy, batch.timesteps, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
+        text = batch.text.embeddings or self.encode(batch.text.captions)
+        conditions = unet_conditions(text, self.time_ids)
+        return self.unet(batch.noisy, batch.timesteps, **conditions, return_dict=False)[0]
 
-    def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (hidden, pooled) of captions in the dtype of the UNet, with gradients where encoders are trained."""
-        hidden, pooled = encode_prompts(self.encoders, captions, self.clip_skip)
-        return hidden.to(self.dtype), pooled.to(self.dtype)
+    def encode(self, captions: Sequence[str]) -> TextEmbeddings:
+        """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
+        text = encode_prompts(self.encoders, captions, self.clip_skip)
+        return TextEmbeddings(*(each.to(self.dtype) for each in text))
 
     def moved(self, batch: Batch) -> Batch:
         """Return the batch where the model is."""
@@ -97,9 +103,18 @@ def build_model(
         )
     if hardware.compile:
         compile_blocks(unet)
-    sizes = time_ids(size[1], size[0])[None].to(device)
-    encoders = base if settings.text_encoders else None
-    return Model(unet, adapters, sizes, encoders, clip_skip, base.unet.dtype, device)
+    time_ids = base.family.time_ids(size[1], size[0])
+    return Model(
+        unet=unet,
+        adapters=adapters,
+        time_ids=None if time_ids is None else time_ids[None].to(device),
+        architecture=base.architecture,
+        size=size,
+        encoders=base if settings.text_encoders else None,
+        clip_skip=clip_skip,
+        dtype=base.unet.dtype,
+        device=device,
+    )
 
 
 def prepared_unet(unet: Any, hardware: HardwareSettings, device: torch.device) -> Any:
@@ -130,8 +145,11 @@ def quick_attention(model: Model) -> AbstractContextManager[None]:
 
 
 def _on_encoders(base: Any, settings: AdapterSettings, *, alpha: float, device: torch.device, seed: int) -> Adapters:
-    for part in ("text_encoder", "text_encoder_2"):
-        getattr(base, part).requires_grad_(False).to(device)
+    absent = sorted(set(settings.text_encoders) - set(base.family.parts))
+    if absent:
+        raise InputError(f"adapter.text_encoders: {base.family.title} has no {', '.join(absent)}; leave it out")
+    for encoder in base.text_encoders:
+        encoder.requires_grad_(False).to(device)
     return attach(
         {part: getattr(base, part) for part in settings.text_encoders},
         targets=settings.text_targets,

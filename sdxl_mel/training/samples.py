@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts
+from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.cache import Cache, CachedExample, latent_shape
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.header import guidance_of, read_model_header
+from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record
@@ -24,7 +26,6 @@ from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.training.model import Model
 from sdxl_mel.training.settings import Config
-from sdxl_mel.training.setup import ENCODERS
 from sdxl_mel.training.state import State
 
 SAMPLER = "dpmpp_2m"
@@ -44,7 +45,8 @@ class Samples:
             self.prompts = [cache.caption(clip.captions[0]) for clip in chosen]
         self.seeds = [derive_seed(config.seed, "sample", index) for index in range(count)]
         stated = config.samples.guidance
-        self.guidance = guidance_of(read_model_header(base.source.path)) if stated is None else stated
+        found = guidance_of(read_model_header(base.source.path), default=base.family.guidance)
+        self.guidance = found if stated is None else stated
         self.vae = open_base(config.base, ("vae",), vae=config.vae).vae
         self._text = None if model.encoders is not None else self._frozen_text()
 
@@ -93,14 +95,14 @@ class Samples:
     def _embeddings(self) -> tuple[TextEmbeddings, TextEmbeddings]:
         model = self.model
         if self._text is None:
-            hidden, pooled = model.encode([*self.prompts, ""])
+            text = model.encode([*self.prompts, ""])
         else:
-            hidden, pooled = (each.to(model.device, model.dtype) for each in self._text)
-        return TextEmbeddings(hidden[:-1], pooled[:-1]), TextEmbeddings(hidden[-1:], pooled[-1:])
+            text = TextEmbeddings(*(each.to(model.device, model.dtype) for each in self._text))
+        return TextEmbeddings(*(each[:-1] for each in text)), TextEmbeddings(*(each[-1:] for each in text))
 
     @torch.no_grad()
     def _frozen_text(self) -> TextEmbeddings:
-        encoders: Any = open_base(self.config.base, ENCODERS)
+        encoders: Any = open_base(self.config.base, TEXT_ENCODERS)
         return encode_prompts(encoders, [*self.prompts, ""], self.cache.clip_skip)
 
 

@@ -155,6 +155,7 @@ def fresh_state(config: Config, model: Model, cache: Cache, identity: dict[str, 
     """Return the state at step 0, from a LoRA if one is to be continued."""
     if config.adapter.init is not None:
         lora = read_lora(config.adapter.init)
+        lora.require_family(model.architecture.family, str(config.adapter.init), config.base)
         require_start(lora, config.adapter.init, cache, identity)
         model.adapters.load(lora.modules, str(config.adapter.init))
     settings = config.optimizer
@@ -258,7 +259,7 @@ def header_of_lora(header: RunHeader, model: Model) -> LoraHeader:
         base=base,  # type: ignore[arg-type]
         record=header.record,
         training=training,
-        layers_per_block=model.unet.config.layers_per_block,
+        architecture=model.architecture,
     )
 
 

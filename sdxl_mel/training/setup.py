@@ -11,26 +11,27 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.cache import Cache, CachedExample
 from sdxl_mel.files.run import RunHeader, is_run, read_run
 from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.batches import Diffusion
 from sdxl_mel.training.settings import Config
 
 SPLITS = ("train", "validation", "regularization")
-ENCODERS = ("text_encoder", "text_encoder_2")
 FREE_TO_CHANGE = {"out", "resume", "resume_with_changes", "dry_run", "push_to_hub", "save_every", "keep", "trackers"}
 """Settings that do not alter what is learnt."""
 
 
 def open_parts(config: Config, dtype: torch.dtype) -> Base:
     """Open what training needs of the base: the UNet, and the text encoders if they are trained."""
-    encoders = ENCODERS if config.adapter.text_encoders else ()
+    encoders = TEXT_ENCODERS if config.adapter.text_encoders else ()
     return open_base(config.base, ("unet", *encoders), dtype, vae=config.vae)
 
 
 def identity_of(base: Base) -> dict[str, str]:
     """Return the hashes of all parts, opened or not."""
-    return {part: base.source.identity(part) for part in ("unet", *ENCODERS)} | {"vae": base.vae_source.identity("vae")}
+    own: dict[str, str] = {part: base.identity_of(part) for part in base.family.parts if part != "vae"}
+    return own | {"vae": base.identity_of("vae")}
 
 
 def open_splits(config: Config, cache: Cache) -> dict[str, list[CachedExample]]:

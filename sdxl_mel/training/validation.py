@@ -7,6 +7,7 @@ from accelerate import Accelerator
 
 from sdxl_mel.diffusion.losses import squared_error
 from sdxl_mel.files.cache import CachedExample
+from sdxl_mel.models.vae import scale_latents
 from sdxl_mel.seeding import numpy_generator, torch_generator
 from sdxl_mel.training.batches import Batch, TrainingData, share_of
 from sdxl_mel.training.model import Model
@@ -88,7 +89,7 @@ def _fixed_batch(training_data: TrainingData, pairs: Sequence[tuple[CachedExampl
 
 def _fixed(training_data: TrainingData, clip: CachedExample, decile: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     generator = torch_generator(training_data.config.seed, "validation", clip.key, decile)
-    latent = training_data.cache.latents(clip.key)[0] * training_data.cache.scaling_factor
+    latent = scale_latents(training_data.cache.latents(clip.key)[0], training_data.cache.scaling_factor)
     width = TIMESTEPS // DECILES
     timestep = decile * width + int(torch.randint(width, (), generator=generator))
     return latent, torch.randn(latent.shape, generator=generator), timestep

@@ -269,7 +269,6 @@ def test_killed_at_any_point_and_run_again_is_the_same(music: Path, prepared: Pa
 
 
 def test_a_voice_that_no_caption_mentions_is_heard(music: Path, tmp_path: Path, monkeypatch) -> None:
-    pytest.importorskip("musicnn")
     heard = iter([0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr(render, "voice_probability", lambda samples, rate: next(heard))
     prepare(music, tmp_path / "set", listen=True)

@@ -1,10 +1,9 @@
-"""musicnn hears a choir, and no voice in a violin, where both are at hand."""
+"""musicnn hears a choir, and no voice in a violin."""
 
 from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("musicnn")
 pytest.importorskip("midirenderer")
 
 from sdxl_mel.corpus import tracks

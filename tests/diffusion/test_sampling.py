@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids
 from sdxl_mel.diffusion.sampling import (
     SHORT_NAMES,
     Denoiser,
@@ -21,6 +21,7 @@ from sdxl_mel.diffusion.sampling import (
 )
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.text_encoding import encode_prompts
 
 SIZE = (16, 16)
 """Height and width of the latents."""

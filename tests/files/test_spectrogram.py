@@ -59,6 +59,13 @@ def test_a_long_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_spectrogram(tmp_path / "wide.png").levels, wide)
 
 
+def test_pillows_global_limit_of_pixels_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    picture = Spectrogram(levels(), MINI)
+    np.testing.assert_array_equal(decode_png(encode_png(picture), "x.png").levels, picture.levels)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_a_picture_that_says_nothing_must_be_stated() -> None:
     plain = png(Image.fromarray(levels()[..., 0]))
     with pytest.raises(InputError, match="state it with --format NAME"):

@@ -6,13 +6,13 @@ from vendi_score import vendi
 
 from sdxl_mel.metrics.diversity import (
     between_prompts,
+    diversity_by_prompt,
     pairwise_distance,
-    spread_by_prompt,
     subset_mean,
     vendi_score,
 )
 from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows, window_vectors
-from tests.metrics.clouds import units
+from tests.metrics.simulated import units
 
 
 @settings(max_examples=25, deadline=None)
@@ -47,16 +47,16 @@ def test_one_collapsed_prompt_is_named():
     rows = units(40, 32, 2)
     prompts = [f"prompt {index // 8}" for index in range(40)]
     rows[16:24] = unit_rows(rows[16] + 0.01 * np.random.default_rng(0).standard_normal((8, 32)))
-    spreads = spread_by_prompt(rows, prompts)
-    assert [spread.prompt for spread in spreads if spread.collapsed] == ["prompt 2"]
+    found = diversity_by_prompt(rows, prompts)
+    assert [each.prompt for each in found if each.collapsed] == ["prompt 2"]
 
 
 def test_healthy_prompts_are_not_called_collapsed():
     named = [
-        spread.prompt
+        each.prompt
         for seed in range(30)
-        for spread in spread_by_prompt(units(20, 32, seed), [f"p{index // 4}" for index in range(20)])
-        if spread.collapsed
+        for each in diversity_by_prompt(units(20, 32, seed), [f"p{index // 4}" for index in range(20)])
+        if each.collapsed
     ]
     assert named == []
 

@@ -18,7 +18,7 @@ from sdxl_mel.metrics.frechet import (
     noise_floor,
 )
 from sdxl_mel.metrics.intervals import deal
-from tests.metrics.clouds import units
+from tests.metrics.simulated import units
 
 CASES = {
     "N > D": (units(2000, 64, 1), units(1500, 64, 2, 0.5)),

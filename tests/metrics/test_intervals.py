@@ -11,7 +11,7 @@ from sdxl_mel.metrics.intervals import (
     paired_interval,
     proportion_interval,
 )
-from tests.metrics.clouds import units
+from tests.metrics.simulated import units
 
 
 def coverage(intervals, truth):

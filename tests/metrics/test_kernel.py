@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.distance import cdist, pdist
 
 from sdxl_mel.metrics.kernel import kernel_distance, kernel_sums, median_distance, permutation_p, weighted_bootstrap
-from tests.metrics.clouds import units
+from tests.metrics.simulated import units
 
 
 def kadtk(reference, generated, width):

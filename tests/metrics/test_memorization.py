@@ -9,7 +9,7 @@ from sdxl_mel.metrics.memorization import (
     nearest_neighbours,
     threshold_of,
 )
-from tests.metrics.clouds import SAMPLE_RATE, chord, drums, noise, units
+from tests.metrics.simulated import SAMPLE_RATE, chord, drums, noise, units
 
 
 def test_nearest_neighbour_against_all_pairs():

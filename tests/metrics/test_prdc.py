@@ -2,7 +2,7 @@ import pytest
 from prdc import compute_prdc
 
 from sdxl_mel.metrics.outliers import prdc
-from tests.metrics.clouds import units
+from tests.metrics.simulated import units
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])

@@ -1,17 +1,51 @@
 import numpy as np
 import pytest
 
-from sdxl_mel.metrics.signal_checks import Facts, clipped_share, facts_of, rolloff_hertz, seam_score, silent_share
+from sdxl_mel.files.spectrogram import Spectrogram
+from sdxl_mel.metrics.codec_fidelity import pixel_rmse
+from sdxl_mel.metrics.signal_checks import (
+    FACTS,
+    Fact,
+    Signal,
+    clipped_share,
+    facts_of,
+    from_row,
+    identity,
+    is_silent,
+    rolloff_hertz,
+    seam_score,
+    silent_share,
+    to_row,
+)
 from sdxl_mel.sound.melspec import PRESETS
-from tests.metrics.clouds import SAMPLE_RATE, noise, tone
+from tests.metrics.simulated import SAMPLE_RATE, noise, tone
+
+
+def signal(samples):
+    return Signal(samples[None], SAMPLE_RATE)
 
 
 def test_facts_survive_the_cache():
-    facts = facts_of(tone(440.0, 2.0)[None], SAMPLE_RATE)
-    again = Facts.from_row(facts.to_row())
-    assert (again.rate, again.channels, again.consistency) == (SAMPLE_RATE, 1, None)
-    assert again.lufs == pytest.approx(facts.lufs, rel=1e-6)
-    assert Facts.from_row(facts_of(tone(440.0)[None], SAMPLE_RATE, 0.02).to_row()).consistency == pytest.approx(0.02)
+    facts = facts_of(signal(tone(440.0, 2.0)))
+    again = from_row(to_row(facts))
+    assert again.keys() == facts.keys()
+    assert again["lufs"] == pytest.approx(facts["lufs"], rel=1e-6)
+    assert (again["seconds"], again["consistency"], again["seam"]) == (2.0, None, None)
+
+
+def test_another_fact_is_another_cache():
+    more = (*FACTS, Fact("energy", lambda signal: float(np.square(signal.samples).sum())))
+    assert identity(more) != identity()
+    assert from_row(to_row(facts_of(signal(tone(440.0)), more)), more)["energy"] > 0
+
+
+def test_consistency_is_that_of_the_picture_with_its_own_sound():
+    spec = PRESETS["mini"]
+    levels = np.random.default_rng(0).integers(0, 120, (spec.n_mels, 64, 1)).astype(np.uint8)
+    samples = np.zeros((1, 64 * spec.hop_length), np.float32)
+    facts = facts_of(Signal(samples, spec.sample_rate, Spectrogram(levels, spec)))
+    assert facts["consistency"] == pytest.approx(pixel_rmse(levels, samples, spec))
+    assert facts["seam"] is None
 
 
 def test_half_silence_is_half():
@@ -21,8 +55,8 @@ def test_half_silence_is_half():
 
 
 def test_silence_is_silent_and_a_tone_is_not():
-    assert facts_of(np.zeros((1, SAMPLE_RATE), np.float32), SAMPLE_RATE).is_silent
-    assert not facts_of(tone(440.0)[None], SAMPLE_RATE).is_silent
+    assert is_silent(facts_of(signal(np.zeros(SAMPLE_RATE, np.float32))))
+    assert not is_silent(facts_of(signal(tone(440.0))))
 
 
 def test_clipping_counts_flat_tops_and_not_peaks():
@@ -40,11 +74,11 @@ def test_rolloff_of_a_tone_and_of_noise():
 
 
 def test_a_constant_offset_is_seen():
-    assert facts_of(tone(440.0)[None] + np.float32(0.1), SAMPLE_RATE).offset == pytest.approx(0.1, abs=1e-3)
+    assert facts_of(signal(tone(440.0) + np.float32(0.1)))["offset"] == pytest.approx(0.1, abs=1e-3)
 
 
 def test_one_sample_has_facts():
-    assert np.isfinite(facts_of(np.full((2, 1), 0.5, np.float32), 44100).to_row()).all()
+    assert np.isfinite(to_row(facts_of(Signal(np.full((2, 1), 0.5, np.float32), 44100)))).all()
 
 
 def picture(tiles, joined, seed=0):

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sdxl_mel.models.layouts import AnyPart, canonical, kept_in, stored_as
+from sdxl_mel.models.family import Part
+from sdxl_mel.models.layouts import Architecture, canonical
 from sdxl_mel.models.lora.adapters import select_targets
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from tests.loras import meta_sdxl_unet
 from tests.true_size import meta_sdxl
@@ -16,11 +18,11 @@ CONTEXT = 1.5
 
 
 @pytest.fixture(scope="module")
-def sdxl() -> dict[AnyPart, nn.Module]:
+def sdxl() -> dict[Part, nn.Module]:
     return meta_sdxl()
 
 
-def test_parameters(sdxl: dict[AnyPart, nn.Module]) -> None:
+def test_parameters(sdxl: dict[Part, nn.Module]) -> None:
     assert {part: sum(each.numel() for each in model.parameters()) for part, model in sdxl.items()} == {
         "unet": 2_567_463_684,
         "vae": 83_653_863,
@@ -29,8 +31,8 @@ def test_parameters(sdxl: dict[AnyPart, nn.Module]) -> None:
     }
 
 
-def test_adapted_layers(sdxl: dict[AnyPart, nn.Module]) -> None:
-    def count(part: AnyPart, targets: str) -> int:
+def test_adapted_layers(sdxl: dict[Part, nn.Module]) -> None:
+    def count(part: Part, targets: str) -> int:
         return len(select_targets(sdxl[part], part, [targets]))
 
     assert [count("unet", targets) for targets in ("all-linear", "attention", "all-linear+conv")] == [722, 560, 794]
@@ -38,14 +40,15 @@ def test_adapted_layers(sdxl: dict[AnyPart, nn.Module]) -> None:
     assert [count(part, "attention") for part in ("text_encoder", "text_encoder_2")] == [48, 128]
 
 
-def test_every_tensor_has_its_place_in_a_single_file(sdxl: dict[AnyPart, nn.Module]) -> None:
+def test_every_tensor_has_its_place_in_a_single_file(sdxl: dict[Part, nn.Module]) -> None:
     """sd_xl_base_1.0.safetensors holds 2,515 tensors; two of them, positions and a scale, are no parameters."""
     places = set()
     for part, model in sdxl.items():
         for name, _ in model.named_parameters():
-            stored = stored_as(part, canonical(part, name))
+            param = part, canonical(part, name)
+            stored = Architecture(SDXL).stored_as(param)
             assert stored is not None, name
-            assert (part, canonical(part, name)) in (kept_in(stored.name) or ()), stored.name
+            assert param in Architecture(SDXL).kept_in(stored.name), stored.name
             places.add(stored.name)
     assert len(places) == 2515 - 2
 

@@ -14,11 +14,7 @@ from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.sound.melspec import (
     FORMATS,
     PRESETS,
-    DecibelLaw,
-    Log1pLaw,
-    LogLaw,
     MelSpec,
-    PowerLaw,
     band_edges,
     differences,
     empty_bands,
@@ -26,15 +22,10 @@ from sdxl_mel.sound.melspec import (
     named_spec,
     require_equal,
 )
+from tests.sound.test_laws import LAWS
 from tests.sounds import tone
 
 STD = PRESETS["std"]
-LAWS = st.one_of(
-    st.builds(Log1pLaw, mu=st.floats(1, 1e5), reference=st.floats(0.01, 10)),
-    st.builds(DecibelLaw, floor_db=st.floats(-120, -20)),
-    st.builds(PowerLaw, exponent=st.floats(0.1, 1), reference=st.floats(0.01, 1e4), inverted=st.booleans()),
-    st.builds(LogLaw, floor=st.floats(1e-6, 1e-3), ceiling=st.floats(1, 500)),
-)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,4 +1,4 @@
-"""The laws between mel values and pixels are inverse pairs, and monotone."""
+"""Mel values, picture values and 8-bit levels: inverse pairs, by the law of every format."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,10 @@ def test_values_survive_the_law(name: str, values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_laws_are_monotone_and_stay_within_bounds(name: str) -> None:
-    spec = named_spec(name)
-    mel = np.geomspace(1e-9, 1e6, 500, dtype=np.float32)[:, None]
-    steps = np.diff(values_of(mel, spec)[:, 0])
-    dark_is_loud = getattr(spec.law, "inverted", False)
-    assert (steps <= 0).all() if dark_is_loud else (steps >= 0).all()
-    assert values_of(mel, spec).min() >= 0
-    assert values_of(mel, spec).max() <= 1
+def test_values_stay_within_bounds(name: str) -> None:
+    values = values_of(np.geomspace(1e-9, 1e6, 500, dtype=np.float32)[:, None], named_spec(name))
+    assert (values.min(), values.max()) == pytest.approx((0.0, 1.0), abs=2e-3)
+    assert values.min() >= 0 and values.max() <= 1
 
 
 @given(values=VALUES)

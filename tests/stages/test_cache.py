@@ -14,14 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sdxl_mel.assets import MINI
 from sdxl_mel.cli import main
-from sdxl_mel.diffusion.conditioning import encode_prompts
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
 from sdxl_mel.files import atomic
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.files.dataset import read_dataset, write_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.models.base import MINI, Base, open_base
+from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import encode, images_of
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.cache import Config, run

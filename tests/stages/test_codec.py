@@ -271,7 +271,7 @@ def test_minimidi_pictures_are_inverted_better_than_by_librosa() -> None:
     spec = named_spec("minimidi")
     for path in sorted(MINIMIDI.glob("*.png")):
         picture = checked_picture(read_spectrogram(path, spec).levels, spec)[:, :160]
-        values = dequantise(picture) if picture.dtype == np.uint8 else picture
+        values = dequantise(picture)
         theirs = librosa_griffin_lim(mel_of_values(values, spec), spec, seed=0, iterations=256)
         ours = emphasise(invert(picture, spec, "best"), spec.preemphasis)
         levels = quantise(values)

@@ -92,5 +92,5 @@ def test_bad_input(tmp_path):
         run(Config(runs=(tmp_path / "step-1.safetensors",)))
     with pytest.raises(ValueError, match="give two evaluations"):
         Config(evaluations=(tmp_path,))
-    with pytest.raises(InputError, match="cannot read this evaluation"):
+    with pytest.raises(InputError, match="no evaluation .* sdxl-mel evaluate"):
         run(Config(evaluations=(tmp_path, tmp_path)))

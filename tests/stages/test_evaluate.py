@@ -15,7 +15,7 @@ from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.evaluate import Config, run
-from tests.metrics.clouds import SAMPLE_RATE, chord, drums, noise, tone
+from tests.metrics.simulated import SAMPLE_RATE, chord, drums, noise, tone
 
 SECONDS = 2.0
 
@@ -78,7 +78,7 @@ def report(world, tmp_path_factory):
 
 def test_metrics_json_holds_every_metric_with_its_interval(report):
     content = json.loads((report.out / "metrics.json").read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["metrics"]["fad"]["value"] >= 0
     for name in ("fad", "kad", "diversity", "reference_similarity", "diversity_within", "loudness"):
         metric = content["metrics"][name]
@@ -91,7 +91,7 @@ def test_metrics_json_holds_every_metric_with_its_interval(report):
 
 def test_the_planted_copy_is_flagged_and_nothing_else(report):
     copies = report.evaluation.metrics["copies"]
-    assert [pair[:2] for pair in copies.details["pairs"]] == [["planted.wav", "drums-203.wav"]]
+    assert [pair[:2] for pair in copies.details.model_extra["pairs"]] == [["planted.wav", "drums-203.wav"]]
     assert copies.value == 1
     assert any("planted.wav is a copy" in warning for warning in report.evaluation.warnings)
 
@@ -195,7 +195,7 @@ def test_another_model_is_compared_pair_by_pair(world, tmp_path):
     (tmp_path / "before" / "planted.wav").unlink()
     found = run(config(world, tmp_path / "same", against=tmp_path / "before")).evaluation.metrics["fad_change"]
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert found.details["pairs"] == len(list((tmp_path / "before").iterdir()))
+    assert found.details.model_extra["pairs"] == len(list((tmp_path / "before").iterdir()))
     with pytest.raises(InputError, match="--against has no clip named as a generated one"):
         run(config(world, tmp_path / "other", against=world / "reference"))
 
@@ -279,7 +279,7 @@ def test_a_reference_of_one_sound_repeated_has_no_bandwidth(world, tmp_path):
     assert found.metrics["fad"].value > 0
 
 
-def test_clap_scores_prompts_and_has_no_band_unless_calibrated(world, tmp_path):
+def test_clap_scores_prompts_and_has_no_grade_unless_calibrated(world, tmp_path):
     from tests.metrics.embedders.tiny_clap import write_tiny_clap
 
     clap = write_tiny_clap(tmp_path / "clap")
@@ -293,8 +293,8 @@ def test_clap_scores_prompts_and_has_no_band_unless_calibrated(world, tmp_path):
     metrics = found.evaluation.metrics
     assert -1 <= metrics["clap_mean"].value <= 1
     assert metrics["clap_mean"].n == 3
-    assert metrics["clap_mean"].band is None
-    assert "music_audioset" in metrics["clap_mean"].no_band
+    assert metrics["clap_mean"].grade is None
+    assert "music_audioset" in metrics["clap_mean"].no_grade
     assert set(metrics["clap_mean"].by_prompt) == {"drums", "flute", "piano"}
     assert metrics["fad"].value == pytest.approx(0.0, abs=1e-9)
     assert metrics["fad"].embedder == "clap"

@@ -15,8 +15,10 @@ from sdxl_mel.models.base import open_base
 from sdxl_mel.models.checkpoint import open_single_file
 from sdxl_mel.models.fuse_verify import differences, probe
 from sdxl_mel.models.header import header_files, read_model_header
+from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.file import Lora, LoraHeader, ScaledLora, read_loras, write_lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
 from tests.loras import random_lora_modules, random_modules
@@ -259,7 +261,7 @@ def test_one_layer_per_block_renumbers_the_blocks(tiny_sdxl, tmp_path):
     pipeline = StableDiffusionXLPipeline.from_pretrained(base)
     modules = random_modules("unet", pipeline.unet, rank=2, alpha=1.0, convolutions=True)
     lora = tmp_path / "lora.safetensors"
-    write_lora(lora, Lora(modules, LoraHeader(layers_per_block=1)))
+    write_lora(lora, Lora(modules, LoraHeader(architecture=Architecture(SDXL, 1))))
     for out in ("fused", "fused.safetensors"):
         run(Config(base=str(base), lora=(str(lora),), out=tmp_path / out))
     fused = weights_of(StableDiffusionXLPipeline.from_pretrained(tmp_path / "fused"))

@@ -50,7 +50,7 @@ def test_a_lora_for_a_module_that_the_base_has_not(capsys, tmp_path, tiny_sdxl):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"addition_embed_type": None, "cross_attention_dim": 768}, "SD 1.x"), ({"in_channels": 9}, "inpainting")],
+    [({"addition_embed_type": None, "cross_attention_dim": 1024}, "SD 2.x"), ({"in_channels": 9}, "inpainting")],
 )
 def test_a_base_of_another_architecture(change, said, capsys, tmp_path, tiny_sdxl, lora):
     shutil.copytree(tiny_sdxl, tmp_path / "base")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from sdxl_mel.assets import MINI
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.models.base import MINI
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, seam_scores

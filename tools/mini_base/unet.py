@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.models.header import header_files
+from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.progress import track
 from sdxl_mel.seeding import derive_seed, numpy_generator
 from tools.mini_base.captions import drawn_caption
@@ -155,7 +157,8 @@ def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser, guidance
         shutil.rmtree(stale, ignore_errors=True)
     pipeline_of(copy.deepcopy(vae), copy.deepcopy(network)).to(torch.float16).save_pretrained(temporary)
     layers = network.unet.config.layers_per_block
-    for name, content in header_files(LoraHeader(spec=SPEC, guidance=guidance, layers_per_block=layers)).items():
+    header = LoraHeader(spec=SPEC, guidance=guidance, architecture=Architecture(SDXL, layers))
+    for name, content in header_files(header).items():
         (temporary / name).write_bytes(content)
     if folder.exists():
         folder.rename(old)

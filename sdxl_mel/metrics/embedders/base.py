@@ -1,12 +1,17 @@
 """What an embedder is, and the vectors made from its windows."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Vectors
+
+EmbedderName = Literal["clap", "laion-clap", "musicnn-msd", "musicnn-mtt", "tag-score", "mel"]
+DEFAULT_EMBEDDERS: tuple[EmbedderName, ...] = ("clap", "musicnn-msd", "mel", "tag-score")
+"""The first that can be opened and is a space names the plain metrics."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +38,32 @@ class WindowRule:
         return f"windows of {self.length} from 0, last piece of {self.shortest} or more repeated to fill one"
 
 
-class AudioEmbedder(Protocol):
+class AudioEmbedder(ABC):
     """Turns sound into vectors. `weights` is the SHA-256 of what it was loaded from, `windows` its rule in words."""
 
     name: str
     weights: str
     rate: int
     windows: str
+    family: str | None = None
+    """LAION's name of the checkpoint, for which some metrics have calibrated grades."""
+    is_space: bool = True
+    """Whether distances between its vectors say how alike two sounds are."""
 
+    @abstractmethod
     def embed_audio(self, samples: Float) -> Float:
         """Return one raw vector for each window, (windows, d), of mono samples (n,) at `rate`."""
 
 
-@runtime_checkable
-class TextEmbedder(Protocol):
-    """Turns texts into vectors of the same space as its embedding of sound."""
+class TextAudioEmbedder(AudioEmbedder):
+    """An embedder that also says how near a clip is to a text; `prefix` begins the names of these metrics."""
 
-    def embed_text(self, texts: list[str]) -> Float:
-        """Return one raw vector for each text, (texts, d)."""
+    prefix: str
+    score_meaning: str = "Mean cosine of a clip and its prompt, no clamp and no factor."
+
+    @abstractmethod
+    def scores(self, clips: list[Float], texts: list[str]) -> Vectors:
+        """Return the score (clips, texts) of embedded clips, each (windows, d); higher is nearer."""
 
 
 def unit_rows(rows: NDArray[np.floating]) -> Vectors:
@@ -68,3 +81,8 @@ def window_vectors(windows: list[Float]) -> tuple[Vectors, NDArray[np.intp]]:
     """Return the unit vectors of all windows, (w, d), and the clip that each belongs to, (w,)."""
     owner = np.repeat(np.arange(len(windows)), [len(clip) for clip in windows])
     return unit_rows(np.concatenate(windows)), owner
+
+
+def cosine_scores(clips: list[Float], texts: Float) -> Vectors:
+    """Return the cosines (clips, texts) of clips, each (windows, d), and vectors of texts (texts, d)."""
+    return clip_vectors(clips) @ unit_rows(texts).T

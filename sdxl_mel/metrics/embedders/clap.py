@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
+from huggingface_hub import snapshot_download
 
-from sdxl_mel.arrays import Float
+from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.metrics.embedders.base import WindowRule
+from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, WindowRule, cosine_scores
 from sdxl_mel.metrics.embedders.laion_checkpoint import ORIGIN_FILE
 from sdxl_mel.record import sha256_file
 
@@ -25,21 +27,18 @@ HOW_TO_GET = (
 )
 
 
-class ClapEmbedder:
+class ClapEmbedder(TextAudioEmbedder):
     """CLAP from a transformers folder or hub id; `family` names LAION's checkpoint if it was converted from one."""
 
-    name = "clap"
+    name = prefix = "clap"
 
     def __init__(self, source: str, device: str = "cpu") -> None:
-        from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         folder = _folder(source)
         try:
-            self._model = ClapModel.from_pretrained(folder, use_safetensors=True).eval().to(device)
-            self._extractor = ClapFeatureExtractor.from_pretrained(folder)
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+            self._model = transformers.ClapModel.from_pretrained(folder, use_safetensors=True).eval().to(device)
+            self._extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise FormatError(
                 f"{source}: not a CLAP model that transformers can load ({_first_line(error)})"
@@ -65,6 +64,10 @@ class ClapEmbedder:
             ).to(self._device)
             state = self._model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             return self._model.text_projection(state.pooler_output).float().cpu().numpy()
+
+    def scores(self, clips: list[Float], texts: list[str]) -> Vectors:
+        """Return the cosines (clips, texts) of embedded clips and texts."""
+        return cosine_scores(clips, self.embed_text(texts))
 
     def _embed(self, windows: Float) -> Float:
         features = self._extractor(
@@ -94,8 +97,6 @@ def _folder(source: str) -> Path:
         return path
     if source.count("/") != 1 or source.startswith(("/", ".")):
         raise MissingError(f"{source}: no such folder; {HOW_TO_GET}")
-    from huggingface_hub import snapshot_download
-
     try:
         return Path(snapshot_download(source, ignore_patterns=[f"*{suffix}" for suffix in PICKLES]))
     except (OSError, ValueError) as error:

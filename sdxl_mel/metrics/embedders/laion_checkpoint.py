@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
@@ -47,12 +48,10 @@ def convert(checkpoint: Path, folder: Path, tokenizer: str) -> int:
 
     `tokenizer` is a folder or hub id with RoBERTa's tokenizer. Raises FormatError for a tensor missing or left over.
     """
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
-
     words = _tokenizer(tokenizer)
     tensors = renamed(read_checkpoint(checkpoint))
-    config = ClapConfig(**infer_config(tensors, checkpoint))
-    model = ClapModel(config)
+    config = transformers.ClapConfig(**infer_config(tensors, checkpoint))
+    model = transformers.ClapModel(config)
     result = model.load_state_dict(tensors, strict=False)
     missing = [key for key in result.missing_keys if not key.endswith(BUFFERS)]
     if missing or result.unexpected_keys:
@@ -62,7 +61,7 @@ def convert(checkpoint: Path, folder: Path, tokenizer: str) -> int:
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary, safe_serialization=True)
         truncation = "fusion" if fusion else "rand_trunc"
-        ClapFeatureExtractor(truncation=truncation, frequency_min=50).save_pretrained(temporary)
+        transformers.ClapFeatureExtractor(truncation=truncation, frequency_min=50).save_pretrained(temporary)
         words.save_pretrained(temporary)
         origin = {"checkpoint": checkpoint.stem, "sha256": sha256_file(checkpoint)}
         (temporary / ORIGIN_FILE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
@@ -175,10 +174,8 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _tokenizer(source: str) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{source}: no RoBERTa tokenizer here ({str(error).strip().partition(chr(10))[0]}); "

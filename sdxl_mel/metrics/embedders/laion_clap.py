@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdxl_mel.arrays import Float
+from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.metrics.embedders.base import WindowRule
+from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, WindowRule, cosine_scores
 from sdxl_mel.metrics.embedders.laion_checkpoint import read_checkpoint
 from sdxl_mel.record import sha256_file
 
@@ -17,10 +17,11 @@ TINY = "630k"
 """LAION's 630k checkpoints are HTSAT-tiny; the music ones are HTSAT-base."""
 
 
-class LaionClapEmbedder:
+class LaionClapEmbedder(TextAudioEmbedder):
     """laion_clap.CLAP_Module with a checkpoint of LAION's, cut into the same exact windows as `clap`."""
 
     name = "laion-clap"
+    prefix = "laion_clap"
     rate = SAMPLE_RATE
     windows = f"10 s; {RULE}"
 
@@ -50,3 +51,7 @@ class LaionClapEmbedder:
         """Return vectors (texts, 512); the package drops a batch of one, so that is sent twice."""
         several = texts if len(texts) > 1 else texts * 2
         return np.asarray(self._module.get_text_embedding(several))[: len(texts)]
+
+    def scores(self, clips: list[Float], texts: list[str]) -> Vectors:
+        """Return the cosines (clips, texts) of embedded clips and texts."""
+        return cosine_scores(clips, self.embed_text(texts))

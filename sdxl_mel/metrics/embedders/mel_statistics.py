@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.metrics.embedders.base import WindowRule
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, WindowRule
 from sdxl_mel.record import sha256_bytes
 
 SAMPLE_RATE = 16000
@@ -13,7 +13,7 @@ PATCH = WindowRule(length=187, shortest=63)
 """In frames: 3 s, and 1 s."""
 
 
-class MelEmbedder:
+class MelEmbedder(AudioEmbedder):
     """192 numbers for each 3 s: mean, spread and mean change of the log level of each of 64 bands."""
 
     name = "mel"

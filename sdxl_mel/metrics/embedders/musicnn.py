@@ -1,26 +1,24 @@
-"""musicnn (Pons and Serra, 2019): a pretrained music tagger, as an embedding and as tags, without TensorFlow.
+"""musicnn (Pons and Serra, 2019): a pretrained music tagger, as an embedding and as tags.
 
-The weights are those of the PyPI package `musicnn` (ISC licence, Music Technology Group, UPF), read from its TF1
-checkpoints. The network is `musicnn/models.py` of that package, layer for layer.
+The network is `musicnn/models.py` of the PyPI package `musicnn` 0.1.0 (ISC licence, Music Technology Group, UPF), layer
+for layer; its weights were converted once by tools/convert_musicnn.py and are part of this package.
 """
 
-import ast
-import importlib.util
+import json
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
 import librosa
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.errors import MissingError
-from sdxl_mel.metrics.embedders.base import WindowRule
-from sdxl_mel.metrics.embedders.tf_checkpoint import read_tensor_bundle
-from sdxl_mel.record import sha256_file
+from sdxl_mel.errors import FormatError
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, WindowRule
 
 SAMPLE_RATE = 16000
 N_FFT, HOP, N_MELS = 512, 256, 96
@@ -28,25 +26,28 @@ PATCH = WindowRule(length=187, shortest=63)
 """In frames: the 3 s the models were trained on, and 1 s."""
 BATCH = 4
 """More at once is slower on a CPU: the front end's activations leave the cache."""
-BATCH_NORM_EPS = 1e-3
-"""TensorFlow's default; torch's is 1e-5."""
-HOW_TO_GET = "pip install --no-deps musicnn==0.1.0 (its own requirements are obsolete)"
+FRONT = ((204, 7, 38), (204, 7, 67), (51, 128, 1), (51, 64, 1), (51, 32, 1))
+"""Filters, frames and bands of the first convolutions: two shapes for timbre, three for rhythm."""
+FRONT_CHANNELS = sum(filters for filters, _, _ in FRONT)
+MIDDLE_CHANNELS, MIDDLE_FRAMES = 64, 7
+HIDDEN, TAGS = 200, 50
 
 Which = Literal["mtt", "msd"]
 
 
-class MusicnnEmbedder:
+class MusicnnEmbedder(AudioEmbedder):
     """The 200 numbers before the tags, one vector for each 3 s; `which` is MagnaTagATune or Million Song Dataset."""
 
     rate = SAMPLE_RATE
     windows = f"3 s of 187 frames; {PATCH}"
 
     def __init__(self, which: Which) -> None:
-        folder = _package_folder() / f"{which.upper()}_musicnn"
         self.name = f"musicnn-{which}"
-        self.weights = sha256_file(folder / ".data-00000-of-00001")
-        self.labels = _labels(which)
-        self._network = Musicnn(read_tensor_bundle(folder)).eval()
+        with as_file(files("sdxl_mel").joinpath(f"assets/musicnn/{which}.safetensors")) as path:
+            self._network, metadata = read_musicnn(path)
+        self.labels: tuple[str, ...] = tuple(json.loads(metadata["tags"]))
+        # Of the checkpoint it was converted from: embeddings cached before the conversion are the same.
+        self.weights = metadata["source_sha256"]
 
     def embed_audio(self, samples: Float) -> Float:
         """Return the penultimate activations (windows, 200) of mono samples at 16 kHz."""
@@ -73,24 +74,40 @@ def log_mel(samples: Float) -> Float:
     return np.log10(10000.0 * rounded + 1.0).astype(np.float32)
 
 
+def read_musicnn(path: Path) -> tuple["Musicnn", dict[str, str]]:
+    """Return the network and the metadata of a converted checkpoint. Raises FormatError for another or damaged file."""
+    network = Musicnn()
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FormatError(f"{path}: not musicnn's converted weights ({reason}); install sdxl-mel again") from error
+    return network.eval(), metadata
+
+
 class Musicnn(nn.Module):
     """The network: patches (b, frames, 96) to penultimate activations (b, 200) and tag logits (b, 50)."""
 
-    def __init__(self, tensors: dict[str, NDArray[np.generic]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        names = ["conv2d"] + [f"conv2d_{number}" for number in range(1, 8)]
-        self.convolutions = nn.ModuleList(_convolution(tensors, name) for name in names)
-        norms = ["batch_normalization"] + [f"batch_normalization_{number}" for number in range(1, 11)]
-        self.norms = nn.ModuleList(_Norm(tensors, name) for name in norms)
-        self.dense, self.tag = _dense(tensors, "dense"), _dense(tensors, "dense_1")
+        front = [nn.Conv2d(1, filters, (frames, bands)) for filters, frames, bands in FRONT]
+        widths = (FRONT_CHANNELS, MIDDLE_CHANNELS, MIDDLE_CHANNELS)
+        middle = [nn.Conv2d(1, MIDDLE_CHANNELS, (MIDDLE_FRAMES, width)) for width in widths]
+        pooled = 2 * (FRONT_CHANNELS + len(widths) * MIDDLE_CHANNELS)
+        self.convolutions = nn.ModuleList(front + middle)
+        channels = (1, *(convolution.out_channels for convolution in front + middle), pooled, HIDDEN)
+        self.norms = nn.ModuleList(_Norm(count) for count in channels)
+        self.hidden, self.tags = nn.Linear(pooled, HIDDEN), nn.Linear(HIDDEN, TAGS)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return penultimate activations (b, 200) and logits (b, tags) of patches (b, frames, 96)."""
         features = self._middle(self._front(patches))
         # TensorFlow flattens (b, feature, [max, mean]): the two alternate.
         pooled = torch.stack([features.amax(2), features.mean(2)], dim=2).flatten(1)
-        hidden = self.norms[10](F.relu(self.dense(self.norms[9](pooled))))
-        return hidden, self.tag(hidden)
+        hidden = self.norms[10](F.relu(self.hidden(self.norms[9](pooled))))
+        return hidden, self.tags(hidden)
 
     def _front(self, patches: Tensor) -> Tensor:
         """Return timbral and temporal features, (b, 561, frames): each the loudest over frequency."""
@@ -115,15 +132,10 @@ class Musicnn(nn.Module):
 class _Norm(nn.Module):
     """Batch normalisation at inference: a scale and a shift for each channel (dimension 1)."""
 
-    def __init__(self, tensors: dict[str, NDArray[np.generic]], name: str) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        gamma, beta, mean, variance = (
-            np.asarray(tensors[f"{name}/{part}"], dtype=np.float64)
-            for part in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-        self.register_buffer("shift", torch.tensor(beta - mean * scale, dtype=torch.float32))
+        self.register_buffer("scale", torch.empty(channels))
+        self.register_buffer("shift", torch.empty(channels))
 
     def forward(self, values: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (values.ndim - 2)
@@ -131,41 +143,8 @@ class _Norm(nn.Module):
         return values * scale.view(shape) + shift.view(shape)
 
 
-def _convolution(tensors: dict[str, NDArray[np.generic]], name: str) -> nn.Conv2d:
-    kernel = np.ascontiguousarray(np.transpose(tensors[f"{name}/kernel"], (3, 2, 0, 1)))
-    layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], (kernel.shape[2], kernel.shape[3]))
-    layer.weight.data.copy_(torch.from_numpy(kernel))
-    layer.bias.data.copy_(torch.from_numpy(tensors[f"{name}/bias"].copy()))  # type: ignore[union-attr]
-    return layer
-
-
-def _dense(tensors: dict[str, NDArray[np.generic]], name: str) -> nn.Linear:
-    kernel = np.ascontiguousarray(tensors[f"{name}/kernel"].T)
-    layer = nn.Linear(kernel.shape[1], kernel.shape[0])
-    layer.weight.data.copy_(torch.from_numpy(kernel))
-    layer.bias.data.copy_(torch.from_numpy(tensors[f"{name}/bias"].copy()))
-    return layer
-
-
 def _padded(image: Tensor, convolution: Any) -> Tensor:
     """Pad time as TensorFlow's "same" does: the smaller half before."""
     kernel = convolution.kernel_size[0]
     before = (kernel - 1) // 2
     return F.pad(image, (0, 0, before, kernel - 1 - before))
-
-
-def _package_folder() -> Path:
-    found = importlib.util.find_spec("musicnn")
-    if found is None or not found.submodule_search_locations:
-        raise MissingError(f"the musicnn package is not installed; {HOW_TO_GET}")
-    return Path(found.submodule_search_locations[0])
-
-
-def _labels(which: Which) -> tuple[str, ...]:
-    """Return the tag names from the package's configuration.py, which is read and not run."""
-    tree = ast.parse((_package_folder() / "configuration.py").read_text(encoding="utf-8"))
-    wanted = f"{which.upper()}_LABELS"
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == wanted:
-            return tuple(ast.literal_eval(node.value))
-    raise MissingError(f"this musicnn package has no {wanted}; {HOW_TO_GET}")

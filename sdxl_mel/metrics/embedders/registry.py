@@ -1,13 +1,18 @@
-"""The embedders by name, and what to do for one that is not there."""
+"""Embedders by name; one that cannot be opened is absent, with the reason and the way to get it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from sdxl_mel.errors import InputError, MissingError
-from sdxl_mel.metrics.embedders.base import AudioEmbedder
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, EmbedderName
+from sdxl_mel.metrics.embedders.clap import HOW_TO_GET, ClapEmbedder
+from sdxl_mel.metrics.embedders.laion_clap import LaionClapEmbedder
+from sdxl_mel.metrics.embedders.mel_statistics import MelEmbedder
+from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
+from sdxl_mel.metrics.embedders.tag_score import TagScore
 from sdxl_mel.names import near_miss
-
-NAMES = ("clap", "laion-clap", "musicnn-msd", "musicnn-mtt", "tagbridge", "mel")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Opened:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def open_embedders(names: tuple[str, ...], sources: Sources) -> Opened:
+def open_embedders(names: Iterable[str], sources: Sources) -> Opened:
     """Open embedders by name; one whose package or weights are absent is noted, not raised. Raises InputError for an
     unknown name and for a model that is there and damaged."""
     opened = Opened()
@@ -43,28 +48,21 @@ def open_embedder(name: str, sources: Sources) -> AudioEmbedder:
     """Open one embedder. Raises MissingError that says how to get it, InputError for an unknown name."""
     match name:
         case "clap":
-            from sdxl_mel.metrics.embedders.clap import HOW_TO_GET, ClapEmbedder
-
             if sources.clap is None:
                 raise MissingError(f"no CLAP given; {HOW_TO_GET}")
             return ClapEmbedder(sources.clap, sources.device)
         case "laion-clap":
-            from sdxl_mel.metrics.embedders.laion_clap import LaionClapEmbedder
-
             if sources.laion_clap is None:
                 raise MissingError("no checkpoint given; --laion-clap FILE.pt, and pip install 'sdxl-mel[laion-clap]'")
             return LaionClapEmbedder(sources.laion_clap)
-        case "musicnn-msd" | "musicnn-mtt":
-            from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
-
-            return MusicnnEmbedder("msd" if name.endswith("msd") else "mtt")
-        case "tagbridge":
-            from sdxl_mel.metrics.embedders.tag_score import TagBridge
-
-            return TagBridge()
+        case "musicnn-msd":
+            return MusicnnEmbedder("msd")
+        case "musicnn-mtt":
+            return MusicnnEmbedder("mtt")
+        case "tag-score":
+            return TagScore()
         case "mel":
-            from sdxl_mel.metrics.embedders.mel_statistics import MelEmbedder
-
             return MelEmbedder()
         case _:
-            raise InputError(f"unknown embedder {name!r}{near_miss(name, NAMES)}; known: {', '.join(NAMES)}")
+            known = get_args(EmbedderName)
+            raise InputError(f"unknown embedder {name!r}{near_miss(name, known)}; known: {', '.join(known)}")

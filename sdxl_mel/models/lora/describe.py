@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from sdxl_mel.models.layouts import PARTS
+from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.lora.combine import Outcome, name_of
 from sdxl_mel.models.lora.file import ScaledLora
 from sdxl_mel.models.lora.module import LoraModule, inner
@@ -16,7 +16,7 @@ def describe_lora(source: ScaledLora, each: bool) -> Outcome:
     """Return what the file holds and says of itself."""
     header, modules = source.lora.header, source.lora.modules
     lines = [f"{source.path.name}: {len(modules)} modules, {_parameters(modules.values()):,} parameters"]
-    for part in PARTS:
+    for part in ADAPTABLE:
         own = source.lora.of(part)
         if own:
             lines.append(f"  {part}: {len(own)} modules, {_kinds(own.values())}")

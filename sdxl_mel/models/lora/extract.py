@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.checkpoint import Checkpoint, Param
-from sdxl_mel.models.checkpoint_source import open_checkpoint
+from sdxl_mel.models.base import open_checkpoint
+from sdxl_mel.models.checkpoint import Checkpoint
+from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.layouts import PARTS
+from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.combine import Outcome, name_of
 from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.header import LoraHeader
@@ -49,9 +50,15 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
     if not cuts:
         raise InputError(f"{tuned}: no layer differs from {base} where a LoRA could; there is nothing to extract")
     settings: dict[str, JsonValue] = {"base": Path(base).name, "tuned": Path(tuned).name, "rank": rank}
-    record = Record(stage="lora extract", settings={**settings, "layers": layers, "seed": seed})
+    inputs = {
+        f"{name} {part}": model.identity(part)
+        for name, model in (("base", before), ("tuned", after))
+        for part in ADAPTABLE
+        if part in before.architecture.family.parts
+    }
+    record = Record(stage="lora extract", settings={**settings, "layers": layers, "seed": seed}, inputs=inputs)
     header = read_model_header(Path(tuned)) or LoraHeader()
-    header = replace(header, base={}, record=record, layers_per_block=before.layers_per_block)
+    header = replace(header, base={}, record=record, architecture=before.architecture)
     lines = [f"{len(cuts)} modules of rank up to {rank}", *_left_out(left_out)]
     lora = Lora({key: cut.module for key, cut in cuts.items()}, header)
     return Outcome(lora, tuple(lines), {name_of(key): cut.kept for key, cut in cuts.items()})
@@ -73,13 +80,12 @@ def _is_target(param: Param, ndim: int, layers: str) -> bool:
 
 def _module(param: Param) -> Module:
     part, name = param
-    assert part != "vae"
     return part, name.removesuffix(".weight")
 
 
 def _shared_params(before: Checkpoint, after: Checkpoint, base: str, tuned: str) -> list[Param]:
     """Return the tensors of the UNet and the text encoders, which must be the same ones in both."""
-    ours, theirs = ({p: c.type_of(p).shape for p in c.places if p[0] in PARTS} for c in (before, after))
+    ours, theirs = ({p: c.type_of(p).shape for p in c.places if p[0] in ADAPTABLE} for c in (before, after))
     differing = [param for param in ours.keys() | theirs.keys() if ours.get(param) != theirs.get(param)]
     if differing:
         raise MismatchError(

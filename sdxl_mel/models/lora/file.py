@@ -1,27 +1,31 @@
 """LoRA files: kohya's names (ComfyUI, A1111, Civitai) and diffusers' names, read into one form and written from it.
 
-Every tensor of a file is matched to a module of SDXL or the file is refused by name; nothing is silently rescaled.
+Every tensor of a file is matched to a module of one family or the file is refused; nothing is silently rescaled.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
-from sdxl_mel.models.layouts import SDXL_LAYERS_PER_BLOCK, Part
-from sdxl_mel.models.lora.header import LoraHeader, from_metadata, kohya_metadata, to_metadata
+from sdxl_mel.models.families import FAMILIES, TITLES
+from sdxl_mel.models.family import Family, Part
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.header import LAYERS_KEY, LoraHeader, from_metadata, kohya_metadata, to_metadata
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.names import Key, Module, Role, parse_key, write_key
 from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
 from sdxl_mel.options import Dialect
+from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 
 __all__ = ["Alpha", "Dialect", "Lora", "LoraHeader", "LoraModule", "Part", "read_lora", "write_lora"]
@@ -30,6 +34,9 @@ Alpha = float | Literal["rank"]
 """An alpha that a person states for a file that holds none; "rank" is what diffusers assumes, a scale of 1."""
 
 Group = dict[Role, Tensor]
+Stored = tuple[TensorFile, str]
+"""A file and the name of a tensor in it."""
+TEXT_READER = re.compile(r"attn2[._]to_[kv]\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)\.weight$")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -42,6 +49,19 @@ class Lora:
 
     modules: Mapping[Module, LoraModule]
     header: LoraHeader = field(default_factory=LoraHeader)
+
+    @property
+    def family(self) -> Family:
+        """Return what kind of base it is for."""
+        return self.header.architecture.family
+
+    def require_family(self, family: Family, where: str, base: str) -> None:
+        """Raise MismatchError unless this LoRA, called `where`, is for the family of a `base`."""
+        if self.family is not family:
+            raise MismatchError(
+                f"{where}: a LoRA of {self.family.title}, {base} is {family.title}; give the base it was trained on or "
+                "another of its kind"
+            )
 
     def of(self, part: Part) -> dict[str, LoraModule]:
         """Return the adapters of one part by path."""
@@ -60,22 +80,24 @@ class Lora:
 def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     """Read a LoRA file of either dialect, or a folder that diffusers or peft wrote.
 
-    `alpha` is for files that hold none. Raises InputError for a file that is no SDXL LoRA, with an unmatched or missing
-    tensor, NaN or no alpha; FormatError for a damaged one.
+    `alpha` is for files that hold none. Raises InputError for a file that is no LoRA of a known family, with an
+    unmatched or missing tensor, NaN or no alpha; FormatError for a damaged one.
     """
     if path.is_dir():
         return _read_folder(path, alpha)
     file = TensorFile(path)
     header = from_metadata(file.metadata, str(path))
-    groups = _grouped(file, header.layers_per_block)
+    tensors = {name: (file, name) for name in file.types}
+    architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors)
+    groups = _grouped(tensors, architecture, path)
     stated = alphas_of(configs_of(file.metadata, str(path)), _ranks(groups))
-    return Lora(_modules(groups, stated, alpha, str(path)), header)
+    return Lora(_modules(groups, stated, alpha, str(path)), replace(header, architecture=architecture))
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
     """Write a LoRA file, whole or not at all; the same LoRA makes the same bytes.
 
-    Alphas are kept in fp32. Raises InputError for an empty LoRA, a module that is not SDXL's, or NaN.
+    Alphas are kept in fp32. Raises InputError for an empty LoRA, a module that its family has not, or NaN.
     """
     if not lora.modules:
         raise InputError(f"{path}: there is no adapter to write")
@@ -103,7 +125,7 @@ def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tens
         for role, tensor in roles.items():
             if not bool(tensor.isfinite().all()):
                 raise InputError(f"{part}.{path}: {role} does not fit into {dtype}; write it with --dtype fp32")
-            tensors[write_key(dialect, Key(part, path, role), lora.header.layers_per_block)] = tensor
+            tensors[write_key(dialect, Key(part, path, role), lora.header.architecture)] = tensor
     return tensors
 
 
@@ -133,63 +155,73 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
     found = [place for place in (folder, *sorted(folder.iterdir())) if (place / "adapter_config.json").is_file()]
     if not found:
         raise InputError(f"{folder}: neither {DIFFUSERS_FILE} nor adapter_config.json in it; give the LoRA's own file")
-    modules: dict[Module, LoraModule] = {}
+    tensors: dict[str, Stored] = {}
+    configs: dict[Part, Mapping[str, Any]] = {}
     for place in found:
-        modules |= _read_peft(place, alpha)
-    return Lora(modules)
+        part, configs[part] = parse_config(place)
+        file = TensorFile(place / "adapter_model.safetensors")
+        tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
+    architecture = _recognised(tensors)
+    groups = _grouped(tensors, architecture, folder)
+    modules = _modules(groups, alphas_of(configs, _ranks(groups)), alpha, str(folder))
+    return Lora(modules, LoraHeader(architecture=architecture))
 
 
-def _read_peft(folder: Path, alpha: Alpha | None) -> dict[Module, LoraModule]:
-    part, config = parse_config(folder)
-    file = TensorFile(folder / "adapter_model.safetensors")
-    groups = _grouped(file, prefix=f"{part}.", instead_of="base_model.model.")
-    return _modules(groups, alphas_of({part: config}, _ranks(groups)), alpha, str(file.path))
+def _recognised(tensors: Mapping[str, Stored]) -> Architecture:
+    """Return the architecture of a foreign LoRA: that of the family which has a module for most of its tensors.
+
+    Where several have, the width of the text that cross attention reads decides, then the order of the families.
+    """
+    width = _text_width(tensors)
+
+    def misfit(architecture: Architecture) -> tuple[int, bool]:
+        unmatched = sum(parse_key(name, architecture) is None for name in tensors)
+        return unmatched, architecture.family.text_width != width
+
+    return min(map(Architecture, FAMILIES), key=misfit)
 
 
-def _grouped(
-    file: TensorFile, layers_per_block: int = SDXL_LAYERS_PER_BLOCK, prefix: str = "", instead_of: str = ""
-) -> dict[Module, Group]:
+def _text_width(tensors: Mapping[str, Stored]) -> int | None:
+    """Return the width of the text that the UNet reads, None for a LoRA without such a module."""
+    for name, (file, stored) in tensors.items():
+        shape = file.types[stored].shape
+        if TEXT_READER.search(name) and len(shape) == 2:
+            return shape[-1]
+    return None
+
+
+def _grouped(tensors: Mapping[str, Stored], architecture: Architecture, path: Path) -> dict[Module, Group]:
     groups: dict[Module, Group] = {}
     unmatched = []
-    for name in sorted(file.types):
-        key = parse_key(prefix + name.removeprefix(instead_of), layers_per_block)
+    for name in sorted(tensors):
+        key = parse_key(name, architecture)
         if key is None:
             unmatched.append(name)
             continue
         group = groups.setdefault(key.module, {})
         if key.role in group:
-            raise FormatError(f"{file.path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
-        group[key.role] = file.read(name).clone()
+            raise FormatError(f"{path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
+        file, stored = tensors[name]
+        group[key.role] = file.read(stored).clone()
     if unmatched or not groups:
-        raise InputError(_refusal(file.path, unmatched, len(file.types)))
-    _refuse_older(groups, str(file.path))
+        raise InputError(_refusal(path, unmatched, len(tensors), architecture.family))
+    width = _text_width(tensors)
+    other = architecture.family.other_widths.get(width or 0)
+    if other:
+        raise InputError(f"{path}: a LoRA of {other} (its UNet reads text {width} wide); give one made for {TITLES}")
     return groups
 
 
-def _refuse_older(groups: Mapping[Module, Group], where: str) -> None:
-    """Refuse SD 1.x and 2.x by what SDXL has not: attention at the first level, over a text width of 768 or 1024."""
-    versions = {768: "1.x", 1024: "2.x"}
-    for (_, path), group in groups.items():
-        first = path.startswith("down_blocks.0.attentions") and path.endswith(("attn2.to_k", "attn2.to_v"))
-        width = group["down"].shape[-1] if first and "down" in group and group["down"].ndim == 2 else None
-        if width in versions:
-            raise InputError(
-                f"{where}: a LoRA of SD {versions[width]} ({path} is {width} wide); give one made for SDXL"
-            )
-
-
-def _refusal(path: Path, unmatched: list[str], total: int) -> str:
+def _refusal(path: Path, unmatched: list[str], total: int, family: Family) -> str:
     if not total:
         return f"{path}: holds no tensor; give a LoRA file"
     examples = ", ".join(unmatched[:3])
-    if any(name.startswith(("lora_te_", "lora_unet_down_blocks_0_attentions")) for name in unmatched):
-        return f"{path}: a LoRA of SD 1.x or 2.x ({examples}); give one made for SDXL"
     for mark, kind in {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "Tucker LoRA"}.items():
         if any(mark in name for name in unmatched):
             return f"{path}: a {kind} ({examples}); only LoRA and DoRA are read, so extract a LoRA of it first"
     return (
-        f"{path}: {len(unmatched)} of {total} tensors belong to no module of SDXL: {examples}"
-        f"{', ...' if len(unmatched) > 3 else ''}; give a LoRA made for SDXL"
+        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {family.title}: {examples}"
+        f"{', ...' if len(unmatched) > 3 else ''}; give a LoRA made for {TITLES}"
     )
 
 
@@ -238,6 +270,15 @@ def read_loras(files: Sequence[str], scales: Sequence[float] = (), alpha: Alpha 
     return [ScaledLora(path, read_lora(path, alpha), scale) for path, scale in paired_scales(files, scales)]
 
 
+def input_hashes(loras: Sequence[ScaledLora]) -> dict[str, str]:
+    """Return the SHA-256 of every file of the LoRAs, for a record; the number keeps two of one name apart."""
+    return {
+        f"{number:04} {file.relative_to(path.parent).as_posix()}": sha256_file(file)
+        for number, (path, _, _) in enumerate(loras, 1)
+        for file in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])
+    }
+
+
 def paired_scales(files: Sequence[str], scales: Sequence[float] = ()) -> list[tuple[Path, float]]:
     """Return each file and its strength: FILE:0.8, or one of `scales` for each file in the same order, or 1.
 
@@ -274,7 +315,7 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     """
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
-        return LoraHeader()
+        return LoraHeader(architecture=loras[0].lora.header.architecture)
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from sdxl_mel.errors import FormatError
-from sdxl_mel.models.layouts import PARTS, SDXL_LAYERS_PER_BLOCK, Part
+from sdxl_mel.models.families import family_named
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
 OURS = "sdxl_mel."
 KOHYA = "ss_"
+LAYERS_KEY = f"{OURS}layers_per_block"
+"""In every file of ours, so that its architecture need not be guessed."""
 MOST_LAYERS = 16
 MOST_GUIDANCE = 100.0
 DERIVED = {
@@ -33,8 +38,8 @@ class LoraHeader:
     """Everything but the tensors; a file of another tool has no spec, anchor or base identity.
 
     `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
-    the `ss_` ("learning_rate"), `layers_per_block` the UNet's setting of that name, on which block numbers depend,
-    `guidance` the strength to draw with that was found good, if any was looked for.
+    the `ss_` ("learning_rate"), `architecture` what its modules' names depend on, `guidance` the strength to draw with
+    that was found good, if any was looked for.
     """
 
     spec: MelSpec | None = None
@@ -43,7 +48,7 @@ class LoraHeader:
     base: Mapping[Part, str] = field(default_factory=dict)
     record: Record | None = None
     training: Mapping[str, str] = field(default_factory=dict)
-    layers_per_block: int = SDXL_LAYERS_PER_BLOCK
+    architecture: Architecture = Architecture(SDXL)
     guidance: float | None = None
 
 
@@ -55,7 +60,9 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
         "clip_skip": str(header.clip_skip),
         "base": json.dumps(dict(header.base), sort_keys=True) if header.base else None,
         "record": header.record.model_dump_json() if header.record else None,
-        "layers_per_block": str(header.layers_per_block),
+        # SDXL goes without saying, as in files that are older than other families.
+        "family": None if header.architecture.family is SDXL else header.architecture.family.name,
+        "layers_per_block": str(header.architecture.layers_per_block),
         "guidance": None if header.guidance is None else f"{header.guidance:g}",
     }
     pairs = {OURS + name: value for name, value in ours.items() if value is not None}
@@ -71,14 +78,17 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
             spec=MelSpec.from_json(ours["spec"], where) if "spec" in ours else None,
             anchor=ours.get("anchor"),
             clip_skip=int(ours.get("clip_skip", 0)),
-            base={part: base[part] for part in PARTS if part in base},
+            base={part: base[part] for part in ADAPTABLE if part in base},
             record=Record.model_validate_json(ours["record"]) if "record" in ours else None,
             training={
                 name.removeprefix(KOHYA): value
                 for name, value in metadata.items()
                 if name.startswith(KOHYA) and name not in DERIVED
             },
-            layers_per_block=_positive(ours.get("layers_per_block", str(SDXL_LAYERS_PER_BLOCK))),
+            architecture=Architecture(
+                family_named(ours.get("family", SDXL.name)),
+                _positive(ours.get("layers_per_block", str(LAYERS_PER_BLOCK))),
+            ),
             guidance=_strength(ours["guidance"]) if "guidance" in ours else None,
         )
     except (ValueError, TypeError, ValidationError) as error:
@@ -106,20 +116,20 @@ def kohya_metadata(
 
     Rank and alpha are the most common ones; the file holds each module's own.
     """
-    known = list(modules)
+    known, family = list(modules), header.architecture.family
     rank = Counter(module.rank for module in known).most_common(1)[0][0]
     alpha = Counter(module.alpha for module in known).most_common(1)[0][0]
-    resolution = "x".join(map(str, header.spec.size)) if header.spec else "1024x1024"
+    resolution = "x".join(map(str, header.spec.size)) if header.spec else family.resolution
     return {
         "ss_v2": "False",
-        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_base_model_version": family.kohya_version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
         "ss_network_args": "{}",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.architecture": family.lora_modelspec,
+        "modelspec.implementation": family.lora_implementation,
         "modelspec.title": title,
         "modelspec.resolution": resolution,
         "modelspec.prediction_type": "epsilon",

@@ -5,17 +5,13 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.layouts import PARTS, SDXL_LAYERS_PER_BLOCK, Part, parse, spell
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.options import Dialect
 
 Role = Literal["down", "up", "alpha", "magnitude"]
 Module = tuple[Part, str]
 
-KOHYA_PREFIX: Mapping[Part, str] = {
-    "unet": "lora_unet_",
-    "text_encoder": "lora_te1_",
-    "text_encoder_2": "lora_te2_",
-}
 KOHYA_ROLES: Mapping[Role, str] = {
     "down": "lora_down.weight",
     "up": "lora_up.weight",
@@ -52,28 +48,35 @@ class Key(NamedTuple):
         return self.part, self.path
 
 
-def write_key(dialect: Dialect, key: Key, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> str:
+def write_key(dialect: Dialect, key: Key, architecture: Architecture) -> str:
     """Return the name of a tensor in a dialect; `parse_key` is the inverse. Raises InputError for a foreign module."""
+    family = architecture.family
     if dialect == "diffusers":
         return f"{key.part}.{key.path}.{DIFFUSERS_ROLES[key.role]}"
-    name = spell(key.part, key.path, layers_per_block)
+    name = architecture.to_original(key.part, key.path) if key.part in family.parts else None
     if name is None:
-        raise InputError(f"SDXL has no module {key.part}.{key.path}, so kohya's format has no name for it")
-    return f"{KOHYA_PREFIX[key.part]}{name.replace('.', '_')}.{KOHYA_ROLES[key.role]}"
+        raise InputError(
+            f"{family.title} has no module {key.part}.{key.path}, so kohya's format has no name for it; give a LoRA of "
+            f"{family.title}"
+        )
+    if key.part == "unet" and family.kohya_layout == "diffusers":
+        name = key.path
+    return f"{family.component(key.part).kohya}{name.replace('.', '_')}.{KOHYA_ROLES[key.role]}"
 
 
-def parse_key(name: str, layers_per_block: int = SDXL_LAYERS_PER_BLOCK) -> Key | None:
-    """Return what a tensor's name means in whichever dialect, or None if it is none of SDXL's LoRA names."""
+def parse_key(name: str, architecture: Architecture) -> Key | None:
+    """Return what a tensor's name means in whichever dialect, or None if it is none of the family's LoRA names."""
     match = _SUFFIX.fullmatch(name)
     if match is None:
         return None
     module, role = match[1], SUFFIXES[match[2]]
-    for part in PARTS:
-        if module.startswith(KOHYA_PREFIX[part]):
-            rest = module.removeprefix(KOHYA_PREFIX[part])
-            path = parse(part, rest, "original", "_", layers_per_block) or parse(part, rest, "diffusers", "_")
+    for component in architecture.family.components:
+        part, rest = component.part, module.removeprefix(component.kohya)
+        if component.kohya and rest != module:
+            path = architecture.to_diffusers(part, rest, "original", "_")
+            path = path or architecture.to_diffusers(part, rest, "diffusers", "_")
             return Key(part, path, role) if path else None
-        if module.startswith(f"{part}."):
-            path = parse(part, module.removeprefix(f"{part}."), "diffusers", ".")
+        if part in ADAPTABLE and module.startswith(f"{part}."):
+            path = architecture.to_diffusers(part, module.removeprefix(f"{part}."), "diffusers")
             return Key(part, path, role) if path else None
     return None

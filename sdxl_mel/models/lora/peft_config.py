@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.models.layouts import PARTS, Part
+from sdxl_mel.models.families import FAMILIES
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import without_text_model
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.names import Module
 
 METADATA_KEY = "lora_adapter_metadata"
-FLATTENED = "text_model."
-"""The prefix that some versions of transformers have in a text encoder's paths and others have not."""
 CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "orthogonal")
 """Initialisations of peft that train against changed base weights, so that the adapter alone means nothing."""
 
@@ -25,7 +25,7 @@ Config = Mapping[str, Any]
 def metadata_of(modules: Mapping[Module, LoraModule]) -> str:
     """Return the header value from which diffusers rebuilds peft's LoraConfig of every part, alphas included."""
     settings: dict[str, object] = {}
-    for part in PARTS:
+    for part in ADAPTABLE:
         own = {path: module for (owner, path), module in modules.items() if owner == part}
         if own:
             settings |= {f"{part}.{name}": value for name, value in _config_of(part, own).items()}
@@ -38,7 +38,7 @@ def _config_of(part: Part, modules: Mapping[str, LoraModule]) -> dict[str, objec
     peft matches targets and patterns at the end of a path, so that the text encoders' paths without `text_model.` are
     right for every version of transformers.
     """
-    paths = {path: path if part == "unet" else path.removeprefix(FLATTENED) for path in modules}
+    paths = {path: without_text_model(path) for path in modules}
     rank = Counter(module.rank for module in modules.values()).most_common(1)[0][0]
     alpha = Counter(module.alpha for module in modules.values()).most_common(1)[0][0]
     dora = {module.magnitude is not None for module in modules.values()}
@@ -66,7 +66,7 @@ def configs_of(metadata: Mapping[str, str], where: str) -> dict[Part, Config]:
     except (ValueError, TypeError) as error:
         raise FormatError(f"{where}: its {METADATA_KEY} is damaged ({error})") from error
     found: dict[Part, Config] = {}
-    for part in PARTS:
+    for part in ADAPTABLE:
         config = {
             name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")
         }
@@ -92,16 +92,18 @@ def parse_config(folder: Path) -> tuple[Part, Config]:
 
 def _part_of(folder: Path, config: Config) -> Part:
     owner = (config.get("auto_mapping") or {}).get("base_model_class", "")
-    classes: dict[str, Part] = {
-        "UNet2DConditionModel": "unet",
-        "CLIPTextModel": "text_encoder",
-        "CLIPTextModelWithProjection": "text_encoder_2",
+    classes = {
+        component.class_name: component.part
+        for family in FAMILIES
+        for component in family.components
+        if component.kohya
     }
-    named: dict[str, Part] = {part: part for part in PARTS}
+    named: dict[str, Part] = {part: part for part in ADAPTABLE}
     part = classes.get(owner) or named.get(folder.name)
     if part is None:
         raise InputError(
-            f"{folder}: does not say which model it adapts; name the folder {', '.join(PARTS)} after the part it is of"
+            f"{folder}: does not say which model it adapts; name the folder after its part, one of "
+            f"{', '.join(ADAPTABLE)}"
         )
     return part
 

@@ -13,10 +13,10 @@ ITERATIONS = 64
 def librosa_griffin_lim(mel: Float, spec: MelSpec, seed: int, iterations: int = ITERATIONS) -> Float:
     """Return the sound (1 or 2, frames * hop_length) of mel values (n_mels, frames, 1 or 3), each channel by itself."""
     channels = [mel[..., 0], mel[..., 2]] if mel.shape[-1] == 3 else [mel[..., 0]]
-    return np.stack([_inverted(channel, spec, seed, iterations) for channel in channels])
+    return np.stack([_invert_channel(channel, spec, seed, iterations) for channel in channels])
 
 
-def _inverted(mel: Float, spec: MelSpec, seed: int, iterations: int) -> Float:
+def _invert_channel(mel: Float, spec: MelSpec, seed: int, iterations: int) -> Float:
     # librosa's n frames are n - 1 hops of sound: one frame more for the last hop.
     mel = np.concatenate([mel, mel[:, -1:]], axis=1)
     power = 1.0 if spec.quantity == "amplitude" else 2.0

@@ -20,28 +20,28 @@ LARGEST_GAIN = 1e3
 CHUNK_FRAMES = 192
 
 
-def linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int, workers: Executor | None = None) -> Tensor:
+def mel_to_linear(mel: Tensor, spec: MelSpec, iterations: int, workers: Executor | None = None) -> Tensor:
     """Return STFT magnitudes (channels, frames, n_bins) of mel values (channels, n_mels, frames)."""
     # A few columns at a time stay in the cache of a CPU; a GPU takes all at once.
     columns = CHUNK_FRAMES if mel.device.type == "cpu" else mel.shape[-1]
     mapped = map if workers is None else workers.map
-    parts = mapped(lambda part: _linear_of_mel(part, spec, iterations), mel.split(columns, dim=-1))
+    parts = mapped(lambda part: _mel_to_linear(part, spec, iterations), mel.split(columns, dim=-1))
     amplitude = torch.cat(list(parts), dim=1)
     return amplitude if spec.quantity == "amplitude" else amplitude.sqrt_()
 
 
-def _linear_of_mel(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
-    bins = _spread(mel, spec) * _coverage(spec, str(mel.device))
+def _mel_to_linear(mel: Tensor, spec: MelSpec, iterations: int) -> Tensor:
+    bins = _mean_over_bands(mel, spec) * _coverage(spec, str(mel.device))
     for _ in range(iterations):
         bins *= _gain(bins, mel, spec)
     return bins.transpose(-1, -2)
 
 
-def refined(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
-    """Return magnitudes (channels, frames, n_bins) moved one step towards the mel values.
+def multiplicative_update(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
+    """Return magnitudes (channels, frames, n_bins) moved one step towards the mel values (channels, n_mels, frames).
 
-    Inside phase retrieval this lets the target follow the sound ("joint" estimation beats the cascade: Masuyama et
-    al. 2023, arXiv 2307.12232).
+    Inside phase retrieval this lets the targets follow the sound: joint estimation of magnitude and phase is better
+    than one after the other (Masuyama et al. 2023, arXiv 2307.12232).
     """
     power = 1.0 if spec.quantity == "amplitude" else 2.0
     bins = (amplitude if power == 1.0 else amplitude.square()).transpose(-1, -2)
@@ -51,21 +51,22 @@ def refined(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
 
 
 def _gain(bins: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
+    """Return the factor of each bin in one update."""
     device = str(bins.device)
     ratio = mel / apply_bank(filter_tensor(spec, device=device), bins).clamp_min_(TINY)
-    return _spread(ratio, spec)
+    return _mean_over_bands(ratio, spec)
 
 
-def _spread(rows: Tensor, spec: MelSpec) -> Tensor:
-    """Return the weighted mean over the bands of each bin: M^T rows / M^T 1, zero where no band reaches."""
+def _mean_over_bands(rows: Tensor, spec: MelSpec) -> Tensor:
+    """Return the weighted mean of each bin's bands, M^T rows / M^T 1; zero where there is no band."""
     return apply_bank(_normalised_transpose(spec, str(rows.device)), rows)
 
 
 @lru_cache(maxsize=8)
 def _coverage(spec: MelSpec, device: str) -> Tensor:
-    """Return (n_bins, 1) how well the bands cover each bin: 1, less beside the lowest and the highest centre.
+    """Return how much the bands cover each bin, (n_bins, 1): 1, less beyond the lowest and the highest band centre.
 
-    Only one band reaches there and cannot tell where in its slope a sound is. It is most likely near the centre.
+    Only one band covers a bin there, and does not tell where on its slope a sound is: most likely near the centre.
     """
     bank = filter_bank(spec)
     peaks = bank.max(axis=1).toarray()

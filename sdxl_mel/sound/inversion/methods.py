@@ -1,6 +1,8 @@
-"""Picture to sound: mel values to linear magnitudes, then to samples, in blocks of bounded memory."""
+"""Picture to sound: the methods by name, and the checks before them and the filter after them that all share."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,14 +11,30 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
 from sdxl_mel.options import Method
 from sdxl_mel.sound.encoding import Deemphasis
-from sdxl_mel.sound.inversion.blockwise import Iterations, Picture, retrieved_blocks
+from sdxl_mel.sound.inversion.blockwise import Iterations, retrieve_phase
 from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.sound.pixels import dequantise, mel_of_values
+from sdxl_mel.sound.pixels import Picture, dequantise, mel_of_values
 
-EFFORTS = {
-    "fast": Iterations(demel=20, reflections=24, coupled=24, final=8),
-    "best": Iterations(demel=30, reflections=80, coupled=40, final=24),
+
+class InversionMethod(Protocol):
+    """A way to invert; a new one is a function of this kind in METHODS, and its name in `options.Method`."""
+
+    def __call__(self, picture: Picture, spec: MelSpec, seed: int, *, loop: bool, device: str) -> Iterator[Float]:
+        """Yield the sound (1 or 2, samples) of levels or values (n_mels, frames, 1 or 3), still pre-emphasised."""
+
+
+def griffin_lim(picture: Picture, spec: MelSpec, seed: int, *, loop: bool, device: str) -> Iterator[Float]:
+    """Yield the whole sound by librosa, on the CPU. Raises InputError for a loop, which librosa cannot close."""
+    if loop:
+        raise InputError("griffinlim cannot close a loop; use best or fast")
+    yield librosa_griffin_lim(mel_of_values(dequantise(picture), spec), spec, seed)
+
+
+METHODS: dict[Method, InversionMethod] = {
+    "best": partial(retrieve_phase, iterations=Iterations(mel_to_linear=30, raar=80, stereo=40, final=24)),
+    "fast": partial(retrieve_phase, iterations=Iterations(mel_to_linear=20, raar=24, stereo=24, final=8)),
+    "griffinlim": griffin_lim,
 }
 
 
@@ -46,22 +64,11 @@ def invert_blocks(
     *,
     device: str | None = None,
 ) -> Iterator[Float]:
-    """Yield the sound of `invert` piece by piece, in memory that does not grow with the length of the picture.
-
-    The blocks overlap. Each begins with the phase of the sound before it and must agree with what was given out, so
-    the pieces are one signal. `griffinlim` is librosa's own and works on the whole picture at once.
-    """
-    checked = checked_picture(picture, spec)
-    if method == "griffinlim":
-        values = dequantise(checked) if checked.dtype == np.uint8 else checked
-        yield Deemphasis(spec.preemphasis)(librosa_griffin_lim(mel_of_values(values, spec), spec, seed))
-        return
-    if loop and checked.shape[1] * spec.hop_length < spec.win_length:
-        raise InputError(f"{checked.shape[1]} frames are shorter than one window; too short for a loop")
+    """Yield the sound of `invert` block by block; only `griffinlim` works on the whole picture at once."""
+    deemphasis = Deemphasis(spec.preemphasis)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    filtered = Deemphasis(spec.preemphasis)
-    for piece in retrieved_blocks(checked, spec, EFFORTS[method], seed, loop=loop, device=place):
-        yield filtered(piece.cpu().numpy())
+    for sound in METHODS[method](checked_picture(picture, spec), spec, seed, loop=loop, device=place):
+        yield deemphasis(sound)
 
 
 def checked_picture(picture: Picture, spec: MelSpec) -> Picture:

@@ -1,7 +1,7 @@
 """The magnitude projection of one channel, and of left, mid and right together.
 
-|M| with |L| and |R| fixes the phase between the channels: 4 |M|^2 = |L|^2 + |R|^2 + 2 Re(L R*). Channels retrieved
-apart lose their phase relation, and with it the mono sum and the width.
+|L|, |M| and |R| determine the phase between the channels: 4 |M|^2 = |L|^2 + |R|^2 + 2 Re(L R*). Channels whose phases
+are retrieved independently lose that relation, and with it the mono sum and the width.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from sdxl_mel.sound.mel import magnitude
 
 TINY = 1e-20
 WEAK_MID = 0.05
-"""Share of the mean power of left and right under which the mid cannot lead."""
+"""Share of the mean power of left and right below which the mid is too weak to lead."""
 
 
 def project(spectrum: Tensor, target: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def with_magnitude(spectrum: Tensor, target: Tensor, out: Tensor | None = None) 
 def leading_channel(target: Tensor) -> int:
     """Return the index of the channel whose phase is retrieved first.
 
-    It is the mid, but the left where channels cancel and the mid is hardly there; 0 for one channel.
+    It is the mid, or the left where the channels cancel and the mid is too weak; 0 for one channel.
     """
     if target.shape[0] == 1:
         return 0
@@ -53,16 +53,16 @@ def leading_channel(target: Tensor) -> int:
     return 1 if mid >= WEAK_MID * (left + right) / 2 else 0
 
 
-def spread(leading: Tensor, target: Tensor) -> Tensor:
-    """Return a first left and right (2, ...) from the spectrum of the leading channel and the targets (3, ...).
+def stereo_from_leading(leading: Tensor, target: Tensor) -> Tensor:
+    """Return the initial left and right (2, ...) from the spectrum of the leading channel and the targets (3, ...).
 
-    The channels start in phase, or against each other where |M| says that they are nearer to that: equal phases of
-    channels that cancel would leave a mid and a side of nothing, and with them no phase to go on from.
+    The channels start in phase, or in opposite phase where |M| is nearer to that: equal phases of channels that cancel
+    would make mid and side zero, which leaves no phase to start from.
     """
     left, mid, right = target
-    against = 4 * mid.square() < left.square() + right.square()
-    opposed = torch.where(against, -leading[0], leading[0])
-    return torch.stack([with_magnitude(leading[0], left), with_magnitude(opposed, right)])
+    opposite = 4 * mid.square() < left.square() + right.square()
+    other = torch.where(opposite, -leading[0], leading[0])
+    return torch.stack([with_magnitude(leading[0], left), with_magnitude(other, right)])
 
 
 def magnitudes(spectrum: Tensor, channels: int) -> Tensor:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.metrics.embedders.base import TextEmbedder, clip_vectors, unit_rows
+from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.clap import ClapEmbedder
 from sdxl_mel.metrics.embedders.laion_checkpoint import convert
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedders
@@ -73,7 +73,7 @@ def test_fusion_models_are_deterministic_too(tmp_path):
 
 
 def test_it_has_a_text_side(clap):
-    assert isinstance(clap, TextEmbedder)
+    assert isinstance(clap, TextAudioEmbedder)
     assert clap.embed_text(["word " * 400]).shape == (1, 16)
 
 

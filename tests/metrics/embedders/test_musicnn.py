@@ -1,3 +1,5 @@
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import librosa
@@ -7,17 +9,15 @@ import scipy.signal
 import soundfile
 import soxr
 
-from sdxl_mel.errors import FormatError, InputError, MissingError
+from sdxl_mel.errors import FormatError
 from sdxl_mel.metrics.embedders import musicnn
 from sdxl_mel.metrics.embedders.base import unit_rows
-from sdxl_mel.metrics.embedders.tf_checkpoint import read_tensor_bundle
 from sdxl_mel.metrics.frechet import distance_between
 from sdxl_mel.metrics.kernel import kernel_distance, kernel_sums, median_distance
-from tests.metrics.clouds import SAMPLE_RATE, chord, drums, noise, tone
+from tests.metrics.simulated import SAMPLE_RATE, chord, drums, noise, tone
 
-pytest.importorskip("musicnn", reason="pip install --no-deps musicnn==0.1.0")
 PIECE = 3 * SAMPLE_RATE
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,21 @@ def top(embedder, sound, count):
     return [embedder.labels[index] for index in np.argsort(-tags)[:count]]
 
 
-def test_network_has_the_published_size(mtt):
-    values = [parameter.numel() for parameter in mtt._network.parameters()]
-    norms = [buffer.numel() * 2 for buffer in mtt._network.buffers()]  # scale and shift stand for four numbers each
+def test_network_has_the_published_size():
+    network = musicnn.Musicnn()
+    values = [parameter.numel() for parameter in network.parameters()]
+    norms = [buffer.numel() * 2 for buffer in network.buffers()]  # scale and shift stand for four numbers each
     assert sum(values) + sum(norms) == 792_079
+
+
+@pytest.mark.parametrize("which", ["mtt", "msd"])
+def test_scores_are_those_of_the_checkpoint_before_it_was_converted(which, request):
+    embedder, recorded = request.getfixturevalue(which), json.loads((FIXTURES / "musicnn.json").read_text())[which]
+    assert embedder.weights == recorded["weights"]
+    for name, tags in recorded["tags"].items():
+        sound = mono(FIXTURES / f"{name}.flac")
+        assert np.abs(embedder.tags(sound).mean(0) - tags).max() < 1e-5
+        assert np.abs(embedder.embed_audio(sound).mean(0) - recorded["embedding"][name]).max() < 1e-5
 
 
 def test_tags_of_synthetic_material(mtt):
@@ -90,10 +101,14 @@ def music():
     """Return pieces of 3 s of the rendered fixtures: a low-pass needs material that has something to lose."""
     pieces = []
     for path in sorted(FIXTURES.glob("*.flac")):
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        mono = soxr.resample(samples.mean(1), rate, SAMPLE_RATE).astype(np.float32)
-        pieces += [mono[first : first + PIECE] for first in range(0, len(mono) - PIECE + 1, PIECE)]
+        sound = mono(path)
+        pieces += [sound[first : first + PIECE] for first in range(0, len(sound) - PIECE + 1, PIECE)]
     return pieces
+
+
+def mono(path):
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return soxr.resample(samples.mean(1), rate, SAMPLE_RATE).astype(np.float32)
 
 
 def with_noise(sound, decibels):
@@ -133,19 +148,14 @@ def embedded(embedder, sounds):
     return unit_rows(np.concatenate([embedder.embed_audio(sound) for sound in sounds]))
 
 
-def test_absent_package_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(musicnn.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match="pip install --no-deps musicnn"):
-        musicnn.MusicnnEmbedder("mtt")
-
-
-def test_damaged_checkpoints_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no TensorFlow checkpoint"):
-        read_tensor_bundle(tmp_path)
-    folder = musicnn._package_folder() / "MTT_musicnn"
-    index, data = (folder / ".index").read_bytes(), (folder / ".data-00000-of-00001").read_bytes()
-    for bad_index, bad_data in ((index[:-100], data), (index, data[:1000]), (b"", data), (b"\0" * 4948, data)):
-        (tmp_path / ".index").write_bytes(bad_index)
-        (tmp_path / ".data-00000-of-00001").write_bytes(bad_data)
-        with pytest.raises(FormatError, match="install its package again"):
-            read_tensor_bundle(tmp_path)
+@pytest.mark.parametrize("damage", ["cut", "text", "missing", "other"])
+def test_damaged_weights_are_refused(tmp_path, damage):
+    assets = files("sdxl_mel").joinpath("assets")
+    whole = assets.joinpath("musicnn/mtt.safetensors").read_bytes()
+    path = tmp_path / "mtt.safetensors"
+    if damage != "missing":
+        path.write_bytes(
+            {"cut": whole[:-100], "text": b"hello", "other": assets.joinpath("oracle.safetensors").read_bytes()}[damage]
+        )
+    with pytest.raises(FormatError, match="not musicnn's converted weights"):
+        musicnn.read_musicnn(path)

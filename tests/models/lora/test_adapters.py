@@ -1,7 +1,7 @@
 """Adapters: which layers, in which dtype, computed as the formula says, read out and put back without loss."""
 
 import copy
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +9,12 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.models.base import Base
+from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.lora.adapters import adapters_off, attach, attach_lora, select_targets
+from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.layers import ADAPTER
+from sdxl_mel.models.sdxl import SDXL
 from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
 
 HALF = torch.bfloat16
@@ -28,6 +32,11 @@ def slim_unet() -> UNet2DConditionModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return tiny_unet(slim=True)
+
+
+def base_of(unet: nn.Module) -> Base:
+    source = Folder(Path("a base"), vae_of=SDXL)
+    return Base("a base", source, source, {"unet": unet}, {}, None)
 
 
 def _call(unet, dtype=torch.float32, batch=2):
@@ -147,9 +156,9 @@ def test_read_out_and_attached_elsewhere_it_is_the_same_model(unet, slim_unet, d
     model = copy.deepcopy(unet)
     adapters = attach({"unet": model}, rank=4, alpha=2, rank_patterns={"mid_block.*": 2}, dora=dora)
     _randomise(adapters)
-    lora = SimpleNamespace(modules=adapters.to_modules())
+    lora = Lora(adapters.to_modules())
     assert lora.modules["unet", "mid_block.attentions.0.proj_in"].rank == 2
-    other = SimpleNamespace(unet=copy.deepcopy(unet))
+    other = base_of(copy.deepcopy(unet))
     attached = attach_lora(other, lora)
     assert len(attached.layers) == (84 if dora else 722)
     assert torch.allclose(_call(other.unet), _call(model), atol=1e-6)
@@ -161,20 +170,20 @@ def test_scale_is_linear_in_the_delta():
     model = nn.ModuleDict({"proj": nn.Linear(6, 5, bias=False)})
     adapters = attach({"unet": model}, targets=["proj"], rank=3, alpha=6)
     _randomise(adapters)
-    lora = SimpleNamespace(modules=adapters.to_modules())
+    lora = Lora(adapters.to_modules())
     x = torch.randn(4, 6)
     with adapters_off(adapters):
         base = model["proj"](x)
     other = nn.ModuleDict({"proj": nn.Linear(6, 5, bias=False)})
     other["proj"].weight.data.copy_(model["proj"].base_layer.weight)
-    attach_lora(SimpleNamespace(unet=other), lora, scale=0.5)
+    attach_lora(base_of(other), lora, scale=0.5)
     assert torch.allclose(other["proj"](x) - base, 0.5 * (model["proj"](x) - base), atol=1e-6)
 
 
 def test_a_module_without_its_layer_is_refused(unet):
     adapters = attach({"unet": nn.ModuleDict({"elsewhere": nn.Linear(4, 4)})}, targets=["elsewhere"], rank=2, alpha=2)
     with pytest.raises(MismatchError, match="elsewhere"):
-        attach_lora(SimpleNamespace(unet=copy.deepcopy(unet)), SimpleNamespace(modules=adapters.to_modules()))
+        attach_lora(base_of(copy.deepcopy(unet)), Lora(adapters.to_modules()))
 
 
 def test_loading_another_rank_or_alpha_is_refused():

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import nn
 
 from sdxl_mel.models.base import open_base
+from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.fuse_verify import probe
-from sdxl_mel.models.layouts import PARTS
 from sdxl_mel.models.lora.adapters import attach_lora
 from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
@@ -112,9 +112,9 @@ def lora(pipeline):
 @pytest.fixture(scope="module")
 def outputs(tiny_sdxl, lora):
     """Return what our own adapters make of the LoRA."""
-    base = open_base(tiny_sdxl, PARTS)
+    base = open_base(tiny_sdxl, ADAPTABLE)
     attach_lora(base, lora)
-    return {part: probe(part, getattr(base, part)) for part in PARTS}
+    return {part: probe(part, getattr(base, part)) for part in ADAPTABLE}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -122,7 +122,7 @@ def test_diffusers_does_with_our_file_what_our_adapters_do(dialect, tmp_path, fr
     write_lora(tmp_path / "lora.safetensors", lora, dialect)
     fresh.load_lora_weights(tmp_path / "lora.safetensors")
     assert_same_layers(fresh, lora)
-    for part in PARTS:
+    for part in ADAPTABLE:
         difference = (probe(part, getattr(fresh, part)) - outputs[part]).norm() / outputs[part].norm()
         assert float(difference) <= 1e-5
 

@@ -4,38 +4,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.models.layouts import PARTS, Part, parse, renaming, spell
+from sdxl_mel.models.families import FAMILIES
+from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.sdxl import SDXL
 from tests.loras import linear_paths, meta_sdxl_unet
 from tests.tiny_models import tiny_unet
 
 NUMBERS = st.integers(0, 31)
 
 
-def every_name(part: Part, number: int, layers_per_block: int = 2) -> list[tuple[str, str]]:
+def every_name(part: Part, number: int, architecture: Architecture) -> list[tuple[str, str]]:
     """Return all (diffusers, original) names of a part, read off the table, {n} replaced."""
-    rules = renaming(part, layers_per_block).names
+    rules = architecture.modules(part).names
     return [(diffusers.format(n=number), original.format(n=number)) for diffusers, original in rules]
 
 
-@given(number=NUMBERS, part=st.sampled_from(PARTS), layers=st.integers(1, 3))
+@given(number=NUMBERS, part=st.sampled_from(ADAPTABLE), family=st.sampled_from(FAMILIES), layers=st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
-def test_the_table_is_a_bijection_in_every_spelling(number, part, layers):
-    names = every_name(part, number, layers)
+def test_the_table_is_a_bijection_in_every_spelling(number, part, family, layers):
+    architecture = Architecture(family, layers)
+    names = every_name(part, number, architecture)
     for column in (0, 1):
         spelt = [name[column] for name in names]
         assert len(set(spelt)) == len(spelt)
         assert len({name.replace(".", "_") for name in spelt}) == len(spelt)
     for diffusers, original in names[:: max(1, len(names) // 40)]:
-        assert spell(part, diffusers, layers) == original
+        assert architecture.to_original(part, diffusers) == original
         for separator in (".", "_"):
-            assert parse(part, original.replace(".", separator), "original", separator, layers) == diffusers
-            assert parse(part, diffusers.replace(".", separator), "diffusers", separator, layers) == diffusers
+            assert architecture.to_diffusers(part, original.replace(".", separator), "original", separator) == diffusers
+            assert (
+                architecture.to_diffusers(part, diffusers.replace(".", separator), "diffusers", separator) == diffusers
+            )
 
 
 def test_every_module_with_weights_of_the_unet_has_a_name():
     unet = tiny_unet()
     weighted = [name for name, module in unet.named_modules() if list(module.parameters(recurse=False))]
-    originals = {spell("unet", name) for name in weighted}
+    originals = {Architecture(SDXL).to_original("unet", name) for name in weighted}
     assert None not in originals
     assert len(originals) == len(weighted)
 
@@ -55,7 +61,7 @@ def test_counts_at_the_true_shapes_of_sdxl():
         "text_encoder_2": 192,
     }
     for part, found in paths.items():
-        assert len({spell(part, path) for path in found} - {None}) == len(found)
+        assert len({Architecture(SDXL).to_original(part, path) for path in found} - {None}) == len(found)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +78,14 @@ def test_counts_at_the_true_shapes_of_sdxl():
     ],
 )
 def test_names_that_are_known(diffusers, original):
-    assert spell("unet", diffusers) == original
+    assert Architecture(SDXL).to_original("unet", diffusers) == original
 
 
 def test_a_text_encoder_without_its_prefix_gets_it():
     path = "text_model.encoder.layers.3.self_attn.q_proj"
-    assert parse("text_encoder", path.removeprefix("text_model."), "diffusers", ".") == path
+    assert Architecture(SDXL).to_diffusers("text_encoder", path.removeprefix("text_model."), "diffusers") == path
 
 
 @pytest.mark.parametrize("name", ["", "conv", "down_blocks.1.attentions.2.proj_in", "mid_block.attentions.0.proj_in.x"])
 def test_what_sdxl_has_not_has_no_name(name):
-    assert spell("unet", name) is None
+    assert Architecture(SDXL).to_original("unet", name) is None

@@ -79,7 +79,7 @@ def test_another_rank_layout(shapes, said, lora):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "SD 1.x or 2.x"),
+        ("lora_unet_down_blocks_0_attentions_9_proj_in.lora_down.weight", "belong to no module of SDXL"),
         ("lora_unet_input_blocks_4_1_proj_in.hada_w1_a", "LoHa"),
         ("lora_unet_input_blocks_4_1_proj_in.lokr_w1", "LoKr"),
         ("transformer.blocks.0.attn.lora_A.weight", "belong to no module of SDXL"),
@@ -99,11 +99,15 @@ def test_one_unmatched_tensor_among_matched_ones(lora):
     assert "1 of 4 tensors belong to no module of SDXL: bundle_emb.string_to_param" in refused(lora)
 
 
-def test_a_unet_only_lora_of_sd15(lora):
+def test_a_lora_of_sd2(lora):
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    tensors = {"lora_down.weight": torch.zeros(4, 768), "lora_up.weight": torch.zeros(320, 4), "alpha": torch.tensor(1)}
+    tensors = {
+        "lora_down.weight": torch.zeros(4, 1024),
+        "lora_up.weight": torch.zeros(320, 4),
+        "alpha": torch.tensor(1),
+    }
     save_file({f"{name}.{key}": tensor for key, tensor in tensors.items()}, lora)
-    assert "a LoRA of SD 1.x" in refused(lora)
+    assert "a LoRA of SD 2.x (its UNet reads text 1024 wide); give one made for SDXL or SD 1.5" in refused(lora)
 
 
 def test_the_same_module_twice(lora):

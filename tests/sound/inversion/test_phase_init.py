@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.inversion.blockwise import coarse_grid
-from sdxl_mel.sound.inversion.phase_init import advancing_phases, first_phases, partial_frequencies
+from sdxl_mel.sound.inversion.phase_init import accumulated_phases, initial_phases, partial_frequencies
 from sdxl_mel.sound.mel import istft, magnitude, margin, stft
 from sdxl_mel.sound.melspec import PRESETS
 from tests.sounds import tone
@@ -32,8 +32,8 @@ def test_phases_made_from_magnitudes_make_the_tone_again() -> None:
     samples = torch.from_numpy(tone(440.0, 1.0, STD.sample_rate))
     target = magnitude(stft(samples, STD))[0]
     frequencies = partial_frequencies(target, STD)
-    turns = advancing_phases(frequencies, STD) + first_phases(frequencies[0], STD, torch_generator(0, "test"))
-    sound = istft(torch.polar(target, 2 * torch.pi * turns)[None], STD)[0]
+    cycles = accumulated_phases(frequencies, STD) + initial_phases(frequencies[0], STD, torch_generator(0, "test"))
+    sound = istft(torch.polar(target, 2 * torch.pi * cycles)[None], STD)[0]
     inside = slice(margin(STD), -margin(STD))
     # Where in its period the tone begins is not known, so sizes and spectra are compared.
     assert float(sound[inside].std()) == pytest.approx(float(samples[0, inside].std()), rel=0.01)
@@ -44,7 +44,7 @@ def test_phases_made_from_magnitudes_make_the_tone_again() -> None:
 
 def test_a_frame_begins_at_random_but_alike_within_a_lobe() -> None:
     frequencies = torch.tensor([2.5, 2.5, 2.5, 2.5, 7.0, 7.0, 7.0])
-    first, second, other = (first_phases(frequencies, MINI, torch_generator(seed, "test")) for seed in (0, 0, 1))
+    first, second, other = (initial_phases(frequencies, MINI, torch_generator(seed, "test")) for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     step = -MINI.win_length / MINI.n_fft / 2
@@ -55,4 +55,4 @@ def test_a_frame_begins_at_random_but_alike_within_a_lobe() -> None:
 def test_silence_has_phases_too() -> None:
     frequencies = partial_frequencies(torch.zeros(5, MINI.n_bins), MINI)
     assert torch.equal(frequencies, torch.arange(MINI.n_bins, dtype=torch.float32).expand(5, -1))
-    assert torch.isfinite(advancing_phases(frequencies, coarse_grid(MINI))).all()
+    assert torch.isfinite(accumulated_phases(frequencies, coarse_grid(MINI))).all()

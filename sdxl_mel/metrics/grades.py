@@ -1,6 +1,7 @@
 """Words for numbers, where and only where someone has calibrated them: CLAP `music_audioset`, clip level.
 
-Bands are half-open, [from, to). The bounds are those of the toolkit whose users coined them; its gaps are filled.
+Grades are half-open ranges, [from, to). The bounds are those of the toolkit whose users coined them; its gaps are
+filled.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ FAMILY = "music_audioset"
 FEWEST_FOR_FAD = 50
 FLOOR_MARGIN = 1.2
 
-BANDS: dict[str, tuple[tuple[float, str], ...]] = {
+GRADES: dict[str, tuple[tuple[float, str], ...]] = {
     "clap_mean": ((0.20, "poor"), (0.30, "weak"), (0.40, "decent"), (0.50, "strong"), (inf, "very strong")),
     "diversity": (
         (0.05, "severe collapse"),
@@ -31,39 +32,39 @@ BANDS: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 @dataclass(frozen=True)
-class Band:
+class Grade:
     """The word for a value, the words its interval spans, or the reason why there is none."""
 
     word: str | None
-    spans: tuple[str, ...] = ()
+    span: tuple[str, ...] = ()
     why_none: str | None = None
 
 
 def word_for(metric: str, value: float) -> str:
-    """Return the word for a value of one of the metrics in BANDS."""
-    return next(word for bound, word in BANDS[metric] if value < bound)
+    """Return the word for a value of one of the metrics in GRADES."""
+    return next(word for bound, word in GRADES[metric] if value < bound)
 
 
-def band(metric: str, family: str | None, value: float, low: float | None, high: float | None) -> Band | None:
-    """Return the band of a metric, or None for a metric that has none."""
-    if metric not in BANDS:
+def grade(metric: str, family: str | None, value: float, low: float | None, high: float | None) -> Grade | None:
+    """Return the grade of a metric, or None for a metric that has none."""
+    if metric not in GRADES:
         return None
     if family != FAMILY:
-        return Band(None, why_none=f"bands are calibrated for CLAP {FAMILY} only")
-    words = [word for _, word in BANDS[metric]]
+        return Grade(None, why_none=f"grades are calibrated for CLAP {FAMILY} only")
+    words = [word for _, word in GRADES[metric]]
     first = words.index(word_for(metric, value if low is None else low))
     last = words.index(word_for(metric, value if high is None else high))
-    return Band(word_for(metric, value), tuple(words[first : last + 1]))
+    return Grade(word_for(metric, value), tuple(words[first : last + 1]))
 
 
-def fad_band(
+def fad_grade(
     family: str | None, value: float, low: float | None, high: float | None, *, clips: int, floor: float | None
-) -> Band:
-    """Return the band of a FAD, suppressed where the sample is too small for one."""
+) -> Grade:
+    """Return the grade of a FAD, suppressed where the sample is too small for one."""
     if family == FAMILY and clips < FEWEST_FOR_FAD:
-        return Band(None, why_none=f"inconclusive: {clips} clips, a FAD band needs {FEWEST_FOR_FAD}")
+        return Grade(None, why_none=f"inconclusive: {clips} clips, a FAD grade needs {FEWEST_FOR_FAD}")
     if family == FAMILY and floor is not None and value <= FLOOR_MARGIN * floor:
-        return Band(None, why_none=f"inconclusive: two halves of the reference differ by {floor:.3g} themselves")
-    found = band("fad", family, value, low, high)
+        return Grade(None, why_none=f"inconclusive: two halves of the reference differ by {floor:.3g} themselves")
+    found = grade("fad", family, value, low, high)
     assert found is not None
     return found

@@ -1,28 +1,96 @@
-"""TensorFlow 1 checkpoints ("tensor bundles") read without TensorFlow.
+"""Convert musicnn's weights: the TensorFlow 1 checkpoints of the PyPI package to sdxl_mel/assets/musicnn.
 
-A bundle is `PREFIX.index`, a LevelDB table from tensor names to BundleEntryProto messages, and
+    pip install --no-deps --target /tmp/musicnn musicnn==0.1.0
+    PYTHONPATH=. python tools/convert_musicnn.py /tmp/musicnn/musicnn
+
+A checkpoint ("tensor bundle") is `PREFIX.index`, a LevelDB table from tensor names to BundleEntryProto messages, and
 `PREFIX.data-00000-of-00001`, the raw tensors (tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/format.cc).
+It is read here without TensorFlow. The optimizer's state in it, two thirds of the file, is left behind.
 """
 
+import argparse
+import ast
+import json
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.tensors import TensorType, write_tensors
+from sdxl_mel.record import sha256_file
 
+OUT = Path(__file__).parents[1] / "sdxl_mel/assets/musicnn"
+LICENCE = "ISC, Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019"
+BATCH_NORM_EPS = 1e-3
+"""TensorFlow's default; torch's is 1e-5."""
+CONVOLUTIONS = ("conv2d", *(f"conv2d_{number}" for number in range(1, 8)))
+NORMS = ("batch_normalization", *(f"batch_normalization_{number}" for number in range(1, 11)))
+DENSE = {"hidden": "dense", "tags": "dense_1"}
 TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}
 """TensorFlow's DataType numbers of what music models hold."""
 
+Arrays = dict[str, NDArray[np.generic]]
 Fields = dict[int, list[int | bytes]]
 
 
-def read_tensor_bundle(folder: Path, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+def convert(package: Path, out: Path) -> list[Path]:
+    """Write mtt.safetensors and msd.safetensors from the folder of the package `musicnn`; returns their paths."""
+    written = []
+    for which in ("mtt", "msd"):
+        folder = package / f"{which.upper()}_musicnn"
+        tensors = to_torch(read_tensor_bundle(folder))
+        metadata = {
+            "tags": json.dumps(tags(package, which)),
+            "source": f"{folder.name} of the PyPI package musicnn 0.1.0",
+            "source_sha256": sha256_file(folder / ".data-00000-of-00001"),
+            "licence": LICENCE,
+        }
+        types = {name: TensorType(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        path = out / f"{which}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, types, metadata, lambda name, into, tensors=tensors: into.copy_(tensors[name]))
+        written.append(path)
+    return written
+
+
+def to_torch(arrays: Arrays) -> dict[str, Tensor]:
+    """Return the tensors of `Musicnn`: kernels in torch's order, batch normalisation as a scale and a shift."""
+    found: dict[str, NDArray[Any]] = {}
+    for number, name in enumerate(CONVOLUTIONS):
+        found[f"convolutions.{number}.weight"] = np.transpose(arrays[f"{name}/kernel"], (3, 2, 0, 1))
+        found[f"convolutions.{number}.bias"] = arrays[f"{name}/bias"]
+    for number, name in enumerate(NORMS):
+        gamma, beta, mean, variance = (
+            np.asarray(arrays[f"{name}/{part}"], dtype=np.float64)
+            for part in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
+        found[f"norms.{number}.scale"], found[f"norms.{number}.shift"] = scale, beta - mean * scale
+    for ours, name in DENSE.items():
+        found[f"{ours}.weight"], found[f"{ours}.bias"] = arrays[f"{name}/kernel"].T, arrays[f"{name}/bias"]
+    return {name: torch.from_numpy(np.array(values, dtype=np.float32, order="C")) for name, values in found.items()}
+
+
+def tags(package: Path, which: str) -> list[str]:
+    """Return the tag names from the package's configuration.py, which is read and not run."""
+    tree = ast.parse((package / "configuration.py").read_text(encoding="utf-8"))
+    wanted = f"{which.upper()}_LABELS"
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == wanted:
+            return list(ast.literal_eval(node.value))
+    raise FormatError(f"{package}: its configuration.py has no {wanted}; expected musicnn 0.1.0")
+
+
+def read_tensor_bundle(folder: Path, prefix: str = "") -> Arrays:
     """Return every numeric tensor of a bundle by name. Raises InputError if absent, FormatError if damaged."""
     index, data = folder / f"{prefix}.index", folder / f"{prefix}.data-00000-of-00001"
     try:
@@ -125,3 +193,18 @@ def _varint(content: bytes, place: int) -> tuple[int, int]:
         place, shift = place + 1, shift + 7
         if byte < 0x80:
             return value, place
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", type=Path, help="folder of the installed package musicnn")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the safetensors files")
+    given = parser.parse_args()
+    for path in convert(given.package, given.out):
+        print(f"{path}: {path.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
