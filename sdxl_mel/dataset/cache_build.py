@@ -17,7 +17,7 @@ from sdxl_mel.files.cache import CacheHeader, latent_shape, write_cache
 from sdxl_mel.files.cache_shards import Shard, ShardHeader, check_rows, read_shard, write_shard
 from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.models.family import TEXT_ENCODERS
-from sdxl_mel.progress import Ticker, log, progress, set_verbosity
+from sdxl_mel.progress import Ticker, log, muted, progress
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -46,9 +46,7 @@ def build(folder: Path, settings: Settings, device: str | None = None) -> Report
     from accelerate import PartialState
 
     state = PartialState()
-    if not state.is_main_process:
-        set_verbosity(quiet=True)
-    with clear_os_errors(folder):
+    with muted(not state.is_main_process), clear_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plan = make_plan(settings)
     if state.is_main_process:
