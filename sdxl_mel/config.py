@@ -1,5 +1,6 @@
 """Settings of a stage: pydantic models filled from a TOML file and from flags, and the report a stage returns."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import Enum
@@ -129,6 +130,10 @@ def _explained(model: type[BaseModel], details: Any) -> str:
             return f"unknown setting {name!r}{near_miss(name, setting_names(model))}"
         case "missing":
             return f"{name} is needed"
+        case "literal_error":
+            choices = re.findall("'([^']*)'", details["ctx"]["expected"])
+            meant = near_miss(str(details["input"]), choices)
+            return f"{name}: found {details['input']!r}{meant}; expected {details['ctx']['expected']}"
         case "value_error":
             reason = str(details["ctx"]["error"])
             return f"{name}: {reason}" if name else reason

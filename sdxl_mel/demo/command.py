@@ -1,4 +1,4 @@
-"""The stage `demo`: the whole job on rendered music, by the public commands alone."""
+"""`sdxl-mel demo`: the whole job on rendered music, by the public commands alone."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ class Config(StageConfig):
     minutes: float = Field(10.0, gt=0, le=600)
     """how much to do, in minutes of two cores"""
     seed: Annotated[int, Show.ADVANCED] = Field(0, ge=0)
-    """of everything that is drawn"""
+    """seed of everything that is drawn"""
 
 
 class Report(StageReport):
@@ -40,26 +40,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Run every step that is not done yet, and write the report."""
-    from sdxl_mel.demo.findings import read_findings
-    from sdxl_mel.demo.page import write_page
-    from sdxl_mel.demo.plan import LINES, PREPARE, Size, quick_dtype, step_of
-    from sdxl_mel.demo.prompts import SONG, write_inputs
-    from sdxl_mel.demo.steps import config_path, run_steps
+    from sdxl_mel.demo.run import run_demo
 
-    folder, size = config.out, Size.of(config.minutes)
-    values = {
-        "seed": str(config.seed),
-        "tracks": str(size.tracks),
-        "steps": str(size.steps),
-        "song": SONG,
-        "dtype": quick_dtype(),
-        "config": str(config_path("mini")),
-    }
-    count = 1 + len(LINES)
-    done = list(run_steps([step_of(PREPARE, folder, values)], folder, first=1, count=count))
-    write_inputs(folder, size.known, config.seed)
-    done += run_steps([step_of(line, folder, values) for line in LINES], folder, first=2, count=count)
-    findings = read_findings(folder)
-    page = folder / "report.html"
-    write_page(page, folder, done, findings)
+    page, findings = run_demo(config.out, config.minutes, config.seed)
     return Report(page=page, findings=findings.lines())

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
 from sdxl_mel.demo.findings import Findings
@@ -13,7 +12,9 @@ from sdxl_mel.demo.plan import place
 from sdxl_mel.demo.steps import Done
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.evaluation import Metric
+from sdxl_mel.files.run import read_metrics
 from sdxl_mel.report.page import Page, code, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.training.curves import curves_figure
 
 SHOWN = 6
 NAMES = {
@@ -32,10 +33,9 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     page = Page("What the LoRA learned", lead)
     page.section("In short", table(["", "base", "tuned"], _short_rows(findings)))
     page.section("Before and after", paragraph("The first held-out prompts, not chosen."), *_before_after(folder))
-    page.section("Thirty seconds", *_long(folder, said))
+    page.section("Thirty seconds", *long_pieces(folder, said["stitch"]))
     page.section("The numbers", *_numbers(findings))
-    curves = _curves(place(folder, "run") / "metrics.jsonl")
-    page.section("Training", svg(curves, "raw squared error, never the weighted loss"))
+    page.section("Training", training_curves(folder))
     page.section("Fidelity: what picture and VAE keep", code(said["ladder"]), code(said["audit"]))
     commands = "\n".join(each.step.command for each in done)
     page.section("The commands", paragraph("Each can be repeated by hand."), code(commands))
@@ -70,16 +70,21 @@ def _small(sound: Path) -> bytes:
     return sound_bytes(samples, rate)
 
 
-def _long(folder: Path, said: dict[str, str]) -> list[Markup]:
+def long_pieces(folder: Path, joins: str) -> list[Markup]:
+    """Return the piece that was drawn jointly and the stitched one, with their seams marked and what `joins` says."""
     joint = place(folder, "long") / "0001.png"
-    plots = sorted(place(folder, "long").glob("*plot*.png")) + sorted(place(folder, "long").glob("*seams*.png"))
     return [
-        picture((plots[0] if plots else joint).read_bytes(), "joint: overlapping views denoised together"),
+        picture(joint.with_name("0001-plot.svg").read_bytes(), "joint: overlapping views denoised together"),
         player(_small(joint.with_suffix(".wav"))),
         picture(place(folder, "stitched_plot").read_bytes(), "independent tiles, stitched; seams marked"),
         player(_small(place(folder, "stitched_sound"))),
-        code(said["stitch"]),
+        code(joins),
     ]
+
+
+def training_curves(folder: Path) -> Markup:
+    """Return the curves of the run as the trainer draws them."""
+    return svg(curves_figure(read_metrics(place(folder, "run"))), "the losses of the run")
 
 
 def _numbers(findings: Findings) -> list[Markup]:
@@ -107,22 +112,6 @@ def _interval(metric: Metric | None) -> str:
         return "absent"
     bounds = f" ({metric.low:.3f} to {metric.high:.3f})" if metric.low is not None and metric.high is not None else ""
     return f"{metric.value:.3f}{bounds}, N {metric.n}"
-
-
-def _curves(metrics: Path) -> Figure:
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(7, 2.6))
-    axes = figure.subplots()
-    steps = [(row["step"], row["squared_error"]) for row in rows if "squared_error" in row]
-    axes.plot(*zip(*steps), color="#b8b2a7", linewidth=0.8, label="training batches")
-    for name in ("held out", "trained", "regularization"):
-        points = [(row["step"], sum(values) / len(values)) for row in rows if (values := row.get(f"validation/{name}"))]
-        if points:
-            axes.plot(*zip(*points), marker="o", markersize=3, label=f"fixed noise, {name}")
-    axes.set(xlabel="step", ylabel="squared error")
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def _times(done: Sequence[Done]) -> list[list[object]]:

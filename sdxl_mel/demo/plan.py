@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from sdxl_mel.demo.steps import Step
 
 FULL_MINUTES = 10.0
@@ -16,7 +18,7 @@ class Line(NamedTuple):
     why: str
     stage: str
     words: str
-    door: str | None = None
+    script: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,8 @@ class Size:
 
 def quick_dtype() -> str:
     """Return the dtype of all networks: bfloat16 halves the time where the processor has matrix tiles for it."""
-    import torch
-
-    capabilities: dict[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # Older versions of torch cannot tell.
+    # Older versions of torch cannot tell.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if capabilities.get("amx_bf16") else "fp32"
 
 
@@ -167,7 +166,7 @@ def step_of(line: Line, folder: Path, values: dict[str, str]) -> Step:
     """Return a line of the plan as a step, its braces filled; a value with spaces stays one word."""
     known = _Values(folder, values)
     words = line.words.replace("{draw}", TILES).replace("{sing}", SING).replace("{measure}", SCORES).split()
-    return Step(line.name, line.why, line.stage, tuple(word.format_map(known) for word in words), line.door)
+    return Step(line.name, line.why, line.stage, tuple(word.format_map(known) for word in words), line.script)
 
 
 class _Values(dict[str, str]):

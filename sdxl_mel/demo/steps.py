@@ -6,22 +6,21 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from sdxl_mel import __version__
-from sdxl_mel.arguments import parse_arguments
+from sdxl_mel.commands import run_command
 from sdxl_mel.errors import InputError, MissingError, SdxlMelError
 from sdxl_mel.files.atomic import write_json
 from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_bytes
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 THREADS = "--num_cpu_threads_per_process"
 LAUNCH = {
     "--num_processes": "1",
@@ -35,22 +34,22 @@ LAUNCH = {
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the demo: the stage and its words; `door` is the script at the root that people know it by."""
+    """A command of the demo: the stage and its words; `script` is the one at the root that people know it by."""
 
     name: str
     why: str
     stage: str
     words: tuple[str, ...]
-    door: str | None = None
+    script: str | None = None
 
     @property
     def command(self) -> str:
         """Return the line that a person would type."""
         words = shlex.join(self.words)
-        if self.door is None:
+        if self.script is None:
             return f"sdxl-mel {self.stage} {words}"
         launcher = f"accelerate launch {THREADS} {os.cpu_count()}" if self.stage == "train" else "python"
-        return f"{launcher} {self.door} {words}"
+        return f"{launcher} {self.script} {words}"
 
 
 @dataclass(frozen=True)
@@ -60,28 +59,6 @@ class Done:
     step: Step
     seconds: float
     summary: str
-
-
-def run_steps(steps: Sequence[Step], folder: Path, first: int, count: int) -> Iterator[Done]:
-    """Run the steps in order, skipping those that were finished before; yield each when it is done.
-
-    They are numbers `first` and on, of `count`.
-
-    Raises InputError when `folder` holds a step that was run with other words.
-    """
-    for number, step in enumerate(steps, first):
-        marker = folder / "steps" / f"{number:02d}-{step.name}.json"
-        earlier = _read_marker(marker, step)
-        if earlier is not None:
-            yield earlier
-            continue
-        log(f"\n[{number}/{count}] {step.why}\n  {step.command}")
-        start = time.monotonic()
-        summary = _run(step)
-        done = Done(step, round(time.monotonic() - start, 1), summary)
-        content: dict[str, JsonValue] = {"command": step.command, "seconds": done.seconds, "summary": summary}
-        write_json(marker, content | {"fingerprint": fingerprint(step)})
-        yield done
 
 
 def fingerprint(step: Step) -> str:
@@ -99,28 +76,16 @@ def config_path(name: str) -> Path:
     return Path(os.path.relpath(path))
 
 
-def _read_marker(marker: Path, step: Step) -> Done | None:
-    if not marker.exists():
-        return None
-    content = json.loads(marker.read_text(encoding="utf-8"))
-    if content["fingerprint"] != fingerprint(step):
-        raise InputError(
-            f"{marker}: this folder holds a demo made with other settings ({content['command']}); "
-            "choose another --out, or delete the folder"
-        )
-    return Done(step, float(content["seconds"]), content["summary"])
-
-
-def _run(step: Step) -> str:
-    if step.door is not None:
-        return _run_door(step, ROOT / step.door)
-    module = import_module(f"sdxl_mel.stages.{step.stage.replace('-', '_')}")
-    summary = module.run(parse_arguments(module.Config, step.words, f"sdxl-mel {step.stage}")).summary()
+def run_step(step: Step) -> str:
+    """Run a step and return what it says at its end."""
+    if step.script is not None:
+        return _run_script(step, ROOT / step.script)
+    summary = run_command(step.stage, step.words).summary()
     log(summary, detail=True)
-    return str(summary)
+    return summary
 
 
-def _run_door(step: Step, script: Path) -> str:
+def _run_script(step: Step, script: Path) -> str:
     """Run a script of the root in a process of its own, as a person would; training goes on where it was."""
     words = [*step.words]
     launcher = []
@@ -132,3 +97,38 @@ def _run_door(step: Step, script: Path) -> str:
     if finished.returncode != 0:
         raise SdxlMelError(f"demo: step {step.name!r} ended with code {finished.returncode}; its own words are above")
     return finished.stdout.strip()
+
+
+def run_steps(
+    steps: Sequence[Step], folder: Path, first: int, count: int, run: Callable[[Step], str] = run_step
+) -> Iterator[Done]:
+    """Run the steps in order, skipping those that were finished before; yield each when it is done.
+
+    They are numbers `first` and on, of `count`; `run` does a step and returns what it says at its end. Raises
+    InputError when `folder` holds a step that was run with other words.
+    """
+    for number, step in enumerate(steps, first):
+        marker = folder / "steps" / f"{number:02d}-{step.name}.json"
+        earlier = _read_marker(marker, step)
+        if earlier is not None:
+            yield earlier
+            continue
+        log(f"\n[{number}/{count}] {step.why}\n  {step.command}")
+        start = time.monotonic()
+        summary = run(step)
+        done = Done(step, round(time.monotonic() - start, 1), summary)
+        content: dict[str, JsonValue] = {"command": step.command, "seconds": done.seconds, "summary": summary}
+        write_json(marker, content | {"fingerprint": fingerprint(step)})
+        yield done
+
+
+def _read_marker(marker: Path, step: Step) -> Done | None:
+    if not marker.exists():
+        return None
+    content = json.loads(marker.read_text(encoding="utf-8"))
+    if content["fingerprint"] != fingerprint(step):
+        raise InputError(
+            f"{marker}: this folder holds a demo made with other settings ({content['command']}); "
+            "choose another --out, or delete the folder"
+        )
+    return Done(step, float(content["seconds"]), content["summary"])

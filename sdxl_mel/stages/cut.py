@@ -1,13 +1,16 @@
-"""cut: a long picture -> overlapping tiles; `stitch` with the same overlap is its exact inverse."""
+"""`sdxl-mel cut`: a long picture to overlapping tiles; `stitch` with the same overlap is its exact inverse."""
 
 from pathlib import Path
 from typing import Annotated
+
+from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.options import Format
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.blend import cut_starts
 from sdxl_mel.sound.melspec import named_spec
@@ -21,15 +24,15 @@ class Config(StageConfig):
     """Cut a long spectrogram picture into overlapping tiles."""
 
     picture: Annotated[Path, Show.POSITIONAL]
-    """The long picture."""
+    """the long picture"""
     out: Path
-    """Folder for the tiles 0001.png, 0002.png, ..."""
+    """folder for the tiles 0001.png, 0002.png, ..."""
     overlap: str = "25%"
-    """How much neighbouring tiles share: 25% of a tile, 192 frames or 1.5s."""
-    format: str | None = None
-    """The format of a picture that does not say how it was made, e.g. minimidi."""
-    width: int | None = None
-    """Frames of a tile; none = the tile width of the picture's spec."""
+    """how much neighbouring tiles share: 25% of a tile, 192 frames or 1.5s"""
+    format: Format | None = None
+    """format of a picture that does not say how it was made"""
+    width: int | None = Field(None, gt=0)
+    """frames of a tile; none = the tile width of the picture's spec"""
 
 
 class Report(StageReport):

@@ -1,30 +1,19 @@
-"""The stage `fuse`: base + LoRA -> one checkpoint, as a diffusers folder or a single file."""
+"""`sdxl-mel fuse`: base + LoRA to one checkpoint, as a diffusers folder or a single file."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.errors import InputError
-from sdxl_mel.progress import progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sdxl_mel.models.layouts import Param
-    from sdxl_mel.models.lora.file import ScaledLora
+from sdxl_mel.options import Precision
 
 EXAMPLES = """\
   sdxl-mel fuse --base mini --lora runs/mini/lora.safetensors --out fused
   sdxl-mel fuse --base sd_xl_base_1.0.safetensors --lora a.safetensors --lora b.safetensors --scale 0.8 0.5 \\
       --out fused.safetensors
 """
-SINGLE_FILE = ".safetensors"
-Precision = Literal["fp16", "fp32", "bf16"]
 
 
 class Config(StageConfig):
@@ -85,63 +74,28 @@ class Report(StageReport):
 
 
 def run(config: Config) -> Report:
-    """Read the LoRAs, match them to the base, check the disk, and stream the sum to `out`."""
-    from sdxl_mel.models.base import open_checkpoint
-    from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
-    from sdxl_mel.models.fusing import FusedWeights, chosen_dtype, fused_header, match, short_name
-    from sdxl_mel.models.header import header_files, header_metadata
-    from sdxl_mel.models.lora.file import read_loras
+    """Read the LoRAs, add them to the base, and stream the sum to `out`."""
+    from sdxl_mel.models.fuse import fuse
 
-    _refuse_existing(config.out)
-    single = config.out.suffix == SINGLE_FILE
-    loras = read_loras(config.lora, config.scale, config.alpha)
-    if config.verify:
-        _require_verifiable(loras)
-    checkpoint, configs = open_checkpoint(config.base, config.configs, needs_configs=not single)
-    dtype = chosen_dtype(checkpoint, config.dtype, config.force_bf16)
-    weights = FusedWeights(checkpoint, match(loras, checkpoint, config.base), dtype)
-    header = fused_header(loras, checkpoint, config.base, short_name(dtype), config.alpha)
-    require_space(config.out, weights.types)
-    with progress(len(weights.types), "fuse", "tensors") as ticker:
-        counting = Lock()
-
-        def put(param: "Param", out: "Tensor") -> None:
-            weights.put(param, out)
-            with counting:
-                ticker.advance()
-
-        if single:
-            write_single_file(config.out, checkpoint, weights.types, put, header_metadata(header))
-        else:
-            assert configs is not None
-            write_folder(config.out, checkpoint, weights.types, put, configs=configs, extra=header_files(header))
+    fused = fuse(
+        config.base,
+        config.lora,
+        config.out,
+        scales=config.scale,
+        dtype=config.dtype,
+        verify=config.verify,
+        alpha=config.alpha,
+        configs=config.configs,
+        force_bf16=config.force_bf16,
+    )
     return Report(
         out=config.out,
-        dtype=short_name(dtype),
-        loras=tuple(f"{path.name} x {scale:g}" for path, _, scale in loras),
+        dtype=fused.dtype,
+        loras=tuple(f"{path.name} x {scale:g}" for path, _, scale in fused.loras),
         blocks=tuple(
             BlockLoss(block=block, tensors=count, change_rms=loss.change_rms, lost=loss.fraction)
-            for block, (count, loss) in weights.by_block().items()
+            for block, (count, loss) in fused.blocks.items()
         ),
-        lost=weights.total().fraction,
-        differences=_differences(config, loras) if config.verify else {},
+        lost=fused.total.fraction,
+        differences=dict(fused.differences),
     )
-
-
-def _differences(config: Config, loras: "Sequence[ScaledLora]") -> dict[str, float]:
-    from sdxl_mel.models.fuse_verify import differences
-
-    return differences(config.base, config.out, loras, config.configs)
-
-
-def _require_verifiable(loras: "Sequence[ScaledLora]") -> None:
-    from sdxl_mel.models.fuse_verify import joined
-
-    joined(loras)
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: is there already; delete it or choose another --out")
-    if out.suffix != SINGLE_FILE and out.suffix in (".ckpt", ".pt", ".bin"):
-        raise InputError(f"{out}: pickles are not written; choose NAME.safetensors or a folder")

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_json
 from sdxl_mel.files.audio import read_audio
-from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, named_spec
+from sdxl_mel.options import Preset
+from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
   sdxl-mel roundtrip song.flac
@@ -44,12 +43,12 @@ class Config(StageConfig):
 
     audio: Annotated[Path, Show.POSITIONAL]
     """a sound file"""
-    preset: str = "std"
-    """format of the picture: std, long, hifi, native, cheap, web, mini"""
+    preset: Preset = "std"
+    """format of the picture"""
     start: float = Field(0.0, ge=0)
     """seconds into the sound"""
     seconds: float | None = Field(None, gt=0)
-    """how much to measure; default: a tile, or all of a shorter sound"""
+    """how much to measure; none = a tile, or all of a shorter sound"""
     out: Path | None = None
     """also write the numbers to this JSON file"""
     seed: int = Field(0, ge=0)
@@ -79,55 +78,17 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Encode and invert a sound step by step, and measure each."""
-    from sdxl_mel.sound.encoding import cut_clip, prepare_signal
+    from sdxl_mel import codec
 
+    sound = read_audio(config.audio)
     spec = named_spec(config.preset)
-    samples, rate = read_audio(config.audio)
-    signal = prepare_signal(samples, rate, spec)
-    first = round(config.start * spec.sample_rate)
-    frames = _frames(config, signal.shape[-1] - first, spec)
-    rows = _ladder(cut_clip(signal, first, frames, spec), frames, spec, config.seed)
-    seconds = frames * spec.hop_length / spec.sample_rate
+    seconds, rows = codec.fidelity_ladder(
+        *sound, spec, start=config.start, seconds=config.seconds, seed=config.seed, name=str(config.audio)
+    )
     if config.out is not None:
-        write_json(
-            config.out, {"preset": config.preset, "seconds": seconds, "rows": {k: dict(v) for k, v in rows.items()}}
-        )
+        content: dict[str, JsonValue] = {"preset": config.preset, "seconds": seconds}
+        write_json(config.out, content | {"rows": {step: dict(row) for step, row in rows.items()}})
     return Report(preset=config.preset, seconds=seconds, rows=rows)
-
-
-def _frames(config: Config, available: int, spec: MelSpec) -> int:
-    wanted = spec.tile_samples if config.seconds is None else round(config.seconds * spec.sample_rate)
-    if config.seconds is not None and wanted > available:
-        raise InputError(
-            f"{config.audio}: {max(available, 0) / spec.sample_rate:.2f} s from --start on, --seconds asks for "
-            f"{config.seconds}"
-        )
-    frames = min(wanted, available) // spec.hop_length // LATENT_FACTOR * LATENT_FACTOR
-    if frames <= 2 * LATENT_FACTOR:
-        raise InputError(f"{config.audio}: too short to measure; a quarter of a second from --start is needed")
-    return frames
-
-
-def _ladder(clip: np.ndarray, frames: int, spec: MelSpec, seed: int) -> dict[str, Row]:
-    from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
-    from sdxl_mel.sound.encoding import mel_spectrogram
-    from sdxl_mel.sound.inversion.methods import invert
-    from sdxl_mel.sound.mel import margin
-    from sdxl_mel.sound.pixels import quantise, values_of
-
-    original = clip[:, margin(spec) : margin(spec) + frames * spec.hop_length]
-    values = values_of(mel_spectrogram(clip, spec), spec)
-    levels = quantise(values)
-    sounds = {
-        "original": original,
-        "mel -> best": invert(values, spec, "best", seed),
-        "8 bits -> best": invert(levels, spec, "best", seed),
-        "8 bits -> fast": invert(levels, spec, "fast", seed),
-    }
-    return {
-        step: fidelity(original, sound, spec.sample_rate).as_dict() | {"pixel_rmse": pixel_rmse(levels, sound, spec)}
-        for step, sound in sounds.items()
-    }
 
 
 def _cell(value: float | None, form: str) -> str:

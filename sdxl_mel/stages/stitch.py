@@ -1,32 +1,22 @@
-"""stitch: tiles -> one long picture, blended in the power domain, and its sound from one inversion over the whole."""
+"""`sdxl-mel stitch`: tiles to one long picture, and its sound from one inversion over the whole."""
 
-import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.arguments import Show
-from sdxl_mel.arrays import Levels
-from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
-from sdxl_mel.options import Method
+from sdxl_mel.options import Format, Method
 from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.sound.blend import close_loop, join, starts_of
-from sdxl_mel.sound.melspec import MelSpec, named_spec
-from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import (
-    beat_frames,
-    context_frames,
-    junction_score,
-    matching_overlap,
-    onset_envelope,
-    seam_scores,
-    shared_overlap,
-)
+from sdxl_mel.sound.melspec import named_spec
+from sdxl_mel.sound.stitching import likely_overlap, stitch
 
 EXAMPLES = """\
   sdxl-mel stitch tiles --out long.png --wav long.wav
@@ -40,27 +30,27 @@ AUTO_OVERLAP = "25%"
 class Config(StageConfig):
     """Join tiles to one long picture and its sound."""
 
-    tiles: Annotated[tuple[Path, ...], Show.POSITIONAL]
-    """The tiles in order, or folders of them."""
-    out: Path
-    """The long picture."""
-    wav: Path | None = None
-    """Also write the sound: .wav, .flac or .ogg."""
+    tiles: Annotated[tuple[Path, ...], Show.POSITIONAL, UNRECORDED]
+    """the tiles in order, or folders of them"""
+    out: Annotated[Path, UNRECORDED]
+    """the long picture"""
+    wav: Annotated[Path | None, UNRECORDED] = None
+    """also write the sound: .wav, .flac or .ogg"""
     overlap: str = "auto"
-    """How much neighbouring tiles share: 25% of a tile, 192 frames, 1.5s, or auto: the overlap they were cut with, else
-    the one within a beat of 25% at which their onsets coincide."""
-    format: str | None = None
-    """The format of tiles that do not say how they were made, e.g. minimidi."""
-    loop: bool = False
-    """Lay the end over the start too, so that the piece repeats without a seam."""
+    """how much neighbouring tiles share: 25% of a tile, 192 frames, 1.5s, or auto: the overlap they were cut with, else
+    the one within a beat of 25% at which their onsets coincide"""
     crossfade: str | None = None
-    """Fade over the middle of the overlap only: a percentage of a tile, frames or seconds; none = the whole overlap."""
-    plot: Path | None = None
-    """Also draw the long picture with a time axis and the seams marked, as .png or .svg."""
-    method: Annotated[Method, Show.ADVANCED] = "best"
-    """How the sound is made from the picture."""
-    seed: Annotated[int, Show.ADVANCED] = 0
-    """Seed of the sound's phase."""
+    """fade over the middle of the overlap only: a percentage of a tile, frames or seconds; none = the whole overlap"""
+    loop: bool = False
+    """lay the end over the start too, so that the piece repeats without a seam"""
+    format: Annotated[Format | None, UNRECORDED] = None
+    """format of tiles that do not say how they were made"""
+    plot: Annotated[Path | None, UNRECORDED] = None
+    """also draw the long picture with a time axis and the seams marked, as .png or .svg"""
+    method: Annotated[Method, Show.ADVANCED, UNRECORDED] = "best"
+    """how the sound is made from the picture"""
+    seed: Annotated[int, Show.ADVANCED, UNRECORDED] = 0
+    """seed of the sound's phase"""
 
 
 class Seam(BaseModel):
@@ -98,26 +88,44 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Join the tiles, write the picture, then the sound and the plot where asked."""
+    from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
+    from sdxl_mel.sound.inversion.methods import invert
+
     others = [path for path in (config.out, config.plot) if path is not None]
     paths = tile_paths(config.tiles, leave_out=others)
     if len(paths) < 2 and not config.loop:
         raise InputError(f"{len(paths)} tile to stitch; give two or more, a folder of them, or --loop to close one")
     tiles = read_tiles(paths, named_spec(config.format) if config.format else None)
     spec = tiles[0].spec
-    crossfade = frames_of(config.crossfade, spec, "--crossfade") if config.crossfade else None
     overlaps = [_overlap(config.overlap, one, two) for one, two in zip(tiles, tiles[1:])]
-    levels = join([tile.levels for tile in tiles], overlaps, spec, crossfade)
-    starts = starts_of([tile.levels.shape[1] for tile in tiles], overlaps)[1:]
-    if config.loop:
-        closing = _overlap(config.overlap, tiles[-1], tiles[0])
-        levels = close_loop(levels, closing, spec, crossfade)
-    record = _record(config, paths, starts, overlaps)
-    write_spectrogram(config.out, Spectrogram(levels, spec, record))
+    stitched = stitch(
+        [tile.levels for tile in tiles],
+        overlaps,
+        spec,
+        crossfade=frames_of(config.crossfade, spec, "--crossfade") if config.crossfade else None,
+        closing=_overlap(config.overlap, tiles[-1], tiles[0]) if config.loop else None,
+    )
+    seams = [(seam.start, seam.overlap) for seam in stitched.seams]
+    record = Record(
+        stage="stitch",
+        settings=config.recorded() | {"seams": [[start, overlap] for start, overlap in seams]},
+        inputs={f"{number:04} {path.name}": sha256_file(path) for number, path in enumerate(paths, 1)},
+    )
+    write_spectrogram(config.out, Spectrogram(stitched.levels, spec, record))
     if config.wav:
-        _write_sound(config.wav, levels, config, spec, record)
+        samples = invert(stitched.levels, spec, method=config.method, seed=config.seed, loop=config.loop)
+        write_audio(config.wav, samples, spec.sample_rate, record=record)
     if config.plot:
-        _write_plot(config.plot, levels, spec, list(zip(starts, overlaps)))
-    return _report(config, levels, spec, starts, overlaps)
+        write_bytes(config.plot, figure_bytes(spectrogram_figure(stitched.levels, spec, seams), config.plot))
+    seconds_per_frame = spec.hop_length / spec.sample_rate
+    return Report(
+        out=config.out,
+        seconds=stitched.levels.shape[1] * seconds_per_frame,
+        seconds_per_frame=seconds_per_frame,
+        seams=tuple(Seam(**asdict(seam)) for seam in stitched.seams),
+        junction=stitched.junction,
+        wav=config.wav,
+    )
 
 
 def _overlap(asked: str, earlier: Spectrogram, later: Spectrogram) -> int:
@@ -129,59 +137,7 @@ def _overlap(asked: str, earlier: Spectrogram, later: Spectrogram) -> int:
         recorded = later.record.settings.get("overlap")
         if isinstance(recorded, int) and recorded:
             return recorded
-    nominal = frames_of(AUTO_OVERLAP, spec, "--overlap")
-    one, two = dequantise(earlier.levels), dequantise(later.levels)
-    shared = shared_overlap(one, two, nominal)
-    if shared is not None:
-        return shared
-    reach = beat_frames(onset_envelope(one), spec.sample_rate / spec.hop_length)
-    return matching_overlap(one, two, nominal, min(reach, nominal // 2))
-
-
-def _record(config: Config, paths: list[Path], starts: list[int], overlaps: list[int]) -> Record:
-    return Record(
-        stage="stitch",
-        settings={
-            "overlap": config.overlap,
-            "crossfade": config.crossfade,
-            "loop": config.loop,
-            "seams": [[start, overlap] for start, overlap in zip(starts, overlaps)],
-        },
-        inputs={f"{number:04} {path.name}": sha256_file(path) for number, path in enumerate(paths, 1)},
-    )
-
-
-def _write_sound(path: Path, levels: Levels, config: Config, spec: MelSpec, record: Record) -> None:
-    from sdxl_mel.files.audio import write_audio
-    from sdxl_mel.sound.inversion.methods import invert
-
-    samples = invert(levels, spec, method=config.method, seed=config.seed, loop=config.loop)
-    write_audio(path, samples, spec.sample_rate, record=record)
-
-
-def _write_plot(path: Path, levels: Levels, spec: MelSpec, seams: list[tuple[int, int]]) -> None:
-    from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
-
-    write_bytes(path, figure_bytes(spectrogram_figure(levels, spec, seams), path))
-
-
-def _report(config: Config, levels: Levels, spec: MelSpec, starts: list[int], overlaps: list[int]) -> Report:
-    values = dequantise(levels)
-    context = context_frames(spec.sample_rate / spec.hop_length)
-    scores = seam_scores(values, starts, overlaps, context)
-    seams = [
-        Seam(start=start, overlap=overlap, score=None if math.isnan(score) else score)
-        for start, overlap, score in zip(starts, overlaps, scores)
-    ]
-    seconds_per_frame = spec.hop_length / spec.sample_rate
-    return Report(
-        out=config.out,
-        seconds=levels.shape[1] * seconds_per_frame,
-        seconds_per_frame=seconds_per_frame,
-        seams=tuple(seams),
-        junction=junction_score(values) if config.loop else None,
-        wav=config.wav,
-    )
+    return likely_overlap(earlier.levels, later.levels, spec, frames_of(AUTO_OVERLAP, spec, "--overlap"))
 
 
 def _shown(score: float | None) -> str:

@@ -1,17 +1,19 @@
 """The plan of the demo: every line is a command that its stage accepts, and a finished step is not done again."""
 
-from importlib import import_module
+import base64
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sdxl_mel.arguments import parse_arguments
+from sdxl_mel.commands import parse_command
 from sdxl_mel.corpus.instruments import LEFT_OUT
-from sdxl_mel.demo.command import steps
-from sdxl_mel.demo.plan import LINES, PREPARE, Size, quick_dtype, step_of
+from sdxl_mel.demo.page import long_pieces, training_curves
+from sdxl_mel.demo.plan import LINES, PREPARE, Size, place, quick_dtype, step_of
 from sdxl_mel.demo.prompts import known_prompts
-from sdxl_mel.demo.steps import Step, run_steps
+from sdxl_mel.demo.steps import Step, config_path, run_steps
 from sdxl_mel.errors import InputError
+from sdxl_mel.files.audio import write_audio
 
 VALUES = {"seed": "0", "tracks": "10", "steps": "10", "song": "solo banjo", "dtype": "fp32", "config": "mini.toml"}
 
@@ -21,8 +23,7 @@ def test_every_command_is_one_that_its_stage_accepts(line, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("mini.toml").write_text('base = "mini"\n')
     step = step_of(line, Path("demo"), VALUES)
-    module = import_module(f"sdxl_mel.stages.{step.stage.replace('-', '_')}")
-    parse_arguments(module.Config, step.words, step.stage)
+    parse_command(step.stage, step.words)
     assert "{" not in step.command
 
 
@@ -46,12 +47,48 @@ def test_known_prompts_ask_for_nothing_new():
     assert not any(name in prompt for prompt in prompts for name in LEFT_OUT)
 
 
-def test_a_finished_step_is_found_done_and_other_settings_are_refused(tmp_path, monkeypatch):
+def test_a_finished_step_is_found_done_and_other_settings_are_refused(tmp_path):
     ran = []
-    monkeypatch.setattr(steps, "_run", lambda step: ran.append(step.name) or "well")
+
+    def run(step: Step) -> str:
+        ran.append(step.name)
+        return "well"
+
     first, second = Step("one", "why", "stitch", ("--a", "1")), Step("two", "why", "stitch", ("--b", "2"))
-    assert [done.summary for done in run_steps([first], tmp_path, 1, 2)] == ["well"]
-    assert [done.step.name for done in run_steps([first, second], tmp_path, 1, 2)] == ["one", "two"]
+    assert [done.summary for done in run_steps([first], tmp_path, 1, 2, run)] == ["well"]
+    assert [done.step.name for done in run_steps([first, second], tmp_path, 1, 2, run)] == ["one", "two"]
     assert ran == ["one", "two"]
     with pytest.raises(InputError, match=r"01-one\.json: .*made with other settings .*--a 1.*another --out"):
-        list(run_steps([Step("one", "why", "stitch", ("--a", "3"))], tmp_path, 1, 2))
+        list(run_steps([Step("one", "why", "stitch", ("--a", "3"))], tmp_path, 1, 2, run))
+
+
+def test_the_page_shows_the_plot_that_generate_writes(tmp_path):
+    """generate writes NAME-plot.svg beside NAME.png; the picture without axes and seams is not shown in its place."""
+    joint = place(tmp_path, "long") / "0001.png"
+    for path, content in (
+        (joint, b"\x89PNG bare"),
+        (joint.with_name("0001-plot.svg"), b"<svg>joint</svg>"),
+        (place(tmp_path, "stitched_plot"), b"\x89PNG stitched"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for sound in (joint.with_suffix(".wav"), place(tmp_path, "stitched_sound")):
+        write_audio(sound, np.zeros((1, 1600), np.float32), 16000)
+    shown = "".join(long_pieces(tmp_path, "seam z +0.1"))
+    contents = (b"<svg>joint</svg>", b"\x89PNG stitched", b"\x89PNG bare")
+    plot, stitched, bare = (base64.b64encode(content).decode() for content in contents)
+    assert f"data:image/svg+xml;base64,{plot}" in shown
+    assert f"data:image/png;base64,{stitched}" in shown
+    assert bare not in shown
+
+
+def test_the_page_draws_a_run_whose_last_line_was_cut_off(tmp_path):
+    run = place(tmp_path, "run")
+    run.mkdir()
+    whole = '{"step": 1, "loss": 0.5, "squared_error": 0.4, "validation/held out": [0.3, 0.5]}\n'
+    (run / "metrics.jsonl").write_text(whole + '{"step": 2, "lo')
+    assert "held out" in training_curves(tmp_path)
+
+
+def test_the_demo_finds_the_configs_of_the_clone():
+    assert config_path("mini").samefile(Path(__file__).parents[2] / "configs" / "mini.toml")
