@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sdxl_mel.captions.anchor import strip_anchor
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, SdxlMelError
 from sdxl_mel.evaluation.clips import Clip
@@ -31,7 +32,7 @@ def pair_prompts(
     given = manifest or next((folder / name for name in MANIFESTS if _is_manifest(folder / name)), None)
     if given is None:
         recorded = ((clip.name, recorded_prompt(clip)) for clip in clips)
-        return {name: without_anchor(prompt, anchor) for name, prompt in recorded if prompt}, []
+        return {name: strip_anchor(prompt, anchor) for name, prompt in recorded if prompt}, []
     rows = read_manifest(given)
     known = _lookup(clip.name for clip in clips)
     prompts: dict[str, str] = {}
@@ -39,7 +40,7 @@ def pair_prompts(
     for file, prompt in rows:
         name = known.get(file) or known.get(Path(file).name) or known.get(Path(file).stem)
         if name:
-            prompts[name] = without_anchor(prompt, anchor)
+            prompts[name] = strip_anchor(prompt, anchor)
         else:
             unmatched.append(Skipped(what=f"{given.name}: {file}", why="no such clip in the generated folder"))
     if not prompts and manifest is not None:
@@ -67,14 +68,6 @@ def read_manifest(path: Path) -> list[tuple[str, str]]:
     if not pairs:
         raise FormatError(f"{path}: no rows; expected the columns file and prompt")
     return pairs
-
-
-def without_anchor(prompt: str, anchor: str) -> str:
-    """Return a prompt without the words at its start that describe the picture and not the music."""
-    if anchor and prompt.lower().startswith(anchor.lower()):
-        rest = prompt[len(anchor) :].lstrip(" ,.:;-")
-        return rest or prompt
-    return prompt
 
 
 def recorded_prompt(clip: Clip) -> str | None:
