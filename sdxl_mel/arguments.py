@@ -1,14 +1,16 @@
 """Command-line flags made from the fields of a settings model: one source for names, types, help and defaults.
 
 A field `hop_length` of the group `spec` is the flag `--spec.hop-length`. Lists take several values, mappings take
-`key=value`, and booleans have a `--no-` form. `--config FILE.toml` is read first; flags win over it.
+`key=value`, and booleans have a `--no-` form; all others are given once. `--config FILE.toml` is read first; flags win
+over it.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -28,9 +30,49 @@ class Show(Enum):
     HIDDEN = "hidden"
 
 
-class _Parser(argparse.ArgumentParser):
+class Action(NamedTuple):
+    """One of the things that a command does: its settings, and examples for its help."""
+
+    settings: type[StageConfig]
+    examples: str
+
+    @property
+    def purpose(self) -> str:
+        """The first line of the settings' docstring, as help texts are written."""
+        line = (self.settings.__doc__ or "").strip().split("\n", 1)[0]
+        return line[:1].lower() + line[1:].rstrip(".")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are InputErrors that say where help is."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _once(
+    parser: argparse.ArgumentParser, action: argparse.Action, namespace: argparse.Namespace, option: str | None
+) -> None:
+    """Refuse a flag that was given before: which of two values was meant, nobody knows."""
+    if hasattr(namespace, action.dest):
+        parser.error(f"{option} is given twice; give it once")
+
+
+class _Once(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        _once(parser, self, namespace, option)
+        setattr(namespace, self.dest, values)
+
+
+class _SwitchOnce(argparse.BooleanOptionalAction):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        _once(parser, self, namespace, option)
+        super().__call__(parser, namespace, values, option)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -64,12 +106,18 @@ def parse_arguments(model: type[Config], arguments: Sequence[str], program: str,
     return validated(model, merged(read_toml(Path(file)), given) if file else given, where=file or program)
 
 
+def print_help(text: str) -> NoReturn:
+    """Print a help text and end the program as `--help` does."""
+    sys.stdout.write(f"{text}\n")
+    raise SystemExit(0)
+
+
 def build_parser(
     model: type[StageConfig], program: str, examples: str = "", everything: bool = False
 ) -> argparse.ArgumentParser:
     """Return the parser of a stage; with `everything` its help also shows the advanced settings."""
     positionals = [name.upper() for name, field in model.model_fields.items() if Show.POSITIONAL in field.metadata]
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         usage=" ".join(["%(prog)s", *positionals, "[--SETTING VALUE ...]"]),
         description=(model.__doc__ or "").strip(),
@@ -78,7 +126,12 @@ def build_parser(
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", dest="config_file", metavar="FILE.toml", help="read settings from a TOML file first"
+        "--config",
+        dest="config_file",
+        metavar="FILE.toml",
+        action=_Once,
+        default=argparse.SUPPRESS,
+        help="read settings from a TOML file first",
     )
     hidden = _add_fields(parser, model, "", everything)
     if hidden:
@@ -115,12 +168,11 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
         parser.add_argument(name, nargs=nargs, metavar=name.upper().rstrip("S") if several else name.upper(), **options)
         return
     if kind is bool:
-        parser.add_argument(f"--{_flag(name)}", dest=name, action=argparse.BooleanOptionalAction, **options)
+        parser.add_argument(f"--{_flag(name)}", dest=name, action=_SwitchOnce, **options)
         return
     options["metavar"] = _metavar(kind)
     options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
-    if several or mapping:
-        options |= {"nargs": "+", "action": "extend"}
+    options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": _Once}
     parser.add_argument(f"--{_flag(name)}", dest=name, **options)
 
 

@@ -1,17 +1,17 @@
-"""The command `sdxl-mel STAGE`: a table of the stages, and the door through which each is called."""
+"""The program `sdxl-mel COMMAND`: calls a command, prints its report or its error, and returns an exit code."""
 
-import importlib
+import argparse
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from rich.console import Console
 
 from sdxl_mel import __version__
-from sdxl_mel.arguments import parse_arguments
+from sdxl_mel.arguments import Parser
+from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import SdxlMelError
@@ -19,38 +19,12 @@ from sdxl_mel.names import near_miss
 from sdxl_mel.progress import set_verbosity
 
 INTERRUPTED = 130
+PROGRESS = ("bar", "lines", "json", "none")
 EVERYWHERE = {
-    "--quiet": "say nothing but the result",
-    "--verbose": "say more, libraries included",
-    "--debug": "show the full trace of an error",
-}
-
-
-class Stage(NamedTuple):
-    """One row of the table: the module that holds Config, run and EXAMPLES, and what the stage is for."""
-
-    module: str
-    purpose: str
-
-
-STAGES = {
-    "encode": Stage("sdxl_mel.stages.encode", "sound -> spectrogram picture"),
-    "invert": Stage("sdxl_mel.stages.invert", "spectrogram picture -> sound"),
-    "roundtrip": Stage("sdxl_mel.stages.roundtrip", "what each step of the codec costs, for your own sound"),
-    "inspect": Stage("sdxl_mel.stages.inspect", "show what a file of ours is and what made it"),
-    "prepare": Stage("sdxl_mel.stages.prepare", "a folder of music and captions -> training set"),
-    "cache": Stage("sdxl_mel.stages.cache", "training set -> latents and text embeddings"),
-    "vae-audit": Stage("sdxl_mel.stages.vae_audit", "what the VAE costs, before anyone trains"),
-    "train": Stage("sdxl_mel.stages.train", "cache -> LoRA (accelerate launch train_lora.py)"),
-    "lora": Stage("sdxl_mel.stages.lora", "convert, describe, compare, resize and extract LoRA files"),
-    "fuse": Stage("sdxl_mel.stages.fuse", "base + LoRA -> checkpoint (fuse_lora.py)"),
-    "generate": Stage("sdxl_mel.stages.generate", "prompt -> tiles or a long piece, and its sound"),
-    "stitch": Stage("sdxl_mel.stages.stitch", "tiles -> one long picture and its sound (stitch.py)"),
-    "cut": Stage("sdxl_mel.stages.cut", "a long picture -> overlapping tiles"),
-    "evaluate": Stage("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),
-    "convert-clap": Stage("sdxl_mel.stages.convert_clap", "LAION's CLAP checkpoint -> a folder for evaluate --clap"),
-    "compare": Stage("sdxl_mel.stages.compare", "two evaluations, or the checkpoints of a run, side by side"),
-    "demo": Stage("sdxl_mel.demo.command", "the whole job on rendered music"),
+    "--quiet": "print nothing but the result",
+    "--verbose": "print more, messages of the libraries included",
+    "--debug": "print the full trace of an error",
+    "--progress": f"how progress is shown: {', '.join(PROGRESS)} [bar on a terminal, else lines]",
 }
 
 
@@ -66,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = words
     if name == "completion":
         return guarded(lambda: _print_completion(rest))
-    if name not in STAGES:
-        meant = near_miss(name, [*STAGES, "completion"])
+    if name not in COMMANDS:
+        meant = near_miss(name, [*COMMANDS, "completion"])
         return _fail(f"sdxl-mel: unknown command {name!r}{meant}; see sdxl-mel --help")
     return run_stage(name, rest, program=f"sdxl-mel {name}")
 
 
 def overview() -> str:
     """Return the help of the whole program."""
-    rows = "\n".join(f"  {name:<12} {stage.purpose}" for name, stage in STAGES.items())
+    rows = "\n".join(f"  {name:<12} {command.purpose}" for name, command in COMMANDS.items())
     switches = "\n".join(f"  {switch:<12} {purpose}" for switch, purpose in EVERYWHERE.items())
     return (
         "usage: sdxl-mel COMMAND [...]\n\nFine-tune Stable Diffusion XL on mel spectrograms and make music with it.\n\n"
@@ -85,12 +59,9 @@ def overview() -> str:
 
 
 def run_stage(name: str, arguments: Sequence[str], program: str) -> int:
-    """Run one stage with its arguments; failures become one line and an exit code."""
-    words, quiet, verbose, debug = _split_common(arguments)
-    set_verbosity(quiet=quiet, verbose=verbose)
-    if not verbose:
-        _hush_libraries()
-    return guarded(lambda: _run(name, words, program), debug=debug)
+    """Run one command with its arguments; failures become one line and an exit code."""
+    debug = "--debug" in arguments
+    return guarded(lambda: _run(name, arguments, program), debug=debug)
 
 
 def guarded(call: Callable[[], StageReport | None], debug: bool = False) -> int:
@@ -109,28 +80,34 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False) -> int:
     return _print_report(report) if report is not None else 0
 
 
-def _run(name: str, words: Sequence[str], program: str) -> StageReport | None:
-    module = importlib.import_module(STAGES[name].module)
-    config = parse_arguments(module.Config, words, program, getattr(module, "EXAMPLES", ""))
-    return module.run(config)
+def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
+    common, words = common_parser(program).parse_known_args(arguments)
+    set_verbosity(quiet=common.quiet, verbose=common.verbose)
+    if not common.verbose:
+        _hush_libraries()
+    return run_command(name, words, program)
+
+
+def common_parser(program: str) -> argparse.ArgumentParser:
+    """Return the parser of the flags that every command takes."""
+    parser = Parser(prog=program, add_help=False, allow_abbrev=False)
+    for flag, purpose in EVERYWHERE.items():
+        if flag == "--progress":
+            parser.add_argument(flag, choices=PROGRESS, help=purpose)
+        else:
+            parser.add_argument(flag, action="store_true", help=purpose)
+    return parser
 
 
 def _print_completion(words: Sequence[str]) -> None:
     """Print the completion script of a shell, `bash` if none is named."""
-    commands = {name: (importlib.import_module(stage.module).Config, stage.purpose) for name, stage in STAGES.items()}
-    sys.stdout.write(completion_script(words[0] if words else "bash", commands, EVERYWHERE))
+    sys.stdout.write(completion_script(words[0] if words else "bash", COMMANDS, common_parser("sdxl-mel")))
 
 
 def _hush_libraries() -> None:
     """Keep what libraries say of absent accelerators and optional packages out of a person's way."""
     for name in ("bitsandbytes", "transformers", "diffusers", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _split_common(arguments: Sequence[str]) -> tuple[list[str], bool, bool, bool]:
-    given = set(EVERYWHERE).intersection(arguments)
-    words = [word for word in arguments if word not in EVERYWHERE]
-    return words, "--quiet" in given, "--verbose" in given, "--debug" in given
 
 
 def _print_report(report: StageReport) -> int:

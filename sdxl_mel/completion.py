@@ -1,13 +1,15 @@
-"""Completion of commands, settings and values in a shell, made from the parsers that read the command line."""
+"""Completion of commands, actions, settings and values in a shell, made from the parsers that read the command line."""
 
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import shtab
 from pydantic import BaseModel
 
 from sdxl_mel.arguments import build_parser
+from sdxl_mel.commands import Command
 from sdxl_mel.config import StageConfig
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import group_of, members_of
@@ -16,34 +18,39 @@ SHELLS = ("bash", "zsh")
 SEVERAL = (list, tuple, set, frozenset)
 
 
-def completion_script(
-    shell: str, commands: Mapping[str, tuple[type[StageConfig], str]], everywhere: Mapping[str, str]
-) -> str:
-    """Return the script that a shell reads to complete `sdxl-mel`.
+def completion_script(shell: str, commands: Mapping[str, Command], common: argparse.ArgumentParser) -> str:
+    """Return the script that a shell reads to complete `sdxl-mel`; `common` are the flags that all commands take.
 
-    `commands` are the settings of each command and what it is for, `everywhere` the switches that all of them take.
     Raises InputError for a shell without a script.
     """
     if shell not in SHELLS:
         raise InputError(f"sdxl-mel completion: found {shell!r}; expected {' or '.join(SHELLS)}")
-    import shtab
-
     root = argparse.ArgumentParser(prog="sdxl-mel")
     choices = root.add_subparsers()
-    common = argparse.ArgumentParser(add_help=False)
-    for switch, purpose in everywhere.items():
-        common.add_argument(switch, action="store_true", help=purpose)
-    for name, (model, purpose) in commands.items():
-        parser = build_parser(model, f"sdxl-mel {name}", everything=True)
-        kinds = dict(_kinds(model))
-        for action in parser._actions:  # argparse has no public list of them
-            kind = kinds.get(action.dest, Path if action.dest == "config_file" else None)
-            if get_origin(kind) is Literal:
-                action.choices = get_args(kind)
-            elif kind in (Path, str):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-        choices.add_parser(name, help=purpose, parents=[parser, common], add_help=False)
+    for name, command in commands.items():
+        actions = command.actions()
+        default = command.default_action()
+        parents = [_completed(actions[default].settings), common] if default is not None else []
+        parser = choices.add_parser(name, help=command.purpose, parents=parents, add_help=not parents)
+        if "" in actions:
+            continue
+        below = parser.add_subparsers()
+        for each, action in actions.items():
+            below.add_parser(each, help=action.purpose, parents=[_completed(action.settings), common], add_help=False)
     return str(shtab.complete(root, shell=shell))
+
+
+def _completed(model: type[StageConfig]) -> argparse.ArgumentParser:
+    """Return the parser of settings with what a shell offers as their values: the choices, or files."""
+    parser = build_parser(model, "", everything=True)
+    kinds = dict(_kinds(model))
+    for argument in parser._actions:  # argparse has no public list of them
+        kind = kinds.get(argument.dest, Path if argument.dest == "config_file" else None)
+        if get_origin(kind) is Literal:
+            argument.choices = get_args(kind)
+        elif kind in (Path, str):
+            argument.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
 
 
 def _kinds(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,9 +84,9 @@ def test_randomness_has_one_source() -> None:
 def test_every_export_exists() -> None:
     from importlib import import_module
 
-    from sdxl_mel.cli import STAGES
+    from sdxl_mel.commands import COMMANDS
 
-    for name, stage in STAGES.items():
+    for name, stage in COMMANDS.items():
         module = import_module(stage.module)
         for needed in ("Config", "Report", "run", "EXAMPLES"):
             assert hasattr(module, needed), f"{name}: {stage.module} has no {needed}"

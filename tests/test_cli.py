@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from sdxl_mel import __version__
-from sdxl_mel.cli import STAGES, guarded, main
+from sdxl_mel.cli import guarded, main
+from sdxl_mel.commands import COMMANDS
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
 from sdxl_mel.progress import log
@@ -16,7 +17,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"], ["help"]):
         assert main(words) == 0
         printed = capsys.readouterr().out
-        assert all(name in printed for name in STAGES)
+        assert all(name in printed for name in COMMANDS)
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdxl_mel.cli import STAGES, main
+from sdxl_mel.cli import main
+from sdxl_mel.commands import COMMANDS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_bash_completes_commands_settings_values_and_files(scripts: Path) -> Non
 def test_zsh_gets_every_command(scripts: Path) -> None:
     script = (scripts / "zsh").read_text()
     assert script.startswith("#compdef sdxl-mel\n")
-    assert all(f"\n    {name}:'" in script for name in STAGES)
+    assert all(f"\n    {name}:'" in script for name in COMMANDS)
     if shutil.which("zsh"):
         subprocess.run(["zsh", "-n", str(scripts / "zsh")], check=True)
 
