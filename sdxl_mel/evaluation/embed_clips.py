@@ -16,7 +16,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode
-from sdxl_mel.execution import piecewise
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.cache import EmbeddingCache
 from sdxl_mel.metrics.signal_checks import Facts, facts_of
@@ -74,9 +74,8 @@ class Embedding:
         broken: dict[str, str] = {}
         saved = time.monotonic()
         try:
-            with progress(len(missing), "embedding", "clips") as ticker, piecewise() as workers:
-                works = workers.map if workers else map
-                for (facts_key, (key, _)), made in zip(missing.items(), works(self._made, missing.values())):
+            with progress(len(missing), "embedding", "clips") as ticker:
+                for (facts_key, (key, _)), made in zip(missing.items(), map_jobs(self._made, missing.values())):
                     if isinstance(made, str):
                         broken[key] = made
                     else:
