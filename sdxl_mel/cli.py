@@ -16,7 +16,7 @@ from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.names import near_miss
-from sdxl_mel.progress import set_verbosity
+from sdxl_mel.progress import named_sink, showing
 
 INTERRUPTED = 130
 PROGRESS = ("bar", "lines", "json", "none")
@@ -82,10 +82,10 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False) -> int:
 
 def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
     common, words = common_parser(program).parse_known_args(arguments)
-    set_verbosity(quiet=common.quiet, verbose=common.verbose)
     if not common.verbose:
         _hush_libraries()
-    return run_command(name, words, program)
+    with showing(named_sink("none" if common.quiet else common.progress or "auto", verbose=common.verbose)):
+        return run_command(name, words, program)
 
 
 def common_parser(program: str) -> argparse.ArgumentParser:

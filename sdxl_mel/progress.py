@@ -1,19 +1,73 @@
-"""Progress of long work, with a rate and an estimate: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work and messages, as events to a sink: a bar on a terminal, plain lines, JSON lines, or nothing.
 
+An entry point chooses the sink, `with showing(named_sink("json")): ...`; until one is chosen, a bar or lines go to
+stderr.
+"""
+
+import json
+import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import count
+from typing import Literal, Protocol, TextIO, TypeAlias, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
 
 LINE_EVERY_SECONDS = 15.0
+JSON_EVERY_SECONDS = 0.1
 
-_verbosity = {"quiet": False, "verbose": False}
+
+@dataclass(frozen=True)
+class Message:
+    """A line for the reader; a `detail` is for those who asked for more."""
+
+    text: str
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something happened to a job, which is `total` units of `what`; `done` are finished, by an earlier run too."""
+
+    job: int
+    what: str
+    unit: str
+    total: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Started(JobEvent):
+    """A job began."""
+
+
+@dataclass(frozen=True)
+class Advanced(JobEvent):
+    """More is finished, `rate` units a second in this run; `note` is a short text beside the numbers."""
+
+    rate: float
+    remaining_seconds: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Finished(JobEvent):
+    """A job ended after `seconds`, early where `done` is less than `total`."""
+
+    seconds: float
+
+
+Event: TypeAlias = Message | Started | Advanced | Finished
+Sink: TypeAlias = Callable[[Event], None]
+SinkName: TypeAlias = Literal["auto", "bar", "lines", "json", "none"]
 
 
 class Ticker(Protocol):
@@ -23,16 +77,41 @@ class Ticker(Protocol):
         """Count `count` more items as finished."""
 
 
-def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much the program says for the rest of the process."""
-    _verbosity.update(quiet=quiet, verbose=verbose)
+def named_sink(name: SinkName = "auto", *, verbose: bool = False) -> Sink:
+    """Return a sink to stderr; with `verbose` it shows details too. "auto" is a bar on a terminal, else lines."""
+    match name:
+        case "none":
+            return _nowhere
+        case "json":
+            return JsonLines(sys.stderr)
+        case "auto":
+            return Bar(verbose) if sys.stderr.isatty() else Lines(verbose)
+        case "bar":
+            return Bar(verbose)
+        case "lines":
+            return Lines(verbose)
+
+
+@contextmanager
+def showing(sink: Sink) -> Iterator[None]:
+    """Send the events of the block, and of the workers that it starts, to `sink`; then to the one before."""
+    token = _current.set(sink)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def muted(when: bool = True) -> Iterator[None]:
+    """Send the events of the block nowhere, if `when` says so: all processes but one of several."""
+    with showing(_nowhere if when else _sink()):
+        yield
 
 
 def log(message: str, *, detail: bool = False) -> None:
-    """Print a line to stderr; a `detail` only with --verbose, nothing with --quiet."""
-    if _verbosity["quiet"] or (detail and not _verbosity["verbose"]):
-        return
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    """Say a line; a `detail` is shown with --verbose only."""
+    _sink()(Message(message, detail))
 
 
 def track(items: Iterable[Item], total: int, what: str, unit: str = "items") -> Iterator[Item]:
@@ -46,58 +125,148 @@ def track(items: Iterable[Item], total: int, what: str, unit: str = "items") -> 
 @contextmanager
 def progress(total: int, what: str, unit: str = "items", done: int = 0) -> Iterator[Ticker]:
     """Show progress of `total` items while the block runs; `done` were finished earlier and are not rated."""
-    if _verbosity["quiet"]:
-        yield _Silent()
-    elif sys.stderr.isatty():
-        with _Bar(total, what, unit, done) as bar:
-            yield bar
-    else:
-        yield _Lines(total, what, unit, done)
+    job = _Job(_sink(), Started(next(_numbers), what, unit, total, done))
+    try:
+        yield job
+    finally:
+        job.finish()
 
 
-class _Silent:
-    def advance(self, count: int = 1, note: str = "") -> None:
-        pass
-
-
-class _Lines:
-    def __init__(self, total: int, what: str, unit: str, done: int) -> None:
-        self.total, self.what, self.unit, self.done, self.earlier = total, what, unit, done, done
-        self.start = self.last = time.monotonic()
+class _Job:
+    def __init__(self, sink: Sink, started: Started) -> None:
+        self.sink, self.started, self.done, self.start = sink, started, started.done, time.monotonic()
+        sink(started)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
-        now = time.monotonic()
-        if now - self.last < LINE_EVERY_SECONDS and self.done < self.total:
-            return
-        self.last = now
-        rate = (self.done - self.earlier) / max(now - self.start, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0.0
-        log(f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.2f}/s, {left:.0f} s left {note}".rstrip())
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        rate = (self.done - self.started.done) / seconds
+        remaining = (self.started.total - self.done) / rate if rate else None
+        facts = asdict(self.started) | {"done": self.done}
+        self.sink(Advanced(**facts, rate=rate, remaining_seconds=remaining, note=note))
+
+    def finish(self) -> None:
+        facts = asdict(self.started) | {"done": self.done}
+        self.sink(Finished(**facts, seconds=time.monotonic() - self.start))
 
 
-class _Bar:
-    def __init__(self, total: int, what: str, unit: str, done: int) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+class JsonLines:
+    """Writes an event a line as a JSON object, progress ten times a second at most."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.paced = stream, _Paced(JSON_EVERY_SECONDS)
+
+    def __call__(self, event: Event) -> None:
+        """Write an event that is due."""
+        if not isinstance(event, Advanced) or self.paced.is_due(event):
+            line = {"event": type(event).__name__.lower()} | asdict(event)
+            self.stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self.stream.flush()
+
+
+class Lines:
+    """Prints messages to stderr, and progress now and then."""
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose, self.paced = verbose, _Paced(LINE_EVERY_SECONDS)
+
+    def __call__(self, event: Event) -> None:
+        """Print an event that is due."""
+        match event:
+            case Message(text, detail) if self.verbose or not detail:
+                self.print(text)
+            case Advanced() if self.paced.is_due(event):
+                self.print(
+                    f"{event.what}: {event.done}/{event.total} {event.unit}, {event.rate:.2f}/s, "
+                    f"{event.remaining_seconds or 0.0:.0f} s left {event.note}".rstrip()
+                )
+            case Started():
+                self.paced.begin(event)
+
+    def print(self, text: str) -> None:
+        """Print a line to stderr."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+class Bar:
+    """Prints messages to stderr above the bars of the jobs that run."""
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.shown: Progress | None = None
+        self.tasks: dict[int, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Message(text, detail) if self.verbose or not detail:
+                self.console.print(text, markup=False)
+            case Advanced():
+                self._update(event)
+            case Finished():
+                self._end(event)
+            case Started():
+                self._begin(event)
+
+    def _begin(self, event: Started) -> None:
+        if self.shown is None:
+            self.shown = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+            )
+            self.shown.start()
+        self.tasks[event.job] = self.shown.add_task(
+            event.what, total=event.total, completed=event.done, rate="", note=""
         )
-        self.unit, self.earlier, self.start = unit, done, time.monotonic()
-        self.task = self.progress.add_task(what, total=total, completed=done, rate="", note="")
 
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
+    def _update(self, event: Advanced) -> None:
+        if self.shown is not None:
+            rate = f"{event.rate:.2f} {event.unit}/s"
+            self.shown.update(self.tasks[event.job], completed=event.done, rate=rate, note=event.note)
 
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
+    def _end(self, event: Finished) -> None:
+        del self.tasks[event.job]
+        if self.shown is not None and not self.tasks:
+            self.shown.stop()
+            self.shown = None
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        completed = self.progress.tasks[0].completed + count - self.earlier
-        rate = completed / max(time.monotonic() - self.start, 1e-9)
-        self.progress.update(self.task, advance=count, rate=f"{rate:.2f} {self.unit}/s", note=note)
+
+class _Paced:
+    """Says which steps of a job are due: some time after the one before, and the last."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.last: dict[int, float] = {}
+
+    def begin(self, event: Started) -> None:
+        self.last[event.job] = time.monotonic()
+
+    def is_due(self, event: Advanced) -> bool:
+        now = time.monotonic()
+        due = event.done >= event.total or now - self.last.get(event.job, -math.inf) >= self.seconds
+        if due:
+            self.last[event.job] = now
+        return due
+
+
+def _nowhere(_event: Event) -> None:
+    pass
+
+
+_numbers = count(1)
+_current: ContextVar[Sink | None] = ContextVar("sink", default=None)
+
+
+def _sink() -> Sink:
+    return _current.get() or _default_sink()
+
+
+@cache
+def _default_sink() -> Sink:
+    return named_sink()

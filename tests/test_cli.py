@@ -1,5 +1,6 @@
 """The door: the table of stages, exit codes, and errors in one line."""
 
+import json
 import subprocess
 import sys
 
@@ -35,14 +36,29 @@ def test_colours_are_for_terminals(capsys: pytest.CaptureFixture[str], monkeypat
     assert "\x1b" not in printed.err + printed.out
 
 
-def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str]) -> None:
-    said = {}
-    for switch in ("--quiet", "--verbose", "--debug"):
-        main(["inspect", "missing.png", switch])
+def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_config: object) -> StageReport:
         log("a step")
         log("a detail", detail=True)
+        return StageReport()
+
+    monkeypatch.setattr("sdxl_mel.stages.inspect.run", run)
+    said = {}
+    for switch in ("--quiet", "--verbose", "--debug", "--progress=none", "--progress=lines"):
+        assert main(["inspect", "missing.png", switch]) == 0
         said[switch] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("a ")]
-    assert said == {"--quiet": [], "--verbose": ["a step", "a detail"], "--debug": ["a step"]}
+    assert said == {
+        "--quiet": [],
+        "--verbose": ["a step", "a detail"],
+        "--debug": ["a step"],
+        "--progress=none": [],
+        "--progress=lines": ["a step"],
+    }
+    assert main(["inspect", "missing.png", "--progress", "json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().err.splitlines()] == [
+        {"event": "message", "text": "a step", "detail": False},
+        {"event": "message", "text": "a detail", "detail": True},
+    ]
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
