@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bench.table import machine
+from sdxl_mel.progress import muted
 
 NAMES = ("codec", "prepare", "cache", "train", "fuse", "generate", "stitch", "evaluate")
 REPORT = Path(__file__).parent / "report.md"
@@ -19,7 +20,8 @@ def main(names: list[str]) -> int:
     tables = []
     for name in names or NAMES:
         print(f"{name} ...", file=sys.stderr)
-        table = importlib.import_module(f"bench.{name}").run()
+        with muted():
+            table = importlib.import_module(f"bench.{name}").run()
         print(table.markdown(), flush=True)
         tables.append(table.markdown())
     if not names:

@@ -11,13 +11,22 @@ import torch
 from diffusers import AutoencoderKL
 
 from bench.table import Table
-from sdxl_mel.dataset.cache_build import make_shards, picture_encoder
+from sdxl_mel.dataset.cache import make_shards, picture_encoder
 from sdxl_mel.dataset.cache_plan import deal_shards, latent_bytes
-from sdxl_mel.files.cache import CachedExample, CacheHeader, latent_shape, latents_key, open_cache, write_cache
-from sdxl_mel.files.cache_shards import ShardHeader, shard_name, write_shard
+from sdxl_mel.files.cache import (
+    CachedExample,
+    CacheHeader,
+    ShardHeader,
+    latent_shape,
+    latents_key,
+    open_cache,
+    shard_name,
+    write_cache,
+    write_shard,
+)
 from sdxl_mel.files.spectrogram import Spectrogram, read_tile, write_spectrogram
 from sdxl_mel.models.vae import images_of
-from sdxl_mel.progress import progress, set_verbosity
+from sdxl_mel.progress import progress
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS, MelSpec
@@ -31,7 +40,6 @@ SDXL_VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
 
 def run() -> Table:
     """Measure both; weights are random, because speed does not depend on them."""
-    set_verbosity(quiet=True)
     with tempfile.TemporaryDirectory() as place:
         rows = [
             encoding("mini's VAE, mini tiles", MINI_VAE, PRESETS["mini"], 64, Path(place) / "mini"),

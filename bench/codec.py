@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import codec_costs
 from bench.table import Table
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.sound.laws import DecibelLaw, PowerLaw
 from sdxl_mel.sound.melspec import MelSpec, named_spec
 
@@ -106,7 +106,7 @@ def _measured(method: Method) -> tuple[list[Row], float]:
     return rows, _peak_mib() - before
 
 
-def _pictures(spec: MelSpec) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.uint8]]]:
+def _pictures(spec: MelSpec) -> Iterator[tuple[str, Float, Levels]]:
     from sdxl_mel.files.audio import read_audio
     from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 
@@ -117,7 +117,7 @@ def _pictures(spec: MelSpec) -> Iterator[tuple[str, NDArray[np.float32], NDArray
         yield name, clip, encode_clip(clip, spec)
 
 
-def _inverted(levels: NDArray[np.uint8], method: Method) -> NDArray[np.float32]:
+def _inverted(levels: Levels, method: Method) -> Float:
     from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
     from sdxl_mel.sound.inversion.methods import invert
     from sdxl_mel.sound.pixels import dequantise, mel_of_values

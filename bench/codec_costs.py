@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float
+from sdxl_mel.options import Method
 from sdxl_mel.sound.melspec import named_spec
 
 FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures"
@@ -20,8 +21,6 @@ CLIPS = ("strings", "piano", "band", "drums", "transients")
 STD = named_spec("std")
 REPEATS = 5
 TEN_MINUTES = 600.0
-
-Samples = NDArray[np.float32]
 
 
 def rows(columns: int) -> list[list[str]]:
@@ -57,7 +56,7 @@ def _encoding() -> list[str]:
     return _row("encode to PNG, one core", "30 s stereo", spent, sound.shape[-1] / rate)
 
 
-def _tile(method: Literal["best", "fast"]) -> list[str]:
+def _tile(method: Method) -> list[str]:
     import torch
 
     from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
@@ -90,7 +89,7 @@ def _long_inversion(folder: str) -> list[str]:
     return [*row, f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} in all"]
 
 
-def _music() -> tuple[Samples, int]:
+def _music() -> tuple[Float, int]:
     """Return the clips one after another, in stereo, and their rate."""
     from sdxl_mel.files.audio import read_audio
 

@@ -12,17 +12,17 @@ import soundfile
 import torch
 
 from bench.table import Table
-from sdxl_mel.dataset.clips import CutSettings, RejectSettings, windows
-from sdxl_mel.dataset.render import Job, render
+from sdxl_mel.dataset.clips import Cut, windows
+from sdxl_mel.dataset.render import RenderJob, render
+from sdxl_mel.dataset.settings import RejectSettings
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
-from sdxl_mel.progress import set_verbosity
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
 
 SPEC = PRESETS["std"]
-CUT = CutSettings(SPEC.width, None, 1.0, 1)
+CUT = Cut(SPEC.width, None, 1.0, 1)
 SECONDS = 120.0
 SAMPLE_RATE = 44100
 REPEATS = 3
@@ -32,17 +32,16 @@ GOOD_TRACKS = 20
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from sdxl_mel.progress import set_verbosity
+from sdxl_mel.progress import muted
 from sdxl_mel.stages.prepare import Config, run
-set_verbosity(quiet=True)
-run(Config(music=Path(sys.argv[1]), out=Path(sys.argv[2]), preset="mini", jobs=1))
+with muted():
+    run(Config(music=Path(sys.argv[1]), out=Path(sys.argv[2]), preset="mini", jobs=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def run() -> Table:
     """Measure both on synthetic music; the steps are those of one track, the first row is all of them together."""
-    set_verbosity(quiet=True)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -66,7 +65,7 @@ def throughput(folder: Path) -> list[str]:
     path = write_mp3(folder / "track.mp3")
     seconds = []
     for repeat in range(REPEATS + 1):
-        job = Job("track", path, folder / f"out{repeat}", SPEC, CUT, RejectSettings())
+        job = RenderJob("track", path, folder / f"out{repeat}", SPEC, CUT, RejectSettings())
         start = time.process_time()
         rendered = render(job)
         seconds.append(time.process_time() - start)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.table import Table
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.corpus.tracks import render_tracks
 from sdxl_mel.metrics.codec_fidelity import multi_resolution_sc_db
 from sdxl_mel.sound.blend import blend, cut_starts, join, seam_weights
@@ -13,9 +13,6 @@ from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import PRESETS, MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values, quantise
-
-Levels = NDArray[np.uint8]
-Float = NDArray[np.float32]
 
 SPEC = PRESETS["mini"]
 TRACKS = 4

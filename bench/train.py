@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from bench.table import Table
 from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
 from bench.train_peer import peer_step
-from sdxl_mel.progress import set_verbosity
 from sdxl_mel.training.batches import Diffusion, TrainingData
 from sdxl_mel.training.costs import count_costs, memory_of
 from sdxl_mel.training.ema import Averages
@@ -36,7 +35,6 @@ RUNS = Path("runs")
 
 def run() -> Table:
     """Time mini on the CPU, SDXL on a GPU where there is one, and count SDXL where there is none."""
-    set_verbosity(quiet=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = timed(MINI, torch.device("cpu"), torch.float32, Path(folder) / "mini")
         if torch.cuda.is_available():

@@ -9,8 +9,17 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from sdxl_mel.files.cache import Cache, CachedExample, CacheHeader, latent_shape, open_cache, write_cache
-from sdxl_mel.files.cache_shards import ShardHeader, shard_name, write_shard
+from sdxl_mel.files.cache import (
+    Cache,
+    CachedExample,
+    CacheHeader,
+    ShardHeader,
+    latent_shape,
+    open_cache,
+    shard_name,
+    write_cache,
+    write_shard,
+)
 from sdxl_mel.models.family import Family
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.sdxl import SDXL as SDXL_FAMILY

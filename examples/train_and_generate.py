@@ -24,7 +24,7 @@ def main() -> None:
 
     prepared = prepare.run(prepare.Config(source="demo", tracks=arguments.tracks, preset="mini", out=out / "data"))
     print(prepared.summary())
-    print(cache.run(cache.Config(dataset=out / "data", base="mini", out=out / "cache")).summary())
+    print(cache.run(cache.Build(dataset=out / "data", base="mini", out=out / "cache")).summary())
 
     settings = {
         "base": "mini",

@@ -1,4 +1,4 @@
-"""Stretches of time as people write them: `25%` of a tile, `192` frames, `1.5s`; and moments: `1:30`, `90`."""
+"""Durations as settings have them, `25%` of a tile, `192` frames, `1.5s`; and points in time, `1:30`, `90`."""
 
 import re
 
@@ -7,7 +7,7 @@ from sdxl_mel.sound.melspec import MelSpec
 
 
 def frames_of(text: str, spec: MelSpec, what: str) -> int:
-    """Return a stretch in frames: a percentage of the tile width, a number of frames, or seconds with `s`.
+    """Return a duration in frames: a percentage of the tile width, a number of frames, or seconds with `s`.
 
     Raises InputError that names `what` for anything else.
     """
@@ -25,7 +25,7 @@ def frames_of(text: str, spec: MelSpec, what: str) -> int:
 
 
 def seconds_of(text: str, what: str) -> float:
-    """Return a moment written as `90`, `90.5`, `1:30` or `1:02:30` in seconds. Raises InputError that names `what`."""
+    """Return a point in time, `90`, `90.5`, `1:30` or `1:02:30`, in seconds. Raises InputError that names `what`."""
     if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text.strip()):
         raise InputError(f"{what}: found {text!r}; give seconds (90) or minutes and seconds (1:30)")
     total = 0.0

@@ -1,9 +1,9 @@
-"""Names of settings, and the near miss of a name that does not exist."""
+"""Names of settings, and the nearest known name to one that does not exist."""
 
 import difflib
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, Union, get_args, get_origin
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -23,7 +23,7 @@ def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from setting_names(group, f"{prefix}{name}.")
 
 
-def group_of(annotation: Any) -> type[BaseModel] | None:
+def group_of(annotation: object) -> type[BaseModel] | None:
     """Return the settings group that an annotation holds, `Group` or `Group | None`, else None."""
     for kind in members_of(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -31,7 +31,7 @@ def group_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def members_of(annotation: Any) -> tuple[Any, ...]:
+def members_of(annotation: object) -> tuple[object, ...]:
     """Return the members of a union without None, or the annotation alone."""
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(member for member in get_args(annotation) if member is not type(None))

@@ -27,5 +27,5 @@ def write_small_cache(folder: Path, base: Path, counts: dict[str, int] | None = 
             items.append(Item(file=name, captions=captions, track=f"{split}-{index // 2}", repeats=1 + index % 2))
         splits[split] = items
     write_dataset(folder / "dataset", Dataset(SMALL, "mel spectrogram", splits, Record(stage="test")))
-    cache.run(cache.Config(dataset=folder / "dataset", base=str(base), out=folder / "cache", variants=1))
+    cache.run(cache.Build(dataset=folder / "dataset", base=str(base), out=folder / "cache", variants=1))
     return folder / "cache"

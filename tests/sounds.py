@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import MelSpec
 
-Float = NDArray[np.float32]
 FIXTURES = Path(__file__).parent / "fixtures"
 MUSIC = ("strings", "piano", "band", "drums", "transients")
 
@@ -21,7 +20,7 @@ def clip(name: str, spec: MelSpec, frames: int, start: int = 0) -> Float:
     return cut_clip(prepare_signal(samples, rate, spec), start, frames, spec)
 
 
-def picture(name: str, spec: MelSpec, frames: int, start: int = 0) -> NDArray[np.uint8]:
+def picture(name: str, spec: MelSpec, frames: int, start: int = 0) -> Levels:
     """Return the levels of a fixture."""
     return encode_clip(clip(name, spec, frames, start), spec)
 

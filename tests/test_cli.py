@@ -1,5 +1,6 @@
 """The door: the table of stages, exit codes, and errors in one line."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from sdxl_mel.cli import guarded, main
 from sdxl_mel.commands import COMMANDS
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
+from sdxl_mel.progress import log
 from tests.sounds import FIXTURES
 
 
@@ -53,6 +55,31 @@ def test_progress_is_shown_as_asked(
     printed = capsys.readouterr()
     assert shown in printed.err if shown else not printed.err
     assert printed.out.startswith("wrote ")
+
+
+def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_config: object) -> StageReport:
+        log("a step")
+        log("a detail", detail=True)
+        return StageReport()
+
+    monkeypatch.setattr("sdxl_mel.stages.inspect.run", run)
+    said = {}
+    for switch in ("--quiet", "--verbose", "--debug", "--progress=none", "--progress=lines"):
+        assert main(["inspect", "missing.png", switch]) == 0
+        said[switch] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("a ")]
+    assert said == {
+        "--quiet": [],
+        "--verbose": ["a step", "a detail"],
+        "--debug": ["a step"],
+        "--progress=none": [],
+        "--progress=lines": ["a step"],
+    }
+    assert main(["inspect", "missing.png", "--progress", "json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().err.splitlines()] == [
+        {"event": "message", "text": "a step", "detail": False},
+        {"event": "message", "text": "a detail", "detail": True},
+    ]
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

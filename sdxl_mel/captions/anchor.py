@@ -32,26 +32,34 @@ def anchored(caption: str, anchor: str, counter: TokenCounter, limit: int = MAX_
         raise InputError(
             f"the anchor {anchor!r} has {counter.count(anchor)} tokens, CLIP reads {limit}; shorten --anchor"
         )
-    whole = without_anchor(caption, anchor)
+    whole = remove_anchor(caption, anchor)
     kept = whole
     while kept and counter.count(_joined(anchor, kept)) > limit:
         kept = _shorter(kept)
     return Anchored(_joined(anchor, kept), whole[len(kept) :].strip(" ,;.-–"))
 
 
-def without_anchor(caption: str, anchor: str) -> str:
-    """Return a caption without any mention of the anchor."""
+def strip_anchor(prompt: str, anchor: str) -> str:
+    """Return a prompt without the anchor at its start: the words about the music alone; an anchor alone stays.
+
+    >>> strip_anchor("Mel spectrogram: a spectrogram of mel", "mel spectrogram")
+    'a spectrogram of mel'
+    """
+    if anchor and prompt.lower().startswith(anchor.lower()):
+        return prompt[len(anchor) :].lstrip(" ,.:;-") or prompt
+    return prompt
+
+
+def remove_anchor(caption: str, anchor: str) -> str:
+    """Return a caption without the anchor, wherever and however often it stands in it.
+
+    >>> remove_anchor("piano, mel spectrogram, slow", "mel spectrogram")
+    'piano, slow'
+    """
     if not anchor.strip():
         return caption
     pattern = re.compile(rf"(?<!\w){re.escape(anchor.strip())}(?!\w)\s*[,:;]?\s*", re.IGNORECASE)
     return re.sub(r"\s+", " ", re.sub(r"(?:,\s*)+,", ",", pattern.sub("", caption))).strip(" ,;:")
-
-
-def strip_anchor(prompt: str, anchor: str) -> str:
-    """Return a prompt without the anchor at its start, whatever its case; a prompt that is the anchor alone stays."""
-    if anchor and prompt.lower().startswith(anchor.lower()):
-        return prompt[len(anchor) :].lstrip(" ,.:;-") or prompt
-    return prompt
 
 
 def _joined(anchor: str, caption: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdxl_mel.captions.lexicon import instruments_in
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.captioning import Wording
+from sdxl_mel.dataset.captioning import TrackCaptions
 from sdxl_mel.dataset.render import (
     JOURNAL_NAME,
     OFFSETS_NAME,
@@ -18,7 +18,7 @@ from sdxl_mel.dataset.render import (
     is_offset_name,
     picture_places,
 )
-from sdxl_mel.dataset.splits import Place
+from sdxl_mel.dataset.splits import Assignment
 from sdxl_mel.dataset.tracks import SourceTrack
 from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.dataset import ROWS_NAME, SPLITS, Item
@@ -35,38 +35,38 @@ class Assembly:
 
 
 @dataclass(frozen=True)
-class Part:
+class PreparedTrack:
     """A track with all that was found out about it."""
 
     track: SourceTrack
-    wording: Wording
-    place: Place
+    captions: TrackCaptions
+    assigned: Assignment
     rendered: Rendered | None
 
 
-def assemble(parts: Sequence[Part], similar: float) -> Assembly:
+def assemble(tracks: Sequence[PreparedTrack], similar: float) -> Assembly:
     """Return the dataset's items; of tracks and clips that are the same, the first in source order stays."""
     assembly = Assembly()
-    usable: list[Part] = []
+    usable: list[PreparedTrack] = []
     first_with: dict[str, str] = {}
-    for part in parts:
-        reason = _unusable(part, first_with)
-        if part.rendered is not None and part.rendered.unreadable:
-            assembly.skipped.append(Skipped(what=part.track.identifier, why=part.rendered.unreadable))
+    for prepared in tracks:
+        reason = _unusable(prepared, first_with)
+        if prepared.rendered is not None and prepared.rendered.unreadable:
+            assembly.skipped.append(Skipped(what=prepared.track.identifier, why=prepared.rendered.unreadable))
         elif reason:
-            assembly.rejected.append(Skipped(what=part.track.identifier, why=reason))
+            assembly.rejected.append(Skipped(what=prepared.track.identifier, why=reason))
         else:
-            usable.append(part)
-    clips = [(part, clip) for part in usable if part.rendered for clip in part.rendered.clips]
+            usable.append(prepared)
+    clips = [(prepared, clip) for prepared in usable if prepared.rendered for clip in prepared.rendered.clips]
     copies = _near_duplicates(clips, similar)
-    for part in usable:
-        for offset, reason in part.rendered.rejects if part.rendered else ():
-            assembly.rejected.append(Skipped(what=_at(part, offset), why=reason))
-    for index, (part, clip) in enumerate(clips):
+    for prepared in usable:
+        for offset, reason in prepared.rendered.rejects if prepared.rendered else ():
+            assembly.rejected.append(Skipped(what=_at(prepared, offset), why=reason))
+    for index, (prepared, clip) in enumerate(clips):
         if index in copies:
-            assembly.rejected.append(Skipped(what=_at(part, clip.offset), why=copies[index]))
+            assembly.rejected.append(Skipped(what=_at(prepared, clip.offset), why=copies[index]))
         else:
-            assembly.splits[part.place.split].append(_item(part, clip))
+            assembly.splits[prepared.assigned.split].append(_item(prepared, clip))
     assembly.splits = {split: items for split, items in assembly.splits.items() if items}
     return assembly
 
@@ -105,21 +105,21 @@ def remove_stale(out: Path, splits: Mapping[str, list[Item]], keys: Iterable[str
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _unusable(part: Part, first_with: dict[str, str]) -> str:
+def _unusable(prepared: PreparedTrack, first_with: dict[str, str]) -> str:
     """Return why a track is left out by rule, and remember its bytes if it is not."""
-    if not part.place.split:
-        return part.place.left_out
-    if part.rendered is None or part.rendered.unreadable:
+    if not prepared.assigned.split:
+        return prepared.assigned.left_out
+    if prepared.rendered is None or prepared.rendered.unreadable:
         return ""
-    if part.rendered.unusable:
-        return part.rendered.unusable
-    if not part.wording.texts:
+    if prepared.rendered.unusable:
+        return prepared.rendered.unusable
+    if not prepared.captions.texts:
         return "no caption is left, and there is no anchor"
-    other = first_with.setdefault(part.rendered.sha256, part.track.identifier)
-    return "" if other == part.track.identifier else f"the same bytes as {other}"
+    other = first_with.setdefault(prepared.rendered.sha256, prepared.track.identifier)
+    return "" if other == prepared.track.identifier else f"the same bytes as {other}"
 
 
-def _near_duplicates(clips: Sequence[tuple[Part, Clip]], similar: float) -> dict[int, str]:
+def _near_duplicates(clips: Sequence[tuple[PreparedTrack, Clip]], similar: float) -> dict[int, str]:
     """Return {index of a clip: which earlier clip it repeats}."""
     prints = [bytes.fromhex(clip.fingerprint) for _, clip in clips]
     return {
@@ -128,21 +128,21 @@ def _near_duplicates(clips: Sequence[tuple[Part, Clip]], similar: float) -> dict
     }
 
 
-def _item(part: Part, clip: Clip) -> Item:
-    assert part.rendered is not None
-    split = part.place.split
+def _item(prepared: PreparedTrack, clip: Clip) -> Item:
+    assert prepared.rendered is not None
+    split = prepared.assigned.split
     names = tuple(f"{split}/{OFFSETS_NAME + '/' if is_offset_name(name) else ''}{name}" for name in clip.names)
-    track = part.track
+    track = prepared.track
     return Item(
         file=names[0],
-        captions=part.wording.texts,
+        captions=prepared.captions.texts,
         track=track.identifier,
         artist=track.artist,
         offset=clip.offset,
         licence=track.licence,
-        sha256=part.rendered.sha256,
+        sha256=prepared.rendered.sha256,
         instruments=instruments_of(track),
-        group=part.place.group,
+        group=prepared.assigned.group,
         loudness_lufs=clip.loudness_lufs,
         offset_files=names,
     )
@@ -153,5 +153,5 @@ def instruments_of(track: SourceTrack) -> tuple[str, ...]:
     return track.instruments or instruments_in((*track.captions, *track.tags))
 
 
-def _at(part: Part, offset: float) -> str:
-    return f"{part.track.identifier} at {offset:.1f} s"
+def _at(prepared: PreparedTrack, offset: float) -> str:
+    return f"{prepared.track.identifier} at {offset:.1f} s"

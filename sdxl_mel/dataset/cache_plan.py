@@ -1,38 +1,21 @@
 """What a cache of a dataset holds: the keys of all rows, and which shard each lies in, before anything is encoded."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from sdxl_mel.captions.variants import caption_variants
+from sdxl_mel.dataset.settings import SHARD_BYTES, CacheSettings
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.cache import CachedExample, example_key, latent_shape, latents_key, text_key
-from sdxl_mel.files.cache_shards import Kind, shard_name
+from sdxl_mel.execution import map_jobs
+from sdxl_mel.files.cache import CachedExample, Kind, example_key, latent_shape, latents_key, shard_name, text_key
 from sdxl_mel.files.dataset import Dataset, Item, read_dataset
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import Part
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
-SHARD_BYTES = 1 << 24
 SHUFFLED_SPLITS = ("train", "regularization")
 READERS = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the content of a cache, and how it is computed."""
-
-    dataset: Path
-    base: str
-    base_config: Path | None = None
-    vae: str | None = None
-    variants: int = 4
-    splits: tuple[str, ...] = ()
-    clip_skip: int = 0
-    seed: int = 0
-    batch_pixels: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class Plan:
         return sum(len(shard.rows) for shard in self.shards if shard.kind == kind)
 
 
-def make_plan(settings: Settings) -> Plan:
+def make_plan(settings: CacheSettings) -> Plan:
     """Read a dataset and the hashes of a base, and lay out the cache.
 
     Raises MismatchError if the base was made for pictures of another spec, InputError for an unknown or empty split.
@@ -90,7 +73,7 @@ def make_plan(settings: Settings) -> Plan:
     empty = key_of_text("")
     splits = {
         split: [
-            _example(item, pictures, [key_of_text(text) for text in _wordings(item, split, dataset.anchor, settings)])
+            _example(item, pictures, [key_of_text(text) for text in _variants(item, split, dataset.anchor, settings)])
             for item in members
         ]
         for split, members in chosen.items()
@@ -99,14 +82,16 @@ def make_plan(settings: Settings) -> Plan:
     about_latents = {"spec": dataset.spec.to_json(), "vae": identity["vae"]}
     about_text = {part: identity[part] for part in text_parts} | {"clip_skip": str(settings.clip_skip)}
     shards = [
-        *deal_shards("latents", about_latents, paths.items(), latent_bytes(dataset.spec)),
-        *deal_shards("text", about_text, ((key, text) for text, key in texts.items()), _text_bytes(base)),
+        *deal_shards("latents", about_latents, paths.items(), latent_bytes(dataset.spec), settings.shard_bytes),
+        *deal_shards(
+            "text", about_text, ((key, text) for text, key in texts.items()), _text_bytes(base), settings.shard_bytes
+        ),
     ]
     scaling = float((base.vae_source.config("vae") or {}).get("scaling_factor", 0.18215))
     return Plan(dataset, identity, scaling, empty, splits, tuple(shards))
 
 
-def open_parts(settings: Settings, parts: Sequence[Part], device: str = "cpu") -> Base:
+def open_parts(settings: CacheSettings, parts: Sequence[Part], device: str = "cpu") -> Base:
     """Open parts of the base that the settings name."""
     return open_base(settings.base, parts, vae=settings.vae, device=device, config=settings.base_config)
 
@@ -121,9 +106,8 @@ def _chosen_splits(dataset: Dataset, wanted: Sequence[str]) -> dict[str, list[It
 
 def _picture_keys(dataset: Dataset, items: Sequence[Item], vae: str) -> dict[str, str]:
     files = list(dict.fromkeys(file for item in items for file in item.offset_files))
-    with ThreadPoolExecutor(READERS) as pool:
-        hashes = pool.map(sha256_file, [dataset.folder / file for file in files])
-        return {file: latents_key(digest, vae) for file, digest in zip(files, hashes)}
+    hashes = map_jobs(sha256_file, (dataset.folder / file for file in files), workers=READERS)
+    return {file: latents_key(digest, vae) for file, digest in zip(files, hashes)}
 
 
 def _example(item: Item, pictures: Mapping[str, str], captions: Sequence[str]) -> CachedExample:
@@ -140,16 +124,18 @@ def _example(item: Item, pictures: Mapping[str, str], captions: Sequence[str]) -
     )
 
 
-def _wordings(item: Item, split: str, anchor: str, settings: Settings) -> list[str]:
+def _variants(item: Item, split: str, anchor: str, settings: CacheSettings) -> list[str]:
     count = settings.variants if split in SHUFFLED_SPLITS else 1
     listed = (text for caption in item.captions for text in caption_variants(caption, anchor, count, settings.seed))
     return list(dict.fromkeys(listed))
 
 
-def deal_shards(kind: Kind, about: dict[str, str], rows: Iterable[tuple[str, str]], row_bytes: int) -> list[ShardPlan]:
+def deal_shards(
+    kind: Kind, about: dict[str, str], rows: Iterable[tuple[str, str]], row_bytes: int, shard_bytes: int = SHARD_BYTES
+) -> list[ShardPlan]:
     """Deal rows to shards by their keys, so that a change touches few shards and the order of the clips none."""
     unique = sorted(dict(rows).items())
-    most = max(1, SHARD_BYTES // row_bytes)
+    most = max(1, shard_bytes // row_bytes)
     count = 1 << max(0, (len(unique) - 1) // most).bit_length()
     dealt: dict[int, list[tuple[str, str]]] = {}
     for key, label in unique:

@@ -12,6 +12,7 @@ from sdxl_mel.captions.clean import clean, normalise
 from sdxl_mel.captions.edits import Edit, Edited
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.captions.vocals import Decision, decide
+from sdxl_mel.dataset.settings import Captioning
 from sdxl_mel.dataset.tracks import SourceTrack
 from sdxl_mel.files.atomic import write_text
 
@@ -30,7 +31,7 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Wording:
+class TrackCaptions:
     """The captions of one track, and whether it is vocal."""
 
     track: str
@@ -43,53 +44,48 @@ class Wording:
         return tuple(caption.after for caption in self.captions if caption.fate != "dropped")
 
 
-def word(
-    track: SourceTrack,
-    *,
-    anchor: str,
-    vocals: str,
-    class_caption: str,
-    counter: TokenCounter,
-    score: float | None = None,
-) -> Wording:
-    """Return what becomes of a track's captions.
+def caption_track(
+    track: SourceTrack, captioning: Captioning, counter: TokenCounter, voice: float | None = None
+) -> TrackCaptions:
+    """Return what becomes of a track's captions; `voice` is the probability that one is heard, where it was measured.
 
-    A track for regularization has `class_caption` alone and no anchor. A track none of whose captions is left has the
-    anchor alone; one for which there is no anchor either keeps nothing.
+    A track for regularization has the class caption alone and no anchor. A track none of whose captions is left has
+    the anchor alone; one for which there is no anchor either keeps nothing.
     """
-    decision = decide(track.captions, track.tags, score) if track.split != "regularization" else Decision(False)
+    decision = decide(track.captions, track.tags, voice) if track.split != "regularization" else Decision(False)
     if track.split == "regularization":
-        return Wording(track.identifier, decision, tuple(_plain(text) for text in track.captions))
-    if decision.vocal and vocals != "keep":
-        why = "vocals: the track is dropped" if vocals == "drop" else f"vocals: {class_caption!r} in its place"
-        dropped = tuple(Caption(text, "", "dropped", why) for text in track.captions)
-        stand_in = (Caption("", class_caption, "kept"),) if vocals == "regularization" else ()
-        return Wording(track.identifier, decision, dropped + stand_in)
+        return TrackCaptions(track.identifier, decision, tuple(_plain(text) for text in track.captions))
+    if decision.vocal and captioning.vocals != "keep":
+        stand_in = captioning.class_caption if captioning.vocals == "regularization" else ""
+        why = f"vocals: {stand_in!r} in its place" if stand_in else "vocals: the track is dropped"
+        dropped = [Caption(text, "", "dropped", why) for text in track.captions]
+        kept = [Caption("", stand_in, "kept")] if stand_in else []
+        return TrackCaptions(track.identifier, decision, (*dropped, *kept))
     captions: list[Caption] = []
     for text in track.captions:
-        caption = _trained(text, track.names, not decision.vocal, anchor, counter)
+        caption = _trained(text, track.names, not decision.vocal, captioning.anchor, counter)
         if caption.after and any(caption.after.lower() == other.after.lower() for other in captions):
             caption = Caption(text, "", "dropped", "the same as another caption of the track", caption.edits)
         captions.append(caption)
-    if not any(caption.after for caption in captions) and anchor:
-        captions.append(Caption("", anchor, "kept"))
-    return Wording(track.identifier, decision, tuple(captions))
+    if not any(caption.after for caption in captions) and captioning.anchor:
+        captions.append(Caption("", captioning.anchor, "kept"))
+    return TrackCaptions(track.identifier, decision, tuple(captions))
 
 
-def write_log(path: Path, wordings: Iterable[Wording]) -> None:
+def write_log(path: Path, tracks: Iterable[TrackCaptions]) -> None:
     """Write one JSON line a caption: before, after, and the edits that lead from one to the other and back."""
     lines = []
-    for wording in wordings:
-        for caption in wording.captions:
-            row = {"track": wording.track, "vocal": wording.decision.vocal} | asdict(caption)
+    for track in tracks:
+        for caption in track.captions:
+            row = {"track": track.track, "vocal": track.decision.vocal} | asdict(caption)
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 
 
-def fates(wordings: Sequence[Wording]) -> dict[str, int]:
+def fates(tracks: Sequence[TrackCaptions]) -> dict[str, int]:
     """Return how many captions of the source were kept as they were, cleaned, and dropped, the latter by reason."""
-    given = [caption for wording in wordings for caption in wording.captions if caption.before]
-    empty = sum(not caption.before and not caption.after for wording in wordings for caption in wording.captions)
+    given = [caption for track in tracks for caption in track.captions if caption.before]
+    empty = sum(not caption.before and not caption.after for track in tracks for caption in track.captions)
     counts = Counter(
         caption.fate if caption.fate != "dropped" else f"dropped: {caption.why.split(':')[0]}" for caption in given
     )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.config import Settings
+from sdxl_mel.dataset.settings import Cutting, RejectSettings
+from sdxl_mel.errors import InputError
 from sdxl_mel.sound.loudness import integrated_loudness
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
@@ -19,24 +19,9 @@ FULL_SCALE = 0.98
 QUIETEST_LUFS = -70.0
 
 
-class RejectSettings(Settings):
-    """What a clip may not be."""
-
-    silence_dbfs: float = -60.0
-    """a tenth of a second under this level is silent, dBFS after loudness normalisation"""
-    silent_share: float = Field(0.2, ge=0, le=1)
-    """a clip may be silent for this share"""
-    quiet_lufs: float = -45.0
-    """a clip may not be under this loudness"""
-    clipped_per_second: float = Field(10.0, ge=0)
-    """a clip may have so many clipped peaks a second (3 equal samples in a row at full scale)"""
-    duplicate_similarity: float = Field(0.85, gt=0, le=1)
-    """a clip as similar as this to an earlier one is a near-duplicate"""
-
-
 @dataclass(frozen=True)
-class CutSettings:
-    """How clips are cut: `stride` in frames, at most `count` a track, `skip_seconds` left out at both ends."""
+class Cut:
+    """Cutting in frames of a spec: a clip every `stride`; the rest as in Cutting."""
 
     stride: int
     count: int | None
@@ -52,14 +37,23 @@ class Window:
     starts: tuple[int, ...]
 
 
-def needed_seconds(spec: MelSpec, cut: CutSettings) -> float:
+def cut_of(cutting: Cutting, spec: MelSpec) -> Cut:
+    """Return the cutting in frames. Raises InputError for a stride under one frame."""
+    seconds, frame = cutting.stride_seconds, spec.hop_length / spec.sample_rate
+    stride = spec.width if seconds is None else round(seconds * spec.sample_rate / spec.hop_length)
+    if stride < 1:
+        raise InputError(f"--stride {seconds}: under one frame ({frame:.3f} s)")
+    return Cut(stride, cutting.count, cutting.skip_seconds, cutting.offsets)
+
+
+def needed_seconds(spec: MelSpec, cut: Cut) -> float:
     """Return the length of the shortest track that has a clip."""
     return (
         2 * _first_frame(spec, cut) * spec.hop_length / spec.sample_rate + _clip_samples(spec, cut) / spec.sample_rate
     )
 
 
-def windows(samples: int, spec: MelSpec, cut: CutSettings) -> list[Window]:
+def windows(samples: int, spec: MelSpec, cut: Cut) -> list[Window]:
     """Return the clips of a track of `samples`; every frame of them has its true neighbours on both sides.
 
     Of more than `cut.count` clips that many are kept, evenly spread. Time offsets are fractions of one latent.
@@ -115,13 +109,13 @@ def _flat_tops(channel: Float) -> Iterator[int]:
     yield from (int(run[0]) for run in runs if run.size >= FLAT_SAMPLES)
 
 
-def _first_frame(spec: MelSpec, cut: CutSettings) -> int:
+def _first_frame(spec: MelSpec, cut: Cut) -> int:
     """Return the first frame that is neither skipped nor without neighbours."""
     samples = max(cut.skip_seconds * spec.sample_rate, margin(spec))
     return -(-int(np.ceil(samples)) // spec.hop_length)
 
 
-def _clip_samples(spec: MelSpec, cut: CutSettings) -> int:
+def _clip_samples(spec: MelSpec, cut: Cut) -> int:
     """Return the samples that a clip and its time offsets cover."""
     spare = LATENT_FACTOR if cut.offsets > 1 else 0
     return (spec.width + spare) * spec.hop_length

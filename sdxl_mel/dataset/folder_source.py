@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.rows import ROLES
-from sdxl_mel.dataset.table_source import table_source, texts_in
+from sdxl_mel.dataset.table_source import ROLES, table_source, texts_in
 from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, SourceTrack
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES

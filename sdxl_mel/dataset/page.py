@@ -13,7 +13,7 @@ from PIL import Image
 from sdxl_mel.captions.anchor import DROP_RULE
 from sdxl_mel.captions.tokens import MAX_TOKENS
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.captioning import Wording, fates
+from sdxl_mel.dataset.captioning import TrackCaptions, fates
 from sdxl_mel.dataset.decode import opened
 from sdxl_mel.dataset.tracks import SourceTrack
 from sdxl_mel.files.dataset import Dataset, Item
@@ -36,8 +36,8 @@ THUMBNAIL_WIDTH = 360
 def write_report(
     path: Path,
     dataset: Dataset,
-    wordings: Sequence[Wording],
-    tracks: Mapping[str, SourceTrack],
+    captioned: Sequence[TrackCaptions],
+    sources: Mapping[str, SourceTrack],
     *,
     counter: str,
     seed: int,
@@ -52,9 +52,9 @@ def write_report(
     if dataset.notes:
         page.section("Read this first", *map(paragraph, dataset.notes))
     page.section("Splits", _splits(dataset))
-    page.section("Clips", *_contact_sheet(dataset, tracks, seed))
-    page.section("Captions", *_captions(wordings, counter))
-    page.section("Vocals", *_vocals(wordings))
+    page.section("Clips", *_contact_sheet(dataset, sources, seed))
+    page.section("Captions", *_captions(captioned, counter))
+    page.section("Vocals", *_vocals(captioned))
     page.section("Left out", *_left_out("rejected by rule", dataset.rejected), *_left_out("skipped", dataset.skipped))
     page.section("Loudness and length", svg(_histograms(dataset)))
     page.write(path)
@@ -108,32 +108,32 @@ def _sound(track: SourceTrack, offset: float) -> bytes:
     return buffer.getvalue()
 
 
-def _captions(wordings: Sequence[Wording], counter: str) -> list["Markup"]:
+def _captions(captioned: Sequence[TrackCaptions], counter: str) -> list["Markup"]:
     changed = [
         (
-            wording.track,
+            each.track,
             caption.before,
             caption.after or "—",
             caption.why or ", ".join(dict.fromkeys(e.rule for e in caption.edits)),
         )
-        for wording in wordings
-        for caption in wording.captions
+        for each in captioned
+        for caption in each.captions
         if caption.fate != "kept"
     ]
     return [
-        table(("captions", "count"), sorted(fates(wordings).items())),
+        table(("captions", "count"), sorted(fates(captioned).items())),
         paragraph(f"At most {MAX_TOKENS} CLIP tokens with the anchor, counted by the {counter}; {DROP_RULE}."),
         paragraph(f"{min(len(changed), SHOWN_CAPTIONS)} of {len(changed)} changed captions; captions.jsonl has all."),
         table(("track", "before", "after", "why"), changed[:SHOWN_CAPTIONS]),
     ]
 
 
-def _vocals(wordings: Sequence[Wording]) -> list["Markup"]:
-    vocal = [wording for wording in wordings if wording.decision.vocal]
-    words = Counter(word for wording in vocal for word in wording.decision.evidence)
+def _vocals(captioned: Sequence[TrackCaptions]) -> list["Markup"]:
+    vocal = [each for each in captioned if each.decision.vocal]
+    words = Counter(word for each in vocal for word in each.decision.evidence)
     return [
         paragraph(
-            f"{len(vocal)} of {len(wordings)} tracks count as vocal, decided over all captions and tags of a track."
+            f"{len(vocal)} of {len(captioned)} tracks count as vocal, decided over all captions and tags of a track."
         ),
         table(("evidence", "tracks"), words.most_common(30)),
     ]

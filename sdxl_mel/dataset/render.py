@@ -9,14 +9,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.dataset.clips import (
-    CutSettings,
-    RejectSettings,
+    Cut,
     Window,
     clip_loudness,
     clipped_seconds,
@@ -25,6 +23,7 @@ from sdxl_mel.dataset.clips import (
     windows,
 )
 from sdxl_mel.dataset.decode import opened
+from sdxl_mel.dataset.settings import RejectSettings
 from sdxl_mel.dataset.tracks import AudioPlace
 from sdxl_mel.dataset.voice import voice_probability
 from sdxl_mel.errors import InputError
@@ -36,10 +35,6 @@ from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.fingerprint import fingerprint
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import MelSpec
-
-if TYPE_CHECKING:
-    pass
-
 
 WORK_NAME = ".prepare"
 JOURNAL_NAME = "journal"
@@ -78,19 +73,19 @@ class Rendered(BaseModel):
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """All that a worker needs to render one track into `out`."""
 
     track: str
     audio: AudioPlace
     out: Path
     spec: MelSpec
-    cut: CutSettings
+    cut: Cut
     reject: RejectSettings
     listen: bool = False
 
 
-def render(job: Job) -> Rendered:
+def render(job: RenderJob) -> Rendered:
     """Render a track, or return what an earlier run has left. Raises ResourceError when the disk is full."""
     try:
         with opened(job.audio) as audio:
@@ -123,7 +118,7 @@ def is_offset_name(name: str) -> bool:
     return bool(re.search(r"\.o\d+\.png$", name))
 
 
-def _rendered(job: Job, key: str, sha256: str, samples: Float, sample_rate: int) -> Rendered:
+def _rendered(job: RenderJob, key: str, sha256: str, samples: Float, sample_rate: int) -> Rendered:
     seconds = round(samples.shape[-1] / sample_rate, 3)
     voice = voice_probability(samples, sample_rate) if job.listen else None
     base = Rendered(track=job.track, key=key, sha256=sha256, seconds=seconds, voice=voice)
@@ -146,7 +141,7 @@ def _rendered(job: Job, key: str, sha256: str, samples: Float, sample_rate: int)
     return base.model_copy(update={"clips": tuple(clips), "rejects": tuple(rejects)})
 
 
-def _written(job: Job, base: Rendered, signal: Float, window: Window, *, offset: float, loudness: float) -> Clip:
+def _written(job: RenderJob, base: Rendered, signal: Float, window: Window, *, offset: float, loudness: float) -> Clip:
     """Encode a clip at each of its time offsets and write the pictures."""
     assert window.starts[0] >= margin(job.spec)
     stem = f"{_slug(job.track)}-{base.key[:10]}-{window.frame:06d}"
@@ -161,7 +156,7 @@ def _written(job: Job, base: Rendered, signal: Float, window: Window, *, offset:
     return Clip(names=names, offset=offset, loudness_lufs=loudness, fingerprint=print_)
 
 
-def _done(job: Job, key: str) -> Rendered | None:
+def _done(job: RenderJob, key: str) -> Rendered | None:
     """Return the journal entry of a key if it is whole and all its pictures are there."""
     try:
         found = Rendered.model_validate_json(journal_path(job.out, key).read_bytes())
@@ -172,7 +167,7 @@ def _done(job: Job, key: str) -> Rendered | None:
     return found if present else None
 
 
-def _key(job: Job, sha256: str) -> str:
+def _key(job: RenderJob, sha256: str) -> str:
     settings = [
         RENDER_FORMAT,
         job.track,

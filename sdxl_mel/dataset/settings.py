@@ -1,109 +1,121 @@
-"""The settings of `prepare`, and what it reports."""
+"""What the dataset engine is told, as values; a help text reads them without torch."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from sdxl_mel.arguments import Show
-from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.dataset.clips import RejectSettings
-from sdxl_mel.dataset.sources import Kind
+from sdxl_mel.config import Settings
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+SourceKind = Literal["auto", "folder", "table", "song-describer", "musiccaps", "audiofolder", "datasets", "demo"]
+Vocals = Literal["regularization", "drop", "keep"]
+DemoGroup = Literal["base", "left-out"]
+SHARD_BYTES = 1 << 24
 
 
-class Config(StageConfig):
-    """Make a training set from a folder of music and captions, a table of captions, or the built-in demo corpus."""
+@dataclass(frozen=True)
+class FileSource:
+    """Music and captions in files: a folder or a table.
 
-    music: Annotated[Path | None, Show.POSITIONAL] = None
-    """folder of audio with captions, or table of them (csv, tsv, jsonl)"""
-    out: Path
-    """the dataset's folder; the same command again continues or adds"""
-    preset: str = "std"
-    """picture format: std, long, hifi, native, cheap, web, mini"""
-    source: Kind = "auto"
-    """what MUSIC is; demo renders its own"""
-    anchor: str = DEFAULT_ANCHOR
-    """the phrase in front of every training caption"""
-    vocals: Literal["regularization", "drop", "keep"] = "regularization"
-    """what becomes of tracks in which someone sings"""
-    listen: bool = False
-    """where captions and tags do not speak of voices, let musicnn listen"""
-    columns: dict[str, str] = {}
-    """a table's names of: audio caption id tags artist licence split ..."""
+    `audio_dir` is where the audio of a table lies, `tags` an MTG-Jamendo tsv, `columns` the names of a table's columns
+    by their role; `valid_subset` keeps only the validated captions of Song Describer, `uncaptioned` audio without any.
+    """
+
+    place: Path
+    kind: SourceKind = "auto"
     audio_dir: Path | None = None
-    """where the audio of a table lies, if not beside it"""
-    tags: Annotated[Path | None, Show.ADVANCED] = None
-    """an MTG-Jamendo tsv whose tags are joined by track id"""
-    stride: float | None = Field(None, gt=0)
-    """seconds from one clip to the next; one tile when not set"""
-    count: int | None = Field(None, ge=1)
-    """at most so many clips a track, evenly spread"""
-    offsets: int = Field(1, ge=1, le=8)
-    """encode each clip at so many time offsets within 8 frames"""
-    validation: Share = 0.05
-    """share of artists (or tracks) for validation"""
-    test: Share = 0.1
-    """share of artists (or tracks) for the test set"""
-    hold_out_combinations: tuple[str, ...] = ()
-    """instrument pairs kept from training: a number, or violin+piano"""
-    base: str | None = None
-    """base whose tokenizer counts tokens; estimated when not set"""
-    layout: Literal["imagefolder", "kohya"] = "imagefolder"
-    """kohya adds kohya/images/N_name/ for other trainers"""
-    tracks: int = Field(120, ge=5)
-    """with --source demo: how many tracks"""
+    tags: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    valid_subset: bool = False
+    uncaptioned: bool = False
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """A number of tracks of the built-in corpus, of instruments that the mini base has heard or not."""
+
+    tracks: int
+    group: DemoGroup
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How clips are cut: one every `stride_seconds` (None: a tile), at most `count` a track, evenly spread.
+
+    `skip_seconds` are left out at both ends of a track; each clip has `offsets` time offsets within one latent.
+    """
+
+    stride_seconds: float | None = None
+    count: int | None = None
+    skip_seconds: float = 1.0
+    offsets: int = 1
+
+
+class RejectSettings(Settings):
+    """What a clip may not be."""
+
+    silence_dbfs: float = -60.0
+    """level under which a tenth of a second is silent, dBFS after loudness normalisation"""
+    silent_share: float = Field(0.2, ge=0, le=1)
+    """share of a clip that may be silent"""
+    quiet_lufs: float = -45.0
+    """lowest loudness of a clip, LUFS"""
+    clipped_per_second: float = Field(10.0, ge=0)
+    """most clipped peaks a second (3 equal samples in a row at full scale)"""
+    duplicate_similarity: float = Field(0.85, gt=0, le=1)
+    """similarity to an earlier clip from which a clip is a near-duplicate"""
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """What training captions are: `anchor` in front, and what becomes of the captions of vocal tracks.
+
+    With `vocals` "regularization" they are replaced by `class_caption`, with "drop" the track is left out.
+    """
+
+    anchor: str = DEFAULT_ANCHOR
+    vocals: Vocals = "regularization"
+    class_caption: str = "song with vocals"
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """The shares of artists for validation and test, and the instrument pairs held out of training.
+
+    `held_out` are names ("violin+piano") or a number of pairs to draw by the seed ("3").
+    """
+
+    validation: float = 0.05
+    test: float = 0.1
+    held_out: tuple[str, ...] = ()
     seed: int = 0
-    """the splits, and the demo's tracks"""
-    jobs: int | None = Field(None, ge=1)
-    """how many processes; all cores when not set"""
-    demo_group: Annotated[Literal["base", "left-out"], Show.ADVANCED] = "left-out"
-    """with --source demo: instruments that the mini base has heard, or those it has not"""
-    class_caption: Annotated[str, Show.ADVANCED] = "song with vocals"
-    """the caption of vocal tracks in the regularization split"""
-    valid_subset: Annotated[bool, Show.ADVANCED] = False
-    """Song Describer: only the captions of its validated subset"""
-    uncaptioned: Annotated[bool, Show.ADVANCED] = False
-    """keep audio without any caption, under the anchor alone"""
-    skip_seconds: Annotated[float, Show.ADVANCED, Field(ge=0)] = 1.0
-    """left out at the start and at the end of every track"""
-    kohya_repeats: Annotated[int, Show.ADVANCED, Field(ge=1)] = 1
-    """the N of kohya/N_name"""
-    reject: RejectSettings = RejectSettings()
-
-    @model_validator(mode="after")
-    def _source_given(self) -> Self:
-        if self.music is None and self.source != "demo":
-            raise ValueError("give a folder of music or a table of captions, or --source demo")
-        if self.music is not None and self.source == "demo":
-            raise ValueError("--source demo makes its own music; leave MUSIC out")
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test together leave nothing to train on")
-        if not self.class_caption.strip():
-            raise ValueError("class_caption is empty")
-        return self
 
 
-class Report(StageReport):
-    """What was prepared; `counts` has clips, tracks and captions a split, `fates` what became of the captions."""
+@dataclass(frozen=True)
+class KohyaLayout:
+    """The folders of kohya's sd-scripts beside the dataset; `repeats` is the N of `N_name`."""
 
-    out: Path
-    counts: dict[str, dict[str, int]] = {}
-    rejected: int = 0
-    fates: dict[str, int] = {}
-    notes: tuple[str, ...] = ()
+    repeats: int = 1
 
-    def summary(self) -> str:
-        """Return the lines a person wants to see at the end."""
-        lines = [
-            f"{split:<15}{count['clips']:>7} clips {count['tracks']:>6} tracks {count['captions']:>6} captions"
-            for split, count in self.counts.items()
-        ]
-        captions = ", ".join(f"{count} {fate}" for fate, count in self.fates.items())
-        lines.append(f"captions: {captions or 'none'}")
-        lines.append(
-            f"{self.rejected} rejected by rule, {len(self.skipped)} inputs skipped; see {self.out}/report.html"
-        )
-        return "\n".join([*lines, *self.notes])
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What decides the content of a cache.
+
+    `variants` is how many variants a training caption that is a list of tags has; `splits` are those to encode, none
+    for all; a shard has about `shard_bytes` at most.
+    """
+
+    dataset: Path
+    base: str
+    base_config: Path | None = None
+    vae: str | None = None
+    variants: int = 4
+    splits: tuple[str, ...] = ()
+    clip_skip: int = 0
+    seed: int = 0
+    shard_bytes: int = SHARD_BYTES

@@ -39,8 +39,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The split of a track, the part of it that is judged by itself, or why it has no place."""
+class Assignment:
+    """The split of a track, the part of it that is judged by itself, or why it has none."""
 
     split: str
     group: str = ""
@@ -55,18 +55,18 @@ def assign(
     held_out: Iterable[Pair],
     vocals: str,
     seed: int,
-) -> dict[str, Place]:
-    """Return the place of every track; the same whatever other tracks there are, but for splits that would be empty.
+) -> dict[str, Assignment]:
+    """Return the split of every track; the same whatever other tracks there are, but for splits that would be empty.
 
-    Vocal tracks go to `regularization`, with `vocals` "drop" nowhere, with "keep" where instrumental ones go. Those
-    whose artist has instrumental tracks too are left out, so that no artist is in two splits.
+    Vocal tracks go to `regularization`, which is trained on too; those of an artist who is kept for validation or
+    test are left out. With `vocals` "drop" they go nowhere, with "keep" where instrumental ones go.
     """
     pairs = set(held_out)
     units = _units(candidates, validation, test, pairs, seed)
     if vocals == "regularization":
         instrumental = {candidate.unit for candidate in candidates if not candidate.vocal}
         units = {unit: split if unit in instrumental else "regularization" for unit, split in units.items()}
-    return {candidate.track: _place(candidate, units[candidate.unit], pairs, vocals) for candidate in candidates}
+    return {candidate.track: _assigned(candidate, units[candidate.unit], pairs, vocals) for candidate in candidates}
 
 
 def choose_pairs(candidates: Sequence[Candidate], wanted: Sequence[str], seed: int) -> tuple[Pair, ...]:
@@ -108,16 +108,19 @@ def _by_number(value: float, validation: float, test: float) -> str:
     return "validation" if value < test + validation else "train"
 
 
-def _place(candidate: Candidate, split: str, pairs: set[Pair], vocals: str) -> Place:
+def _assigned(candidate: Candidate, split: str, pairs: set[Pair], vocals: str) -> Assignment:
     if candidate.vocal and vocals == "drop":
-        return Place("", left_out="vocals (--vocals drop)")
+        return Assignment("", left_out="vocals (--vocals drop)")
+    if candidate.vocal and vocals == "regularization":
+        wanted = candidate.split or split
+        if wanted in ("validation", "test"):
+            return Assignment("", left_out=f"vocals, and its artist is kept for {wanted}")
+        return Assignment("regularization", candidate.group)
     if candidate.split:
-        return Place("regularization" if candidate.vocal and vocals != "keep" else candidate.split, candidate.group)
-    if candidate.vocal and vocals == "regularization" and split != "regularization":
-        return Place("", left_out=f"vocals, and its artist is kept for {split}")
+        return Assignment(candidate.split, candidate.group)
     if split == "test" and pairs:
-        return Place("test", UNSEEN if candidate.pairs & pairs else SEEN)
-    return Place(split)
+        return Assignment("test", UNSEEN if candidate.pairs & pairs else SEEN)
+    return Assignment(split)
 
 
 def _drawn(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from sdxl_mel.captions.anchor import without_anchor
+from sdxl_mel.captions.anchor import remove_anchor
 from sdxl_mel.corpus.scores import score_bank
 from sdxl_mel.corpus.tracks import plan_tracks, render_track
 from sdxl_mel.corpus.wording import captions_of
@@ -22,7 +22,7 @@ def write_inputs(folder: Path, known: int, seed: int) -> None:
     first: dict[str, Item] = {}
     for item in dataset.splits["test"]:
         first.setdefault(item.track, item)
-    new = [without_anchor(item.captions[0], dataset.anchor) for item in first.values()]
+    new = [remove_anchor(item.captions[0], dataset.anchor) for item in first.values()]
     _write_prompts(place(folder, "new"), new, seed)
     _write_prompts(place(folder, "known"), known_prompts(known, seed), seed)
     track = render_track(plan_tracks("test-seen", 1, EXAMPLE_SECONDS, seed=seed)[0])

@@ -4,7 +4,7 @@ Clips are shared out among threads: torch's own threads would wait for each othe
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode
-from sdxl_mel.execution import piecewise
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.cache import EmbeddingCache
 from sdxl_mel.metrics.signal_checks import FACTS, Fact, Facts, facts_of, from_row, identity, is_silent, to_row
@@ -86,7 +86,7 @@ class _Embedding:
         saved = time.monotonic()
         try:
             with progress(len(missing), "embedding", "clips") as ticker:
-                for (facts_key, (key, _)), made in zip(missing.items(), self._embedded(missing.values())):
+                for (facts_key, (key, _)), made in zip(missing.items(), map_jobs(self._embed, missing.values())):
                     if isinstance(made, str):
                         broken[key] = made
                     else:
@@ -98,11 +98,6 @@ class _Embedding:
         finally:
             self._save()
         return broken
-
-    def _embedded(self, jobs: Iterable[tuple[str, Clip]]) -> Iterator[_Embedded | str]:
-        """Yield what each clip gave or why it cannot be used, in order; clips are shared out among threads."""
-        with piecewise() as workers:
-            yield from workers.map(self._embed, jobs) if workers else map(self._embed, jobs)
 
     def _embed(self, job: tuple[str, Clip]) -> _Embedded | str:
         """Return what the caches lack of a clip, or why its sound cannot be used."""

@@ -25,20 +25,20 @@ CONTAINERS = {
     ".opus": ("OGG", "OPUS", ("OPUS",)),
     ".mp3": ("MP3", "MPEG_LAYER_III", ("MPEG_LAYER_III",)),
 }
-"""By extension: libsndfile's container, the subtype written by default, and all that may be asked for."""
+"""By extension: libsndfile's container, the default subtype, and all subtypes that can be chosen."""
 AUDIO_SUFFIXES = frozenset(CONTAINERS) | {".aif", ".aiff", ".w64", ".caf", ".au"}
 OPUS_RATE = 48000
 PIECE_SAMPLES = 1 << 16
-"""Written at a time: libsndfile's Vorbis encoder keeps a whole call on the stack."""
-SHORT_MP3 = 0.98
-"""An MP3 without a length header is measured by its bit rate, which is a little off."""
+"""Samples of each channel per write: libsndfile's Vorbis encoder keeps those of a whole call on the stack."""
+MIN_MP3_SHARE = 0.98
+"""Of the stated length: that of an MP3 without a length header is estimated from its bit rate, a little off."""
 
 
 def read_audio(path: Path) -> tuple[Float, int]:
     """Return the samples (channels, n) of a sound file and their rate.
 
-    Raises InputError when there is no such file, FormatError for what is empty, cut off, corrupt or not sound, and
-    for samples that are not finite numbers.
+    Raises InputError when there is no such file, FormatError for a file that is empty, truncated, corrupt or not sound,
+    and for samples that are not finite.
     """
     _require_file(path)
     try:
@@ -127,7 +127,7 @@ def open_audio(
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return what `write_audio` said about a file: "melspec" and "record" where they are there."""
+    """Return the "melspec" and the "record" that `write_audio` put into a file, where they are there."""
     _require_file(path)
     try:
         with soundfile.SoundFile(path) as file:
@@ -167,7 +167,7 @@ def _require_file(path: Path) -> None:
 
 
 def _require_whole(path: Path, kind: str, found: int, declared: int) -> None:
-    cut = found < declared * (SHORT_MP3 if kind == "MP3" else 1.0)
+    cut = found < declared * (MIN_MP3_SHARE if kind == "MP3" else 1.0)
     if kind == "WAV":
         cut |= containers.wav_missing_bytes(path) > 0
     if kind == "OGG":

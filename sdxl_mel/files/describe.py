@@ -1,12 +1,11 @@
 """Any artefact as nested values: its kind, its size, and the spec and record it carries.
 
-It reads the embedded JSON of each kind generically, so a new field of an artefact is shown without a change here.
+It reads the embedded JSON of every kind alike, so a new field of an artefact is shown without a change here.
 """
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import soundfile
 from pydantic import JsonValue
@@ -24,7 +23,7 @@ HEADERS = {
     "metrics.json": "evaluation",
     "model_index.json": "model folder",
 }
-"""The file that makes a folder an artefact, and what it then is."""
+"""The file that marks a folder as an artefact, and the kind of artefact."""
 BESIDE = ("melspec.json", "record.json")
 SPEC_NAMES = ("spec", "melspec")
 
@@ -32,23 +31,23 @@ Description = dict[str, JsonValue]
 
 
 def description(path: Path) -> Description:
-    """Return what `path` is. Raises InputError for a missing file and for what no stage of ours writes."""
+    """Return what `path` is. Raises InputError for a missing file and for a kind that no stage writes."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     found = _of_folder(path) if path.is_dir() else _of_file(path)
-    return {"file": path.name, **named_specs(found)}
+    return {"file": path.name, **_as_mapping(named_specs(found))}
 
 
-def named_specs(content: Any) -> Any:
+def named_specs(content: JsonValue) -> JsonValue:
     """Return nested values with `format`, the name of a known spec, beside every spec among them."""
     if isinstance(content, list):
         return [named_specs(item) for item in content]
     if not isinstance(content, dict):
         return content
-    result = {}
+    result: Description = {}
     for key, value in content.items():
         name = _known_name(value) if key in SPEC_NAMES else None
-        result[key] = {"format": name, **value} if name else named_specs(value)
+        result[key] = {"format": name, **_as_mapping(value)} if name else named_specs(value)
     return result
 
 
@@ -66,7 +65,7 @@ def _of_folder(path: Path) -> Description:
         if (path / name).is_file():
             beside = {Path(extra).stem: _json_file(path / extra) for extra in BESIDE if (path / extra).is_file()}
             return {"kind": kind, **_as_mapping(_json_file(path / name)), **beside}
-    raise InputError(f"{path}: none of our folders; expected one of {', '.join(HEADERS)} in it")
+    raise InputError(f"{path}: not a folder that the toolkit writes; expected one of {', '.join(HEADERS)} in it")
 
 
 def _of_file(path: Path) -> Description:

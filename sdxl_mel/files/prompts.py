@@ -1,10 +1,9 @@
-"""Files of prompts: one prompt a line (.txt), or tables with more settings a prompt (.csv, .jsonl)."""
+"""Files of prompts: one prompt per line (.txt), or tables with further settings of each prompt (.csv, .jsonl)."""
 
 import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +15,7 @@ KINDS = ".txt, .csv, .jsonl"
 
 
 class PromptLine(BaseModel):
-    """One prompt of a file; what is None is taken from the command's own settings."""
+    """One prompt of a file; what is None is taken from the command's settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +26,7 @@ class PromptLine(BaseModel):
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """Return the prompts of a file; blank lines, and lines of a .txt that start with #, say nothing.
+    """Return the prompts of a file; blank lines, and lines of a .txt that start with #, are left out.
 
     Tables have the columns prompt (or caption, text), negative_prompt, seed and num, of which only the first is needed.
     Raises InputError for a file that is missing, empty or of another kind, FormatError that names a bad line.
@@ -40,7 +39,7 @@ def read_prompts(path: Path) -> list[PromptLine]:
         raise FormatError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     match path.suffix.lower():
         case ".txt":
-            rows: Iterator[tuple[int, Mapping[str, Any]]] = _text_rows(content)
+            rows: Iterator[tuple[int, Mapping[str, object]]] = _text_rows(content)
         case ".csv":
             rows = _csv_rows(content)
         case ".jsonl":
@@ -53,23 +52,23 @@ def read_prompts(path: Path) -> list[PromptLine]:
     return prompts
 
 
-def _text_rows(content: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _text_rows(content: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, {"prompt": line.strip()}
 
 
-def _csv_rows(content: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(content: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     reader = csv.DictReader(content.splitlines())
     for row in reader:
-        # Cells beyond the header stand under None: a comma in a prompt that is not quoted.
+        # csv puts cells beyond the header under None: an unquoted comma in a prompt.
         extra = {"?": " ".join(row.pop(None))} if None in row else {}
         filled = {name.strip(): value.strip() for name, value in row.items() if value and value.strip()}
         if filled or extra:
             yield reader.line_num, filled | extra
 
 
-def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
@@ -82,12 +81,12 @@ def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any
         yield number, row
 
 
-def _line(row: Mapping[str, Any], where: str) -> PromptLine:
+def _line(row: Mapping[str, object], where: str) -> PromptLine:
     named = {SYNONYMS.get(name, name): value for name, value in row.items()}
     try:
         return PromptLine.model_validate(named)
     except ValidationError as error:
-        # A misspelt column is also a missing one; the misspelling says more.
+        # A misspelt column is also a missing one; the error names the misspelling.
         first = max(error.errors(), key=lambda details: details["type"] == "extra_forbidden")
         name = str(first["loc"][0])
         if name == "?":

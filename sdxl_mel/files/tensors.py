@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.execution import piecewise
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import atomic_path
 
 DTYPES = {
@@ -147,13 +147,13 @@ def write_tensors(
         content = mmap.mmap(file.fileno(), end)
         pages = Pages(content)
 
-        def fill(name: str, place: int) -> None:
+        def fill(tensor: tuple[str, int]) -> None:
+            name, place = tensor
             put(name, pages.tensor(types[name], place))
             pages.forget(types[name], place)
 
-        with piecewise() as workers:
-            for _ in workers.map(fill, order, places) if workers else map(fill, order, places):
-                pass
+        for _ in map_jobs(fill, zip(order, places)):
+            pass
         content.close()  # Windows renames no file that is still mapped.
         # Last, so that no loader accepts what a kill leaves.
         file.write(header)

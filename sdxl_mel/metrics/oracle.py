@@ -14,6 +14,8 @@ import numpy as np
 import scipy.fft
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.instruments import INSTRUMENTS
@@ -70,8 +72,6 @@ class Oracle:
 
     def save(self, path: Path) -> None:
         """Write the oracle as safetensors."""
-        from safetensors.numpy import save_file
-
         tensors = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"labels": ",".join(self.labels)})
@@ -79,8 +79,6 @@ class Oracle:
 
 def load_oracle(path: Path | None = None) -> Oracle:
     """Read an oracle, the shipped one without `path`. Raises FormatError for another file."""
-    from safetensors import SafetensorError, safe_open
-
     if path is None:
         with as_file(files("sdxl_mel").joinpath("assets/oracle.safetensors")) as shipped:
             return load_oracle(shipped)

@@ -77,7 +77,7 @@ def seam_score(values: Float, spec: MelSpec) -> float | None:
     """Return how far joins of tiles stand out of a picture (n_mels, frames, channels) in 0..1, None for one tile.
 
     The mean z-score of the change of spectrum across places a stride apart, for the stride where it is largest: about
-    0 to 1 where there is none, for the largest of five is above its mean; 3 and more is heard.
+    0 to 1 where there is none, for the largest of five is above its mean; 3 and more is audible.
     """
     frames = values.shape[1]
     context = max(1, round(SEAM_CONTEXT_SECONDS * spec.sample_rate / spec.hop_length))
@@ -206,7 +206,7 @@ def facts_of(signal: Signal, facts: Sequence[Fact] = FACTS) -> Facts:
 
 
 def is_silent(facts: Facts) -> bool:
-    """Say whether there is nothing to hear."""
+    """Say whether the loudest sample is below -60 dBFS."""
     return (facts["peak"] or 0.0) < SILENT_PEAK
 
 

@@ -1,83 +1,144 @@
-"""Stage `cache`: latents of every picture and embeddings of every text, computed once."""
+"""The stage `cache`: latents of every picture and embeddings of every text, computed once."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, assert_never
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sdxl_mel.arguments import Show
-from sdxl_mel.config import StageConfig
-from sdxl_mel.dataset.cache_report import Report
-from sdxl_mel.errors import InputError
-
-__all__ = ["EXAMPLES", "Config", "Report", "run"]
-
-EXAMPLES = """\
-  sdxl-mel cache --dataset data/music --base mini --out data/music-cache
-  accelerate launch -m sdxl_mel cache --dataset data/music --base stabilityai/stable-diffusion-xl-base-1.0 \\
-      --vae madebyollin/sdxl-vae-fp16-fix --out data/music-cache
-  sdxl-mel cache verify --out data/music-cache
-  sdxl-mel cache prune --out data/music-cache"""
+from sdxl_mel.arguments import Action, Show
+from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.dataset.settings import CacheSettings
 
 
-class Config(StageConfig):
-    """Encode a prepared dataset with the VAE and the text encoders of a base.
+class Encoding(StageConfig):
+    """What decides the rows of a cache beside the dataset and the base."""
 
-    Run it again after any change: only what changed is encoded. `verify` checks every byte of a cache (and, given
-    --dataset and --base, that it is up to date); `prune` deletes what no clip uses any more.
-    """
-
-    action: Annotated[Literal["build", "verify", "prune"], Show.POSITIONAL] = "build"
-    """build (default), verify or prune"""
-    dataset: Path | None = None
-    """folder made by sdxl-mel prepare"""
-    base: str | None = None
-    """diffusers folder, .safetensors file, hub id or mini"""
-    out: Path
-    """folder of the cache"""
     vae: str | None = None
     """another VAE: folder, .safetensors file or hub id"""
     variants: int = Field(4, ge=1)
-    """wordings kept of each training caption that is a list of tags: its parts in other orders, the anchor first"""
+    """variants of each training caption that is a list of tags: its parts in other orders, the anchor first"""
     splits: Annotated[tuple[str, ...], Show.ADVANCED] = ()
     """splits of the dataset to encode, none = all; training never opens test"""
     clip_skip: Annotated[int, Show.ADVANCED] = Field(0, ge=0)
     """layers skipped beyond the penultimate one, which is SDXL's own (SD 1.5's "clip skip 2" is 0 here)"""
     seed: Annotated[int, Show.ADVANCED] = 0
-    """of the orders of the wordings"""
+    """seed of the orders of the variants"""
+    base_config: Annotated[Path | None, Show.ADVANCED] = None
+    """folder with the configs of a single-file base (default: the folder of its name beside it)"""
+
+    def settings_for(self, dataset: Path, base: str) -> CacheSettings:
+        """Return the settings of the engine."""
+        shared: dict[str, Any] = {name: getattr(self, name) for name in Encoding.model_fields}
+        return CacheSettings(dataset, base, **shared)
+
+
+class Build(Encoding):
+    """Encode a prepared dataset with the VAE and the text encoders of a base.
+
+    Run it again after any change: only what changed is encoded.
+    """
+
+    dataset: Path
+    """folder made by sdxl-mel prepare"""
+    base: str
+    """diffusers folder, .safetensors file, hub id or mini"""
+    out: Path
+    """folder of the cache"""
     batch_pixels: Annotated[int, Show.ADVANCED] = Field(1 << 20, gt=0)
     """pixels in a batch of the VAE; less for a small card"""
     device: Annotated[str | None, Show.ADVANCED] = None
     """cpu, cuda, mps; default: what accelerate finds"""
-    base_config: Annotated[Path | None, Show.ADVANCED] = None
-    """folder with the configs of a single-file base (default: the folder of its name beside it)"""
 
 
-def run(config: Config) -> Report:
+class Verify(Encoding):
+    """Check every byte of a cache and, given a dataset and a base, that it is up to date."""
+
+    out: Path
+    """folder of the cache"""
+    dataset: Path | None = None
+    """folder made by sdxl-mel prepare that the cache should be of"""
+    base: str | None = None
+    """base that the cache should be of"""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.dataset is None) != (self.base is None):
+            raise ValueError("--dataset and --base go together")
+        return self
+
+
+class Prune(StageConfig):
+    """Delete what no clip of a cache uses any more."""
+
+    out: Path
+    """folder of the cache"""
+
+
+ACTIONS = {
+    "build": Action(
+        Build,
+        """\
+  sdxl-mel cache --dataset data/music --base mini --out data/music-cache
+  accelerate launch -m sdxl_mel cache --dataset data/music --base stabilityai/stable-diffusion-xl-base-1.0 \\
+      --vae madebyollin/sdxl-vae-fp16-fix --out data/music-cache""",
+    ),
+    "verify": Action(Verify, "  sdxl-mel cache verify --out data/music-cache"),
+    "prune": Action(Prune, "  sdxl-mel cache prune --out data/music-cache"),
+}
+DEFAULT_ACTION = "build"
+
+
+class Report(StageReport):
+    """What a cache holds, and what was encoded, found or deleted."""
+
+    action: Literal["build", "verify", "prune"]
+    pictures: int
+    texts: int
+    encoded_pictures: int = 0
+    encoded_texts: int = 0
+    damaged: int = 0
+    unused: int = 0
+    deleted: int = 0
+    freed_bytes: int = 0
+    too_long: int = 0
+
+    def summary(self) -> str:
+        """Return what a person wants to know at the end."""
+        has = f"{self.pictures} pictures and {self.texts} texts"
+        match self.action:
+            case "verify":
+                left = f"; {self.unused} unused files (sdxl-mel cache prune)" if self.unused else ""
+                return f"the cache is whole: {has}{left}"
+            case "prune":
+                return f"deleted {self.deleted} unused files, {self.freed_bytes / 1e6:.1f} MB; {has} stay"
+        lines = [f"cached {has}; encoded now: {self.encoded_pictures} pictures, {self.encoded_texts} texts"]
+        if self.damaged:
+            lines.append(f"{self.damaged} damaged files were made anew")
+        if self.unused:
+            lines.append(f"{self.unused} files are no longer used; sdxl-mel cache prune deletes them")
+        if self.too_long:
+            lines.append(
+                f"{self.too_long} captions are longer than the 77 tokens the text encoders read; the rest is unseen"
+            )
+        return "\n".join(lines)
+
+
+def run(config: Build | Verify | Prune) -> Report:
     """Build, verify or prune a cache."""
-    from sdxl_mel.dataset.cache_build import build
-    from sdxl_mel.dataset.cache_maintenance import prune, verify
-    from sdxl_mel.dataset.cache_plan import Settings
+    from sdxl_mel.dataset import cache
 
-    if config.action == "prune":
-        return prune(config.out)
-    asked = config.dataset is not None and config.base is not None
-    if config.action == "build" and not asked:
-        raise InputError("cache: --dataset and --base are needed; see sdxl-mel cache --help")
-    settings = None
-    if config.dataset is not None and config.base is not None:
-        settings = Settings(
-            dataset=config.dataset,
-            base=config.base,
-            base_config=config.base_config,
-            vae=config.vae,
-            variants=config.variants,
-            splits=config.splits,
-            clip_skip=config.clip_skip,
-            seed=config.seed,
-            batch_pixels=config.batch_pixels,
-        )
-    if config.action == "verify":
-        return verify(config.out, settings)
-    assert settings is not None
-    return build(config.out, settings, config.device)
+    match config:
+        case Build():
+            settings = config.settings_for(config.dataset, config.base)
+            built = cache.build(config.out, settings, config.device, config.batch_pixels)
+            return Report(action="build", **asdict(built))
+        case Verify():
+            current = None
+            if config.dataset is not None and config.base is not None:
+                current = config.settings_for(config.dataset, config.base)
+            return Report(action="verify", **asdict(cache.verify(config.out, current)))
+        case Prune():
+            return Report(action="prune", **asdict(cache.prune(config.out)))
+        case _:
+            assert_never(config)

@@ -29,7 +29,7 @@ class Config(StageConfig):
     training: Annotated[Path | None, UNRECORDED] = None
     """folder of the clips that were trained on, to find copies; of a prepared dataset its train split is taken"""
     against: Annotated[Path | None, Show.ADVANCED, UNRECORDED] = None
-    """folder of what another model made of the same prompts and seeds: how much nearer is FAD, pair by pair"""
+    """folder of another model's clips of the same prompts and seeds, for the change of FAD pair by pair"""
     prompts: Annotated[Path | None, UNRECORDED] = None
     """CSV or JSON lines with the columns file and prompt [the records inside the generated files]"""
     out: Annotated[Path, UNRECORDED]
@@ -53,7 +53,7 @@ class Config(StageConfig):
     cache: Annotated[Path | None, Show.ADVANCED, UNRECORDED] = None
     """folder where embeddings are kept by content [OUT/cache]"""
     instruments: Annotated[bool, Show.ADVANCED] = False
-    """for tiles of the demo corpus: were the instruments of the prompt found"""
+    """measure whether the instruments of the prompt were found (tiles of the demo corpus only)"""
     report: Annotated[bool, UNRECORDED] = True
     """write report.html"""
     seed: Annotated[int, Show.ADVANCED] = 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdxl_mel.captions.anchor import anchored
+from sdxl_mel.captions.anchor import anchored, remove_anchor, strip_anchor
 from sdxl_mel.captions.tokens import ESTIMATE, estimated_tokens, token_counter
 from sdxl_mel.errors import InputError
 from tests.tiny_models import byte_tokenizer
@@ -22,6 +22,22 @@ def test_the_anchor_is_first_and_the_rest_fits(caption: str, limit: int) -> None
 
 def test_an_anchor_in_the_caption_is_not_repeated() -> None:
     assert anchored("A Mel Spectrogram, mel spectrogram: piano", ANCHOR, ESTIMATE).text == "mel spectrogram, A piano"
+
+
+@pytest.mark.parametrize(
+    ("text", "stripped", "removed"),
+    [
+        ("Mel Spectrogram: slow piano", "slow piano", "slow piano"),
+        ("a mel spectrogram of piano", "a mel spectrogram of piano", "a of piano"),
+        ("mel spectrogram, piano, mel spectrogram", "piano, mel spectrogram", "piano"),
+        ("mel spectrogram", "mel spectrogram", ""),
+        ("piano", "piano", "piano"),
+    ],
+)
+def test_the_anchor_is_taken_off_the_start_or_out_of_everywhere(text: str, stripped: str, removed: str) -> None:
+    assert strip_anchor(text, ANCHOR) == stripped
+    assert remove_anchor(text, ANCHOR) == removed
+    assert strip_anchor(text, "") == remove_anchor(text, "") == text
 
 
 def test_what_is_dropped_is_said() -> None:

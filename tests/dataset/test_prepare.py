@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdxl_mel.dataset import render
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
 from sdxl_mel.files import atomic
 from sdxl_mel.files.audio import read_audio
@@ -21,7 +22,7 @@ from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.stages.prepare import Config, Report, render, run
+from sdxl_mel.stages.prepare import Config, Report, run
 from tests.dataset.music import melody, write_folder, write_music, write_samples
 
 SPEC = PRESETS["mini"]

@@ -7,6 +7,7 @@ import pytest
 from datasets import Audio, Dataset, DatasetDict
 
 from sdxl_mel.dataset.decode import opened
+from sdxl_mel.dataset.settings import FileSource
 from sdxl_mel.dataset.sources import find_tracks, kind_of
 from sdxl_mel.dataset.table_source import jamendo_tags, texts_in, track_licences
 from sdxl_mel.dataset.tracks import SourceList
@@ -16,7 +17,7 @@ from tests.dataset.music import write_music
 
 def read(place: Path, kind: str = "auto", **given) -> SourceList:
     options = {"audio_dir": None, "tags": None, "columns": {}, "valid_subset": False, "uncaptioned": False} | given
-    return find_tracks(place, kind, place / "none", **options)
+    return find_tracks(FileSource(place, kind, **options), place / "none")
 
 
 def touch(*paths: Path) -> None:

@@ -35,7 +35,10 @@ def test_no_artist_and_no_held_out_pair_is_where_it_may_not_be(rows, seed: int) 
     places = assign(tracks, **SETTINGS | {"held_out": (("flute", "piano"),), "seed": seed})
     for artist in {track.artist for track in tracks} - {""}:
         splits = {places[track.track].split for track in tracks if track.artist == artist} - {""}
-        assert len(splits) == 1
+        assert splits == {"train", "regularization"} or len(splits) == 1
+        for track in (track for track in tracks if track.artist == artist and track.vocal):
+            trained = splits <= {"train", "regularization"}
+            assert (places[track.track].split == "regularization") == trained, "left out only where it must be"
     for track in tracks:
         place = places[track.track]
         if ("flute", "piano") in track.pairs and not track.vocal:
@@ -73,6 +76,8 @@ def test_what_becomes_of_vocals() -> None:
     singer = [Candidate("v", "a", True, ("flute", "piano")), Candidate("t", "a", False, ("flute", "piano"))]
     places = assign(singer, **SETTINGS | {"held_out": (("flute", "piano"),)})
     assert places["v"].left_out == "vocals, and its artist is kept for test"
+    trained = assign(singer, **SETTINGS | {"validation": 0.0, "test": 0.0})
+    assert {name: place.split for name, place in trained.items()} == {"v": "regularization", "t": "train"}
     assert assign(singer[:1], **SETTINGS)["v"].split == "regularization"
 
 
@@ -80,6 +85,15 @@ def test_a_source_that_decides_is_obeyed() -> None:
     tracks = [Candidate("x", "", False, ("flute", "piano"), "train"), Candidate("y", "", False, (), "test", "unseen")]
     places = assign(tracks, **SETTINGS | {"held_out": (("flute", "piano"),)})
     assert (places["x"].split, places["y"].split, places["y"].group) == ("train", "test", "unseen")
+
+
+@pytest.mark.parametrize(
+    ("split", "regularized"), [("train", "regularization"), ("test", ""), ("validation", ""), ("regularization",) * 2]
+)
+def test_vocals_that_a_source_keeps_from_training_are_not_trained(split: str, regularized: str) -> None:
+    track = Candidate("v", "", True, (), split)
+    assert assign([track], **SETTINGS)["v"].split == regularized
+    assert assign([track], **SETTINGS | {"vocals": "keep"})["v"].split == split
 
 
 def test_pairs_are_drawn_or_named() -> None:

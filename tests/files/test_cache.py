@@ -8,8 +8,19 @@ import pytest
 import torch
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
-from sdxl_mel.files.cache import Cache, CachedExample, CacheHeader, open_cache, write_cache
-from sdxl_mel.files.cache_shards import ShardHeader, check_rows, key_of, read_shard, shard_name, write_shard
+from sdxl_mel.files.cache import (
+    Cache,
+    CachedExample,
+    CacheHeader,
+    ShardHeader,
+    check_rows,
+    key_of,
+    open_cache,
+    read_shard,
+    shard_name,
+    write_cache,
+    write_shard,
+)
 from sdxl_mel.record import Record
 from tests.tiles import SMALL
 

@@ -1,4 +1,4 @@
-"""Ogg pages: another serial number, the same sound."""
+"""Ogg pages: the serial number is cleared, the sound stays the same."""
 
 from pathlib import Path
 

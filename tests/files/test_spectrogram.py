@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
-from sdxl_mel.files.spectrogram import Spectrogram, decode_png, encode_png, read_spectrogram, write_spectrogram
+from sdxl_mel.files.spectrogram import (
+    Spectrogram,
+    decode_png,
+    encode_png,
+    png_bytes,
+    read_spectrogram,
+    write_spectrogram,
+)
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS, named_spec
 
@@ -132,13 +140,11 @@ def test_bad_pictures_are_named(name: str) -> None:
 
 
 def test_a_newer_spec_and_a_damaged_record() -> None:
-    from PIL import PngImagePlugin
-
     for key, text, said in (
         ("melspec", MINI.to_json().replace('"version":1', '"version":9'), "update sdxl-mel"),
         ("record", '{"stage": 3}', "its record is damaged"),
     ):
-        info = PngImagePlugin.PngInfo()
+        info = PngInfo()
         info.add_itxt("melspec", MINI.to_json()) if key == "record" else None
         info.add_itxt(key, text)
         buffer = io.BytesIO()
@@ -155,3 +161,29 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     with pytest.raises(FormatError, match="an empty file"):
         read_spectrogram(tmp_path / "empty.png")
+
+
+@settings(deadline=None, max_examples=30)
+@given(height=st.integers(1, 40), width=st.integers(1, 70), grey=st.booleans(), seed=st.integers(0, 99))
+def test_pillow_reads_the_same_pixels(height: int, width: int, grey: bool, seed: int) -> None:
+    shape = (height, width) if grey else (height, width, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    image = Image.open(io.BytesIO(png_bytes(pixels, PngInfo())))
+    assert image.mode == ("L" if grey else "RGB")
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_pillow_reads_the_text() -> None:
+    info = PngInfo()
+    info.add_itxt("melspec", '{"prompt": "Größe, 音楽"}')
+    image = Image.open(io.BytesIO(png_bytes(np.zeros((8, 8), dtype=np.uint8), info)))
+    assert image.text == {"melspec": '{"prompt": "Größe, 音楽"}'}
+
+
+def test_every_checksum_is_right() -> None:
+    content = png_bytes(np.zeros((8, 8, 3), dtype=np.uint8), PngInfo())
+    Image.open(io.BytesIO(content)).verify()
+    broken = bytearray(content)
+    broken[-6] ^= 1
+    with pytest.raises((SyntaxError, OSError)):
+        Image.open(io.BytesIO(bytes(broken))).verify()

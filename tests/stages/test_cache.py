@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from sdxl_mel.assets import MINI
 from sdxl_mel.cli import main
+from sdxl_mel.dataset import cache as cache_engine
+from sdxl_mel.dataset.settings import CacheSettings
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
 from sdxl_mel.files import atomic
 from sdxl_mel.files.cache import open_cache
@@ -25,18 +27,20 @@ from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import encode, images_of
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.stages.cache import Config, run
-from sdxl_mel.stages.cache import plan as planning
+from sdxl_mel.stages.cache import Build, Prune, Verify, run
 from tests.checkpoints import write_single_file
 from tests.tiles import ANCHOR, SMALL, write_noise, write_tiles
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sdxl_mel.dataset.cache_build", "diffusers", "transformers", "tests.tiles"])
+PROCESSES.set_forkserver_preload(["sdxl_mel.dataset.cache", "diffusers", "transformers", "tests.tiles"])
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SHARD_BYTES", 4096)
+SMALL_SHARDS = 4096
+
+
+def build(dataset: Path, base: Path | str, out: Path, **settings) -> cache_engine.Built:
+    """Build with so small shards that a few rows fill several."""
+    return cache_engine.build(out, CacheSettings(dataset, str(base), shard_bytes=SMALL_SHARDS, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,7 @@ def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> 
 @pytest.mark.parametrize("form", ["folder", "single file"])
 def test_cached_equals_encoding_on_the_spot(tiles: Path, tiny_sdxl: Path, tmp_path: Path, form: str) -> None:
     given = tiny_sdxl if form == "folder" else write_single_file(tiny_sdxl, tmp_path / "model.safetensors")
-    report = run(Config(dataset=tiles, base=str(given), out=tmp_path / "cache"))
+    report = run(Build(dataset=tiles, base=str(given), out=tmp_path / "cache"))
     assert (report.encoded_pictures, report.pictures) == (24, 24)
     assert_equal_to_encoding_on_the_spot(tmp_path / "cache", tiles, open_base(tiny_sdxl))
 
@@ -95,12 +99,12 @@ def test_cached_equals_encoding_on_the_spot(tiles: Path, tiny_sdxl: Path, tmp_pa
 def test_cached_equals_encoding_on_the_spot_for_mini(tmp_path: Path, form: str) -> None:
     given = "mini" if form == "folder" else str(write_single_file(MINI, tmp_path / "mini.safetensors", 1))
     tiles = write_tiles(tmp_path / "tiles", clips=4, spec=PRESETS["mini"])
-    assert run(Config(dataset=tiles, base=given, out=tmp_path / "cache")).encoded_pictures == 4
+    assert run(Build(dataset=tiles, base=given, out=tmp_path / "cache")).encoded_pictures == 4
     assert_equal_to_encoding_on_the_spot(tmp_path / "cache", tiles, open_base("mini"))
 
 
-def test_wordings(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
-    run(Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, variants=3))
+def test_variants(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    run(Build(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, variants=3))
     cache = open_cache(tmp_path)
     words = [cache.caption(key) for key in cache.examples("train")[0].captions]
     assert words[0] == f"{ANCHOR}, violin, piano, slow 0"
@@ -110,21 +114,22 @@ def test_wordings(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
 
 
 def test_only_the_splits_asked_for_are_encoded(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
-    run(Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("validation",)))
+    run(Build(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("validation",)))
     cache, clips = open_cache(tmp_path), read_dataset(tiles).splits["validation"]
     assert [example.source for example in cache.examples("validation")] == [item.file for item in clips]
     assert not cache.examples("train")
     with pytest.raises(InputError, match=r"has no split 'valid'; --splits takes .*validation"):
-        run(Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("valid",)))
+        run(Build(dataset=tiles, base=str(tiny_sdxl), out=tmp_path, splits=("valid",)))
 
 
-def test_only_what_changed_is_encoded(small_shards: None, copy: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+def test_only_what_changed_is_encoded(copy: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     out = tmp_path / "cache"
 
-    def encoded(base: Path = tiny_sdxl, **settings: object) -> tuple[int, int]:
-        report = run(Config.model_validate({"dataset": copy, "base": str(base), "out": out, **settings}))
-        assert run(Config(action="verify", dataset=copy, base=str(base), out=out, **settings)).pictures == 24  # type: ignore[arg-type]
-        return report.encoded_pictures, report.encoded_texts
+    def encoded(base: Path = tiny_sdxl, **settings) -> tuple[int, int]:
+        built = build(copy, base, out, **settings)
+        current = CacheSettings(copy, str(base), shard_bytes=SMALL_SHARDS, **settings)
+        assert cache_engine.verify(out, current).pictures == 24
+        return built.encoded_pictures, built.encoded_texts
 
     texts = encoded()[1]
     assert encoded() == (0, 0)
@@ -149,13 +154,13 @@ def test_only_what_changed_is_encoded(small_shards: None, copy: Path, tiny_sdxl:
     tensors["encoder.conv_in.bias"] += 0.1
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(MismatchError, match=r"made with another vae; run sdxl-mel cache"):
-        run(Config(action="verify", dataset=copy, base=str(other), out=out))
+        run(Verify(dataset=copy, base=str(other), out=out))
     assert encoded(other) == (24, 0)
     assert encoded() == (0, 0)
 
-    report = run(Config(action="prune", out=out))
-    assert report.orphans > 0 and report.freed_bytes > 0
-    assert run(Config(action="verify", out=out)).orphans == 0
+    report = run(Prune(out=out))
+    assert report.deleted > 0 and report.freed_bytes > 0
+    assert run(Verify(out=out)).unused == 0
     assert encoded() == (0, 0)
     assert texts > 1
 
@@ -163,8 +168,7 @@ def test_only_what_changed_is_encoded(small_shards: None, copy: Path, tiny_sdxl:
 def _build(dataset: Path, base: Path, out: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
-    planning.SHARD_BYTES = 4096
-    run(Config(dataset=dataset, base=str(base), out=out))
+    build(dataset, base, out)
 
 
 @pytest.fixture(scope="module")
@@ -222,23 +226,22 @@ def test_two_processes_make_the_same_bytes(
 
 @pytest.mark.parametrize("damage", ["truncated", "bit", "foreign"])
 def test_a_damaged_shard_is_made_anew(
-    small_shards: None, tiles: Path, tiny_sdxl: Path, clean: dict[str, bytes], tmp_path: Path, damage: str
+    tiles: Path, tiny_sdxl: Path, clean: dict[str, bytes], tmp_path: Path, damage: str
 ) -> None:
-    config = Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path)
-    run(config)
+    build(tiles, tiny_sdxl, tmp_path)
     path = next(tmp_path.glob("latents/*.safetensors"))
     content = bytearray(path.read_bytes())
     if damage == "bit":
         content[-1] ^= 1
         path.write_bytes(content)
         with pytest.raises(FormatError, match="1 of .* shards are damaged; delete them and run sdxl-mel cache again"):
-            run(Config(action="verify", out=tmp_path))
+            run(Verify(out=tmp_path))
         path.unlink()
     else:
         path.write_bytes(content[:-7] if damage == "truncated" else b"not a shard")
         with pytest.raises(FormatError, match="run sdxl-mel cache again"):
             open_cache(tmp_path)
-    assert run(config).damaged == (damage != "bit")
+    assert build(tiles, tiny_sdxl, tmp_path).damaged == (damage != "bit")
     assert contents(tmp_path) == clean
 
 
@@ -255,12 +258,11 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         written.append(path)
         whole(path, content)
 
-    monkeypatch.setattr("sdxl_mel.files.cache_shards.write_bytes", fill)
+    monkeypatch.setattr("sdxl_mel.files.cache.write_bytes", fill)
     return written
 
 
 def test_a_full_disk_keeps_what_is_finished(
-    small_shards: None,
     writes: list[Path],
     tiles: Path,
     tiny_sdxl: Path,
@@ -268,48 +270,47 @@ def test_a_full_disk_keeps_what_is_finished(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = Config(dataset=tiles, base=str(tiny_sdxl), out=tmp_path / "cache")
     with pytest.raises(ResourceError, match=r"the disk is full .* free some space and run it again"):
-        run(config)
+        build(tiles, tiny_sdxl, tmp_path / "cache")
     assert all(path.exists() for path in writes)
     assert not (tmp_path / "cache" / "cache.json").exists()
-    monkeypatch.setattr("sdxl_mel.files.cache_shards.write_bytes", atomic.write_bytes)
-    assert run(config).encoded_pictures < 24
+    monkeypatch.setattr("sdxl_mel.files.cache.write_bytes", atomic.write_bytes)
+    assert build(tiles, tiny_sdxl, tmp_path / "cache").encoded_pictures < 24
     assert contents(tmp_path / "cache") == clean
 
 
-def test_a_vae_that_makes_nan_names_the_picture(
-    small_shards: None, tiles: Path, tiny_sdxl: Path, tmp_path: Path
-) -> None:
+def test_a_vae_that_makes_nan_names_the_picture(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(tiny_sdxl, tmp_path / "broken"))
     file = broken / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     tensors["encoder.conv_in.weight"] = tensors["encoder.conv_in.weight"] * 1e6
     save_file({key: value.half() for key, value in tensors.items()}, file, metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"\d{4}(-1)?\.png: the VAE \(float32\) makes NaN of it; .* --vae"):
-        run(Config(dataset=tiles, base=str(broken), out=tmp_path / "cache"))
+        run(Build(dataset=tiles, base=str(broken), out=tmp_path / "cache"))
 
 
 def test_specs_that_do_not_belong_together(copy: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(tiny_sdxl, tmp_path / "base"))
     (base / "melspec.json").write_text(PRESETS["mini"].to_json())
     with pytest.raises(MismatchError, match=r"different specs: .*n_mels 128 against 32"):
-        run(Config(dataset=copy, base=str(base), out=tmp_path / "cache"))
+        run(Build(dataset=copy, base=str(base), out=tmp_path / "cache"))
     write_noise(copy / "train/0000.png", SMALL.model_copy(update={"hop_length": 64}), seed=1)
     with pytest.raises(MismatchError, match=r"0000\.png and its dataset .* hop_length 64 against 128"):
-        run(Config(dataset=copy, base=str(tiny_sdxl), out=tmp_path / "cache"))
+        run(Build(dataset=copy, base=str(tiny_sdxl), out=tmp_path / "cache"))
     write_noise(copy / "train/0000.png", SMALL.model_copy(update={"width": 32}), seed=1)
     with pytest.raises(MismatchError, match="width 32 against 64"):
-        run(Config(dataset=copy, base=str(tiny_sdxl), out=tmp_path / "cache"))
+        run(Build(dataset=copy, base=str(tiny_sdxl), out=tmp_path / "cache"))
 
 
 def test_the_door(tiles: Path, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "cache")
     assert main(["cache", "--out", out]) == 2
-    assert "--dataset and --base are needed" in capsys.readouterr().err
+    assert "dataset is needed; base is needed" in capsys.readouterr().err
     assert main(["cache", "verify", "--out", out]) == 2
     assert main(["cache", "--dataset", str(tmp_path), "--base", str(tiny_sdxl), "--out", out]) == 2
     assert main(["cache", "--dataset", str(tiles), "--base", str(tiny_sdxl), "--out", out, "--quiet"]) == 0
     assert "cached 24 pictures" in capsys.readouterr().out
     assert main(["cache", "verify", "--out", out]) == 0
+    assert main(["cache", "verify", "--out", out, "--base", "mini"]) == 2
+    assert "--dataset and --base go together" in capsys.readouterr().err
     assert main(["cache", "prune", "--out", out]) == 0

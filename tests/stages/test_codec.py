@@ -233,7 +233,7 @@ def test_a_bad_picture_is_one_line_and_code_2(
         (["invert", "a.png", "--out", "x.wav", "--format", "minmidi"], "did you mean 'minimidi'"),
         (["invert", "a.png", "--out", "x.wav", "--method", "bestest"], "best"),
         (["inspect", "missing"], "no such file"),
-        (["inspect", str(FIXTURES)], "none of our folders"),
+        (["inspect", str(FIXTURES)], "not a folder that the toolkit writes"),
         (["roundtrip", BAND, "--start", "5.9"], "too short to measure"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,11 @@ import soundfile
 
 from sdxl_mel.cli import run_stage
 from sdxl_mel.errors import InputError
+from sdxl_mel.evaluation.clips import Decoding, find_clips
+from sdxl_mel.evaluation.embed_clips import embed_sets
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
+from sdxl_mel.metrics.embedders.mel_statistics import MelEmbedder
+from sdxl_mel.metrics.signal_checks import FACTS
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.evaluate import Config, run
@@ -132,6 +137,32 @@ def test_a_corrupt_cache_is_made_again(world, report, tmp_path):
         path.write_bytes(path.read_bytes()[:50])
     second = run(config(world, tmp_path / "b", cache=cache))
     assert (first.out / "metrics.json").read_bytes() == (second.out / "metrics.json").read_bytes()
+
+
+def test_a_cache_that_lacks_a_fact_is_made_again(world, tmp_path):
+    def embed(facts):
+        return embed_sets({"one": clips}, [MelEmbedder()], Decoding(), tmp_path, facts)["one"].facts
+
+    clips = find_clips(world / "reference", "test")[:2]
+    fewer, more = (embed(facts) for facts in (FACTS[:-2], FACTS))
+    assert [len(each) for each in (*fewer, *more)] == 2 * [len(FACTS) - 2] + 2 * [len(FACTS)]
+    assert all(one[name] == two[name] for one, two in zip(fewer, more) for name in one)
+
+
+def test_the_record_holds_a_hash_of_every_set_and_the_settings_that_decide(world, report, tmp_path):
+    record = report.evaluation.record
+    assert set(record.inputs) == {"generated", "reference", "training", "prompts"}
+    assert all(re.fullmatch("[0-9a-f]{64}", each) for each in record.inputs.values())
+    assert record.settings.keys() == {"embedder", "inversion", "format", "anchor", "instruments", "seed"}
+    shutil.copytree(world / "generated", tmp_path / "generated")
+    changed = tmp_path / "generated" / "piano-0.wav"
+    samples, rate = soundfile.read(changed, dtype="float32")
+    write(changed, 0.5 * samples, rate)
+    other = run(config(world, tmp_path / "out", generated=tmp_path / "generated")).evaluation.record
+    assert other.inputs["generated"] != record.inputs["generated"]
+    assert {name: other.inputs[name] for name in ("reference", "prompts")} == {
+        name: record.inputs[name] for name in ("reference", "prompts")
+    }
 
 
 def test_clips_that_cannot_be_used_are_listed_and_never_scored(world, tmp_path):

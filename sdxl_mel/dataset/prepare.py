@@ -1,0 +1,214 @@
+"""A folder of music and captions, a table, or the demo corpus -> a training set to trust."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from sdxl_mel.captions.tokens import TokenCounter, token_counter
+from sdxl_mel.config import Skipped
+from sdxl_mel.dataset.assemble import PreparedTrack, assemble, instruments_of, place_pictures, remove_stale
+from sdxl_mel.dataset.captioning import TrackCaptions, caption_track, fates, write_log
+from sdxl_mel.dataset.clips import cut_of, needed_seconds
+from sdxl_mel.dataset.kohya import remove_kohya, write_kohya
+from sdxl_mel.dataset.page import write_report
+from sdxl_mel.dataset.render import WORK_NAME, Rendered, RenderJob, render
+from sdxl_mel.dataset.settings import (
+    Captioning,
+    Cutting,
+    DemoSource,
+    FileSource,
+    KohyaLayout,
+    RejectSettings,
+    Splitting,
+)
+from sdxl_mel.dataset.sources import demo_tracks, find_tracks
+from sdxl_mel.dataset.splits import Assignment, Candidate, assign, choose_pairs
+from sdxl_mel.dataset.tracks import SourceList, SourceTrack
+from sdxl_mel.dataset.voice import tagger
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.execution import map_jobs
+from sdxl_mel.files.atomic import write_text
+from sdxl_mel.files.dataset import HEADER_NAME, Dataset, is_dataset, write_dataset
+from sdxl_mel.progress import log, progress
+from sdxl_mel.record import Record, sha256_bytes
+from sdxl_mel.sound.melspec import MelSpec, require_equal
+
+SPEC_NAME = "spec.json"
+CAPTIONS_NAME = "captions.jsonl"
+REPORT_NAME = "report.html"
+DEMO_CLIPS = 2
+"""Clips that a track of the demo has room for."""
+CAPTIONING, CUTTING, REJECT, SPLITTING = Captioning(), Cutting(), RejectSettings(), Splitting()
+"""The defaults."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The dataset, and how many of the source's captions were kept, cleaned or dropped."""
+
+    dataset: Dataset
+    fates: Mapping[str, int]
+
+
+def prepare(
+    source: FileSource | DemoSource,
+    out: Path,
+    spec: MelSpec,
+    *,
+    captioning: Captioning = CAPTIONING,
+    cutting: Cutting = CUTTING,
+    reject: RejectSettings = REJECT,
+    splitting: Splitting = SPLITTING,
+    base: str | None = None,
+    listen: bool = False,
+    kohya: KohyaLayout | None = None,
+    workers: int = 1,
+    settings: Mapping[str, JsonValue] | None = None,
+) -> Prepared:
+    """Prepare a dataset in `out`, or continue or update one.
+
+    `base` is the base whose tokenizer counts the captions' tokens (None: an estimate); with `listen` musicnn decides on
+    voices where captions and tags do not; `settings` is what the dataset's record says of how it was made.
+
+    Raises InputError for a source or a folder that cannot be used, MismatchError where `out` is of another spec,
+    FormatError where no clip is left, ResourceError for a full disk.
+    """
+    cut = cut_of(cutting, spec)
+    _require_ours(out, spec, source)
+    counter = token_counter(base)
+    if isinstance(source, DemoSource):
+        seconds = needed_seconds(spec, cut) + (DEMO_CLIPS - 1) * cut.stride * spec.hop_length / spec.sample_rate
+        found = demo_tracks(source, seconds)
+    else:
+        found = _tracks_in(source, out)
+    write_text(out / WORK_NAME / SPEC_NAME, spec.to_json() + "\n")
+    captions = [caption_track(track, captioning, counter) for track in found.tracks]
+    assigned = _assigned(found.tracks, captions, splitting, captioning.vocals)
+    jobs = [
+        RenderJob(track.identifier, track.audio, out, spec, cut, reject, listen)
+        for track in found.tracks
+        if assigned[track.identifier].split
+    ]
+    rendered = _rendered(jobs, workers)
+    if listen:
+        voices = {name: track.voice for name, track in rendered.items()}
+        captions = [caption_track(each, captioning, counter, voices.get(each.identifier)) for each in found.tracks]
+        assigned = _assigned(found.tracks, captions, splitting, captioning.vocals)
+    tracks = [
+        PreparedTrack(track, texts, assigned[track.identifier], rendered.get(track.identifier))
+        for track, texts in zip(found.tracks, captions)
+    ]
+    assembly = assemble(tracks, reject.duplicate_similarity)
+    if not assembly.splits:
+        reasons = _first_reasons([*found.skipped, *assembly.skipped, *assembly.rejected])
+        raise FormatError(f"no clip is left: {reasons}")
+    dataset = Dataset(
+        spec,
+        captioning.anchor,
+        assembly.splits,
+        _record(settings or {}, tracks),
+        (*found.skipped, *assembly.skipped),
+        tuple(assembly.rejected),
+        tuple(found.notes),
+        out,
+    )
+    _write(dataset, tracks, captioning=captioning, kohya=kohya, counter=counter, seed=splitting.seed)
+    return Prepared(dataset, fates(captions))
+
+
+def _require_ours(out: Path, spec: MelSpec, source: FileSource | DemoSource) -> None:
+    """Raise InputError or MismatchError unless the output folder is new, or ours and of this spec."""
+    work = out / WORK_NAME
+    if isinstance(source, FileSource) and source.place.exists():
+        music = source.place.resolve()
+        if out.resolve() == music or out.resolve() in music.parents:
+            raise InputError(f"{out}: the output folder is, or holds, the source; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file; --out is a folder")
+    if out.is_dir() and any(out.iterdir()) and not (is_dataset(out) or work.is_dir()):
+        raise InputError(f"{out}: not empty, and not a dataset of ours; choose another --out")
+    known = work / SPEC_NAME
+    if known.is_file():
+        require_equal(MelSpec.from_json(known.read_bytes(), str(known)), spec, str(out), "the --preset asked for")
+
+
+def _tracks_in(source: FileSource, out: Path) -> SourceList:
+    found = find_tracks(source, out)
+    if not found.tracks:
+        raise InputError(f"{source.place}: no track to prepare: {_first_reasons(found.skipped)}")
+    for note in found.notes:
+        log(note)
+    return found
+
+
+def _assigned(
+    tracks: Sequence[SourceTrack], captions: Sequence[TrackCaptions], splitting: Splitting, vocals: str
+) -> dict[str, Assignment]:
+    candidates = [
+        Candidate(track.identifier, track.artist, texts.decision.vocal, instruments_of(track), track.split, track.group)
+        for track, texts in zip(tracks, captions)
+    ]
+    instrumental = [candidate for candidate in candidates if not candidate.vocal]
+    return assign(
+        candidates,
+        validation=splitting.validation,
+        test=splitting.test,
+        held_out=choose_pairs(instrumental, splitting.held_out, splitting.seed),
+        vocals=vocals,
+        seed=splitting.seed,
+    )
+
+
+def _rendered(jobs: Sequence[RenderJob], workers: int) -> dict[str, Rendered]:
+    """Render tracks; returns what became of each by its name."""
+    if any(job.listen for job in jobs):
+        tagger()  # Where musicnn is missing, say so before any work.
+    rendered: dict[str, Rendered] = {}
+    seconds, start = 0.0, time.monotonic()
+    workers = min(workers, len(jobs))
+    results = map_jobs(render, jobs, backend="processes" if workers > 1 else "here", workers=workers)
+    with progress(len(jobs), "prepare", "tracks") as ticker:
+        for result in results:
+            rendered[result.track] = result
+            seconds += result.seconds
+            ticker.advance(note=f"{seconds / max(time.monotonic() - start, 1e-9):.0f}x real time")
+    return rendered
+
+
+def _write(
+    dataset: Dataset,
+    tracks: Sequence[PreparedTrack],
+    *,
+    captioning: Captioning,
+    kohya: KohyaLayout | None,
+    counter: TokenCounter,
+    seed: int,
+) -> None:
+    """Put everything in its place; the header goes first and comes last, so that it vouches for all that lies there."""
+    out, captions = dataset.folder, [each.captions for each in tracks]
+    (out / HEADER_NAME).unlink(missing_ok=True)
+    place_pictures(out, dataset.splits)
+    rendered = [each.rendered for each in tracks if each.rendered is not None]
+    names = [name for entry in rendered for clip in entry.clips for name in clip.names]
+    write_log(out / CAPTIONS_NAME, captions)
+    if kohya is None:
+        remove_kohya(out)
+    else:
+        write_kohya(out, dataset.splits, dataset.anchor, captioning.class_caption, kohya.repeats)
+    sources = {each.track.identifier: each.track for each in tracks}
+    write_report(out / REPORT_NAME, dataset, captions, sources, counter=counter.name, seed=seed)
+    remove_stale(out, dataset.splits, [entry.key for entry in rendered], names)
+    write_dataset(out, dataset)
+
+
+def _record(settings: Mapping[str, JsonValue], tracks: Sequence[PreparedTrack]) -> Record:
+    lines = (f"{each.track.identifier} {each.rendered.sha256}\n" for each in tracks if each.rendered is not None)
+    return Record(stage="prepare", settings=dict(settings), inputs={"tracks": sha256_bytes("".join(lines).encode())})
+
+
+def _first_reasons(entries: Sequence[Skipped]) -> str:
+    shown = "; ".join(f"{entry.what}: {entry.why}" for entry in entries[:3])
+    return (shown + (f"; and {len(entries) - 3} more" if len(entries) > 3 else "")) or "no audio files were found"
