@@ -20,9 +20,9 @@ LICENCE = "public domain scores; rendered with TimGM6mb (GPL-2)"
 
 def demo_source(tracks: int, seconds: float, group: "Group", seed: int) -> SourceList:
     """Return `tracks` planned tracks of at least `seconds`, shared out by SHARES, at least one a split."""
+    from sdxl_mel.corpus.captions import captions_of
     from sdxl_mel.corpus.scores import score_bank
     from sdxl_mel.corpus.tracks import plan_tracks
-    from sdxl_mel.corpus.wording import captions_of
 
     found = SourceList([])
     for split, share in SHARES.items():
