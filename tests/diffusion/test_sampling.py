@@ -161,7 +161,7 @@ def test_unconditional_may_be_one_for_all(base: Base) -> None:
     one = denoiser(base, Guidance(3.0))
     text = encode_prompts(base, ["a", "b"])
     each = Denoiser(
-        base.unet, one.sizes, TextEmbeddings(*(t.expand(2, *t.shape[1:]) for t in one.unconditional)), one.guidance
+        base.unet, one.time_ids, TextEmbeddings(*(t.expand(2, *t.shape[1:]) for t in one.unconditional)), one.guidance
     )
     latents = torch.ones(2, 4, *SIZE)
     torch.testing.assert_close(
