@@ -78,7 +78,7 @@ class _SwitchOnce(argparse.BooleanOptionalAction):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help in as few lines as can be read: a switch and its opposite are one name."""
+    """Help in as few lines as can be read: a switch and its opposite are one name, several values one and dots."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
@@ -87,6 +87,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if isinstance(action, argparse.BooleanOptionalAction):
             return action.option_strings[0].replace("--", "--[no-]", 1)
         return super()._format_action_invocation(action)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+":
+            return f"{action.metavar} ..."
+        return super()._format_args(action, default_metavar)
 
 
 def parse_arguments(model: type[Config], arguments: Sequence[str], program: str, examples: str = "") -> Config:

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from rich.console import Console
 
@@ -16,15 +17,15 @@ from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.names import near_miss
-from sdxl_mel.progress import named_sink, showing
+from sdxl_mel.progress import SinkName, named_sink, showing
 
 INTERRUPTED = 130
-PROGRESS = ("bar", "lines", "json", "none")
+PROGRESS = get_args(SinkName)
 EVERYWHERE = {
     "--quiet": "print nothing but the result",
     "--verbose": "print more, messages of the libraries included",
     "--debug": "print the full trace of an error",
-    "--progress": f"how progress is shown: {', '.join(PROGRESS)} [bar on a terminal, else lines]",
+    "--progress": f"how progress is shown: {', '.join(PROGRESS)}; auto is a bar on a terminal, else lines",
 }
 
 
@@ -84,7 +85,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
     common, words = common_parser(program).parse_known_args(arguments)
     if not common.verbose:
         _hush_libraries()
-    with showing(named_sink("none" if common.quiet else common.progress or "auto", verbose=common.verbose)):
+    with showing(named_sink("none" if common.quiet else common.progress, verbose=common.verbose)):
         return run_command(name, words, program)
 
 
@@ -93,7 +94,7 @@ def common_parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(prog=program, add_help=False, allow_abbrev=False)
     for flag, purpose in EVERYWHERE.items():
         if flag == "--progress":
-            parser.add_argument(flag, choices=PROGRESS, help=purpose)
+            parser.add_argument(flag, choices=PROGRESS, default="auto", help=purpose)
         else:
             parser.add_argument(flag, action="store_true", help=purpose)
     return parser

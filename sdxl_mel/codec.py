@@ -3,18 +3,16 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.audio import open_audio, read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
@@ -109,13 +107,7 @@ def encode_files(
     """
     work = partial(_tried, partial(encode_file, spec=spec, record=record, start=start, seconds=seconds))
     count = processes or min(os.cpu_count() or 1, len(jobs) // FILES_A_PROCESS)
-    if count <= 1:
-        yield from map(work, jobs)
-        return
-    with ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        yield from pool.map(work, jobs)
+    yield from map_jobs(work, jobs, backend="processes" if count > 1 else "here", workers=count)
 
 
 def invert_file(
@@ -203,7 +195,7 @@ def gathered(
     """Return what was made and what was skipped. Raises the error of a lone job, and InputError if nothing was made."""
     made: list[Result] = []
     skipped: list[Skipped] = []
-    for (path, _), result in zip(jobs, results):
+    for result, (path, _) in zip(results, jobs):  # Results first, so that they are asked for what comes after the last.
         if not isinstance(result, InputError):
             made.append(result)
         elif len(jobs) == 1:

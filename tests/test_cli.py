@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from sdxl_mel.commands import COMMANDS
 from sdxl_mel.config import Skipped, StageReport
 from sdxl_mel.errors import FormatError
 from sdxl_mel.progress import log
+from tests.sounds import FIXTURES
 
 
 def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +36,25 @@ def test_colours_are_for_terminals(capsys: pytest.CaptureFixture[str], monkeypat
     printed = capsys.readouterr()
     assert "missing.png" in printed.err
     assert "\x1b" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--quiet"], ""),
+        (["--progress", "none"], ""),
+        (["--progress=lines"], "encoding: 1/1 sounds"),
+        (["--progress", "json"], '"what": "encoding"'),
+    ],
+)
+def test_progress_is_shown_as_asked(
+    words: list[str], shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = str(FIXTURES / "band.flac")
+    assert main(["encode", band, "--preset", "mini", "--out", str(tmp_path / "a.png"), *words]) == 0
+    printed = capsys.readouterr()
+    assert shown in printed.err if shown else not printed.err
+    assert printed.out.startswith("wrote ")
 
 
 def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
