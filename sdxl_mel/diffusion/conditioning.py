@@ -52,6 +52,19 @@ def time_ids(height: int, width: int) -> torch.Tensor:
     return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
 
 
+def unet_conditions(text: TextEmbeddings, time_ids: torch.Tensor | None) -> dict[str, Any]:
+    """Return the UNet's keyword arguments: the text, and for SDXL the pooled text with `time_ids` (batch, 6)."""
+    conditions: dict[str, Any] = {"encoder_hidden_states": text.hidden}
+    if time_ids is not None:
+        conditions["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": time_ids}
+    return conditions
+
+
+def stacked(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+    """Return several texts as one batch."""
+    return TextEmbeddings(*(torch.cat(parts) for parts in zip(*texts)))
+
+
 def tokens_lost(base: TextModels, texts: Sequence[str]) -> Iterator[int]:
     """Yield how many tokens of each text lie beyond what the encoders read."""
     for text in texts:
