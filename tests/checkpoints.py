@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
 
 VAE_RULES = (
@@ -41,12 +42,17 @@ OPEN_CLIP_RULES = (
 
 def write_single_file(folder: Path, path: Path, layers_per_block: int = 2) -> Path:
     """Write the weights of a diffusers folder to `path` in the original layout, and its configs beside it."""
-    tensors = {
-        **{f"model.diffusion_model.{key}": value for key, value in _unet(folder, layers_per_block).items()},
-        **{f"first_stage_model.{key}": value for key, value in vae_tensors(folder).items()},
-        **{f"conditioner.embedders.0.transformer.{key}": value for key, value in _clip(folder).items()},
-        **{f"conditioner.embedders.1.model.{key}": value for key, value in _open_clip(folder).items()},
-    }
+    if (folder / "text_encoder_2").is_dir():
+        unet = _unet(folder, Architecture(SDXL, layers_per_block))
+        texts = {
+            "conditioner.embedders.0.transformer": _clip(folder),
+            "conditioner.embedders.1.model": _open_clip(folder),
+        }
+    else:
+        unet = _unet(folder, Architecture(SD15, layers_per_block))
+        texts = {"cond_stage_model.transformer": _clip(folder)}
+    parts = {"model.diffusion_model": unet, "first_stage_model": vae_tensors(folder), **texts}
+    tensors = {f"{prefix}.{key}": value for prefix, part in parts.items() for key, value in part.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in tensors.items()}, path)
     shutil.copytree(folder, path.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
@@ -72,11 +78,11 @@ def edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def _unet(folder: Path, layers_per_block: int) -> dict[str, torch.Tensor]:
+def _unet(folder: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
     tensors = {}
     for key, value in weights(folder, "unet").items():
         module, _, leaf = key.rpartition(".")
-        tensors[f"{Architecture(SDXL, layers_per_block).to_original('unet', module)}.{leaf}"] = value
+        tensors[f"{architecture.to_original('unet', module)}.{leaf}"] = value
     return tensors
 
 

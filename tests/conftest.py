@@ -18,6 +18,14 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a diffusers folder with a tiny random SD 1.5 of the full block topology."""
+    from tests.tiny_models import write_tiny_sd15
+
+    return write_tiny_sd15(tmp_path_factory.mktemp("tiny-sd15"))
+
+
+@pytest.fixture(scope="session")
 def slim_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a diffusers folder with a random SDXL of few layers, for whole runs."""
     from tests.tiny_models import write_tiny_sdxl

@@ -4,7 +4,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from sdxl_mel.models.family import Part
+from sdxl_mel.models.family import TEXT_ENCODERS, Part
 from sdxl_mel.models.lora.module import LoraModule
 
 TRANSFORMER = (".attentions.", ".self_attn.", ".mlp.")
@@ -43,12 +43,12 @@ def random_module(layer: nn.Module, rank: int, alpha: float, generator: torch.Ge
 
 
 def random_lora_modules(pipeline, rank: int = 2, alpha: float = 1.0, convolutions: bool = False):
-    """Return adapters for the UNet and both text encoders of a pipeline."""
-    return {
-        **random_modules("unet", pipeline.unet, rank, alpha, 0, convolutions),
-        **random_modules("text_encoder", pipeline.text_encoder, rank, alpha, 1),
-        **random_modules("text_encoder_2", pipeline.text_encoder_2, rank, alpha, 2),
-    }
+    """Return adapters for the UNet and every text encoder of a pipeline."""
+    modules = random_modules("unet", pipeline.unet, rank, alpha, 0, convolutions)
+    for seed, part in enumerate(TEXT_ENCODERS, 1):
+        if getattr(pipeline, part, None) is not None:
+            modules |= random_modules(part, getattr(pipeline, part), rank, alpha, seed)
+    return modules
 
 
 def meta_sdxl_unet() -> UNet2DConditionModel:

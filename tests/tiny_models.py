@@ -1,9 +1,16 @@
-"""A tiny random SDXL with the full block topology of SDXL 1.0, saved as any diffusers folder is."""
+"""Tiny random bases with the full block topology of SDXL 1.0 and of SD 1.5, saved as any diffusers folder is."""
 
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -39,6 +46,39 @@ def write_tiny_sdxl(folder: Path, seed: int = 0, slim: bool = False) -> Path:
     return folder
 
 
+def write_tiny_sd15(folder: Path, seed: int = 0, slim: bool = False) -> Path:
+    """Write a random SD 1.5 of about 1 M parameters: its four levels of blocks; a `slim` one has one layer a block."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    pipeline = StableDiffusionPipeline(
+        vae=tiny_vae(scaling_factor=0.18215),
+        text_encoder=CLIPTextModel(_text_config(WIDTH)),
+        tokenizer=byte_tokenizer(pad="<|endoftext|>"),
+        unet=UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(WIDTH // 2, WIDTH, WIDTH * 2, WIDTH * 2),
+            layers_per_block=1 if slim else 2,
+            attention_head_dim=2,
+            cross_attention_dim=WIDTH,
+            norm_num_groups=8,
+        ),
+        scheduler=PNDMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            skip_prk_steps=True,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    torch.random.set_rng_state(state)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def tiny_unet(slim: bool = False) -> UNet2DConditionModel:
     """Return SDXL's UNet at a hundredth of its width: 722 Linear layers in the same places, 84 in a slim one."""
     return UNet2DConditionModel(
@@ -60,8 +100,8 @@ def tiny_unet(slim: bool = False) -> UNet2DConditionModel:
     )
 
 
-def tiny_vae() -> AutoencoderKL:
-    """Return an AutoencoderKL with SDXL's four levels (one latent per 8 x 8 pixels)."""
+def tiny_vae(scaling_factor: float = 0.13025) -> AutoencoderKL:
+    """Return an AutoencoderKL with the four levels of SDXL's and SD 1.5's (one latent per 8 x 8 pixels)."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -69,7 +109,7 @@ def tiny_vae() -> AutoencoderKL:
         layers_per_block=2,
         latent_channels=4,
         norm_num_groups=4,
-        scaling_factor=0.13025,
+        scaling_factor=scaling_factor,
         sample_size=128,
         force_upcast=True,
     )

@@ -1,4 +1,4 @@
-"""Wordings of one caption: its comma-separated parts in other orders, the anchor always first."""
+"""Variants of one caption: its comma-separated parts in other orders, the anchor always first."""
 
 import re
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ ALL_ORDERS_UP_TO = 5
 
 
 def caption_variants(caption: str, anchor: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """Return up to `count` different wordings, the caption as it is first.
+    """Return up to `count` variants, the caption as it is first.
 
-    Only a list of tags is shuffled; a caption with a sentence in it has one wording. The anchor stays first.
+    Only a list of tags is shuffled; a caption with a sentence in it has one variant. The anchor stays first.
 
     >>> caption_variants("mel spectrogram, violin, slow", "mel spectrogram", 2)
     ('mel spectrogram, violin, slow', 'mel spectrogram, slow, violin')

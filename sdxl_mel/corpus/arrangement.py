@@ -1,4 +1,4 @@
-"""Who plays what: a piece given to one or two instruments, in their ranges, with no note invented."""
+"""Arrangement: a piece for one or two instruments, in their ranges; every note is from the score."""
 
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -12,8 +12,8 @@ OCTAVE = 12
 def arrange(piece: Piece, instruments: tuple[Instrument, ...], transposition: int) -> list[list[Note]]:
     """Return the notes of each instrument, transposed by semitones and moved by octaves into its range.
 
-    In a chorale the first instrument plays the soprano and the second the other voices. A tune is played by both, in
-    unison or octaves. One instrument alone plays everything.
+    In a chorale the first instrument plays the soprano and the second the other voices; a tune is played by both, in
+    unison or octaves. A single instrument plays all parts.
     """
     if len(instruments) == 1:
         parts = [piece.parts]
@@ -28,7 +28,7 @@ def arrange(piece: Piece, instruments: tuple[Instrument, ...], transposition: in
 
 
 def excerpt(notes: Iterable[Note], length: float, start: float, duration: float) -> list[Note]:
-    """Return what sounds in `duration` quarters from `start` of a piece of `length` quarters that repeats for ever.
+    """Return the notes of `duration` quarters from `start` of a piece of `length` quarters that repeats endlessly.
 
     Onsets are counted from `start`; notes are trimmed to the excerpt.
     """
@@ -66,7 +66,7 @@ def _octave_shift(pitches: list[int], instrument: Instrument) -> int:
 
 
 def _folded(pitch: int, instrument: Instrument) -> int:
-    """Return the same note name in range; every range here is wider than an octave."""
+    """Return the pitch moved by octaves into the range, which is always wider than an octave."""
     while pitch < instrument.lowest:
         pitch += OCTAVE
     while pitch > instrument.highest:

@@ -1,4 +1,4 @@
-"""The instruments that play the corpus, their ranges, and which of them are never heard together or at all."""
+"""The instruments of the corpus, their ranges, and which pairs and instruments are held out of training."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -42,7 +42,7 @@ BASE = {
         Instrument("flute", 73, 60, 93, -7.7),
     )
 }
-"""What the mini base is trained on."""
+"""The instruments that the mini base is trained on."""
 
 LEFT_OUT = {
     instrument.name: instrument
@@ -53,7 +53,7 @@ LEFT_OUT = {
         Instrument("banjo", 105, 48, 80, -2.1),
     )
 }
-"""What no part of the mini base has heard: there for a LoRA to teach."""
+"""Instruments in no training data of the mini base, for a LoRA to learn."""
 
 INSTRUMENTS = BASE | LEFT_OUT
 
@@ -72,7 +72,7 @@ def left_out_pairs() -> list[Pair]:
 
 
 def _held_out_pairs() -> set[Pair]:
-    """Draw pairs such that every instrument is in one, and in few: each is still heard with ten others."""
+    """Draw pairs so that every instrument is in at least one and at most three: each still plays with ten others."""
     pairs = list(combinations(BASE, 2))
     order = numpy_generator(0, "held-out pairs").permutation(len(pairs))
     count = dict.fromkeys(BASE, 0)

@@ -1,4 +1,4 @@
-"""Notes to sound: General MIDI through a soundfont, with midirenderer (Rust, no system library)."""
+"""Notes to sound: General MIDI with a soundfont, by midirenderer (Rust, no system library)."""
 
 import io
 from functools import lru_cache
@@ -15,14 +15,14 @@ from sdxl_mel.errors import InputError
 SAMPLE_RATE = 48000
 VELOCITY, VELOCITY_SPREAD = 90, 10
 HARMONY_GAIN_DB = -3.0
-"""The second instrument of a chorale plays three voices: this much softer, both parts are heard."""
+"""Of the second instrument of a chorale, which plays three voices, so that they do not mask the first."""
 
 Part = tuple[Instrument, list[Note], float]
-"""Who plays, the notes (in quarters from the start) and a gain in dB."""
+"""An instrument, its notes (in quarters from the start) and a gain in dB."""
 
 
 def render(parts: list[Part], bpm: float, seconds: float, generator: np.random.Generator) -> Float:
-    """Return exactly `seconds` of stereo sound, (2, n) at 48 kHz; velocities vary a little from note to note."""
+    """Return exactly `seconds` of stereo sound, (2, n) at 48 kHz; velocities vary by at most VELOCITY_SPREAD."""
     wave = _midirenderer().render_wave_from(_soundfont(), _midi(parts, bpm, generator))
     samples, rate = soundfile.read(io.BytesIO(wave), dtype="float32", always_2d=True)
     if rate != SAMPLE_RATE:
@@ -54,7 +54,7 @@ def _midi(parts: list[Part], bpm: float, generator: np.random.Generator) -> byte
 
 
 def _volume(gain_db: float) -> int:
-    """Return controller 7 for a gain: General MIDI makes amplitude its square."""
+    """Return the value of controller 7 (volume) for a gain: in General MIDI amplitude is its square."""
     return min(round(100 * 10 ** (gain_db / 40)), 127)
 
 

@@ -1,7 +1,7 @@
 """The corpus: plans of tracks, and the tracks they render to.
 
-A plan is a pure function of (seed, split, index); rendering one is independent of the others, so workers can share
-them out. Pieces are split first, then pairs of instruments: no test piece and no held-out pair is ever in training.
+A plan is a pure function of (seed, split, index), and each is rendered independently of the others, so processes can
+divide them. Pieces are split first, then pairs of instruments: no test piece and no held-out pair is in training.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import numpy as np
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.arrangement import arrange, excerpt
+from sdxl_mel.corpus.captions import TEMPI, captions_of
 from sdxl_mel.corpus.instruments import BASE, INSTRUMENTS, LEFT_OUT, Pair, base_pairs, left_out_pairs
 from sdxl_mel.corpus.rendering import HARMONY_GAIN_DB, SAMPLE_RATE, render
 from sdxl_mel.corpus.scores import PieceSplit, pieces_of, score_bank
-from sdxl_mel.corpus.wording import TEMPI, captions_of
 from sdxl_mel.seeding import numpy_generator
 
 Split = Literal["train", "validation", "test-seen", "test-unseen", "regularization"]
@@ -31,12 +31,12 @@ PIECES: dict[Split, PieceSplit] = {
 TRANSPOSITIONS = range(-4, 4)
 SOLO_SHARE = 0.2
 LOUDER_DB = 2.0
-"""The balance of two instruments is drawn from plus or minus this."""
+"""Largest gain of the first of two instruments, up or down."""
 
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """Everything that decides a render. `start` is in quarter notes, `balance_db` is the first instrument's gain."""
+    """All that determines a track. `start` is in quarter notes, `balance_db` is the first instrument's gain."""
 
     identifier: str
     split: Split
@@ -53,7 +53,7 @@ class TrackPlan:
 
 @dataclass(frozen=True)
 class Track:
-    """A rendered track: samples float32 (2, n) at `sample_rate`, and what is true of it."""
+    """A rendered track: samples float32 (2, n) at `sample_rate`, and the facts that its captions state."""
 
     identifier: str
     samples: Float
@@ -81,9 +81,9 @@ def plan_tracks(
 ) -> list[TrackPlan]:
     """Return `count` plans of a split. The first n of more plans are the plans of n.
 
-    `group` "left-out" puts one of the instruments the mini base has never heard into every track. The split
-    "regularization" holds what the mini base knows: solos of base instruments, and with the group "left-out" their
-    pairs too, so that a LoRA for new instruments keeps the old ones apart. "test-unseen" holds held-out pairs only
+    `group` "left-out" puts one of the instruments that the mini base was not trained on into every track. The split
+    "regularization" holds what it was trained on: solos of base instruments, and with the group "left-out" their pairs
+    too, so that a LoRA for new instruments still distinguishes the old ones. "test-unseen" holds held-out pairs only
     (with the group "left-out": the pairs that "train" of that group does not have). `pieces` draws from another split's
     pieces: a judge may learn held-out pairs, from training pieces.
     """

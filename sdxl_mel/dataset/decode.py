@@ -5,17 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.corpus.tracks import TrackPlan, render_track
 from sdxl_mel.dataset.folder_source import arrow_bytes
 from sdxl_mel.dataset.tracks import ArrowRow, AudioPlace
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.record import sha256_bytes, sha256_file
-
-if TYPE_CHECKING:
-    from sdxl_mel.corpus.tracks import TrackPlan
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,6 @@ def opened(audio: AudioPlace) -> Iterator[OpenedAudio]:
         yield OpenedAudio(sha256_bytes(repr(plan).encode()), lambda: _played(plan))
 
 
-def _played(plan: "TrackPlan") -> tuple[Float, int]:
-    from sdxl_mel.corpus.tracks import render_track
-
+def _played(plan: TrackPlan) -> tuple[Float, int]:
     track = render_track(plan)
     return track.samples, track.sample_rate

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from markupsafe import Markup
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sdxl_mel.captions.anchor import DROP_RULE
@@ -20,10 +21,6 @@ from sdxl_mel.files.dataset import Dataset, Item
 from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, svg, table
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.encoding import resample
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from matplotlib.figure import Figure
 
 SHOWN_CLIPS = {"train": 8, "validation": 2, "test": 4, "regularization": 2}
 SHOWN_CAPTIONS = 400
@@ -60,7 +57,7 @@ def write_report(
     page.write(path)
 
 
-def _splits(dataset: Dataset) -> "Markup":
+def _splits(dataset: Dataset) -> Markup:
     rows = []
     for split, items in dataset.splits.items():
         count = dataset.counts[split]
@@ -73,7 +70,7 @@ def _splits(dataset: Dataset) -> "Markup":
     return table(("split", "clips", "tracks", "artists", "captions", "minutes", "groups"), rows)
 
 
-def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: int) -> list["Markup"]:
+def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: int) -> list[Markup]:
     blocks: list[Markup] = []
     for split, items in dataset.splits.items():
         drawn = sorted(items, key=lambda item: derive_seed(seed, "contact sheet", item.file))[: SHOWN_CLIPS[split]]
@@ -82,7 +79,7 @@ def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: in
     return blocks
 
 
-def _card(dataset: Dataset, item: Item, tracks: Mapping[str, SourceTrack]) -> "Markup":
+def _card(dataset: Dataset, item: Item, tracks: Mapping[str, SourceTrack]) -> Markup:
     caption = f"{item.track} at {item.offset:.1f} s: {item.captions[0]}"
     thumbnail = picture(_thumbnail(dataset.folder / item.file), caption)
     return thumbnail + player(_sound(tracks[item.track], item.offset), f"{PLAYED_SECONDS:.0f} s of its source")
@@ -108,7 +105,7 @@ def _sound(track: SourceTrack, offset: float) -> bytes:
     return buffer.getvalue()
 
 
-def _captions(captioned: Sequence[TrackCaptions], counter: str) -> list["Markup"]:
+def _captions(captioned: Sequence[TrackCaptions], counter: str) -> list[Markup]:
     changed = [
         (
             each.track,
@@ -128,7 +125,7 @@ def _captions(captioned: Sequence[TrackCaptions], counter: str) -> list["Markup"
     ]
 
 
-def _vocals(captioned: Sequence[TrackCaptions]) -> list["Markup"]:
+def _vocals(captioned: Sequence[TrackCaptions]) -> list[Markup]:
     vocal = [each for each in captioned if each.decision.vocal]
     words = Counter(word for each in vocal for word in each.decision.evidence)
     return [
@@ -139,7 +136,7 @@ def _vocals(captioned: Sequence[TrackCaptions]) -> list["Markup"]:
     ]
 
 
-def _left_out(what: str, entries: Sequence[Skipped]) -> list["Markup"]:
+def _left_out(what: str, entries: Sequence[Skipped]) -> list[Markup]:
     reasons = Counter(entry.why.split(":")[0].split(" of ")[0] for entry in entries)
     return [
         paragraph(f"{len(entries)} {what}"),
@@ -148,9 +145,7 @@ def _left_out(what: str, entries: Sequence[Skipped]) -> list["Markup"]:
     ]
 
 
-def _histograms(dataset: Dataset) -> "Figure":
-    from matplotlib.figure import Figure
-
+def _histograms(dataset: Dataset) -> Figure:
     items = [item for group in dataset.splits.values() for item in group]
     lengths = Counter(item.track for item in items)
     figure = Figure(figsize=(9, 2.6), layout="constrained")

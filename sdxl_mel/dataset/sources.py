@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from sdxl_mel.corpus.captions import captions_of
 from sdxl_mel.corpus.scores import score_bank
 from sdxl_mel.corpus.tracks import Split, plan_tracks
-from sdxl_mel.corpus.wording import captions_of
 from sdxl_mel.dataset.folder_source import ARROW_NAMES, METADATA_NAMES, arrow_source, audiofolder_source, folder_source
 from sdxl_mel.dataset.settings import DemoSource, FileSource, SourceKind
 from sdxl_mel.dataset.table_source import (

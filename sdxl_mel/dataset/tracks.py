@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from sdxl_mel.config import Skipped
-
-if TYPE_CHECKING:
-    from sdxl_mel.corpus.tracks import TrackPlan
+from sdxl_mel.corpus.tracks import TrackPlan
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class ArrowRow:
     column: str
 
 
-AudioPlace: TypeAlias = "Path | ArrowRow | TrackPlan"
+AudioPlace: TypeAlias = Path | ArrowRow | TrackPlan
 """Where the audio of a track is: a file, a row of a table, or a plan by which it is rendered."""
 
 

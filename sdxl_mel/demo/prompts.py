@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from sdxl_mel.captions.anchor import remove_anchor
+from sdxl_mel.corpus.captions import captions_of
 from sdxl_mel.corpus.scores import score_bank
 from sdxl_mel.corpus.tracks import plan_tracks, render_track
-from sdxl_mel.corpus.wording import captions_of
 from sdxl_mel.demo.plan import place
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.audio import write_audio

@@ -4,6 +4,7 @@ Unconditional is the encoded empty text, in training and in generation, as Comfy
 puts zeros there unless it is given a negative prompt).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,11 @@ def time_ids(height: int, width: int) -> Tensor:
     Give them to the UNet in float32: bfloat16 would round sizes above 256 that are no multiple of 8.
     """
     return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+
+
+def stacked(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+    """Return several texts as one batch."""
+    return TextEmbeddings(*(torch.cat(parts) for parts in zip(*texts)))
 
 
 def unet_conditions(text: TextEmbeddings, time_ids: Tensor | None) -> dict[str, Any]:

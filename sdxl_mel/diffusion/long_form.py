@@ -7,12 +7,12 @@ Views go through the UNet a few at a time, so memory does not grow with the leng
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sdxl_mel.diffusion.conditioning import TextEmbeddings
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, stacked
+from sdxl_mel.diffusion.samplers import Merge
 from sdxl_mel.diffusion.sampling import Denoiser, Known
 from sdxl_mel.errors import InputError
 from sdxl_mel.seeding import torch_generator
@@ -91,11 +91,9 @@ class PromptTrack:
     weights: Tensor
 
     def over(self, columns: Tensor) -> TextEmbeddings:
-        """Return the mean text of some columns: a view that lies in two sections hears both in proportion."""
-        share = self.weights[columns].mean(dim=0).to(self.texts.prompt_embeds)
-        prompt_embeds = torch.einsum("t,tkd->kd", share, self.texts.prompt_embeds)
-        pooled = torch.einsum("t,tp->p", share, self.texts.pooled_prompt_embeds)
-        return TextEmbeddings(prompt_embeds[None], pooled[None])
+        """Return the mean text of some columns: in a view that lies in two sections, of both in proportion."""
+        share = self.weights[columns].mean(dim=0).to(self.texts[0])
+        return TextEmbeddings(*(torch.einsum("t,t...->...", share, each)[None] for each in self.texts))
 
 
 def section_weights(starts: list[int], columns: int) -> Tensor:
@@ -111,9 +109,6 @@ def travel_weights(columns: int) -> Tensor:
     """Return the weights of two texts that change evenly from the first to the second."""
     second = torch.linspace(0.0, 1.0, columns)
     return torch.stack([1 - second, second], dim=1)
-
-
-Merge = Literal["swap", "average", "roll"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,7 @@ class JointPredictor:
             views = range(first, min(first + self.views_at_once, len(starts)))
             columns = [columns_of(starts[view], self.width, length) for view in views]
             pieces = torch.cat([latents[..., place] for place in columns])
-            predictions = self.denoiser.predict(pieces, timestep, _stacked([self.track.over(c) for c in columns]))
+            predictions = self.denoiser.predict(pieces, timestep, stacked([self.track.over(c) for c in columns]))
             for view, place, prediction in zip(views, columns, predictions):
                 own = torch.ones(len(place), dtype=torch.bool) if self.merge == "average" else owner[place] == view
                 total[0, ..., place[own]] += prediction[..., own]
@@ -182,7 +177,3 @@ def extend(
         canvas[..., columns] = draw(view, columns, Known(canvas[..., columns], free))
         drawn[columns] = True
     return canvas
-
-
-def _stacked(texts: list[TextEmbeddings]) -> TextEmbeddings:
-    return TextEmbeddings(*(torch.cat(parts) for parts in zip(*texts)))

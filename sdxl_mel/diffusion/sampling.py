@@ -15,60 +15,56 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
+from sdxl_mel.diffusion.samplers import DISTILLED, SAMPLERS, SCHEDULER_OPTIONS, Timesteps
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
 from sdxl_mel.seeding import torch_generator
 
-SHORT_NAMES = {
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "lcm": "LCMScheduler",
-}
-KARRAS = {"use_karras_sigmas": True}
-EXTRAS: dict[str, dict[str, Any]] = {
-    # Without these sigmas DPM++ leaves SDXL noisy under 50 steps (huggingface/diffusers#5433).
-    "DPMSolverMultistepScheduler": KARRAS,
-    "DPMSolverSinglestepScheduler": KARRAS,
-}
 
-DISTILLED = ("LCMScheduler", "TCDScheduler")
-"""For few-step LoRAs; they take SDXL's noise schedule though diffusers does not list them beside its own."""
+def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None = None) -> Any:
+    """Return a fresh scheduler `name` (a diffusers class or one of SAMPLERS) with the noise schedule of the base's.
 
-
-def make_scheduler(name: str, base_scheduler: Any) -> Any:
-    """Return a fresh scheduler `name` (a diffusers class or a short name) with the noise schedule of the base's.
-
-    Raises InputError that lists the names for what diffusers cannot put in its place.
+    The spacing is that of `timesteps` if it is one, else the base's own. Raises InputError that lists the names for
+    what diffusers cannot put in its place.
     """
     kinds = (type(base_scheduler), *base_scheduler.compatibles, *(getattr(diffusers, each) for each in DISTILLED))
     known = {kind.__name__: kind for kind in kinds}
-    kind = known.get(SHORT_NAMES.get(name, name)) or known.get(f"{name}Scheduler")
+    kind = known.get(SAMPLERS.get(name, name)) or known.get(f"{name}Scheduler")
     if kind is None:
-        names = [*SHORT_NAMES, *sorted(known)]
+        names = [*SAMPLERS, *sorted(known)]
         raise InputError(f"--sampler: unknown sampler {name!r}{near_miss(name, names)}; known: {', '.join(names)}")
-    return kind.from_config(base_scheduler.config, **EXTRAS.get(kind.__name__, {}))
+    spacing = {"timestep_spacing": timesteps} if isinstance(timesteps, str) else {}
+    return kind.from_config(base_scheduler.config, **SCHEDULER_OPTIONS.get(kind.__name__, {}), **spacing)
 
 
-def set_steps(scheduler: Any, steps: int, device: torch.device | str, strength: float = 1.0) -> torch.Tensor:
-    """Set up `steps` steps and return the timesteps to walk; a `strength` below 1 walks the last part of them.
+def set_steps(
+    scheduler: Any,
+    steps: int,
+    device: torch.device | str,
+    strength: float = 1.0,
+    timesteps: Timesteps | None = None,
+) -> torch.Tensor:
+    """Set up `steps` steps, or the `timesteps` that are given one by one, and return the timesteps to walk.
 
-    Raises InputError for numbers of steps the scheduler cannot do, and for a strength that leaves no step.
+    A `strength` below 1 walks the last part of them. Raises InputError for what the scheduler cannot do, and for a
+    strength that leaves no step.
     """
     if steps < 1:
         raise InputError(f"--steps: found {steps}; give 1 or more")
+    given = None if timesteps is None or isinstance(timesteps, str) else list(timesteps)
+    name = type(scheduler).__name__
+    if given and "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise InputError(f"--timesteps: {name} takes no single timesteps; give trailing, or another --sampler")
     try:
-        scheduler.set_timesteps(steps, device=device)
+        scheduler.set_timesteps(**({"timesteps": given} if given else {"num_inference_steps": steps}), device=device)
     except ValueError as error:
-        raise InputError(f"--steps: {type(scheduler).__name__} cannot do {steps} steps: {error}") from error
-    walked = min(round(steps * strength), steps)
+        flag = "--timesteps" if given else "--steps"
+        raise InputError(f"{flag}: {name} cannot do {given or f'{steps} steps'}: {error}") from error
+    count = len(given) if given else steps
+    walked = min(round(count * strength), count)
     if walked < 1:
-        raise InputError(f"--strength {strength:g} of {steps} steps leaves none; give more of either")
-    first = (steps - walked) * scheduler.order
+        raise InputError(f"--strength {strength:g} of {count} steps leaves none; give more of either")
+    first = (count - walked) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return scheduler.timesteps[first:]
@@ -92,9 +88,10 @@ Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: `scale` 1 is none; `rescale` (arXiv 2305.08891, section 3.4) tames high scales.
+    """Classifier-free guidance: `scale` 1 or 0 is none; `rescale` (arXiv 2305.08891, section 3.4) tames high scales.
 
-    Timesteps below `start` or from `end` on are not guided (arXiv 2404.07724), and take half the time.
+    Timesteps below `start` or from `end` on are not guided (arXiv 2404.07724), and take half the time. The cards of
+    few-step models write 0 for none, as diffusers' pipelines take it.
     """
 
     scale: float = 5.0
@@ -104,7 +101,7 @@ class Guidance:
 
     def acts_at(self, timestep: float) -> bool:
         """Return whether this timestep is guided."""
-        return self.scale != 1.0 and self.start <= timestep < self.end
+        return self.scale not in (0.0, 1.0) and self.start <= timestep < self.end
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A UNet with what it is told besides the latents: `unconditional` is the encoded "", `time_ids` may be None."""
+    """A UNet with what it is told besides the latents: `time_ids` (None where it has none) and the unconditional text.
+
+    `unconditional` is the encoded negative prompt, "" as a rule: one for all, or one each.
+    """
 
     unet: Any
     time_ids: Tensor | None
@@ -137,12 +137,8 @@ class Denoiser:
         return rescaled(guided, given, self.guidance.rescale) if self.guidance.rescale else guided
 
     def _forward(self, latents: Tensor, timestep: Tensor, text: TextEmbeddings) -> Tensor:
-        output = self.unet(
-            latents.to(self.unet.dtype),
-            timestep,
-            **unet_conditions(text, self.time_ids),
-            return_dict=False,
-        )
+        conditions = unet_conditions(text, self.time_ids)
+        output = self.unet(latents.to(self.unet.dtype), timestep, **conditions, return_dict=False)
         prediction: Tensor = output[0].float()
         return prediction
 
@@ -169,26 +165,28 @@ def sample(
     seeds: Sequence[int],
     known: Known | None = None,
     strength: float = 1.0,
-    on_step: Callable[[], None] = lambda: None,
+    timesteps: Timesteps | None = None,
+    on_step: Callable[[Tensor], None] = lambda latents: None,
 ) -> Tensor:
     """Walk from `noise` (batch, 4, height, width) to clean latents; one of `seeds` per element feeds its later noise.
 
     With `known` and a `strength` below 1 the walk starts from the known latents noised that far (img2img); where the
-    known mask is 0 they are kept, noised to each step's level while the rest is drawn (inpainting).
+    known mask is 0 they are kept, noised to each step's level while the rest is drawn (inpainting). `timesteps` given
+    one by one take the place of `steps`. `on_step` is given the latents after every step.
     """
-    timesteps = set_steps(scheduler, steps, noise.device, strength)
+    walk = set_steps(scheduler, steps, noise.device, strength, timesteps)
     options = step_options(scheduler, [torch_generator(seed, "steps") for seed in seeds])
     if known is not None and strength < 1.0:
-        latents = noised(scheduler, known.latents.expand_as(noise), noise, timesteps[0])
+        latents = noised(scheduler, known.latents.expand_as(noise), noise, walk[0])
     else:
         latents = noise * scheduler.init_noise_sigma
     with torch.inference_mode():
-        for step, timestep in enumerate(timesteps):
+        for step, timestep in enumerate(walk):
             prediction = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
             if known is not None:
-                latents = _keep_known(latents, known, noise, scheduler, timesteps[step + 1 : step + 2])
-            on_step()
+                latents = _keep_known(latents, known, noise, scheduler, walk[step + 1 : step + 2])
+            on_step(latents)
     return latents
 
 

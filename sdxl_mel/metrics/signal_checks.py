@@ -90,19 +90,20 @@ def seam_score(values: Float, spec: MelSpec) -> float | None:
     return max(means) if means else None
 
 
-def silent_share(samples: Float, rate: int) -> float:
+def silent_share(signal: Signal) -> float:
     """Return the share of frames of 0.1 s whose RMS is below -60 dBFS; a shorter clip is one frame."""
-    length = max(1, min(samples.shape[1], round(FRAME_SECONDS * rate)))
+    samples = signal.samples
+    length = max(1, min(samples.shape[1], round(FRAME_SECONDS * signal.rate)))
     count = samples.shape[1] // length
     frames = samples[:, : count * length].reshape(samples.shape[0], count, length)
     rms = np.sqrt(np.square(frames, dtype=np.float64).mean((0, 2)))
     return float((rms < QUIET_RMS).mean())
 
 
-def clipped_share(samples: Float) -> float:
+def clipped_share(signal: Signal) -> float:
     """Return the share of samples in runs of three or more at full scale."""
-    full = np.abs(samples) >= CLIP_LEVEL
-    if not full.any() or samples.shape[1] < CLIP_RUN:
+    full = np.abs(signal.samples) >= CLIP_LEVEL
+    if not full.any() or full.shape[1] < CLIP_RUN:
         return 0.0
     runs = full[:, 2:] & full[:, 1:-1] & full[:, :-2]
     inside = np.zeros_like(full)
@@ -111,89 +112,46 @@ def clipped_share(samples: Float) -> float:
     return float(inside.mean())
 
 
-def rolloff_hertz(mono: Float, rate: int) -> float:
+def rolloff_hertz(signal: Signal) -> float:
     """Return the frequency below which 95 % of the energy lies, from the mean power spectrum; 0 for silence."""
+    mono = signal.mono()
     count = max(1, len(mono) // ROLLOFF_FFT)
     frames = np.resize(mono[: count * ROLLOFF_FFT], (count, ROLLOFF_FFT)) if len(mono) >= ROLLOFF_FFT else mono[None]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(frames.shape[1]), axis=1))).mean(0)
     total = np.cumsum(power)
     if total[-1] <= 0:
         return 0.0
-    return float(np.searchsorted(total, ROLLOFF * total[-1]) * rate / frames.shape[1])
+    return float(np.searchsorted(total, ROLLOFF * total[-1]) * signal.rate / frames.shape[1])
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number of one signal: its `name`, also of its `column` in the table of clips, and how it is computed.
+    """A number of one signal, its `name` and how it is computed; `column` says that the table of clips shows it.
 
-    Its mean over the clips is the metric called `metric`, at least `least`, where it has one.
+    Where `metric` is not empty, the mean over the clips is the metric of that name and `meaning`, at least `least`.
     """
 
     name: str
     of: Callable[[Signal], float | None]
-    column: bool = True
     metric: str = ""
+    meaning: str = ""
     better: Literal["higher", "lower"] | None = None
     least: float = 0.0
-    meaning: str = ""
+    column: bool = True
 
 
+CONSISTENCY = "RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from a spectrogram."
+SEAMS = "Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is audible."
 FACTS = (
     Fact("seconds", lambda signal: signal.samples.shape[1] / signal.rate),
     Fact("peak", lambda signal: float(np.abs(signal.samples).max()), column=False),
-    Fact(
-        "lufs",
-        loudness_lufs,
-        metric="loudness",
-        least=-np.inf,
-        meaning="Mean integrated loudness in LUFS (ITU-R BS.1770-4).",
-    ),
-    Fact(
-        "silent",
-        lambda signal: silent_share(signal.samples, signal.rate),
-        metric="silence",
-        better="lower",
-        meaning="Mean share of the time below -60 dBFS.",
-    ),
-    Fact(
-        "clipped",
-        lambda signal: clipped_share(signal.samples),
-        metric="clipping",
-        better="lower",
-        meaning="Mean share of samples in runs of three or more at full scale.",
-    ),
-    Fact(
-        "offset",
-        offset,
-        column=False,
-        metric="offset",
-        better="lower",
-        meaning="Mean of the constant part of the signal, full scale = 1.",
-    ),
-    Fact(
-        "rolloff",
-        lambda signal: rolloff_hertz(signal.samples.mean(0), signal.rate),
-        metric="rolloff",
-        meaning="Mean frequency in Hz below which 95 % of the energy lies.",
-    ),
-    Fact(
-        "consistency",
-        consistency,
-        metric="consistency",
-        better="lower",
-        meaning="RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from being a "
-        "spectrogram.",
-    ),
-    Fact(
-        "seam",
-        seam,
-        column=False,
-        metric="seams",
-        better="lower",
-        least=-np.inf,
-        meaning="Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is "
-        "audible.",
-    ),
+    Fact("lufs", loudness_lufs, "loudness", "Mean integrated loudness in LUFS (ITU-R BS.1770-4).", least=-np.inf),
+    Fact("silent", silent_share, "silence", "Mean share of the time below -60 dBFS.", "lower"),
+    Fact("clipped", clipped_share, "clipping", "Mean share of samples in runs of 3 or more at full scale.", "lower"),
+    Fact("offset", offset, "offset", "Mean constant part of the signal, full scale = 1.", "lower", column=False),
+    Fact("rolloff", rolloff_hertz, "rolloff", "Mean frequency in Hz below which 95 % of the energy lies."),
+    Fact("consistency", consistency, "consistency", CONSISTENCY, "lower"),
+    Fact("seam", seam, "seams", SEAMS, "lower", least=-np.inf, column=False),
 )
 
 Facts = Mapping[str, float | None]

@@ -48,7 +48,7 @@ UNET = Component("unet", "diffusers", "UNet2DConditionModel", "model.diffusion_m
 VAE = Component("vae", "diffusers", "AutoencoderKL", "first_stage_model.", "vae")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Family:
     """Everything that differs from one kind of base to another.
 
@@ -80,6 +80,10 @@ class Family:
     scheduler: Mapping[str, Any]
     guidance: float
     hub_id: str
+
+    def __repr__(self) -> str:
+        """Return the name: a family is one of a kind."""
+        return f"Family({self.name!r})"
 
     @property
     def components(self) -> tuple[Component, ...]:

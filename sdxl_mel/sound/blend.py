@@ -1,6 +1,7 @@
 """Join spectrogram pictures in the power domain: A = sqrt((1 - w) A1² + w A2²) with raised-cosine weights w.
 
-Only this keeps the energy of two unlike tiles through a seam; blending pixels loses 4-9 dB there, the maximum gains 3.
+Only this preserves the energy of two different tiles across a seam: blending pixels loses 4 to 9 dB there, taking the
+maximum gains 3.
 Pictures are levels (n_mels, frames, channels) as `files.spectrogram` holds them.
 """
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import InputError
+from sdxl_mel.sound.laws import Quantity
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values, quantise, values_of
 
@@ -28,7 +30,7 @@ def seam_weights(overlap: int, crossfade: int | None = None) -> Float:
     return np.concatenate([np.zeros(before), raised_cosine(frames), np.ones(after)]).astype(np.float32)
 
 
-def blend_mel(earlier: Float, later: Float, weights: Float, quantity: str) -> Float:
+def blend_mel(earlier: Float, later: Float, weights: Float, quantity: Quantity) -> Float:
     """Return the power-domain mix of two mel spectrograms (n_mels, frames, channels); `weights` (frames,)."""
     w = weights[:, None]
     if quantity == "power":
@@ -40,7 +42,7 @@ def blend(earlier: Levels, later: Levels, weights: Float, spec: MelSpec) -> Leve
     """Return two pictures of one stretch of time mixed in the power domain; where they agree nothing changes."""
     mel = [mel_of_values(dequantise(levels), spec) for levels in (earlier, later)]
     mixed = blend_mel(mel[0], mel[1], weights, spec.quantity)
-    # A law relative to each picture's own maximum must keep its scale here: the seam is only a part of the picture.
+    # The seam is only a part of the picture: a law relative to the maximum keeps the whole picture's scale.
     return quantise(values_of(mixed, spec, peak=1.0))
 
 

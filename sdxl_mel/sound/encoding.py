@@ -1,4 +1,4 @@
-"""Sound to picture levels: a track is prepared once, then its clips are encoded."""
+"""Sound to picture levels: a track is prepared once (channels, rate, loudness), then its clips are encoded."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,8 @@ from sdxl_mel.sound.mel import margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
+CHUNK_FRAMES = 64
+"""Frames encoded at a time: their spectra stay in the cache."""
 _HALF = 2.0**-0.5
 _LEFT_OF_LAYOUT = {
     3: (1.0, 0.0, _HALF),
@@ -26,6 +28,24 @@ _LEFT_OF_LAYOUT = {
 """What each channel of the WAV order (left, right, centre, LFE, surround pairs) gives to the left one; the right one
 is its mirror. ITU-R BS.775-3, table 2: centre and surrounds at -3 dB, no LFE. Four channels are two pairs."""
 _PAIRS = {3: ((0, 1),), 4: ((0, 1), (2, 3)), 5: ((0, 1), (3, 4)), 6: ((0, 1), (4, 5)), 8: ((0, 1), (4, 5), (6, 7))}
+
+
+def prepare_signal(samples: Float, sample_rate: int, spec: MelSpec) -> Float:
+    """Return a whole track (channels, n) with the spec's channels, rate, loudness and pre-emphasis, (1 or 2, n').
+
+    Channels follow `downmixed`. One gain for the whole track brings it to `spec.loudness_lufs`, or to a lower loudness
+    where the true peak would exceed `spec.true_peak_dbtp`; a silent track stays as it is. Raises InputError for sound
+    without samples or with samples that are not finite.
+    """
+    if samples.ndim != 2 or samples.shape[-1] == 0:
+        raise InputError("the sound holds no samples")
+    if not np.isfinite(samples).all():
+        raise InputError("the sound holds NaN or infinite samples; repair or remove the file")
+    signal = resample(downmixed(samples, mono=spec.channels == "grey"), sample_rate, spec.sample_rate)
+    if spec.loudness_lufs is not None:
+        gain_db = loudness.normalising_gain_db(signal, spec.sample_rate, spec.loudness_lufs, spec.true_peak_dbtp)
+        signal = signal * np.float32(10.0 ** (gain_db / 20.0))
+    return emphasise(signal, spec.preemphasis)
 
 
 def downmixed(samples: Float, mono: bool) -> Float:
@@ -53,6 +73,13 @@ def _to_stereo(samples: Float) -> Float:
     return (np.stack([left, right]) / left.sum()).astype(np.float32) @ samples
 
 
+def resample(signal: Float, sample_rate: int, wanted: int) -> Float:
+    """Return (channels, n) samples at another rate, by soxr's high quality."""
+    if sample_rate == wanted:
+        return signal
+    return np.ascontiguousarray(soxr.resample(signal.T, sample_rate, wanted, quality="HQ").T, dtype=np.float32)
+
+
 def emphasise(samples: Float, coefficient: float) -> Float:
     """Return y[n] = x[n] - coefficient * x[n - 1] of (channels, n) samples; `Deemphasis` is the inverse."""
     if coefficient == 0.0:
@@ -76,40 +103,11 @@ class Deemphasis:
         return filtered.astype(np.float32)
 
 
-CHUNK_FRAMES = 64
-"""Frames encoded at a time: their spectra stay in the cache."""
-
-
-def prepare_signal(samples: Float, sample_rate: int, spec: MelSpec) -> Float:
-    """Return a whole track (channels, n) as the spec wants it, (1 or 2, n'): channels, rate, loudness, pre-emphasis.
-
-    Channels follow `downmixed`. The loudness is brought to `spec.loudness_lufs` by one gain for the whole track,
-    less where the true peak would pass `spec.true_peak_dbtp`; a silent track stays as it is. Raises InputError for
-    what holds no samples or samples that are not finite.
-    """
-    if samples.ndim != 2 or samples.shape[-1] == 0:
-        raise InputError("the sound holds no samples")
-    if not np.isfinite(samples).all():
-        raise InputError("the sound holds NaN or infinite samples; repair or remove the file")
-    signal = resample(downmixed(samples, mono=spec.channels == "grey"), sample_rate, spec.sample_rate)
-    if spec.loudness_lufs is not None:
-        gain_db = loudness.normalising_gain_db(signal, spec.sample_rate, spec.loudness_lufs, spec.true_peak_dbtp)
-        signal = signal * np.float32(10.0 ** (gain_db / 20.0))
-    return emphasise(signal, spec.preemphasis)
-
-
-def resample(signal: Float, sample_rate: int, wanted: int) -> Float:
-    """Return (channels, n) samples at another rate, by soxr's high quality."""
-    if sample_rate == wanted:
-        return signal
-    return np.ascontiguousarray(soxr.resample(signal.T, sample_rate, wanted, quality="HQ").T, dtype=np.float32)
-
-
 def cut_clip(signal: Float, start: int, frames: int, spec: MelSpec) -> Float:
     """Return the samples that `encode_clip` needs for `frames` frames from sample `start` of a prepared track.
 
-    The half window beside the clip is the track's own sound; only at the very ends of a track, where there is none,
-    it is mirrored. Raises InputError when the clip itself would leave the track.
+    The margins beside the clip are the track's own sound, mirrored only where the track ends. Raises InputError when
+    the clip itself exceeds the track.
     """
     end, beside = start + frames * spec.hop_length, margin(spec)
     if start < 0 or end > signal.shape[-1]:
@@ -129,29 +127,29 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
     """
     if spec.law.relative_to_maximum:
         return quantise(values_of(mel_spectrogram(samples, spec), spec))
-    levels = np.empty(_planes(samples, spec), dtype=np.uint8)
-    for frames, mel in _mel_pieces(samples, spec):
+    levels = np.empty(_shape(samples, spec), dtype=np.uint8)
+    for frames, mel in _mel_chunks(samples, spec):
         levels[..., frames] = quantise(values_of(mel, spec))
     return np.stack(list(levels), axis=-1)
 
 
 def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
     """Return the mel values (n_mels, frames, 1 or 3) of the samples that `encode_clip` takes."""
-    result = np.empty(_planes(samples, spec), dtype=np.float32)
-    for frames, mel in _mel_pieces(samples, spec):
+    result = np.empty(_shape(samples, spec), dtype=np.float32)
+    for frames, mel in _mel_chunks(samples, spec):
         result[..., frames] = mel
     return np.stack(list(result), axis=-1)
 
 
-def _planes(samples: Float, spec: MelSpec) -> tuple[int, int, int]:
-    """Return the shape of a picture whose channels are the first axis, which is quicker to write into."""
+def _shape(samples: Float, spec: MelSpec) -> tuple[int, int, int]:
+    """Return the shape (channels, n_mels, frames) of a picture; written with channels first, which is faster."""
     frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
     return 3 if samples.shape[0] == 2 else 1, spec.n_mels, frames
 
 
-def _mel_pieces(samples: Float, spec: MelSpec) -> Iterator[tuple[slice, Float]]:
+def _mel_chunks(samples: Float, spec: MelSpec) -> Iterator[tuple[slice, Float]]:
     """Yield a few frames at a time, and their mel values (1 or 3, n_mels, few frames)."""
-    channels, _, frames = _planes(samples, spec)
+    channels, _, frames = _shape(samples, spec)
     signal = torch.from_numpy(np.ascontiguousarray(samples))
     for first in range(0, frames, CHUNK_FRAMES):
         last = min(first + CHUNK_FRAMES, frames)

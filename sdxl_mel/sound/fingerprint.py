@@ -1,7 +1,7 @@
 """Fingerprints of tiles by which near-duplicates are found: coarse levels without their means, compared by correlation.
 
-A tile is averaged over 32 x 16 cells, and the mean of every band and of every block is taken away: what is left is
-where and when something happens. Measured on rendered and synthetic music: copies through MP3 and Ogg at low quality,
+A tile is averaged over 32 x 16 cells, and the mean of every band and of every block is subtracted, which leaves where
+and when the sound changes. Measured on rendered and synthetic music: copies through MP3 and Ogg at low quality,
 with noise, at another gain or up to 50 ms late are 0.92 to 1.00 alike, other clips of the same track or style at most
 0.35. (Signs of differences after Haitsma and Kalker, ISMIR 2002, told copies from others less well on such tiles.)
 """
@@ -9,9 +9,8 @@ with noise, at another gain or up to 50 ms late are 0.92 to 1.00 alike, other cl
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Levels
+from sdxl_mel.arrays import Float, Levels
 
 BANDS = 32
 BLOCKS = 16
@@ -20,7 +19,7 @@ MIN_DEVIATION = 4.0
 
 
 def fingerprint(levels: Levels) -> bytes:
-    """Return 512 bytes for a tile (n_mels, frames, channels); all zero where there is nothing to tell it by."""
+    """Return 512 bytes for a tile (n_mels, frames, channels); all zero for a tile that does not vary."""
     cells = _pooled(levels.mean(axis=-1, dtype=np.float32), BANDS, BLOCKS)
     cells = cells - cells.mean(axis=0) - cells.mean(axis=1, keepdims=True) + cells.mean()
     if cells.std() < MIN_DEVIATION:
@@ -29,7 +28,7 @@ def fingerprint(levels: Levels) -> bytes:
 
 
 def similarity(first: bytes, second: bytes) -> float:
-    """Return the correlation of two fingerprints, 0 where one has nothing to tell."""
+    """Return the correlation of two fingerprints, 0 where one is all zero."""
     one, other = _unit_vectors([first, second])
     return float(one @ other)
 
@@ -44,12 +43,12 @@ def similar_pairs(fingerprints: Sequence[bytes], at_least: float) -> Iterator[tu
             yield best, later, float(alike[best])
 
 
-def _unit_vectors(fingerprints: Sequence[bytes]) -> NDArray[np.float32]:
+def _unit_vectors(fingerprints: Sequence[bytes]) -> Float:
     cells = np.frombuffer(b"".join(fingerprints), dtype=np.int8).reshape(-1, BANDS * BLOCKS).astype(np.float32)
     return cells / np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1.0)
 
 
-def _pooled(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+def _pooled(values: Float, rows: int, columns: int) -> Float:
     """Return means over rows x columns cells of nearly equal size."""
     for axis, cells in ((0, rows), (1, columns)):
         edges = np.arange(cells) * values.shape[axis] // cells

@@ -1,7 +1,7 @@
 """STFT and mel filter bank of a MelSpec, as torch tensors on any device; the bins are the last axis.
 
-Frame t is centred on sample t * hop_length of the clip. A clip of `frames` frames needs `margin(spec)` samples of its
-neighbours on each side; nothing is padded here. On the CPU torch's transform took 12 ms where scipy.fft took 30 (rfft
+Frame t is centred on sample t * hop_length of the clip. A clip needs `margin(spec)` samples of its surroundings on each
+side; nothing is padded here. On the CPU torch's transform took 12 ms where scipy.fft took 30 (rfft
 and irfft of 1024 frames of 4096 points, one thread), so one implementation serves both devices.
 """
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from sdxl_mel.sound.melspec import MelSpec
 
 WINDOW_SUM_FLOOR = 1e-4
-"""Smallest share of the steady sum of squared windows that is divided by: beyond it a sample is hardly covered."""
+"""Smallest divisor, as a share of the steady sum of squared windows: samples at the ends are hardly covered."""
 
 
 def margin(spec: MelSpec) -> int:
-    """Return how many samples beside a clip its first and last frame touch."""
+    """Return how many samples before and after a clip its first and last frame cover."""
     return spec.win_length // 2 if spec.centred else (spec.win_length - spec.hop_length) // 2
 
 
@@ -106,11 +106,11 @@ def windowed_frames(spectrum: Tensor, spec: MelSpec) -> Tensor:
 
 def divided_by_window_sum(total: Tensor, frames: int, spec: MelSpec, loop: bool) -> Tensor:
     """Return overlap-added windowed frames divided by the sum of the squared windows."""
-    return (wrapped(total, frames, spec) if loop else total) / _window_sum(spec, frames, str(total.device), loop)
+    return (wrap_margins(total, frames, spec) if loop else total) / _window_sum(spec, frames, str(total.device), loop)
 
 
-def wrapped(total: Tensor, frames: int, spec: MelSpec) -> Tensor:
-    """Return (..., reach(frames)) samples with what lies beside the clip added to its other end, and repeated there."""
+def wrap_margins(total: Tensor, frames: int, spec: MelSpec) -> Tensor:
+    """Return (..., reach(frames)) samples whose margins are added to the clip's other end, and repeat that end."""
     length, before = frames * spec.hop_length, margin(spec)
     after = total.shape[-1] - before - length
     circle = total[..., before : before + length].clone()
@@ -159,5 +159,5 @@ def apply_bank(bank: Tensor, columns: Tensor) -> Tensor:
 def _window_sum(spec: MelSpec, frames: int, device: str, loop: bool) -> Tensor:
     squares = window(spec, device).square()
     total = overlap_add(squares.expand(frames, -1), spec.hop_length)
-    total = wrapped(total, frames, spec) if loop else total
+    total = wrap_margins(total, frames, spec) if loop else total
     return total.clamp_min(float(squares.sum()) / spec.hop_length * WINDOW_SUM_FLOOR)

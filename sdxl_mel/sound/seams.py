@@ -1,6 +1,6 @@
-"""Where tiles meet: how much a seam stands out, and which overlap makes the beats of two tiles coincide.
+"""Joins of tiles: how audible a seam is, and which overlap makes the beats of two tiles coincide.
 
-All functions take picture values in 0..1, (n_mels, frames, channels): their laws are nearly logarithmic, so a
+All functions take picture values in 0..1, (n_mels, frames, channels): pixel laws are nearly logarithmic, so a
 difference of values is a difference in loudness.
 """
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sdxl_mel.arrays import Float
 
 CONTEXT_SECONDS = 0.064
-"""How much sound beside a seam is compared. Longer means average over several notes and tell unlike tiles apart less:
-on 21 joins of independent tiles the mean z was 0.8 with 4 frames and 0.4 with 16."""
+"""Sound compared on each side of a seam. Longer means average over several notes and separate different tiles less
+well: on 21 joins of independent tiles the mean z was 0.8 with 4 frames and 0.4 with 16."""
 SLOWEST_BEAT, FASTEST_BEAT = 60.0, 180.0
-"""Beats per minute between which a tempo is looked for."""
+"""Range of tempi searched, in beats per minute."""
 SAME_PICTURE = 2.5 / 255
-"""Mean difference below which two tiles show the same sound: twice the rounding of a blended seam, and a margin."""
+"""Mean difference below which two tiles show the same sound: twice the rounding of a blended seam, with a margin."""
 
 
 def context_frames(frames_per_second: float) -> int:
@@ -26,7 +26,7 @@ def context_frames(frames_per_second: float) -> int:
 
 
 def spectral_flux(values: Float, gap: int = 0, context: int = 1) -> Float:
-    """Return how much the spectrum changes across each stretch of `gap` frames, for every start that fits.
+    """Return how much the spectrum changes across every `gap` consecutive frames, (starts that fit,).
 
     Entry i compares the mean of `context` frames ending where the gap starts, at frame i + context, with the mean of
     the `context` frames after it; gap 0 and context 1 is the plain spectral flux between neighbouring frames.
@@ -42,7 +42,7 @@ def spectral_flux(values: Float, gap: int = 0, context: int = 1) -> Float:
 
 
 def seam_scores(values: Float, starts: Sequence[int], overlaps: Sequence[int], context: int) -> list[float]:
-    """Return one z-score a join: the spectral flux across it against that across equal stretches elsewhere.
+    """Return one z-score per join: the spectral flux across it, against that across equal lengths elsewhere.
 
     `starts` are the first frames of the overlaps. A score is NaN where too little music is left to compare with.
     """

@@ -50,7 +50,7 @@ class Config(StageConfig):
     listen: bool = False
     """let musicnn listen for voices where captions and tags name none"""
     columns: dict[str, str] = {}
-    """names of a table's columns: audio caption id tags artist licence split ..."""
+    """a table's columns: audio caption id tags artist licence split ..."""
     audio_dir: Annotated[Path | None, UNRECORDED] = None
     """folder of a table's audio, if not beside it"""
     tags: Annotated[Path | None, Show.ADVANCED, UNRECORDED] = None

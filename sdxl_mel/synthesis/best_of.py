@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import MissingError
+from sdxl_mel.execution import piecewise
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.clap import ClapEmbedder
@@ -75,7 +76,8 @@ class Choice:
 
 def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judge | None) -> Choice:
     """Return the candidate with the best sum of ranks; the earlier of two equals."""
-    sounds = [invert(levels, spec, method="fast") for levels in candidates]
+    with piecewise() as workers:
+        sounds = list((workers.map if workers else map)(lambda levels: invert(levels, spec, method="fast"), candidates))
     faults = [pixel_rmse(levels, sound, spec) for levels, sound in zip(candidates, sounds)]
     scores = None if judge is None else judge.scores_of([_mono(sound, spec, judge.rate) for sound in sounds], prompt)
     ranks = _ranks(faults) + (0 if scores is None else _ranks([-score for score in scores]))

@@ -1,182 +1,320 @@
-"""From settings to finished results: plan, draw, choose, write."""
+"""The Generator: a base opened once, drawn from many times, with LoRAs attached and detached in between."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
-from sdxl_mel.execution import piecewise
-from sdxl_mel.progress import progress
-from sdxl_mel.record import Record
+from sdxl_mel.diffusion.conditioning import TextEmbeddings
+from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, settle
+from sdxl_mel.diffusion.sampling import Known
+from sdxl_mel.errors import InputError
+from sdxl_mel.models.base import Base, open_base
+from sdxl_mel.models.family import PARTS, TEXT_ENCODERS
+from sdxl_mel.models.header import read_model_header
+from sdxl_mel.models.lora.file import ScaledLora, read_lora, read_loras
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import derive_seed
-from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
-from sdxl_mel.synthesis.best_of import Choice, choose, open_judge
-from sdxl_mel.synthesis.drawing import Drawer
-from sdxl_mel.synthesis.init_audio import Init, read_init
-from sdxl_mel.synthesis.jobs import Fitting, Job, plan_jobs, read_lines
+from sdxl_mel.sound.melspec import MelSpec, named_spec
+from sdxl_mel.synthesis.attached import AttachedLoras
+from sdxl_mel.synthesis.best_of import Choice, Judge, choose
+from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
+from sdxl_mel.synthesis.init_audio import Init
+from sdxl_mel.synthesis.jobs import Fitting, Job
 from sdxl_mel.synthesis.layout import Layout, lay_out
-from sdxl_mel.synthesis.pipeline import Models, open_models
-from sdxl_mel.synthesis.results_folder import Folder, Report, Result
-from sdxl_mel.synthesis.settings import Config
+from sdxl_mel.synthesis.settings import Length, Precision
+from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
 
-UNRECORDED = {"out", "prompts", "prompt", "num", "seed", "lora", "base", "vae", "init", "negative_prompt", "clap"} | {
-    "format",
-    "plot",
-    "overwrite",
-    "batch",
-    "device",
-    "offload",
-    "slicing",
-    "method",
-    "dtype",
-    "anchor",
-    "clip_skip",
-    "guidance",
-}
-"""Settings that do not change a picture, or that stand in its record in another form."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def generate(config: Config) -> Report:
-    """Draw every result that is not there yet; Ctrl-C keeps those that are finished."""
-    lines = read_lines(config)
-    folder = Folder(
-        config.out, config.format, config.method, loop=config.loop, plot=config.plot, overwrite=config.overwrite
-    )
-    folder.check_writable()
-    models = open_models(config)
-    spec = models.spec
-    layout = lay_out(config.seconds, config.loop, config.mode, config.overlap, spec)
-    fit = Fitting(models.anchor, _counter(models))
-    jobs = plan_jobs(config, lines, fit, layout.frames * spec.hop_length / spec.sample_rate, layout.long)
-    init = read_init(config, spec)
-    work = _Work(config, models, layout, folder, init)
-    results = work.finish(jobs)
-    return Report(folder=str(config.out), results=tuple(results), notes=tuple(fit.notes.values()))
+@dataclass(frozen=True)
+class Step:
+    """A sampling step that was taken: the `number`-th of all `total` of a call, and the latents after it.
+
+    The latents (batch, 4, height, columns) are those of the sampler, where they are: copying or decoding them is left
+    to who wants them.
+    """
+
+    number: int
+    total: int
+    latents: Tensor
 
 
-def _counter(models: Models) -> TokenCounter:
-    """Return the counter of the base's own tokenizer: what it does not read is what is cut."""
-    tokenizer = models.base.reading_tokenizer()
-    return TokenCounter(
-        f"tokenizer of {models.base.name}",
-        lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids),
-    )
+@dataclass(frozen=True)
+class Result:
+    """A finished picture, levels (n_mels, frames, 1 or 3): its job, the seed that drew it, the scores of the choice.
+
+    Where there is `more`, the next result was finished at the same time and follows at once.
+    """
+
+    job: Job
+    levels: Levels
+    spec: MelSpec
+    seed: int
+    choice: Choice
+    more: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """Return the prompt as it was given."""
+        return self.job.prompt
 
 
-class _Work:
-    """The jobs of one command on their way to results."""
+class Generator:
+    """A base that draws pictures; `open` opens one, the constructor takes one whose parts are in memory already.
 
-    def __init__(self, config: Config, models: Models, layout: Layout, folder: Folder, init: Init | None) -> None:
-        self.config, self.models, self.layout, self.folder, self.init = config, models, layout, folder, init
-        # Opened first, because the record of a choice names who judged.
-        self.judge = open_judge(config.clap) if config.best_of > 1 else None
-        self.seconds = layout.frames * models.spec.hop_length / models.spec.sample_rate
-        self.results: dict[int, Result] = {}
+    `header` is what the base says of itself (None = what its files say), and what is `stated` holds where neither it
+    nor a LoRA says anything. Parts named in `resting` lie in the main memory while they do not work. `texts` holds the
+    embeddings that are known: with all of them there, no text encoder is needed.
+    """
 
-    def finish(self, jobs: Sequence[Job]) -> list[Result]:
-        """Return the results of all jobs in order; the lists are written even when this is interrupted."""
-        waiting = [job for job in jobs if not self._found(job)]
-        try:
-            if waiting:
-                self._draw(waiting)
-        finally:
-            finished = [self.results[job.number] for job in jobs if job.number in self.results]
-            self.folder.write_lists(finished)
-        return finished
+    def __init__(
+        self,
+        base: Base,
+        *,
+        header: LoraHeader | None = None,
+        stated: Stated | None = None,
+        loras: Sequence[ScaledLora] = (),
+        device: str = "cpu",
+        resting: Collection[str] = (),
+        keep_base: bool = True,
+    ) -> None:
+        self.models = Models(base, device, resting)
+        self.texts: dict[str, TextEmbeddings] = {}
+        self._header = header or read_model_header(base.source.path) or LoraHeader()
+        self._stated = stated or Stated()
+        self._attached = AttachedLoras(base, keep_base)
+        self.loras: tuple[ScaledLora, ...] = ()
+        self.trained: Trained = trained_with(base, self._header, loras, self._stated)
+        if loras:
+            self._attach(loras)
 
-    def _draw(self, jobs: Sequence[Job]) -> None:
-        config = self.config
-        known = self.init.known(self.models) if self.init else None
-        drawer = Drawer(config, self.models, self.layout, known)
-        drawer.read_texts(jobs)
-        draws = [(job, candidate) for job in jobs for candidate in range(config.best_of)]
-        pictures: list[Levels] = []
-        with progress(drawer.steps_for(len(draws)), "generate", "steps") as ticker:
-            drawer.on_step = ticker.advance
-            # A long piece fills the batch by itself, and is written before the next begins.
-            at_once = 1 if self.layout.long else config.batch
-            for first in range(0, len(draws), at_once):
-                some = draws[first : first + at_once]
-                seeds = [_candidate_seed(job.seed, candidate) for job, candidate in some]
-                ready: list[tuple[Job, list[Levels]]] = []
-                for (job, candidate), levels in zip(some, drawer.draw([job for job, _ in some], seeds)):
-                    pictures.append(levels)
-                    if candidate == config.best_of - 1:
-                        ready.append((job, pictures))
-                        pictures = []
-                self._keep_all(ready)
+    @classmethod
+    def open(
+        cls,
+        base: str,
+        *,
+        loras: Sequence[str | Path] = (),
+        scales: Sequence[float] = (),
+        vae: str | None = None,
+        dtype: Precision = "auto",
+        device: str = "auto",
+        offload: bool = False,
+        slicing: bool = False,
+        preset: str | None = None,
+        anchor: str | None = None,
+        clip_skip: int | None = None,
+        keep_base: bool = True,
+    ) -> Self:
+        """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
-    def _keep_all(self, ready: Sequence[tuple[Job, Sequence[Levels]]]) -> None:
-        """Keep the results of a batch, several at a time: most of it is making their sounds."""
-        if len(ready) < 2:
-            for job, pictures in ready:
-                self._keep(job, pictures)
-            return
-        with piecewise() as workers:
-            for _ in (workers.map if workers else map)(self._keep, *zip(*ready)):
-                pass
-
-    def _keep(self, job: Job, pictures: Sequence[Levels]) -> None:
-        spec = self.models.spec
-        choice = choose(pictures, job.prompt, spec, self.judge) if len(pictures) > 1 else Choice(0, (), None)
-        levels = pictures[choice.index]
-        if self.init is not None:
-            levels = self.init.restored(levels, spec)
-        self.folder.write(job.name, levels, spec, self._record(job), self.layout.seams)
-        self.results[job.number] = self._result(job, choice, levels)
-
-    def _found(self, job: Job) -> bool:
-        """Take over a result that an earlier run of this command finished."""
-        record = self._record(job)
-        levels = self.folder.finished(job.name, record)
-        if levels is None:
-            return False
-        self.folder.write_beside(job.name, levels, self.models.spec, record, self.layout.seams, again=False)
-        self.results[job.number] = self.folder.earlier.get(job.name) or self._result(job, Choice(0, (), None), levels)
-        return True
-
-    def _result(self, job: Job, choice: Choice, levels: Levels) -> Result:
-        values, spec, seams = dequantise(levels), self.models.spec, self.layout.seams
-        context = context_frames(spec.sample_rate / spec.hop_length)
-        scores = seam_scores(values, [start for start, _ in seams], [frames for _, frames in seams], context)
-        return Result(
-            picture=f"{job.name}.png",
-            sound=self.folder.sound_of(job.name),
-            prompt=job.prompt,
-            negative_prompt=job.negative,
-            seed=job.seed,
-            candidate_seed=_candidate_seed(job.seed, choice.index),
-            seconds=self.seconds,
-            loop=self.layout.loop,
-            seam_scores=tuple(None if math.isnan(score) else score for score in scores),
-            junction=junction_score(values) if self.layout.loop else None,
-            inconsistency=choice.inconsistency,
-            alignment=choice.alignment or (),
+        `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the device only while it works. Without
+        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. Raises MismatchError
+        when what is opened does not belong together.
+        """
+        read = read_loras([str(lora) for lora in loras], scales)
+        where = find_device(device)
+        precision = dtype if dtype != "auto" else "fp32" if where == "cpu" else "fp16"
+        opened = open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
+        if slicing:
+            opened.unet.set_attention_slice("auto")
+            opened.vae.enable_slicing()
+        return cls(
+            opened,
+            stated=Stated(named_spec(preset) if preset else None, anchor, clip_skip),
+            loras=read,
+            device=where,
+            resting=PARTS if offload else (),
+            keep_base=keep_base,
         )
 
-    def _record(self, job: Job) -> Record:
-        settings = self.config.model_dump(mode="json", exclude=UNRECORDED)
-        settings |= {
-            "prompt": job.prompt,
-            "texts": [[part.seconds, part.text] for part in job.parts],
-            "negative_prompt": job.negative,
-            "share": job.share,
-            "seed": job.seed,
-            "frames": self.layout.frames,
-            "anchor": self.models.anchor,
-            "clip_skip": self.models.clip_skip,
-            "guidance": self.models.guidance,
-            "dtype": self.models.dtype,
-        }
-        inputs = dict(self.models.inputs)
-        if self.init is not None:
-            inputs["init"] = self.init.sha256
-        if self.judge is not None:
-            inputs[f"judge {self.judge.name}"] = self.judge.weights
-        return Record(stage="generate", settings=settings, inputs=inputs)
+    @property
+    def spec(self) -> MelSpec:
+        """Return the spec of the pictures."""
+        return self.trained.spec
+
+    @property
+    def dtype(self) -> str:
+        """Return the precision of the UNet: fp32, fp16 or bf16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.models.base.unet.dtype)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Return the hashes of everything that was opened, as a record holds them."""
+        inputs = {f"base {part}": digest for part, digest in self.models.base.identity.items()}
+        digests = [_digest(lora.path) for lora in self.loras]
+        if len(digests) == 1:
+            return inputs | {"lora": digests[0]}
+        return inputs | {f"lora {number}": digest for number, digest in enumerate(digests, 1)}
+
+    def attach(self, file: str | Path, scale: float = 1.0) -> None:
+        """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
+        self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+
+    def detach(self, file: str | Path | None = None) -> None:
+        """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
+        names = [str(lora.path) for lora in self.loras]
+        if file is not None and str(file) not in names:
+            raise InputError(f"{file}: not attached; attached: {', '.join(names) or 'none'}")
+        self._attach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+
+    @contextmanager
+    def without_loras(self) -> Iterator[None]:
+        """Let the base alone draw in the block, from the same texts: anchor, clip skip and sampling stay."""
+        on = self.loras
+        self._exchange([])
+        try:
+            yield
+        finally:
+            self._exchange(on)
+
+    def settle(self, stated: Drawing | None = None, preset: SamplerPreset | None = None) -> Settled:
+        """Return how to draw: as stated, else as the preset, the LoRAs and the base ask; see `samplers.settle`."""
+        usual = Drawing(guidance=self.models.base.family.guidance)
+        return settle(stated or Drawing(), preset, self.trained.asked, usual)
+
+    def fitting(self) -> Fitting:
+        """Return what makes texts of prompts: with the anchor, and no longer than this base reads."""
+        base = self.models.base
+        tokenizer = base.reading_tokenizer()
+        counter = TokenCounter(
+            f"tokenizer of {base.name}",
+            lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids),
+        )
+        return Fitting(self.trained.anchor, counter)
+
+    def read_texts(self, jobs: Sequence[Job]) -> None:
+        """Encode the texts of the jobs that are not known yet; `draw` does it too."""
+        wanted = {each.text: None for job in jobs for each in job.texts} | {job.negative: None for job in jobs}
+        missing = [text for text in wanted if text not in self.texts]
+        if missing:
+            self.texts |= encode_texts(self.models, missing, self.trained.clip_skip)
+
+    def release_text_encoders(self) -> None:
+        """Let the text encoders go; from now on only texts that were read can be drawn."""
+        for part in TEXT_ENCODERS:
+            self.models.base.models.pop(part, None)
+
+    def draw(
+        self,
+        jobs: Sequence[Job],
+        sampling: Sampling | None = None,
+        layout: Layout | None = None,
+        *,
+        init: Init | None = None,
+        best_of: int = 1,
+        judge: Judge | None = None,
+        batch: int = 4,
+        on_step: Callable[[Step], None] = lambda step: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Result]:
+        """Yield the result of every job in order, as soon as it is finished; nothing is drawn before it is asked for.
+
+        `sampling` None is what the models ask for, `layout` None one tile. The best of `best_of` candidates is kept, as
+        `judge` finds. `should_stop` is asked before every step: no further one is then taken, and what was finished
+        has been yielded.
+        """
+        layout = layout or lay_out(Length(), self.spec)
+        self.read_texts(jobs)
+        taken = 0
+
+        def before_step() -> None:
+            if should_stop():
+                raise _StopError
+
+        def after_step(latents: Tensor) -> None:
+            nonlocal taken
+            taken += 1
+            on_step(Step(taken, total, latents))
+
+        drawer = Drawer(
+            self.models,
+            self.spec,
+            sampling or self.settle().sampling,
+            layout,
+            self.texts,
+            batch,
+            known=None if init is None else self._known(init),
+            walked=1.0 if init is None else init.walked,
+            before_step=before_step,
+            on_step=after_step,
+        )
+        draws = [(job, candidate) for job in jobs for candidate in range(best_of)]
+        total = drawer.steps_for(len(draws))
+        pictures: list[Levels] = []
+        # A long piece fills the batch by itself, and is finished before the next begins.
+        at_once = 1 if layout.long else batch
+        for first in range(0, len(draws), at_once):
+            some = draws[first : first + at_once]
+            seeds = [candidate_seed(job.seed, candidate) for job, candidate in some]
+            try:
+                drawn = drawer.draw([job for job, _ in some], seeds)
+            except _StopError:
+                return
+            ready: list[Result] = []
+            for (job, candidate), levels in zip(some, drawn):
+                pictures.append(levels)
+                if candidate == best_of - 1:
+                    ready.append(self._result(job, pictures, init, judge))
+                    pictures = []
+            yield from (replace(result, more=result is not ready[-1]) for result in ready)
+
+    def _result(self, job: Job, pictures: Sequence[Levels], init: Init | None, judge: Judge | None) -> Result:
+        choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)
+        levels = pictures[choice.index]
+        if init is not None:
+            levels = init.restored(levels, self.spec)
+        return Result(job, levels, self.spec, candidate_seed(job.seed, choice.index), choice)
+
+    def _known(self, init: Init) -> Known:
+        with self.models.working("vae") as vae:
+            return init.known(vae, self.spec)
+
+    def _attach(self, loras: Sequence[ScaledLora]) -> None:
+        trained = trained_with(self.models.base, self._header, loras, self._stated)
+        self._exchange(loras)
+        if trained.clip_skip != self.trained.clip_skip:
+            self.texts.clear()
+        self.trained = trained
+
+    def _exchange(self, loras: Sequence[ScaledLora]) -> None:
+        self._attached.replace(loras)
+        if any(part in TEXT_ENCODERS for each in (*self.loras, *loras) for part, _ in each.lora.modules):
+            self.texts.clear()
+        self.loras = tuple(loras)
 
 
-def _candidate_seed(seed: int, candidate: int) -> int:
+class _StopError(Exception):
+    """Raised between two steps, and caught where the results of a batch are gathered."""
+
+
+def candidate_seed(seed: int, candidate: int) -> int:
     """Return the seed of a candidate; the first is the result's own, so that best_of 1 changes nothing."""
     return seed if candidate == 0 else derive_seed(seed, "candidate", candidate)
+
+
+def find_device(asked: str) -> str:
+    """Return the device asked for, or for auto the fastest. Raises InputError for one that is not on this machine."""
+    if asked != "auto":
+        kind = asked.partition(":")[0]
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(kind, False):
+            known = ", ".join(name for name, present in there.items() if present)
+            raise InputError(f"--device {asked}: not on this machine; it has {known}")
+        return asked
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _digest(lora: Path) -> str:
+    files = sorted(lora.glob("*.safetensors")) if lora.is_dir() else [lora]
+    return ",".join(sha256_file(file) for file in files)

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,28 +19,31 @@ from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.blend import blend, raised_cosine
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
-from sdxl_mel.synthesis.pipeline import Models
-from sdxl_mel.synthesis.settings import Config
+from sdxl_mel.synthesis.settings import InitFile
 
 
 @dataclass(frozen=True)
 class Init:
-    """A tile to start from, its hash, and the frames of the gap to fill, if any."""
+    """A tile to start from, its hash, how far to go from it, and the frames of the gap to fill, if any."""
 
     levels: Levels
     sha256: str
+    strength: float
     gap: tuple[int, int] | None
 
-    def known(self, models: Models) -> Known:
+    def known(self, vae: Any, spec: MelSpec) -> Known:
         """Return the tile as latents, free everywhere or in the gap alone."""
-        vae = models.on_device(models.base.vae)
-        latents = encode_levels(vae, self.levels, models.spec, "--init")
-        models.rest(vae)
+        latents = encode_levels(vae, self.levels, spec, "--init")
         if self.gap is None:
             return Known(latents, torch.ones(1, 1, 1, 1))
         mask = torch.zeros(1, 1, 1, latents.shape[-1])
         mask[..., self.gap[0] // LATENT_FACTOR : self.gap[1] // LATENT_FACTOR] = 1
         return Known(latents, mask)
+
+    @property
+    def walked(self) -> float:
+        """Return how much of the sampling steps is done: all of them unless the whole tile is varied."""
+        return self.strength if self.gap is None else 1.0
 
     def restored(self, drawn: Levels, spec: MelSpec) -> Levels:
         """Return a drawn picture with what was outside the gap as it was before the VAE, faded over at its edges."""
@@ -55,26 +60,23 @@ class Init:
         return blend(self.levels, drawn, weights, spec)
 
 
-def read_init(config: Config, spec: MelSpec) -> Init | None:
-    """Read --init, a sound or one of our pictures, as one tile. Raises InputError where there is not enough of it."""
-    if config.init is None:
-        return None
-    first = round(config.init_start * spec.sample_rate / spec.hop_length)
-    if config.init.suffix.lower() in AUDIO_SUFFIXES:
-        signal = prepare_signal(*read_audio(config.init), spec)
+def read_init(file: InitFile, spec: MelSpec) -> Init:
+    """Read a sound or one of our pictures as one tile. Raises InputError where there is not enough of it."""
+    first = round(file.start * spec.sample_rate / spec.hop_length)
+    if file.path.suffix.lower() in AUDIO_SUFFIXES:
+        signal = prepare_signal(*read_audio(file.path), spec)
         levels = encode_clip(cut_clip(signal, first * spec.hop_length, spec.width, spec), spec)
     else:
-        levels = _tile_of_picture(config, first, spec)
-    return Init(levels, sha256_file(config.init), _gap(config.inpaint, spec))
+        levels = _tile_of_picture(file.path, first, spec)
+    return Init(levels, sha256_file(file.path), file.strength, _gap(file.inpaint, spec))
 
 
-def _tile_of_picture(config: Config, first: int, spec: MelSpec) -> Levels:
-    assert config.init is not None
-    picture = read_spectrogram(config.init, spec)
-    require_equal(picture.spec, spec, f"--init {config.init}", "the model")
+def _tile_of_picture(path: Path, first: int, spec: MelSpec) -> Levels:
+    picture = read_spectrogram(path, spec)
+    require_equal(picture.spec, spec, f"--init {path}", "the model")
     tile = picture.levels[:, first : first + spec.width]
     if tile.shape[1] < spec.width:
-        raise InputError(f"--init {config.init}: {tile.shape[1]} frames from there, a tile has {spec.width}")
+        raise InputError(f"--init {path}: {tile.shape[1]} frames from there, a tile has {spec.width}")
     return tile if spec.channels == "lmr" else tile[..., :1]
 
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from sdxl_mel.diffusion.long_form import place_views
+from sdxl_mel.diffusion.samplers import Merge
 from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
-from sdxl_mel.synthesis.settings import Mode
+from sdxl_mel.synthesis.settings import Length, Mode
 
 LOOP_COLUMNS = 4
 """The UNet halves its width twice: a circle of latents must be divisible by 4, or the halving breaks it."""
@@ -22,6 +23,8 @@ class Layout:
     width: int
     starts: tuple[int, ...]
     loop: bool
+    mode: Mode
+    merge: Merge
 
     @property
     def long(self) -> bool:
@@ -34,9 +37,14 @@ class Layout:
         pairs = zip(self.starts, self.starts[1:])
         return [(here * LATENT_FACTOR, (before + self.width - here) * LATENT_FACTOR) for before, here in pairs]
 
+    def seconds(self, spec: MelSpec) -> float:
+        """Return how long the sound is."""
+        return self.frames * spec.hop_length / spec.sample_rate
 
-def lay_out(seconds: float | None, loop: bool, mode: Mode, overlap: str | None, spec: MelSpec) -> Layout:
-    """Return the layout of a result of `seconds` (None = one tile); a loop is rounded to what the UNet can close."""
+
+def lay_out(length: Length, spec: MelSpec) -> Layout:
+    """Return the layout of a result; a loop is rounded to what the UNet can close. Raises InputError if too short."""
+    seconds, loop = length.seconds, length.loop
     frames = spec.width if seconds is None else round(seconds * spec.sample_rate / spec.hop_length)
     if frames < LATENT_FACTOR * LOOP_COLUMNS:
         least = LATENT_FACTOR * LOOP_COLUMNS * spec.hop_length / spec.sample_rate
@@ -46,8 +54,11 @@ def lay_out(seconds: float | None, loop: bool, mode: Mode, overlap: str | None, 
     if loop:
         columns = round(columns / LOOP_COLUMNS) * LOOP_COLUMNS
         frames = columns * LATENT_FACTOR
-    if columns <= width:
+    starts: tuple[int, ...] = (0,)
+    if columns > width:
+        shared = round(frames_of(length.overlap or OVERLAPS[length.mode], spec, "--overlap") / LATENT_FACTOR)
+        starts = tuple(place_views(columns, width, shared, loop))
+    elif not loop:
         # A tile is drawn whole and cropped; a loop cannot be cropped, so it is drawn as short as it is.
-        return Layout(frames, columns if loop else width, width, (0,), loop)
-    shared = round(frames_of(overlap or OVERLAPS[mode], spec, "--overlap") / LATENT_FACTOR)
-    return Layout(frames, columns, width, tuple(place_views(columns, width, shared, loop)), loop)
+        columns = width
+    return Layout(frames, columns, width, starts, loop, length.mode, length.merge)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.arrays import Levels
-from sdxl_mel.diffusion.long_form import JointPredictor, Merge, PromptTrack, columns_of, extend
+from sdxl_mel.diffusion.long_form import JointPredictor, PromptTrack, columns_of, extend
 from sdxl_mel.diffusion.sampling import Denoiser, Known, Predict
 from sdxl_mel.models.vae import decode_windows
 from sdxl_mel.seeding import derive_seed
@@ -29,7 +29,7 @@ class Noise(Protocol):
 
 
 class Sample(Protocol):
-    """Walks from noise to latents with the command's sampler."""
+    """Walks from noise to latents with one sampler."""
 
     def __call__(self, noise: Tensor, predict: Predict, seeds: list[int], known: Known | None = None) -> Tensor:
         """Return clean latents."""
@@ -37,7 +37,7 @@ class Sample(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """One long piece to draw: where its views lie, what they hear, and its seed."""
+    """One long piece to draw: where its views lie, their texts, and its seed."""
 
     layout: Layout
     denoiser: Denoiser
@@ -50,14 +50,14 @@ class Piece:
         """Return the columns of a view."""
         return columns_of(self.layout.starts[view], self.layout.width, self.layout.columns)
 
-    def joint(self, merge: Merge, views_at_once: int) -> Tensor:
+    def joint(self, views_at_once: int) -> Tensor:
         """Return the canvas of all views denoised together."""
         predictor = JointPredictor(
             self.denoiser,
             self.track,
             self.layout.width,
             self.layout.starts,
-            merge=merge,
+            merge=self.layout.merge,
             views_at_once=views_at_once,
             seed=self.seed,
         )

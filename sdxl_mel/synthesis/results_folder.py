@@ -1,148 +1,134 @@
-"""The folder of results: pictures, sounds and plots, the list of them, and a playlist."""
+"""The folder of results: pictures, sounds and plots, and the list of them."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import JsonValue
 
 from sdxl_mel.arrays import Levels
-from sdxl_mel.config import StageReport
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.atomic import write_bytes, write_json, write_text
+from sdxl_mel.execution import piecewise
+from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
-from sdxl_mel.options import Method
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.sound.pixels import dequantise
+from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
+from sdxl_mel.synthesis.best_of import Choice
+from sdxl_mel.synthesis.generator import Result, candidate_seed
+from sdxl_mel.synthesis.jobs import Job
+from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.manifest import Entry, write_manifest
+from sdxl_mel.synthesis.settings import Output
 
 
-class Result(BaseModel):
-    """One finished result: its files, what was asked for, and what was measured."""
+@dataclass
+class ResultsFolder:
+    """Writes the results of one command as they are finished; what an earlier run of it finished is found again.
 
-    model_config = ConfigDict(frozen=True)
+    The record of a result holds the `settings` of the command, the job's own, those `found` in the models, and the
+    hashes of all `inputs`.
+    """
 
-    picture: str
-    sound: str | None
-    prompt: str
-    negative_prompt: str
-    seed: int
-    seconds: float
-    loop: bool
-    candidate_seed: int
-    seam_scores: tuple[float | None, ...] = ()
-    junction: float | None = None
-    inconsistency: tuple[float, ...] = ()
-    alignment: tuple[float, ...] = ()
+    output: Output
+    spec: MelSpec
+    layout: Layout
+    settings: Mapping[str, JsonValue]
+    found: Mapping[str, JsonValue]
+    inputs: Mapping[str, str]
+    earlier: Mapping[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
 
+    def take_over(self, job: Job) -> bool:
+        """Return whether a job was finished by an earlier run of this command; its result is then listed again.
 
-class Report(StageReport):
-    """The results, and what was cut from prompts."""
-
-    folder: str
-    results: tuple[Result, ...]
-    notes: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        """Return a line a result."""
-        lines = [f"{self.folder}: {len(self.results)} results, listed in manifest.json"]
-        for result in self.results[:20]:
-            files = result.picture + (f" + {result.sound}" if result.sound else "")
-            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {result.prompt}{_joins(result)}")
-        if len(self.results) > 20:
-            lines.append(f"  ... and {len(self.results) - 20} more")
-        return "\n".join([*lines, *self.notes])
-
-
-def _joins(result: Result) -> str:
-    """Return how much the joins of a long piece stand out: about 0 for an ordinary moment, above 2 is heard."""
-    known = [score for score in result.seam_scores if score is not None]
-    parts = [f"seam z {sum(known) / len(known):+.2f}, worst {max(known):+.2f} of {len(known)} joins"] if known else []
-    if result.junction is not None:
-        parts.append(f"loop junction z {result.junction:+.2f}")
-    return "".join(f"; {part}" for part in parts)
-
-
-MANIFEST = "manifest.json"
-PLAYLIST = "playlist.m3u8"
-
-
-class Folder:
-    """Writes results as they are finished; what an earlier run of the same command finished is found again."""
-
-    def __init__(self, path: Path, suffix: str, method: Method, *, loop: bool, plot: bool, overwrite: bool) -> None:
-        self.path, self.suffix, self.method = path, suffix, method
-        self.loop, self.plot, self.overwrite = loop, plot, overwrite
-        self.earlier = _earlier_results(path / MANIFEST)
-
-    def check_writable(self) -> None:
-        """Write the list once before the long work: a folder that cannot be written is then known at once."""
-        self.write_lists(list(self.earlier.values()))
-
-    def finished(self, name: str, record: Record) -> Levels | None:
-        """Return the picture `name` if it is there and was made by this very command.
-
-        Raises InputError when another command made it, unless results may be overwritten.
+        Raises InputError where another command's result lies, unless results may be overwritten.
         """
-        path = self.path / f"{name}.png"
+        levels, record = self._finished(job), self._record(job)
+        if levels is None:
+            return False
+        self._write_beside(job.name, levels, record, again=False)
+        self.entries[job.name] = self.earlier.get(job.name) or self._entry(job, Choice(0, (), None), levels)
+        return True
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Write results, several at a time: most of it is making their sounds."""
+        if len(results) < 2:
+            for result in results:
+                self._write(result)
+            return
+        with piecewise() as workers:
+            for _ in (workers.map if workers else map)(self._write, results):
+                pass
+
+    def write_list(self, jobs: Sequence[Job]) -> list[Entry]:
+        """Write the list of what is finished, in the order of the jobs, and return it."""
+        finished = [self.entries[job.name] for job in jobs if job.name in self.entries]
+        write_manifest(self.output.path, finished)
+        return finished
+
+    def _write(self, result: Result) -> None:
+        job, levels, record = result.job, result.levels, self._record(result.job)
+        write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
+        self._write_beside(job.name, levels, record, again=True)
+        self.entries[job.name] = self._entry(job, result.choice, levels)
+
+    def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
+        """Write the sound and the plot; only what is missing unless `again`."""
+        sound, plot = self._sound_of(name), self.output.path / f"{name}-plot.svg"
+        if sound and (again or not (self.output.path / sound).exists()):
+            samples = invert(levels, self.spec, method=self.output.method, loop=self.layout.loop)
+            write_audio(self.output.path / sound, samples, self.spec.sample_rate, record=record, spec=self.spec)
+        if self.output.plot and (again or not plot.exists()):
+            write_bytes(plot, figure_bytes(spectrogram_figure(levels, self.spec, self.layout.seams), plot))
+
+    def _sound_of(self, name: str) -> str | None:
+        return None if self.output.sound == "none" else f"{name}.{self.output.sound}"
+
+    def _finished(self, job: Job) -> Levels | None:
+        """Return the picture of a job if it is there and was made by this very command."""
+        path = self.output.path / f"{job.name}.png"
         if not path.exists():
             return None
         try:
             found = read_spectrogram(path)
         except (FormatError, InputError):
             found = None
-        if found is not None and found.record == record:
+        if found is not None and found.record == self._record(job):
             return found.levels
-        if self.overwrite:
+        if self.output.overwrite:
             return None
         raise InputError(f"{path}: made by another command; choose another --out, or give --overwrite to replace it")
 
-    def write(self, name: str, levels: Levels, spec: MelSpec, record: Record, seams: Sequence[tuple[int, int]]) -> None:
-        """Write the picture, and what is to lie beside it."""
-        write_spectrogram(self.path / f"{name}.png", Spectrogram(levels, spec, record))
-        self.write_beside(name, levels, spec, record, seams, again=True)
+    def _record(self, job: Job) -> Record:
+        own: dict[str, JsonValue] = {
+            "prompt": job.prompt,
+            "texts": [[each.seconds, each.text] for each in job.texts],
+            "negative_prompt": job.negative,
+            "share": job.share,
+            "seed": job.seed,
+        }
+        return Record(stage="generate", settings={**self.settings, **own, **self.found}, inputs=dict(self.inputs))
 
-    def write_beside(
-        self,
-        name: str,
-        levels: Levels,
-        spec: MelSpec,
-        record: Record,
-        seams: Sequence[tuple[int, int]],
-        *,
-        again: bool,
-    ) -> None:
-        """Write the sound and the plot; only what is missing unless `again`."""
-        sound, plot = self.sound_of(name), self.path / f"{name}-plot.svg"
-        if sound and (again or not (self.path / sound).exists()):
-            samples = invert(levels, spec, method=self.method, loop=self.loop)
-            write_audio(self.path / sound, samples, spec.sample_rate, record=record, spec=spec)
-        if self.plot and (again or not plot.exists()):
-            write_bytes(plot, figure_bytes(spectrogram_figure(levels, spec, seams), plot))
-
-    def sound_of(self, name: str) -> str | None:
-        """Return the name of a result's sound file, if there is to be one."""
-        return None if self.suffix == "none" else f"{name}.{self.suffix}"
-
-    def write_lists(self, results: Sequence[Result]) -> None:
-        """Write manifest.json, and a playlist of the sounds for any player."""
-        write_json(self.path / MANIFEST, {"results": [result.model_dump(mode="json") for result in results]})
-        entries = [
-            f"#EXTINF:{result.seconds:.3f},{result.prompt.replace(chr(10), ' ')}\n{result.sound}"
-            for result in results
-            if result.sound
-        ]
-        if entries:
-            write_text(self.path / PLAYLIST, "\n".join(["#EXTM3U", *entries, ""]))
-
-
-def _earlier_results(manifest: Path) -> dict[str, Result]:
-    """Return the results of an earlier run by name; none where the list is missing or was made by another version."""
-    try:
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["results"]
-        results = [Result.model_validate(entry) for entry in listed]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {Path(result.picture).stem: result for result in results}
+    def _entry(self, job: Job, choice: Choice, levels: Levels) -> Entry:
+        values, seams = dequantise(levels), self.layout.seams
+        context = context_frames(self.spec.sample_rate / self.spec.hop_length)
+        scores = seam_scores(values, [start for start, _ in seams], [frames for _, frames in seams], context)
+        return Entry(
+            picture=f"{job.name}.png",
+            sound=self._sound_of(job.name),
+            prompt=job.prompt,
+            negative_prompt=job.negative,
+            seed=job.seed,
+            candidate_seed=candidate_seed(job.seed, choice.index),
+            seconds=self.layout.seconds(self.spec),
+            loop=self.layout.loop,
+            seam_scores=tuple(None if math.isnan(score) else score for score in scores),
+            junction=junction_score(values) if self.layout.loop else None,
+            inconsistency=choice.inconsistency,
+            alignment=choice.alignment or (),
+        )

@@ -1,90 +1,69 @@
 """Pictures and their sound while training: the same prompts and seeds every time, so that only the model moves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from sdxl_mel.diffusion.conditioning import TextEmbeddings
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
+from sdxl_mel.arrays import Float
+from sdxl_mel.diffusion.samplers import Drawing, Sampling
 from sdxl_mel.files.audio import write_audio
-from sdxl_mel.files.cache import Cache, CachedExample, latent_shape
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.family import TEXT_ENCODERS
-from sdxl_mel.models.header import guidance_of, read_model_header
-from sdxl_mel.models.text_encoding import encode_prompts
-from sdxl_mel.models.vae import decode_latents
+from sdxl_mel.models.family import TEXT_ENCODERS, Part
+from sdxl_mel.models.header import read_model_header
+from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.training.model import Model
-from sdxl_mel.training.settings import Config
+from sdxl_mel.synthesis.generator import Generator
+from sdxl_mel.synthesis.jobs import Job, TimedText
 from sdxl_mel.training.state import State
 
 SAMPLER = "dpmpp_2m"
 
 
+@dataclass(frozen=True)
 class Samples:
-    """Draws a run's samples. The VAE waits on the CPU; frozen text encoders are opened once, read, and let go."""
+    """Draws a run's samples to `folder`/step-N with the model in training, as `generate` draws them.
 
-    def __init__(self, config: Config, model: Model, cache: Cache, base: Base, clips: Sequence[CachedExample]) -> None:
-        self.config, self.model, self.cache, self.scheduler = config, model, cache, base.scheduler
-        count = config.samples.count
-        if config.samples.prompts:
-            anchored = [_anchored(prompt, cache.anchor) for prompt in config.samples.prompts]
-            self.prompts = [anchored[index % len(anchored)] for index in range(count)]
-        else:
-            chosen = [clips[len(clips) * index // count] for index in range(count)]
-            self.prompts = [cache.caption(clip.captions[0]) for clip in chosen]
-        self.seeds = [derive_seed(config.seed, "sample", index) for index in range(count)]
-        stated = config.samples.guidance
-        found = guidance_of(read_model_header(base.source.path), default=base.family.guidance)
-        self.guidance = found if stated is None else stated
-        self.vae = open_base(config.base, ("vae",), vae=config.vae).vae
-        self._text = None if model.encoders is not None else self._frozen_text()
+    `before` is called first: it brings the model into the state to be looked at. Samples that differ by less than
+    `least_diversity` of how they differed at first raise an alarm.
+    """
 
-    @torch.no_grad()
-    def draw(self) -> list[NDArray[np.uint8]]:
-        """Return the pictures, levels (n_mels, frames, 1 or 3) each."""
-        model, settings = self.model, self.config.samples
-        model.adapters.clear_masks()
-        text, nothing = self._embeddings()
-        denoiser = Denoiser(model.unet, model.time_ids, nothing, Guidance(self.guidance))
-        latents = sample(
-            make_scheduler(SAMPLER, self.scheduler),
-            settings.steps,
-            draw_noise(self.seeds, latent_shape(self.cache.spec), model.device),
-            lambda latents, timestep, step: denoiser.predict(latents, timestep, text),
-            seeds=self.seeds,
-        )
-        self.vae.to(model.device)
-        pictures = [picture for each in latents.split(1) for picture in decode_latents(self.vae, each, self.cache.spec)]
-        self.vae.to("cpu")
-        return pictures
+    generator: Generator
+    jobs: Sequence[Job]
+    sampling: Sampling
+    folder: Path
+    least_diversity: float = 0.5
+    before: Callable[[], None] = lambda: None
 
     def write(self, state: State, record: Record) -> dict[str, float]:
-        """Draw, write pictures and sounds to samples/step-N, and return what was measured of them."""
-        spec, folder = self.cache.spec, self.config.out / "samples" / f"step-{state.step:06d}"
-        pictures = self.draw()
+        """Draw, write pictures and sounds, and return what was measured of them."""
+        self.before()
+        spec, folder = self.generator.spec, self.folder / f"step-{state.step:06d}"
+        # All at once, as they always were: the pictures of a run can be compared with those of an earlier one.
+        results = self.generator.draw(self.jobs, self.sampling, batch=len(self.jobs))
+        pictures = [result.levels for result in results]
         folder.mkdir(parents=True, exist_ok=True)
         errors = []
         for index, levels in enumerate(pictures):
             write_spectrogram(folder / f"{index:02d}.png", Spectrogram(levels, spec, record))
-            sound = invert(levels, spec, "fast", device=str(self.model.device))
+            sound = invert(levels, spec, "fast", device=self.generator.models.device)
             write_audio(folder / f"{index:02d}.wav", sound, spec.sample_rate, record, spec=spec)
             errors.append(pixel_rmse(levels, sound, spec))
         values = [dequantise(levels) for levels in pictures]
         spread = diversity(values)
         if state.notes.diversity is None:
             state.notes.diversity = spread
-        if alarm := diversity_alarm(spread, state.notes.diversity, self.config.samples.diversity):
+        if alarm := diversity_alarm(spread, state.notes.diversity, self.least_diversity):
             log(alarm)
         return {
             "samples/diversity": spread,
@@ -92,21 +71,44 @@ class Samples:
             "samples/inconsistency": float(np.mean(errors)),
         }
 
-    def _embeddings(self) -> tuple[TextEmbeddings, TextEmbeddings]:
-        model = self.model
-        if self._text is None:
-            text = model.encode([*self.prompts, ""])
-        else:
-            text = TextEmbeddings(*(each.to(model.device, model.dtype) for each in self._text))
-        return TextEmbeddings(*(each[:-1] for each in text)), TextEmbeddings(*(each[-1:] for each in text))
 
-    @torch.no_grad()
-    def _frozen_text(self) -> TextEmbeddings:
-        encoders: Any = open_base(self.config.base, TEXT_ENCODERS)
-        return encode_prompts(encoders, [*self.prompts, ""], self.cache.clip_skip)
+def generator_in_training(
+    base: Base, unet: Any, *, vae: str | None, spec: MelSpec, anchor: str, clip_skip: int, device: str
+) -> Generator:
+    """Return a generator around the `unet` in training, and the text encoders of `base` if they are trained too.
+
+    Frozen text encoders are opened for it. They and the VAE lie in the main memory while they do not work.
+    """
+    own = open_base(base.name, ("vae",), vae=vae)
+    models, tokenizers = base.models | own.models | {"unet": unet}, base.tokenizers
+    resting: list[Part] = ["vae"]
+    if not base.text_encoders:
+        frozen = open_base(base.name, TEXT_ENCODERS)
+        models, tokenizers = models | frozen.models, frozen.tokenizers
+        resting += TEXT_ENCODERS
+    header = read_model_header(base.source.path) or LoraHeader()
+    header = replace(header, spec=spec, anchor=anchor, clip_skip=clip_skip)
+    in_training = replace(base, models=models, tokenizers=tokenizers)
+    return Generator(in_training, header=header, device=device, resting=resting)
 
 
-def diversity(values: Sequence[NDArray[np.floating[Any]]]) -> float:
+def plan_samples(generator: Generator, prompts: Sequence[str], seed: int) -> list[Job]:
+    """Return a job for each prompt, with its anchor and no longer than is read, as `generate` would have it."""
+    fit = generator.fitting()
+    return [
+        Job(index + 1, prompt, (TimedText(0.0, fit(prompt)),), negative="", seed=derive_seed(seed, "sample", index))
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def sampling_in_training(generator: Generator, steps: int, guidance: float | None) -> Sampling:
+    """Return how samples are drawn: in `steps` steps, a few-step base as it asks; guidance None = the base's own."""
+    few = any(drawing.sampler or drawing.timesteps for _, drawing in generator.trained.asked)
+    stated = Drawing(guidance=guidance) if few else Drawing(SAMPLER, steps, guidance)
+    return generator.settle(stated).sampling
+
+
+def diversity(values: Sequence[Float]) -> float:
     """Return the mean over pairs of the root mean square difference of two pictures (values 0..1)."""
     pairs = [float(np.sqrt(np.mean((one - two) ** 2))) for one, two in combinations(values, 2)]
     return sum(pairs) / len(pairs) if pairs else 0.0
@@ -120,7 +122,3 @@ def diversity_alarm(now: float, first: float, allowed: float) -> str | None:
         f"ALARM: samples differ by {now:.3f}, by {first:.3f} at first: the LoRA forgets everything but one sound; "
         "fewer steps, a lower rate or regularization.share would help"
     )
-
-
-def _anchored(prompt: str, anchor: str) -> str:
-    return prompt if prompt.startswith(anchor) else f"{anchor}, {prompt}"

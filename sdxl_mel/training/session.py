@@ -218,9 +218,38 @@ def open_sampler(
     config = training.config
     if not config.samples.every or not training.main:
         return None
-    from sdxl_mel.training.samples import Samples
+    from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
 
-    samples = Samples(config, training.model, cache, base, splits["validation"] or splits["train"])
+    settings, model, clips = config.samples, training.model, splits["validation"] or splits["train"]
+    generator = generator_in_training(
+        base,
+        model.unet,
+        vae=config.vae,
+        spec=cache.spec,
+        anchor=cache.anchor,
+        clip_skip=cache.clip_skip,
+        device=str(model.device),
+    )
+    chosen = [clips[len(clips) * index // settings.count] for index in range(settings.count)]
+    prompts = settings.prompts or [cache.caption(clip.captions[0]) for clip in chosen]
+    jobs = plan_samples(generator, [prompts[index % len(prompts)] for index in range(settings.count)], config.seed)
+    if model.encoders is None:
+        generator.read_texts(jobs)
+        generator.release_text_encoders()
+
+    def before() -> None:
+        model.adapters.clear_masks()
+        if model.encoders is not None:
+            generator.texts.clear()
+
+    samples = Samples(
+        generator,
+        jobs,
+        sampling_in_training(generator, settings.steps, settings.guidance),
+        config.out / "samples",
+        settings.diversity,
+        before,
+    )
     return lambda state: training.log.write(state.step, samples.write(state, header.record))
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from sdxl_mel.corpus.arrangement import arrange, excerpt
+from sdxl_mel.corpus.captions import TEMPI, captions_of
 from sdxl_mel.corpus.instruments import BASE, INSTRUMENTS, LEFT_OUT, base_pairs, left_out_pairs
 from sdxl_mel.corpus.rendering import SAMPLE_RATE
 from sdxl_mel.corpus.scores import Note, piece_splits, pieces_of, score_bank
 from sdxl_mel.corpus.tracks import pairs_of, plan_tracks, render_track, render_tracks
-from sdxl_mel.corpus.wording import TEMPI, captions_of
 
 
 def test_the_score_bank_holds_chorales_in_four_parts_and_tunes_in_one() -> None:

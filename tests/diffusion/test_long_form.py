@@ -121,7 +121,8 @@ def test_views_go_through_the_model_a_few_at_a_time() -> None:
 
 def test_each_view_hears_its_section() -> None:
     both = TextEmbeddings(
-        torch.cat([text(1.0).hidden, text(5.0).hidden]), torch.cat([text(1.0).pooled, text(5.0).pooled])
+        torch.cat([text(1.0).prompt_embeds, text(5.0).prompt_embeds]),
+        torch.cat([text(1.0).pooled_prompt_embeds, text(5.0).pooled_prompt_embeds]),
     )
     track = PromptTrack(both, section_weights([0, 20], 40))
     latents = torch.ones(1, 4, 2, 40)

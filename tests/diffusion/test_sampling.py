@@ -8,8 +8,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids
+from sdxl_mel.diffusion.samplers import SAMPLERS
 from sdxl_mel.diffusion.sampling import (
-    SHORT_NAMES,
     Denoiser,
     Guidance,
     Known,
@@ -137,7 +137,7 @@ def test_a_variation_is_nearer_the_weaker_it_is(base: Base) -> None:
     assert distance[0] < distance[1] < distance[2]
 
 
-@pytest.mark.parametrize("name", [*SHORT_NAMES, "DPMSolverMultistepScheduler", "EulerDiscrete"])
+@pytest.mark.parametrize("name", [*SAMPLERS, "DPMSolverMultistepScheduler", "EulerDiscrete"])
 def test_every_named_sampler_is_there(base: Base, name: str) -> None:
     scheduler = make_scheduler(name, base.scheduler)
     assert len(set_steps(scheduler, 4, "cpu")) >= 4
@@ -161,7 +161,7 @@ def test_unconditional_may_be_one_for_all(base: Base) -> None:
     one = denoiser(base, Guidance(3.0))
     text = encode_prompts(base, ["a", "b"])
     each = Denoiser(
-        base.unet, one.sizes, TextEmbeddings(*(t.expand(2, *t.shape[1:]) for t in one.unconditional)), one.guidance
+        base.unet, one.time_ids, TextEmbeddings(*(t.expand(2, *t.shape[1:]) for t in one.unconditional)), one.guidance
     )
     latents = torch.ones(2, 4, *SIZE)
     torch.testing.assert_close(

@@ -51,7 +51,7 @@ def test_consistency_is_that_of_the_picture_with_its_own_sound():
 def test_half_silence_is_half():
     sound = tone(440.0, 4.0)
     sound[: len(sound) // 2] = 0.0
-    assert silent_share(sound[None], SAMPLE_RATE) == pytest.approx(0.5, abs=0.03)
+    assert silent_share(signal(sound)) == pytest.approx(0.5, abs=0.03)
 
 
 def test_silence_is_silent_and_a_tone_is_not():
@@ -61,16 +61,16 @@ def test_silence_is_silent_and_a_tone_is_not():
 
 def test_clipping_counts_flat_tops_and_not_peaks():
     loud = np.clip(4.0 * tone(100.0, 1.0), -1.0, 1.0)
-    assert clipped_share(loud[None]) > 0.1
+    assert clipped_share(signal(loud)) > 0.1
     single = tone(100.0, 1.0)
     single[::1000] = 1.0
-    assert clipped_share(single[None]) == 0.0
+    assert clipped_share(signal(single)) == 0.0
 
 
 def test_rolloff_of_a_tone_and_of_noise():
-    assert rolloff_hertz(tone(1000.0), SAMPLE_RATE) == pytest.approx(1000.0, abs=10)
-    assert rolloff_hertz(noise(), SAMPLE_RATE) == pytest.approx(0.95 * SAMPLE_RATE / 2, rel=0.02)
-    assert rolloff_hertz(np.zeros(9000, np.float32), SAMPLE_RATE) == 0.0
+    assert rolloff_hertz(signal(tone(1000.0))) == pytest.approx(1000.0, abs=10)
+    assert rolloff_hertz(signal(noise())) == pytest.approx(0.95 * SAMPLE_RATE / 2, rel=0.02)
+    assert rolloff_hertz(signal(np.zeros(9000, np.float32))) == 0.0
 
 
 def test_a_constant_offset_is_seen():

@@ -1,4 +1,4 @@
-"""Loading a base: a folder and a single file are the same model, and what is no SDXL is named."""
+"""Loading a base: a folder and a single file are the same model, and what is no base is named."""
 
 import shutil
 from fnmatch import fnmatch
@@ -139,6 +139,14 @@ def test_other_models_are_named(unet: dict[str, object], pipeline: str, words: s
     with pytest.raises(InputError, match=rf"{words}.*needed is SDXL 1\.0 base") as caught:
         family_of_configs({"unet": unet} if unet else {}, pipeline, "models/other")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["latents_mean", "latents_std"])
+def test_a_vae_with_its_own_statistics_of_latents_is_refused(copy: Path, key: str) -> None:
+    """Its latents would be cached, trained and decoded with one factor only."""
+    edit_json(copy / "vae" / "config.json", **{key: [0.5, 1.0, 1.5, 2.0]})
+    with pytest.raises(InputError, match=rf"its VAE has {key}; needed is one that scales its latents by one factor"):
+        open_base(copy)
 
 
 def test_widths_that_do_not_fit_are_named(copy: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.sound.encoding import mel_spectrogram
-from sdxl_mel.sound.mel import filter_bank, istft, margin, overlap_add, reach, stft, stft_gain, wrapped
+from sdxl_mel.sound.mel import filter_bank, istft, margin, overlap_add, reach, stft, stft_gain, wrap_margins
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, band_edges, named_spec
 from tests.sounds import tone
 
@@ -64,7 +64,7 @@ def test_loop_istft_is_periodic_and_undoes_the_circular_stft() -> None:
     again = istft(stft(laid_out, spec), spec, loop=True)
     torch.testing.assert_close(again, laid_out, atol=1e-5, rtol=0)
     total = torch.ones(1, reach(frames, spec))
-    assert float(wrapped(total, frames, spec)[:, before : before + circle.shape[-1]].sum()) == reach(frames, spec)
+    assert float(wrap_margins(total, frames, spec)[:, before : before + circle.shape[-1]].sum()) == reach(frames, spec)
 
 
 def test_overlap_add_of_a_length_that_the_hop_does_not_divide() -> None:

@@ -80,8 +80,8 @@ def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> 
             uncached = training_latents(*(part[0] for part in posterior), base.vae.config.scaling_factor)
             torch.testing.assert_close(cached, uncached, rtol=0, atol=1e-6)
         for key in example.captions:
-            hidden, pooled = encode_prompts(base, [cache.caption(key)])
-            torch.testing.assert_close(cache.text(key)[0], hidden[0], rtol=0, atol=1e-6)
+            prompt_embeds, pooled = encode_prompts(base, [cache.caption(key)])
+            torch.testing.assert_close(cache.text(key)[0], prompt_embeds[0], rtol=0, atol=1e-6)
             torch.testing.assert_close(cache.text(key)[1], pooled[0], rtol=0, atol=1e-6)
     assert cache.caption(cache.empty_text) == ""
 

@@ -21,7 +21,7 @@ from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import generate
-from sdxl_mel.stages.generate import models, outputs
+from sdxl_mel.synthesis import generator, results_folder
 from tests.stages.junction import junction_of_sound
 
 SPEC = PRESETS["mini"]
@@ -37,7 +37,7 @@ def tiny(tiny_sdxl: Path) -> str:
 @pytest.fixture(autouse=True)
 def _open_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open the base once for all tests that leave its weights alone."""
-    monkeypatch.setattr(models, "open_base", lambda name, **options: opened(str(name), options["vae"]))
+    monkeypatch.setattr(generator, "open_base", lambda name, **options: opened(str(name), options["vae"]))
 
 
 @lru_cache(maxsize=1)
@@ -92,16 +92,15 @@ def test_a_seed_in_a_batch_equals_the_seed_alone(tiny: str, tmp_path: Path) -> N
 def test_finished_results_are_kept_and_not_drawn_again(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = outputs.Folder.write
     names: list[str] = []
 
-    def interrupted(self, name, *rest):  # noqa: ANN001, ANN002, ANN202
+    def interrupted(path: Path, picture: Spectrogram) -> None:
         if len(names) == 2:
             raise KeyboardInterrupt
-        names.append(name)
-        written(self, name, *rest)
+        names.append(path.stem)
+        write_spectrogram(path, picture)
 
-    monkeypatch.setattr(outputs.Folder, "write", interrupted)
+    monkeypatch.setattr(results_folder, "write_spectrogram", interrupted)
     with pytest.raises(KeyboardInterrupt):
         draw(tiny, tmp_path, num=3, batch=1)
     assert [result["picture"] for result in json.loads((tmp_path / "manifest.json").read_text())["results"]] == [
@@ -158,7 +157,7 @@ def test_small_cards_get_nearly_the_same_picture(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
 ) -> None:
     draw(tiny, tmp_path / "plain")
-    monkeypatch.setattr(models, "open_base", open_base)
+    monkeypatch.setattr(generator, "open_base", open_base)
     draw(tiny, tmp_path / "small", **flags)
     difference = np.abs(levels(tmp_path / "small").astype(int) - levels(tmp_path / "plain"))
     assert difference.mean() < (3.0 if "dtype" in flags else 0.01)
@@ -210,7 +209,7 @@ def test_a_sound_can_be_varied(tiny: str, tmp_path: Path) -> None:
 
 
 def test_the_best_of_several_is_one_of_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdxl_mel.synthesis.generator.open_judge", lambda _: None)
+    monkeypatch.setattr("sdxl_mel.synthesis.session.open_judge", lambda _: None)
     report = draw(tiny, tmp_path / "best", best_of=3)
     result = report.results[0]
     assert len(result.inconsistency) == 3
@@ -233,7 +232,7 @@ def lora_file(path: Path, **header: object) -> Path:
 def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "open_base", open_base)
+    monkeypatch.setattr(generator, "open_base", open_base)
     lora = lora_file(tmp_path / "lora.safetensors", spec=SPEC, anchor="mel spectrogram", clip_skip=1)
     draw(tiny, tmp_path / "with", lora=lora, preset=None)
     draw(tiny, tmp_path / "without", prompt="mel spectrogram, slow piano", clip_skip=1)
@@ -253,7 +252,7 @@ def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monke
     header = LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1, guidance=2.5)
     for name, content in header_files(header).items():
         (fused / name).write_bytes(content)
-    monkeypatch.setattr(models, "open_base", open_base)
+    monkeypatch.setattr(generator, "open_base", open_base)
     for out, options, guidance in (
         ("unsaid", {}, 2.5),
         ("said", {"guidance": 4.0}, 4.0),

@@ -65,7 +65,7 @@ def test_a_clip_twice_in_a_batch_has_its_own_noise(training_data):
 def test_caption_dropout_gives_the_encoded_empty_caption(training_data, dropout, expected):
     drawn = material(caption_dropout=dropout)
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
-    hidden = drawn.batch(0, range(6)).text.hidden
+    hidden = drawn.batch(0, range(6)).text.embeddings.prompt_embeds
     assert sum(bool(torch.equal(each, empty)) for each in hidden) == expected
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
 
@@ -74,9 +74,9 @@ def test_regularisation_can_have_an_empty_caption_of_its_own_share(training_data
     drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
     batch = drawn.batch(0, range(6))
-    assert [bool(torch.equal(each, empty)) for each in batch.text.hidden] == [False, True] * 3
+    assert [bool(torch.equal(each, empty)) for each in batch.text.embeddings.prompt_embeds] == [False, True] * 3
     as_all = material(caption_dropout=1.0, regularization={"share": 0.5})
-    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.hidden)
+    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.embeddings.prompt_embeds)
 
 
 def test_wordings_can_be_limited_to_the_first(training_data):

@@ -29,9 +29,10 @@ _TEXT_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
 def select_targets(model: nn.Module, part: Part, targets: Sequence[str]) -> list[str]:
     """Return the module paths that `targets` name: presets, or patterns such as `mid_block.*` over the paths.
 
-    all-linear: every Linear of the UNet's transformers (722 in SDXL), or of a text encoder's layers (72 and 192).
-    attention: the projections of their attentions only (560). +conv adds the UNet's convolutions and the Linear layers
-    outside its transformers. Raises InputError for a target that matches nothing, or only what cannot be adapted.
+    all-linear: every Linear of the UNet's transformers (722 in SDXL, 192 in SD 1.5), or of a text encoder's layers (72
+    and 192). attention: the projections of their attentions only (560 and 128). +conv adds the UNet's convolutions and
+    the Linear layers outside its transformers. Raises InputError for a target that matches nothing, or only what cannot
+    be adapted.
     """
     layers = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     chosen: dict[str, None] = {}
@@ -51,7 +52,7 @@ def rank_of(path: str, rank: int, rank_patterns: Mapping[str, int]) -> int:
     return next((rank_patterns[key] for key in reversed(list(rank_patterns)) if fnmatchcase(path, key)), rank)
 
 
-def _matches(path: str, module: nn.Module, part: Part, target: str) -> bool:
+def _matches(path: str, module: nn.Linear | nn.Conv2d, part: Part, target: str) -> bool:
     if target not in PRESETS:
         return fnmatchcase(path, target) or fnmatchcase(with_text_model(part, path), target)
     if part != "unet":
@@ -59,7 +60,8 @@ def _matches(path: str, module: nn.Module, part: Part, target: str) -> bool:
         return inside and (target.startswith("all") or bool(_TEXT_ATTENTION.search(path)))
     if ".attentions." not in path:
         return target.endswith("+conv")
-    linear = isinstance(module, nn.Linear)
+    # SD 1.5's transformers have 1 x 1 convolutions where SDXL's have Linear layers.
+    linear = isinstance(module, nn.Linear) or module.kernel_size == (1, 1)
     return linear and (target.startswith("all") or bool(_ATTENTION.search(path)))
 
 

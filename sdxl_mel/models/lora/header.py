@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from sdxl_mel.diffusion.samplers import Drawing, Timesteps, format_timesteps, parse_timesteps
 from sdxl_mel.errors import FormatError
 from sdxl_mel.models.families import family_named
 from sdxl_mel.models.family import ADAPTABLE, Part
@@ -39,7 +40,7 @@ class LoraHeader:
 
     `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
     the `ss_` ("learning_rate"), `architecture` what its modules' names depend on, `guidance` the strength to draw with
-    that was found good, if any was looked for.
+    that was found good, if any was looked for; `sampler`, `steps`, `timesteps` how a few-step model asks to be drawn.
     """
 
     spec: MelSpec | None = None
@@ -50,6 +51,14 @@ class LoraHeader:
     training: Mapping[str, str] = field(default_factory=dict)
     architecture: Architecture = Architecture(SDXL)
     guidance: float | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    timesteps: Timesteps | None = None
+
+    @property
+    def drawing(self) -> Drawing:
+        """Return how it asks to be drawn."""
+        return Drawing(self.sampler, self.steps, self.guidance, self.timesteps)
 
 
 def to_metadata(header: LoraHeader) -> dict[str, str]:
@@ -64,6 +73,9 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
         "family": None if header.architecture.family is SDXL else header.architecture.family.name,
         "layers_per_block": str(header.architecture.layers_per_block),
         "guidance": None if header.guidance is None else f"{header.guidance:g}",
+        "sampler": header.sampler,
+        "steps": None if header.steps is None else str(header.steps),
+        "timesteps": None if header.timesteps is None else format_timesteps(header.timesteps),
     }
     pairs = {OURS + name: value for name, value in ours.items() if value is not None}
     return pairs | {KOHYA + name: value for name, value in header.training.items()}
@@ -90,6 +102,11 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
                 _positive(ours.get("layers_per_block", str(LAYERS_PER_BLOCK))),
             ),
             guidance=_strength(ours["guidance"]) if "guidance" in ours else None,
+            sampler=ours.get("sampler"),
+            steps=int(ours["steps"]) if "steps" in ours else None,
+            timesteps=parse_timesteps(ours["timesteps"], f"{where}: sdxl_mel.timesteps")
+            if "timesteps" in ours
+            else None,
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error

@@ -1,4 +1,4 @@
-"""Captions of a render, true by construction: every word was an instruction to the renderer."""
+"""Captions of a rendered track, true by construction: every word was an instruction to the renderer."""
 
 from sdxl_mel.corpus.scores import Piece
 
@@ -7,7 +7,7 @@ TEMPI: dict[str, tuple[float, float]] = {"slow": (56.0, 76.0), "moderate": (88.0
 
 
 def captions_of(piece: Piece, instruments: tuple[str, ...], tempo: str) -> tuple[str, ...]:
-    """Return the captions of a render: the full list of tags first, then a sentence, then the instruments alone."""
+    """Return the captions of a track: the full list of tags first, then a sentence, then the instruments alone."""
     style, who = style_of(piece), _who(instruments)
     tags = ["instrumental", who, tempo, f"{piece.mode} key", style]
     if len(instruments) == 2:
