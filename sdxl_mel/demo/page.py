@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
 from sdxl_mel.demo.findings import Findings
@@ -13,7 +12,9 @@ from sdxl_mel.demo.plan import place
 from sdxl_mel.demo.steps import Done
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.evaluation import Metric
+from sdxl_mel.files.run import read_metrics
 from sdxl_mel.report.page import Page, code, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.training.curves import curves_figure
 
 SHOWN = 6
 NAMES = {
@@ -34,8 +35,7 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     page.section("Before and after", paragraph("The first held-out prompts, not chosen."), *_before_after(folder))
     page.section("Thirty seconds", *_long(folder, said))
     page.section("The numbers", *_numbers(findings))
-    curves = _curves(place(folder, "run") / "metrics.jsonl")
-    page.section("Training", svg(curves, "raw squared error, never the weighted loss"))
+    page.section("Training", svg(curves_figure(read_metrics(place(folder, "run")))))
     page.section("Fidelity: what picture and VAE keep", code(said["ladder"]), code(said["audit"]))
     commands = "\n".join(each.step.command for each in done)
     page.section("The commands", paragraph("Each can be repeated by hand."), code(commands))
@@ -107,22 +107,6 @@ def _interval(metric: Metric | None) -> str:
         return "absent"
     bounds = f" ({metric.low:.3f} to {metric.high:.3f})" if metric.low is not None and metric.high is not None else ""
     return f"{metric.value:.3f}{bounds}, N {metric.n}"
-
-
-def _curves(metrics: Path) -> Figure:
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(7, 2.6))
-    axes = figure.subplots()
-    steps = [(row["step"], row["squared_error"]) for row in rows if "squared_error" in row]
-    axes.plot(*zip(*steps), color="#b8b2a7", linewidth=0.8, label="training batches")
-    for name in ("held out", "trained", "regularization"):
-        points = [(row["step"], sum(values) / len(values)) for row in rows if (values := row.get(f"validation/{name}"))]
-        if points:
-            axes.plot(*zip(*points), marker="o", markersize=3, label=f"fixed noise, {name}")
-    axes.set(xlabel="step", ylabel="squared error")
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def _times(done: Sequence[Done]) -> list[list[object]]:

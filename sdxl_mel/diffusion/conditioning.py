@@ -52,6 +52,18 @@ def time_ids(height: int, width: int) -> torch.Tensor:
     return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
 
 
+def unet_conditions(text: TextEmbeddings, time_ids: torch.Tensor | None) -> dict[str, Any]:
+    """Return what the UNet is told besides latents and timesteps, as its keyword arguments.
+
+    `time_ids` (batch, 6) are SDXL's sizes; a UNet without them is told the prompt's embeddings alone.
+    """
+    prompt_embeds, pooled_prompt_embeds = text
+    conditions: dict[str, Any] = {"encoder_hidden_states": prompt_embeds}
+    if time_ids is not None:
+        conditions["added_cond_kwargs"] = {"text_embeds": pooled_prompt_embeds, "time_ids": time_ids}
+    return conditions
+
+
 def tokens_lost(base: TextModels, texts: Sequence[str]) -> Iterator[int]:
     """Yield how many tokens of each text lie beyond what the encoders read."""
     for text in texts:

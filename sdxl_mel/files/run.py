@@ -3,12 +3,14 @@
 RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
 RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
 RUN/diffusers/pytorch_lora_weights.safetensors
-RUN/checkpoints/step-000250.safetensors  RUN/samples/step-000250/*  RUN/state/step-000250/*
+RUN/checkpoints/step-000250.safetensors  RUN/averages/0.1.safetensors
+RUN/samples/step-000250/*  RUN/state/step-000250/*
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -22,6 +24,8 @@ HEADER_NAME = "run.json"
 CONFIG_NAME = "config.toml"
 LORA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "diffusers/pytorch_lora_weights.safetensors"
+METRICS_NAME = "metrics.jsonl"
+CURVES_NAME = "curves.png"
 
 
 class RunHeader(BaseModel):
@@ -62,6 +66,28 @@ def read_run(folder: Path) -> RunHeader:
         ) from error
     except ValidationError as error:
         raise FormatError(f"{path}: not a run of this toolkit ({error.errors()[0]['msg']})") from error
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the weights of a step lie."""
+    return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+
+
+def average_path(folder: Path, length: float) -> Path:
+    """Return where a moving average of the weights lies."""
+    return folder / "averages" / f"{length:g}.safetensors"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    path = folder / METRICS_NAME
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:

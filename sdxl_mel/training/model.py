@@ -9,42 +9,27 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdxl_mel.diffusion.conditioning import encode_prompts, time_ids
+from sdxl_mel.diffusion.conditioning import TextEmbeddings, encode_prompts, time_ids, unet_conditions
 from sdxl_mel.models.lora.adapters import Adapters, attach
 from sdxl_mel.training.batches import Batch
-from sdxl_mel.training.optimizers import FINDS_ITS_RATE
+from sdxl_mel.training.optimizers import OPTIMIZERS
 from sdxl_mel.training.settings import AdapterSettings, HardwareSettings, OptimizerSettings
 
 ENCODER_SHARE = 0.5
 """Text encoders learn at half the UNet's rate unless told otherwise; guides agree on 0.1 to 0.5."""
 
 
-def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return optimizer groups: one per rate, with `up` matrices lora_plus times as fast."""
-    same = settings.name in FINDS_ITS_RATE
-    encoder = settings.rate * (1.0 if same else ENCODER_SHARE)
-    rates = {
-        "unet": settings.rate,
-        "text_encoder": settings.text_encoder_rate or encoder,
-        "text_encoder_2": settings.text_encoder_2_rate or encoder,
-    }
-    groups: dict[float, list[Any]] = {}
-    for name, parameter in adapters.named_parameters():
-        factor = settings.lora_plus if name.endswith(".up") else 1.0
-        groups.setdefault(rates[name.partition(".")[0]] * factor, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
-
-
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 
 @dataclass
 class Model:
-    """The parts of a base that training needs, and the adapters on them; `time_ids` are SDXL's six sizes, float32."""
+    """What training needs of a base, and the adapters on it; `time_ids` (1, 6) are SDXL's sizes, float32."""
 
     unet: Any
     adapters: Adapters
-    time_ids: torch.Tensor
+    time_ids: torch.Tensor | None
     encoders: Any = None
     clip_skip: int = 0
     dtype: torch.dtype = torch.float32
@@ -52,16 +37,15 @@ class Model:
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """Return what the UNet predicts for a batch that `moved` has prepared."""
-        hidden, pooled = batch.text.hidden, batch.text.pooled
-        if hidden is None:
-            hidden, pooled = self.encode(batch.text.captions)
-        conditions = {"text_embeds": pooled, "time_ids": self.time_ids.expand(len(batch), -1)}
-        return self.unet(batch.noisy, batch.timesteps, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
+        text = batch.text.embeddings or self.encode(batch.text.captions)
+        sizes = None if self.time_ids is None else self.time_ids.expand(len(batch), -1)
+        return self.unet(batch.noisy, batch.timesteps, **unet_conditions(text, sizes), return_dict=False)[0]
 
-    def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (hidden, pooled) of captions in the dtype of the UNet, with gradients where encoders are trained."""
-        hidden, pooled = encode_prompts(self.encoders, captions, self.clip_skip)
-        return hidden.to(self.dtype), pooled.to(self.dtype)
+    def encode(self, captions: Sequence[str]) -> TextEmbeddings:
+        """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
+        return TextEmbeddings(
+            *(each.to(self.dtype) for each in encode_prompts(self.encoders, captions, self.clip_skip))
+        )
 
     def moved(self, batch: Batch) -> Batch:
         """Return the batch where the model is."""
@@ -73,7 +57,6 @@ def build_model(
     settings: AdapterSettings,
     hardware: HardwareSettings,
     *,
-    alpha: float,
     clip_skip: int,
     size: tuple[int, int],
     device: torch.device,
@@ -85,18 +68,14 @@ def build_model(
         {"unet": unet},
         targets=settings.targets,
         rank=settings.rank,
-        alpha=alpha,
+        alpha=settings.alpha_or_rank,
         rank_patterns=settings.rank_patterns,
         rslora=settings.rslora,
         dora=settings.dora,
         seed=seed,
     )
     if settings.text_encoders:
-        adapters = Adapters(
-            adapters.layers | _on_encoders(base, settings, alpha=alpha, device=device, seed=seed).layers
-        )
-    if hardware.compile:
-        compile_blocks(unet)
+        adapters = Adapters(adapters.layers | _on_encoders(base, settings, device=device, seed=seed).layers)
     sizes = time_ids(size[1], size[0])[None].to(device)
     encoders = base if settings.text_encoders else None
     return Model(unet, adapters, sizes, encoders, clip_skip, base.unet.dtype, device)
@@ -129,15 +108,30 @@ def quick_attention(model: Model) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
-def _on_encoders(base: Any, settings: AdapterSettings, *, alpha: float, device: torch.device, seed: int) -> Adapters:
-    for part in ("text_encoder", "text_encoder_2"):
+def _on_encoders(base: Any, settings: AdapterSettings, *, device: torch.device, seed: int) -> Adapters:
+    for part in TEXT_ENCODERS:
         getattr(base, part).requires_grad_(False).to(device)
     return attach(
         {part: getattr(base, part) for part in settings.text_encoders},
         targets=settings.text_targets,
         rank=settings.rank,
-        alpha=alpha,
+        alpha=settings.alpha_or_rank,
         rslora=settings.rslora,
         dora=settings.dora,
         seed=seed,
     )
+
+
+def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Return optimizer groups: one per rate, with `up` matrices lora_plus times as fast."""
+    encoder = settings.rate * (1.0 if OPTIMIZERS[settings.name].finds_its_rate else ENCODER_SHARE)
+    rates = {
+        "unet": settings.rate,
+        "text_encoder": settings.text_encoder_rate or encoder,
+        "text_encoder_2": settings.text_encoder_2_rate or encoder,
+    }
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in adapters.named_parameters():
+        factor = settings.lora_plus if name.endswith(".up") else 1.0
+        groups.setdefault(rates[name.partition(".")[0]] * factor, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]

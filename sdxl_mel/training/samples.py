@@ -22,9 +22,8 @@ from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.training.model import Model
+from sdxl_mel.training.model import TEXT_ENCODERS, Model
 from sdxl_mel.training.settings import Config
-from sdxl_mel.training.setup import ENCODERS
 from sdxl_mel.training.state import State
 
 SAMPLER = "dpmpp_2m"
@@ -54,7 +53,7 @@ class Samples:
         model, settings = self.model, self.config.samples
         model.adapters.clear_masks()
         text, nothing = self._embeddings()
-        denoiser = Denoiser(model.unet, model.time_ids, nothing, Guidance(self.guidance))
+        denoiser = Denoiser(model.unet, model.time_ids, nothing, Guidance(self.guidance))  # type: ignore[arg-type]
         latents = sample(
             make_scheduler(SAMPLER, self.scheduler),
             settings.steps,
@@ -80,9 +79,9 @@ class Samples:
             errors.append(pixel_rmse(levels, sound, spec))
         values = [dequantise(levels) for levels in pictures]
         spread = diversity(values)
-        if state.notes.diversity is None:
-            state.notes.diversity = spread
-        if alarm := diversity_alarm(spread, state.notes.diversity, self.config.samples.diversity):
+        if state.history.diversity is None:
+            state.history.diversity = spread
+        if alarm := diversity_alarm(spread, state.history.diversity, self.config.samples.diversity):
             log(alarm)
         return {
             "samples/diversity": spread,
@@ -100,7 +99,7 @@ class Samples:
 
     @torch.no_grad()
     def _frozen_text(self) -> TextEmbeddings:
-        encoders: Any = open_base(self.config.base, ENCODERS)
+        encoders: Any = open_base(self.config.base, TEXT_ENCODERS)
         return encode_prompts(encoders, [*self.prompts, ""], self.cache.clip_skip)
 
 
