@@ -8,32 +8,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdxl_mel.codec import encode, invert
-    from sdxl_mel.commands import run_command
+    from sdxl_mel.codec import encode, fidelity_ladder, invert
     from sdxl_mel.dataset.cache import build as build_cache
     from sdxl_mel.dataset.prepare import prepare
+    from sdxl_mel.dataset.settings import CacheSettings, DemoSource, FileSource
     from sdxl_mel.errors import SdxlMelError
     from sdxl_mel.evaluation.run import evaluate
     from sdxl_mel.files.audio import read_audio, write_audio
     from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
-    from sdxl_mel.metrics.codec_fidelity import fidelity
     from sdxl_mel.models.base import open_base
     from sdxl_mel.models.fuse import fuse
-    from sdxl_mel.models.lora.file import Lora, read_lora, write_lora
+    from sdxl_mel.models.lora.file import read_lora, write_lora
     from sdxl_mel.sound.melspec import MelSpec, named_spec
     from sdxl_mel.sound.stitching import stitch
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Lora": "models.lora.file",
+    "CacheSettings": "dataset.settings",
+    "DemoSource": "dataset.settings",
+    "FileSource": "dataset.settings",
     "MelSpec": "sound.melspec",
     "SdxlMelError": "errors",
     "Spectrogram": "files.spectrogram",
     "build_cache": "dataset.cache:build",
     "encode": "codec",
     "evaluate": "evaluation.run",
-    "fidelity": "metrics.codec_fidelity",
+    "fidelity_ladder": "codec",
     "fuse": "models.fuse",
     "invert": "codec",
     "named_spec": "sound.melspec",
@@ -42,7 +43,6 @@ _HOMES = {
     "read_audio": "files.audio",
     "read_lora": "models.lora.file",
     "read_spectrogram": "files.spectrogram",
-    "run_command": "commands",
     "stitch": "sound.stitching",
     "write_audio": "files.audio",
     "write_lora": "models.lora.file",
@@ -51,14 +51,16 @@ _HOMES = {
 """Where each public name lives: a module, and after a colon the name there where it is another."""
 
 __all__ = [
-    "Lora",
+    "CacheSettings",
+    "DemoSource",
+    "FileSource",
     "MelSpec",
     "SdxlMelError",
     "Spectrogram",
     "build_cache",
     "encode",
     "evaluate",
-    "fidelity",
+    "fidelity_ladder",
     "fuse",
     "invert",
     "named_spec",
@@ -67,7 +69,6 @@ __all__ = [
     "read_audio",
     "read_lora",
     "read_spectrogram",
-    "run_command",
     "stitch",
     "write_audio",
     "write_lora",

@@ -92,12 +92,18 @@ def test_every_command_of_the_table(tmp_path: Path) -> None:
     walk(write_place(tmp_path), [command for command in COMMANDS if command.heading == TABLE])
 
 
-@pytest.mark.parametrize(
-    "text", [text for page in PAGES for _, language, text in blocks_of(page) if language == "python"]
-)
-def test_shown_python(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    exec(text.replace("width=256", "width=256, num_inference_steps=1"), {})
+PYTHON = {page: [text for _, language, text in blocks_of(page) if language == "python"] for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [page for page, texts in PYTHON.items() if texts], ids=lambda page: page.stem)
+def test_shown_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of a page, executed in the order in which it stands."""
+    write_music(tmp_path / "song.flac", seed=99, seconds=5.0, channels=2)
+    (tmp_path / "sdxl_mel").symlink_to(ROOT / "sdxl_mel")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for text in PYTHON[page]:
+        exec(text.replace("width=256", "width=256, num_inference_steps=1"), names)
 
 
 def test_nothing_shown_is_left_out() -> None:

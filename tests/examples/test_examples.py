@@ -17,7 +17,7 @@ MADE = {
     "long_piece": ["joint/0001.wav", "stitched.wav"],
 }
 SAID = {
-    "codec": "from the 8-bit picture",
+    "codec": "8 bits -> best",
     "train_and_generate": "adapted layers, anchor 'mel spectrogram'",
     "long_piece": "stitched:",
 }
