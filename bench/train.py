@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
 from torch.nn import functional as F
 
 from bench.table import Table
 from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
 from bench.train_peer import peer_step
-from sdxl_mel.training.batches import Diffusion, TrainingData
+from sdxl_mel.models.lora.adapters import attach
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.training.batches import Batch, Diffusion, TrainingData
 from sdxl_mel.training.costs import count_costs, memory_of
-from sdxl_mel.training.ema import Averages
-from sdxl_mel.training.log import Log, numbers_of, require_finite
-from sdxl_mel.training.loop import Training, advance, drawn_ahead
-from sdxl_mel.training.model import Model, build_model, parameter_groups
-from sdxl_mel.training.objective import Objective
-from sdxl_mel.training.optimizers import build_optimizer
+from sdxl_mel.training.log import Log
+from sdxl_mel.training.loop import Loop, numbers_of, open_state, require_finite
+from sdxl_mel.training.lora_task import LoraTask, Objective
+from sdxl_mel.training.model import Model, build_model
 from sdxl_mel.training.settings import Config
-from sdxl_mel.training.state import State
 
 STEPS = 7
 CLIPS = 64
@@ -45,7 +45,7 @@ def run() -> Table:
         "`bare` is forward, backward and optimizer of our UNet and adapters on a batch in memory; `ours` is the whole "
         "step: drawing, noise, loss, clipping, logging.",
         "`diffusers` is the step of its example text_to_image_lora_sdxl.py (see bench/train_peer.py).",
-        "True size is counted on tensors without memory (sdxl_mel/diffusion/costs.py), rank 32 on all 722 Linear, "
+        "True size is counted on tensors without memory (sdxl_mel/training/costs.py), rank 32 on all 722 Linear, "
         "AdamW in float32, 1.5 GiB for CUDA's context.",
     ]
     if not torch.cuda.is_available():
@@ -58,18 +58,15 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
     memory = device.type == "cuda"
     if memory:
         torch.cuda.reset_peak_memory_stats(device)
-    training = open_training(size, device, dtype, folder)
-    with drawn_ahead(training) as draw:
-        ours, bare = (
-            our_step(training, draw),
-            bare_step(training.model, training.training_data.batch(0, range(size.batch))),
-        )
+    task, loop = open_loop(size, device, dtype, folder)
+    with loop.drawn_ahead() as draw:
+        ours, bare = our_step(loop, draw), bare_step(task.model, task.batch(0, range(size.batch)))
         if not memory:
             peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
             return [_row(size.name, *in_turns([bare, ours, peer], finisher(device)))]
         first = in_turns([bare, ours], finisher(device))
         peak = torch.cuda.max_memory_allocated(device) / GIB
-    del training, ours, bare
+    del task, loop, ours, bare
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -80,7 +77,7 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
     return [_row(size.name, *first, second), gigabytes]
 
 
-def open_training(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> Training:
+def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> tuple[LoraTask, Loop]:
     """Return a run on random weights and clips, as `sdxl-mel train` sets it up."""
     config = Config.model_validate(
         {
@@ -99,40 +96,39 @@ def open_training(size: Size, device: torch.device, dtype: torch.dtype, folder: 
         base,
         config.adapter,
         config.hardware,
-        alpha=config.alpha,
         clip_skip=0,
         size=size.spec.size,
         device=device,
         seed=0,
     )
     diffusion = Diffusion(base.scheduler.alphas_cumprod.double(), "epsilon")
-    optimizer = build_optimizer("adamw", parameter_groups(model.adapters, config.optimizer))
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    return Training(
-        config=config,
+    task = LoraTask(
+        model,
+        TrainingData(cache, {"train": cache.examples("train")}, diffusion, config.data),
+        Objective(config.loss, diffusion, config.steps).to(device),
+        header=LoraHeader(),
+        adapter=config.adapter,
+        optimizer=config.optimizer,
+        clips={},
         accelerator=accelerator,
-        model=model,
-        training_data=TrainingData(cache, {"train": cache.examples("train")}, config, diffusion),
-        objective=Objective(config.loss, diffusion, config.steps).to(device),
-        state=State(model.adapters, optimizer, Averages(model.adapters.parameters(), ())),
-        log=Log(config.out, accelerator, 0),
-        probe={},
-        checkpoint=lambda state: None,
     )
+    state = open_state(task, config.loop)
+    return task, Loop(task, config.loop, config.out, accelerator, state, Log(config.out, accelerator, 0))
 
 
-def our_step(training: Training, draw: Callable[[int], Any]) -> Callable[[], None]:
+def our_step(loop: Loop, draw: Callable[[int], Any]) -> Callable[[], None]:
     """Return our whole step, its numbers read and written."""
 
     def step() -> None:
-        measured = advance(training, draw(training.state.step))
+        measured = loop.step(draw(loop.state.step))
         require_finite(measured, None)
-        training.log.write(measured.step, numbers_of(measured, training.config.batch, 0.0, huber=False))
+        loop.log.write(measured.step, numbers_of(measured, loop.settings.batch, 0.0))
 
     return step
 
 
-def bare_step(model: Model, batch: Any) -> Callable[[], None]:
+def bare_step(model: Model, batch: Batch) -> Callable[[], None]:
     """Return forward, backward and optimizer on one batch that is there already."""
     ready = model.moved(batch)
     parameters = model.adapters.parameters()
@@ -162,12 +158,17 @@ def in_turns(calls: Sequence[Callable[[], None]], finish: Callable[[], None]) ->
 
 def counted(checkpointing: bool, limit: int) -> list[str]:
     """Return what a batch of two at true size takes."""
-    costs = count_costs(SDXL_UNET, batch=2, height=64, width=128, dtype=torch.bfloat16, checkpointing=checkpointing)
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(SDXL_UNET).to(torch.bfloat16)
+        attach({"unet": unet}, rank=32, alpha=32)
+    started = time.perf_counter()
+    costs = count_costs(unet, batch=2, height=64, width=128, dtype=torch.bfloat16, checkpointing=checkpointing)
+    seconds = time.perf_counter() - started
     memory = memory_of(costs, "adamw", torch.bfloat16) | {"context": 1.5 * GIB}
     total = sum(memory.values()) / GIB
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory.items())
     name = "with" if checkpointing else "without"
-    what = f"SDXL, std, batch 2, {name} checkpointing (GiB, at most {limit})"
+    what = f"SDXL, std, batch 2, {name} checkpointing (GiB, at most {limit}; counted in {seconds:.1f} s)"
     return [what, "", f"{total:.2f}", parts, f"{costs.flops / 1e12:.1f} TFLOP", "fits" if total < limit else "too much"]
 
 

@@ -1,11 +1,11 @@
 """Losses between prediction and target, element by element; the mean over a sample is taken at the end."""
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-Prediction = Literal["epsilon", "v_prediction"]
-Weighting = Literal["none", "min-snr", "debiased"]
+from sdxl_mel.diffusion.options import LossName, Normalise, Prediction, Weighting
 
 DEBIASED_MAX_SNR = 1000.0
 SMALL_DELTA = 0.3
@@ -43,9 +43,6 @@ def counts_twice(weighting: Weighting, smallest_delta: float | None) -> bool:
     return weighting != "none" and smallest_delta is not None and smallest_delta < SMALL_DELTA
 
 
-Normalise = Literal["mse", "l1"]
-
-
 def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the mean squared error of every sample, shape (batch,), in fp32."""
     return per_sample((prediction.float() - target.float()).square())
@@ -76,3 +73,26 @@ def per_sample(elements: torch.Tensor) -> torch.Tensor:
 def huber_weight(residual: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """Return how strongly pseudo-Huber ("mse") pulls at a residual, as a share of what squared error would."""
     return delta / (residual.square() + delta.square()).sqrt()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by its two functions.
+
+    `of_samples` (prediction, target, delta, normalise) is the loss of every sample, shape (batch,); `pull` (residual,
+    delta) is its gradient as a share of that of squared error. `has_delta` says whether delta alters it.
+    """
+
+    of_samples: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Normalise], torch.Tensor]
+    pull: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    has_delta: bool
+
+
+LOSSES: dict[LossName, Loss] = {
+    "l2": Loss(
+        lambda prediction, target, delta, normalise: squared_error(prediction, target),
+        lambda residual, delta: torch.ones_like(residual),
+        has_delta=False,
+    ),
+    "huber": Loss(pseudo_huber, huber_weight, has_delta=True),
+}

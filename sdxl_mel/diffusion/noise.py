@@ -1,13 +1,10 @@
 """The noise of one sample; nothing here looks at other samples of the batch."""
 
-from typing import Literal
-
 import torch
 from torch.nn import functional as F
 
+from sdxl_mel.diffusion.options import Distribution
 from sdxl_mel.seeding import torch_generator
-
-Distribution = Literal["uniform", "logit-normal"]
 
 
 def uniform_variates(seed: int, step: int, positions: range, batch: int, stratified: bool) -> torch.Tensor:

@@ -1,13 +1,10 @@
 """Schedules: a number that moves from start to end along the training steps or along the noise timesteps."""
 
 import math
-from typing import Literal
 
 import torch
 
-Axis = Literal["step", "timestep"]
-Shape = Literal["constant", "linear", "cosine", "exponential", "snr"]
-RateShape = Literal["constant", "linear", "cosine"]
+from sdxl_mel.diffusion.options import Axis, RateShape, Shape
 
 
 def interpolate(start: float, end: float, position: torch.Tensor, shape: Shape) -> torch.Tensor:

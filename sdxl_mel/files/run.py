@@ -3,7 +3,8 @@
 RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
 RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
 RUN/diffusers/pytorch_lora_weights.safetensors
-RUN/checkpoints/step-000250.safetensors  RUN/samples/step-000250/*  RUN/state/step-000250/*
+RUN/checkpoints/step-000250.safetensors  RUN/averages/0.1.safetensors
+RUN/samples/step-000250/*  RUN/state/step-000250/*
 """
 
 import json
@@ -65,6 +66,16 @@ def read_run(folder: Path) -> RunHeader:
         ) from error
     except ValidationError as error:
         raise FormatError(f"{path}: not a run of this toolkit ({error.errors()[0]['msg']})") from error
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the weights of a step lie."""
+    return folder / "checkpoints" / f"step-{step:06d}.safetensors"
+
+
+def average_path(folder: Path, length: float) -> Path:
+    """Return where a moving average of the weights lies."""
+    return folder / "averages" / f"{length:g}.safetensors"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

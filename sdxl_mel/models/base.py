@@ -26,8 +26,21 @@ from sdxl_mel.sound.melspec import MelSpec
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-class Source(Protocol):
-    """Anything that gives the parts of a base."""
+class PartSource(Protocol):
+    """Anything that gives models: a base, or a VAE alone."""
+
+    def config(self, part: Part) -> Config | None:
+        """Return the config of one part, None without one."""
+
+    def load(self, part: Part, dtype: torch.dtype) -> Any:
+        """Return one model in `dtype`; every tensor of the file is used and every tensor of the model is filled."""
+
+    def identity(self, part: Part) -> str:
+        """Return the SHA-256 of the stored weights of one part."""
+
+
+class Source(PartSource, Protocol):
+    """Anything that gives all parts of a base."""
 
     @property
     def path(self) -> Path:
@@ -40,15 +53,6 @@ class Source(Protocol):
     @property
     def spec(self) -> MelSpec | None:
         """Return the spec it was made for, if it says so."""
-
-    def config(self, part: Part) -> Config | None:
-        """Return the config of one part, None without one."""
-
-    def load(self, part: Part, dtype: torch.dtype) -> Any:
-        """Return one model in `dtype`; every tensor of the file is used and every tensor of the model is filled."""
-
-    def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights of one part."""
 
     def tokenizer(self, name: str) -> Any:
         """Return `tokenizer` or `tokenizer_2`."""
@@ -67,7 +71,7 @@ def find_source(name: str, parts: Sequence[Part], config: Path | None = None) ->
     return folder
 
 
-def find_vae(name: str, base: Source) -> Source:
+def find_vae(name: str, base: Source) -> PartSource:
     """Return the source of another VAE: its folder, a pipeline's folder, a single file, or a hub id."""
     path = base_path(name)
     if path.is_file():
@@ -161,7 +165,7 @@ class Base:
 
     name: str
     source: Source = field(repr=False)
-    vae_source: Source = field(repr=False)
+    vae_source: PartSource = field(repr=False)
     models: dict[Part, Any] = field(repr=False)
     tokenizers: dict[str, Any] = field(repr=False)
     scheduler: Any = field(repr=False)
@@ -229,7 +233,7 @@ class Base:
         """Return the SHA-256 of the stored weights of a part, opened or not."""
         return self.source_of(part).identity(part)
 
-    def source_of(self, part: Part) -> Source:
+    def source_of(self, part: Part) -> PartSource:
         """Return where a part comes from."""
         return self.vae_source if part == "vae" else self.source
 

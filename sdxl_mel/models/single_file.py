@@ -80,11 +80,6 @@ class VaeFile:
     family: Family
     base_config: Config | None
 
-    @cached_property
-    def spec(self) -> MelSpec | None:
-        """Return None: a VAE alone says nothing of pictures."""
-        return None
-
     def config(self, part: Part) -> Config | None:
         """Return the config of the VAE, None for another part."""
         return self.base_config if part == "vae" else None
@@ -98,14 +93,6 @@ class VaeFile:
     def identity(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights."""
         return open_vae_file(self.path, self.family).identity(part)
-
-    def tokenizer(self, name: str) -> Any:
-        """Raise InputError: a VAE has none."""
-        raise InputError(f"{self.path}: a VAE has no {name}")
-
-    def scheduler(self) -> Any:
-        """Raise InputError: a VAE has none."""
-        raise InputError(f"{self.path}: a VAE has no scheduler")
 
 
 def built(checkpoint: Checkpoint, part: Part, config: Config, dtype: torch.dtype) -> Any:

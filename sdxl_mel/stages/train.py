@@ -1,6 +1,7 @@
 """Stage `train`: a cache becomes a LoRA."""
 
 from sdxl_mel.config import StageReport
+from sdxl_mel.files.run import LORA_NAME
 from sdxl_mel.training.settings import Config
 
 __all__ = ["EXAMPLES", "Config", "Report", "run"]
@@ -13,7 +14,7 @@ EXAMPLES = """\
 
 
 class Report(StageReport):
-    """Where the run is and what it came to."""
+    """Where the LoRA is and what the run came to."""
 
     folder: str
     results: dict[str, object] = {}
@@ -32,6 +33,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Train, or resume, or only print what would be done."""
-    from sdxl_mel.training.session import train_session
+    from sdxl_mel.training.run import train_lora
 
-    return train_session(config)
+    results = train_lora(config)
+    return Report(folder=str(config.out / LORA_NAME), results=results or {}, dry=results is None)

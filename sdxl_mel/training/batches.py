@@ -10,15 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
-from sdxl_mel.diffusion.losses import Prediction
 from sdxl_mel.diffusion.noise import perturbed, sample_noise, timesteps_from, uniform_variates
+from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.cache import Cache, CachedExample
 from sdxl_mel.models.vae import scale_latents
 from sdxl_mel.seeding import numpy_generator, torch_generator
-from sdxl_mel.training.settings import Config
+from sdxl_mel.training.settings import DataSettings
 
 EPOCHS_KEPT = 4
+TIMESTEPS = 1000
+DECILES = 10
+"""The timesteps are logged and validated in tenths, lowest noise first."""
 
 
 def regularized_before(slot: int, share: float) -> int:
@@ -48,19 +51,6 @@ class Stream:
         return numpy_generator(self.seed, "order", self.name, epoch).permutation(self.epoch)
 
 
-def share_of(batch: int, process: int, processes: int) -> range:
-    """Return the places of a batch that a process computes; together they are the whole, without overlap."""
-    return range(process * batch // processes, (process + 1) * batch // processes)
-
-
-def micro_batches(places: range, most: int | None) -> list[range]:
-    """Return `places` cut into pieces of at most `most`, as even as can be."""
-    if not places:
-        return []
-    pieces = -(-len(places) // (most or len(places)))
-    return [places[len(places) * i // pieces : len(places) * (i + 1) // pieces] for i in range(pieces)]
-
-
 @dataclass(frozen=True)
 class Diffusion:
     """The base's noise schedule and what its UNet predicts."""
@@ -87,7 +77,7 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Text:
-    """What a batch says: embeddings, or captions to encode."""
+    """What a batch says: its embeddings, or the captions to encode where the text encoders are trained."""
 
     captions: tuple[str, ...] = ()
     embeddings: TextEmbeddings | None = None
@@ -121,9 +111,9 @@ class Batch:
             target=move(self.target, torch.float32),
             timesteps=move(self.timesteps, torch.int64),
             weights=move(self.weights, torch.float32),
-            text=self.text
-            if self.text.embeddings is None
-            else Text((), TextEmbeddings(*(move(each, dtype) for each in self.text.embeddings))),
+            text=Text(self.text.captions, TextEmbeddings(*(move(each, dtype) for each in self.text.embeddings)))
+            if self.text.embeddings
+            else self.text,
         )
 
 
@@ -131,40 +121,43 @@ class TrainingData:
     """The examples of a run and everything that is drawn for them."""
 
     def __init__(
-        self, cache: Cache, splits: Mapping[str, Sequence[CachedExample]], config: Config, diffusion: Diffusion
+        self,
+        cache: Cache,
+        splits: Mapping[str, Sequence[CachedExample]],
+        diffusion: Diffusion,
+        settings: DataSettings,
+        *,
+        encodes_captions: bool = False,
     ) -> None:
-        self.cache, self.config, self.diffusion = cache, config, diffusion
+        self.cache, self.diffusion, self.settings, self.encodes_captions = cache, diffusion, settings, encodes_captions
         self.train, self.regularization = splits["train"], splits.get("regularization", ())
         self.streams = {
-            name: Stream(name, [example.repeats for example in examples], config.seed)
+            name: Stream(name, [example.repeats for example in examples], settings.seed)
             for name, examples in (("train", self.train), ("regularization", self.regularization))
         }
-        self.encodes_captions = bool(config.adapter.text_encoders)
 
     def example(self, slot: int) -> tuple[CachedExample, float]:
         """Return the example of a slot and the weight of its loss."""
-        share = self.config.regularization.share
+        share = self.settings.regularization.share
         before = regularized_before(slot, share)
         if is_regularized(slot, share):
             example = self.regularization[self.streams["regularization"][before]]
-            return example, example.weight * self.config.regularization.weight
+            return example, example.weight * self.settings.regularization.weight
         example = self.train[self.streams["train"][slot - before]]
         return example, example.weight
 
     def batch(self, step: int, places: range) -> Batch:
         """Return the part of a step's batch at `places`."""
-        config = self.config
-        slots = tuple(step * config.batch + place for place in places)
+        settings, timestep = self.settings, self.settings.timesteps
+        slots = tuple(step * settings.batch + place for place in places)
         chosen = [self.example(slot) for slot in slots]
-        settings = config.timesteps
-        variates = uniform_variates(config.seed, step, places, config.batch, settings.stratified)
         timesteps = timesteps_from(
-            variates,
-            settings.low,
-            settings.high,
-            distribution=settings.distribution,
-            mean=settings.mean,
-            std=settings.std,
+            uniform_variates(settings.seed, step, places, settings.batch, timestep.stratified),
+            timestep.low,
+            timestep.high,
+            distribution=timestep.distribution,
+            mean=timestep.mean,
+            std=timestep.std,
         )
         drawn = [self._latent_and_noise(slot, example) for slot, (example, _) in zip(slots, chosen)]
         latents, noise, input_noise = (torch.stack(each) for each in zip(*drawn))
@@ -179,6 +172,24 @@ class TrainingData:
             text=self.text_of(texts),
         )
 
+    def fixed_batch(self, tenths: Sequence[tuple[CachedExample, int]]) -> Batch:
+        """Return clips at a timestep of a tenth each, a function of the clips and the seed alone.
+
+        Latents are posterior means, the caption of a clip is its first.
+        """
+        drawn = [self._fixed(clip, tenth) for clip, tenth in tenths]
+        latents, noise = (torch.stack(each) for each in list(zip(*drawn))[:2])
+        timesteps = torch.tensor([timestep for _, _, timestep in drawn])
+        return Batch(
+            slots=tuple(range(len(tenths))),
+            sources=tuple(clip.source for clip, _ in tenths),
+            noisy=self.diffusion.noisy(latents, noise, timesteps),
+            target=self.diffusion.target(latents, noise, timesteps),
+            timesteps=timesteps,
+            weights=torch.ones(len(tenths)),
+            text=self.text_of([clip.captions[0] for clip, _ in tenths]),
+        )
+
     def text_of(self, keys: Sequence[str]) -> Text:
         """Return what a batch says, given its text keys."""
         if self.encodes_captions:
@@ -189,35 +200,43 @@ class TrainingData:
         """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
         mean, logvar = self.cache.latents(example.key, offset)
         spread = torch.randn(mean.shape, generator=generator) * (0.5 * logvar).exp()
-        latent = scale_latents(mean + spread if self.config.posterior == "sample" else mean, self.cache.scaling_factor)
+        drawn = mean + spread if self.settings.posterior == "sample" else mean
+        latent = scale_latents(drawn, self.cache.scaling_factor)
         if not bool(latent.isfinite().all()):
             raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
         return latent
 
+    def _fixed(self, clip: CachedExample, tenth: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        generator = torch_generator(self.settings.seed, "validation", clip.key, tenth)
+        latent = scale_latents(self.cache.latents(clip.key)[0], self.cache.scaling_factor)
+        width = TIMESTEPS // DECILES
+        timestep = tenth * width + int(torch.randint(width, (), generator=generator))
+        return latent, torch.randn(latent.shape, generator=generator), timestep
+
     def _latent_and_noise(self, slot: int, example: CachedExample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        config, generator = self.config, torch_generator(self.config.seed, "example", slot)
+        settings, generator = self.settings.noise, torch_generator(self.settings.seed, "example", slot)
         offset = int(torch.randint(len(example.offsets), (), generator=generator))
         latent = self.latent(example, offset, generator)
         noise = sample_noise(
             latent,
             generator,
-            offset=config.noise.offset,
-            random_offset=config.noise.random_offset,
-            adaptive_offset=config.noise.adaptive_offset,
-            multires_iterations=config.noise.multires_iterations,
-            multires_discount=config.noise.multires_discount,
+            offset=settings.offset,
+            random_offset=settings.random_offset,
+            adaptive_offset=settings.adaptive_offset,
+            multires_iterations=settings.multires_iterations,
+            multires_discount=settings.multires_discount,
         )
-        return latent, noise, perturbed(noise, generator, config.noise.perturbation)
+        return latent, noise, perturbed(noise, generator, settings.perturbation)
 
     def _caption(self, slot: int, example: CachedExample) -> str:
-        generator = numpy_generator(self.config.seed, "caption", slot)
+        generator = numpy_generator(self.settings.seed, "caption", slot)
         if generator.random() < self._caption_dropout(slot):
             return self.cache.empty_text
-        wordings = example.captions[: self.config.caption_variants]
+        wordings = example.captions[: self.settings.caption_variants]
         return wordings[int(generator.integers(len(wordings)))]
 
     def _caption_dropout(self, slot: int) -> float:
-        settings = self.config.regularization
+        settings = self.settings.regularization
         if settings.caption_dropout is None or not is_regularized(slot, settings.share):
-            return self.config.caption_dropout
+            return self.settings.caption_dropout
         return settings.caption_dropout

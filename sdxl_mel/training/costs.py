@@ -1,48 +1,23 @@
 """What a training step costs, counted on tensors without memory: exact for any size of model, on any machine."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, unet_conditions
 from sdxl_mel.models.family import pooled_width
-from sdxl_mel.models.lora.adapters import attach
+from sdxl_mel.training.optimizers import OPTIMIZERS, OptimizerName
 
 TOKENS = 77
-OPTIMIZER_BYTES = {
-    "adamw": 8,
-    "adamw-8bit": 2,
-    "adamw-8bit-paged": 2,
-    "prodigy": 16,
-    "schedule-free": 8,
-    "adafactor": 0.1,
-}
-"""State of each optimizer in bytes per trained number; Adafactor's is a row and a column per matrix."""
-
-
-def _attention(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
-
-
-def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient, query, key, value))
-
-
-ATTENTION: dict[Any, Any] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
-"""torch counts the attention of GPUs only; the tensors here pretend to be on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -60,51 +35,34 @@ class Costs:
 
 
 def count_costs(
-    unet_config: Mapping[str, Any],
-    *,
-    batch: int,
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-    rank: int = 32,
-    targets: Sequence[str] = ("all-linear",),
-    rank_patterns: Mapping[str, int] | None = None,
-    checkpointing: bool = False,
+    unet: Any, *, batch: int, height: int, width: int, dtype: torch.dtype, checkpointing: bool = False
 ) -> Costs:
     """Count a training step of a UNet with adapters on `batch` latents of height x width, without autocast.
 
-    Attention is counted as a flash kernel keeps it: its inputs, its output, a row of numbers, never the whole matrix.
-    SDXL's 722 adapters take about half a minute, so the same question is answered from memory the second time.
+    The UNet may lie on any device and is left as it is. Attention is counted as a flash kernel keeps it: its inputs,
+    its output, a row of numbers, never the whole matrix.
     """
-    plain = {name: value for name, value in unet_config.items() if not name.startswith("_")}
-    patterns = tuple((rank_patterns or {}).items())
-    shape = batch, height, width
-    return _counted(json.dumps(plain, sort_keys=True), shape, dtype, (rank, tuple(targets), patterns), checkpointing)
-
-
-@cache
-def _counted(
-    unet_config: str, shape: tuple[int, int, int], dtype: torch.dtype, adapter: tuple[Any, ...], checkpointing: bool
-) -> Costs:
-    rank, targets, patterns = adapter
-    with torch.device("meta"), _made_of(dtype):
-        unet: Any = UNet2DConditionModel.from_config(json.loads(unet_config))
-        adapters = attach({"unet": unet}, targets=targets, rank=rank, alpha=rank, rank_patterns=dict(patterns))
-    with FakeTensorMode():
-        _move_to_pretended_cpu(unet)
-        unet.train()
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
-            kept, largest = _step(unet, _inputs(unet, shape, dtype), checkpointing)
-    trained = sum(parameter.numel() for parameter in adapters.parameters())
-    total = sum(parameter.numel() for parameter in unet.parameters())
+    shapes = {name: _without_memory(parameter) for name, parameter in unet.named_parameters()}
+    trained = sum(parameter.numel() for parameter in shapes.values() if parameter.requires_grad)
+    kept, operations = _Kept(shapes.values()), _Operations()
+    with (
+        torch.device("meta"),
+        _checkpointed_by(unet, kept.checkpointed if checkpointing else None),
+        torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor),
+        operations,
+    ):
+        inputs = _inputs(unet.config, (batch, height, width), dtype)
+        prediction = functional_call(unet, shapes, kwargs=inputs).sample
+        F.mse_loss(prediction.float(), torch.empty(prediction.shape))
     # A third of the work is the way forward; checkpointing does it twice.
-    flops = counter.get_total_flops()
-    return Costs(total - trained, trained, flops + flops // 3 if checkpointing else flops, kept, largest)
+    flops = operations.flops + operations.flops // 3 if checkpointing else operations.flops
+    total = sum(parameter.numel() for parameter in shapes.values())
+    return Costs(total - trained, trained, flops, kept.bytes, kept.largest)
 
 
-def memory_of(costs: Costs, optimizer: str, dtype: torch.dtype, averages: int = 0) -> dict[str, float]:
+def memory_of(costs: Costs, optimizer: OptimizerName, dtype: torch.dtype, averages: int = 0) -> dict[str, float]:
     """Return where the memory of a training step goes, in bytes; the context of the device is not in it."""
-    per_number = 4 + 4 + OPTIMIZER_BYTES[optimizer] + 4 * averages
+    per_number = 4 + 4 + OPTIMIZERS[optimizer].state_bytes + 4 * averages
     return {
         "base": costs.base_parameters * dtype.itemsize,
         "adapters, gradients, optimizer": costs.adapter_parameters * per_number,
@@ -112,79 +70,106 @@ def memory_of(costs: Costs, optimizer: str, dtype: torch.dtype, averages: int = 
     }
 
 
-def _inputs(unet: Any, shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
-    batch, height, width = shape
-    pooled = torch.empty(batch, pooled_width(unet.config), dtype=dtype)
-    text = TextEmbeddings(torch.empty(batch, TOKENS, unet.config.cross_attention_dim, dtype=dtype), pooled)
-    return {
-        "sample": torch.empty(batch, unet.config.in_channels, height, width, dtype=dtype),
-        "timestep": torch.zeros(batch, dtype=torch.int64),
-        **unet_conditions(text, torch.empty(batch, TIME_IDS) if pooled.numel() else None),
-    }
+class _Kept:
+    """The tensors kept for the backward pass beside the weights, each piece of memory once."""
 
+    def __init__(self, weights: Any) -> None:
+        self._weights = {_place(weight): weight for weight in weights}
+        self._tensors: dict[int, Tensor] = {}
+        self.largest = 0
 
-def _loss(unet: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    prediction = unet(**inputs).sample
-    return F.mse_loss(prediction.float(), torch.empty(prediction.shape))
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of all that is kept now."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors.values())
 
+    def add(self, tensor: Tensor) -> Tensor:
+        """Keep a tensor."""
+        if (place := _place(tensor)) not in self._weights:
+            self._tensors[place] = tensor
+        return tensor
 
-def _step(unet: Any, inputs: Mapping[str, Any], checkpointing: bool) -> tuple[int, int]:
-    """Go forward and back; returns the bytes kept in between, and those of the largest checkpointed block."""
-    weights = {_place(parameter) for parameter in unet.parameters()}
-    outside: dict[int, torch.Tensor] = {}
-    largest = 0
-
-    def measured(function: Callable[..., Any], *arguments: Any) -> Any:
-        nonlocal largest
-        outside.update((_place(each), each) for each in arguments if isinstance(each, torch.Tensor))
-        inside: dict[int, torch.Tensor] = {}
-        with _collected(inside):
-            result = function(*arguments)
-        largest = max(largest, _bytes(inside, weights | set(outside)))
+    def checkpointed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a block: its inputs are kept, and while it is computed again what it keeps itself."""
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                self.add(argument)
+        outside, self._tensors = self._tensors, {}
+        result = function(*arguments)
+        self._tensors = {place: each for place, each in self._tensors.items() if place not in outside}
+        self.largest, self._tensors = max(self.largest, self.bytes), outside
         return result
 
-    if checkpointing:
-        unet.enable_gradient_checkpointing(measured)
-    with _collected(outside):
-        loss = _loss(unet, inputs)
-    loss.backward()
-    return _bytes(outside, weights), largest
+
+class _Operations(TorchFunctionMode):
+    """Counts the floating-point operations of products, forward and back."""
+
+    flops = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.scaled_dot_product_attention:
+            query, key, value = args[:3] if len(args) > 2 else (kwargs[name] for name in ("query", "key", "value"))
+            result = _FlashAttention.apply(query, key, value)
+            shapes = query.shape, key.shape, value.shape
+            self.flops += sdpa_flop_count(*shapes)
+            self.flops += sdpa_backward_flop_count(result.shape, *shapes) if result.requires_grad else 0
+            return result
+        result = function(*args, **(kwargs or {}))
+        if function is F.linear or function is F.conv2d:
+            # One product forward, and one back for each side that wants a gradient.
+            sides = 1 + args[0].requires_grad + args[1].requires_grad
+            self.flops += 2 * result.numel() * math.prod(args[1].shape[1:]) * sides
+        return result
 
 
-def _move_to_pretended_cpu(model: nn.Module) -> None:
-    """Replace tensors of the meta device, for which torch has no flash attention, by pretended ones of the CPU."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                pretended = torch.empty(parameter.shape, dtype=parameter.dtype)
-                module._parameters[name] = nn.Parameter(pretended, requires_grad=parameter.requires_grad)
+class _FlashAttention(torch.autograd.Function):
+    """What a flash kernel keeps; it computes nothing."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch, heads, tokens, _ = query.shape
+        # The kernels write the heads of a token side by side, so that joining them copies nothing.
+        result = query.new_empty((batch, tokens, heads, value.shape[-1])).transpose(1, 2)
+        logsumexp = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        context.save_for_backward(query, key, value, result, logsumexp)
+        return result
 
 
 @contextmanager
-def _made_of(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+def _checkpointed_by(unet: Any, function: Callable[..., Any] | None) -> Iterator[None]:
+    """Let a UNet checkpoint its blocks by `function` while the block runs, or not at all."""
+    before, training = unet.is_gradient_checkpointing, unet.training
+    if not training:
+        unet.train()
+    if function is not None:
+        unet.enable_gradient_checkpointing(function)
+    elif before:
+        unet.disable_gradient_checkpointing()
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        if not training:
+            unet.eval()
+        if before:
+            unet.enable_gradient_checkpointing()
+        elif function is not None:
+            unet.disable_gradient_checkpointing()
 
 
-@contextmanager
-def _collected(into: dict[int, torch.Tensor]) -> Iterator[None]:
-    """Note every tensor that is kept for the backward pass, once for each piece of memory."""
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        into[_place(tensor)] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
+def _without_memory(parameter: nn.Parameter) -> Tensor:
+    return torch.empty(parameter.shape, dtype=parameter.dtype, device="meta", requires_grad=parameter.requires_grad)
 
 
-def _place(tensor: torch.Tensor) -> int:
+def _place(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _bytes(tensors: Mapping[int, torch.Tensor], without: set[int]) -> int:
-    return sum(each.untyped_storage().nbytes() for place, each in tensors.items() if place not in without)
+def _inputs(config: Mapping[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
+    batch, height, width = shape
+    pooled = torch.empty(batch, pooled_width(config), dtype=dtype)
+    text = TextEmbeddings(torch.empty(batch, TOKENS, config["cross_attention_dim"], dtype=dtype), pooled)
+    return {
+        "sample": torch.empty(batch, config["in_channels"], height, width, dtype=dtype),
+        "timestep": torch.zeros(batch, dtype=torch.int64),
+        **unet_conditions(text, torch.empty(TIME_IDS) if pooled.numel() else None),
+    }

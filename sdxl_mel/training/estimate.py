@@ -5,18 +5,20 @@ from dataclasses import dataclass
 
 import torch
 
+from sdxl_mel.files.cache import latent_shape
 from sdxl_mel.progress import log
-from sdxl_mel.sound.melspec import LATENT_FACTOR
-from sdxl_mel.training.batches import micro_batches, share_of
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from sdxl_mel.training.model import Model
-from sdxl_mel.training.settings import Config
+from sdxl_mel.training.settings import LoopSettings
+from sdxl_mel.training.task import micro_batches, share_of
 
 CONTEXT_BYTES = 1.2 * 2**30
 """What CUDA, its libraries and their workspaces take beside the tensors."""
 UTILISATION = 0.5
 """Share of the speed of one large matrix product that a whole step reaches."""
-PROBE = 2048
+PROBE = (1024, 2048)
+"""Its size on a CPU, and on a GPU."""
 GIB = 2**30
 
 
@@ -43,23 +45,20 @@ class Estimate:
         ]
 
 
-def estimate(config: Config, model: Model, processes: int) -> Estimate:
+def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int) -> Estimate:
     """Estimate a step of this run on this device; text encoders that are trained are not in it."""
-    pieces = micro_batches(share_of(config.batch, 0, processes), config.micro_batch)
+    pieces = micro_batches(share_of(settings.batch, 0, processes), settings.micro_batch)
     largest = max((len(piece) for piece in pieces), default=1)
-    width, height = (size // LATENT_FACTOR for size in model.size)
+    _, height, width = latent_shape(spec)
     costs = count_costs(
-        model.unet.config,
+        model.unet,
         batch=largest,
         height=height,
         width=width,
         dtype=model.dtype,
-        rank=config.adapter.rank,
-        targets=config.adapter.targets,
-        rank_patterns=config.adapter.rank_patterns,
-        checkpointing=config.hardware.gradient_checkpointing,
+        checkpointing=model.unet.is_gradient_checkpointing,
     )
-    memory = memory_of(costs, config.optimizer.name, model.dtype, len(config.averages.lengths))
+    memory = memory_of(costs, settings.optimizer.name, model.dtype, len(settings.averages.lengths))
     if model.device.type == "cuda":
         memory["context"] = CONTEXT_BYTES
     examples = sum(len(piece) for piece in pieces)
@@ -69,21 +68,21 @@ def estimate(config: Config, model: Model, processes: int) -> Estimate:
 
 def speed_of(device: torch.device, dtype: torch.dtype) -> float:
     """Return the measured floating-point operations a second of one large matrix product."""
-    matrix = torch.ones(PROBE, PROBE, device=device, dtype=dtype)
+    size = PROBE[device.type == "cuda"]
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
     matrix @ matrix
     _finish(device)
     start = time.perf_counter()
     matrix @ matrix
     _finish(device)
-    return 2 * PROBE**3 / (time.perf_counter() - start)
+    return 2.0 * size**3 / (time.perf_counter() - start)
 
 
-def guard_memory(expected: Estimate, device: torch.device) -> None:
-    """Warn if the estimate exceeds the device, and make an overrun an error: drivers would else spill to the host."""
+def warn_of_memory(expected: Estimate, device: torch.device) -> None:
+    """Warn if the estimate exceeds the device."""
     if device.type != "cuda":
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(1.0, device)
     if expected.total > total:
         log(
             f"estimate: more than the {total / GIB:.1f} GiB of this device; see what --dry-run says with other settings"

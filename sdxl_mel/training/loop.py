@@ -1,32 +1,357 @@
-"""The training loop: draw, step, look, save."""
+"""The training loop: draw, step, validate, sample, save. It knows a Task, and nothing of what the task trains."""
 
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import JsonValue
 
 from sdxl_mel.diffusion.schedules import rate_factor
-from sdxl_mel.errors import ResourceError
+from sdxl_mel.errors import InputError
+from sdxl_mel.files.run import average_path, checkpoint_path
 from sdxl_mel.progress import Ticker, log, progress
-from sdxl_mel.training.batches import Batch, TrainingData, micro_batches, share_of
-from sdxl_mel.training.log import Log, gap_alarm, numbers_of, out_of_patience, report_validation, require_finite
-from sdxl_mel.training.model import Model, quick_attention
-from sdxl_mel.training.objective import Objective
-from sdxl_mel.training.optimizers import evaluation_weights
-from sdxl_mel.training.settings import Config
-from sdxl_mel.training.state import State, save_state
-from sdxl_mel.training.step import SUMS, Measured, Readback, backward, share_gradients, update
-from sdxl_mel.training.validation import Probe, validate
+from sdxl_mel.training.curves import VALIDATION, write_curves
+from sdxl_mel.training.ema import Averages
+from sdxl_mel.training.log import Log, mean_loss, out_of_patience, report_validation
+from sdxl_mel.training.optimizers import build_optimizer, set_rates
+from sdxl_mel.training.settings import LoopSettings, OptimizerSettings
+from sdxl_mel.training.state import State, evaluation_weights, load_state, save_state, saved_states
+from sdxl_mel.training.task import HELD_OUT, Losses, Task, micro_batches, share_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST = "last"
+TOTAL, COUNT = " total", " count"
+
+Results = dict[str, JsonValue]
+Sample = Callable[[State], Mapping[str, float]]
+"""Draws samples of a state and returns what was measured of them."""
+
+
+def train(
+    task: Task,
+    settings: LoopSettings,
+    out: Path,
+    accelerator: Accelerator,
+    *,
+    resume: bool = False,
+    changed: bool = False,
+    sample: Sample | None = None,
+) -> Results:
+    """Train a task to its last step, or until patience ends, write its result into `out`, and return what it came to.
+
+    `resume` goes on from the last saved state, bit for bit; `changed` says that settings were altered since, so that
+    a run that had stopped by itself starts again. Every process calls this; the first one writes and has the results.
+    Raises KeyboardInterrupt, the state saved, when told to stop, and InputError when a loss is not finite.
+    """
+    if settings.batch < accelerator.num_processes:
+        raise InputError(f"batch: found {settings.batch}; {accelerator.num_processes} devices need at least as much")
+    state = open_state(task, settings)
+    if resume:
+        resume_state(out, state, changed)
+    loop = Loop(task, settings, out, accelerator, state, Log(out, accelerator, state.step), sample)
+    loop.run()
+    return loop.finish()
+
+
+def open_state(task: Task, settings: LoopSettings) -> State:
+    """Return the state at step 0."""
+    optimizer = optimizer_of(task, settings.optimizer)
+    averages = Averages(task.parameters.values(), settings.averages.lengths)
+    return State(task.parameters, optimizer, averages, task.extra_state)
+
+
+def optimizer_of(task: Task, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of a task's parameters."""
+    return build_optimizer(
+        settings.name,
+        task.parameter_groups(),
+        weight_decay=settings.weight_decay,
+        betas=(settings.beta1, settings.beta2),
+        epsilon=settings.epsilon,
+        warmup=settings.warmup,
+    )
+
+
+def resume_state(out: Path, state: State, changed: bool) -> None:
+    """Put the last saved state into `state`; a run that saved none starts over."""
+    last = next(reversed(list(saved_states(out))), None)
+    if last is not None:
+        load_state(last, state)
+    if changed:
+        state.history.stopped = None
+    log(f"{out}: resuming at step {state.step}")
+
+
+@dataclass
+class Loop:
+    """A run under way; `kept` is the last saved state, `seconds` and `steps` are counted since its start or resume."""
+
+    task: Task
+    settings: LoopSettings
+    out: Path
+    accelerator: Accelerator
+    state: State
+    log: Log
+    sample: Sample | None = None
+    kept: Path | None = None
+    seconds: float = 0.0
+    steps: int = 0
+
+    def run(self) -> None:
+        """Take every step that is left."""
+        state, settings = self.state, self.settings
+        shown = progress(settings.steps, "train", "steps", done=state.step) if self.main else _unseen()
+        with Interrupts() as interrupts, self.drawn_ahead() as draw, shown as ticker:
+            if state.step == 0:
+                self.validate_and_sample()
+            pending: Measured | None = None
+            while state.step < settings.steps and not state.history.stopped:
+                measured = self.step(draw(state.step), interrupts.wanted)
+                # What the step before measured is read only now, so that the device never waits for it.
+                stop = self._note(pending, ticker, measured.started)
+                pending = measured
+                if stop or self._anything_due():
+                    stop = self._note(pending, ticker) or stop
+                    pending = None
+                    self.validate_and_sample()
+                    self.save(always=stop)
+                if stop:
+                    raise KeyboardInterrupt
+            self._note(pending, ticker)
+            self.save(always=True)
+
+    def step(self, batches: Sequence[Any], stop: bool = False) -> "Measured":
+        """Take one optimizer step; `stop` tells all processes that this one was told to stop.
+
+        Each example counts 1 / batch however the whole was cut, so micro-batches of unequal sizes are exact.
+        """
+        started, state, settings = time.perf_counter(), self.state, self.settings
+        parameters = list(state.parameters.values())
+        sums: dict[str, torch.Tensor] = {}
+        sources: list[str] = []
+        each: list[torch.Tensor] = []
+        for batch in batches:
+            losses = self.task.losses(batch, state.step)
+            (losses.each.sum() / settings.batch).backward()
+            sums = {name: sums[name] + part if sums else part for name, part in _sums_of(losses).items()}
+            sources += losses.sources
+            each.append(losses.each.detach())
+        sums["stop"] = each[0].new_full((1,), float(stop))
+        sums = _over_processes(self.accelerator, parameters, sums)
+        gradient = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip or float("inf"))
+        schedule = settings.optimizer
+        set_rates(
+            state.optimizer,
+            rate_factor(state.step, settings.steps, schedule.schedule, schedule.warmup, schedule.final),
+        )
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        self._average(parameters)
+        numbers = Readback({**sums, "gradient": gradient.reshape(1), "each": torch.cat(each)})
+        return Measured(state.step, started, state.optimizer.param_groups[0]["lr"], sources, numbers)
+
+    def validate_and_sample(self) -> None:
+        """Validate and sample if their step has come."""
+        state, settings = self.state, self.settings.validation
+        with evaluation_weights(state.optimizer):
+            if settings.every and self.task.judged and self._due(settings.every):
+                validation = {name: self.task.validate(name) for name in self.task.judged}
+                state.history.validations.append({"step": state.step, "losses": validation})
+                self.log.write(state.step, {f"{VALIDATION}{name}": each for name, each in validation.items()})
+                if self.main:
+                    report_validation(state.step, self.task.judged_by, validation, settings.gap)
+                    if state.step == 0 and (remark := self.task.remark(validation)):
+                        log(remark)
+                if out_of_patience(state.history.validations, settings.patience):
+                    state.history.stopped = f"no better validation in the last {settings.patience}"
+            if self.sample is not None and self._due(self.settings.sample_every):
+                self.log.write(state.step, self.sample(state))
+
+    def save(self, always: bool = False) -> None:
+        """Save the state and the weights if their step has come, or always."""
+        if not self.main or not (always or self.state.step % self.settings.save_every == 0):
+            return
+        self.kept = save_state(self.out, self.state, self.settings.keep)
+        with evaluation_weights(self.state.optimizer):
+            self.task.save(checkpoint_path(self.out, self.state.step))
+
+    def finish(self) -> Results:
+        """Write the result of the run and its curves; returns what the run came to."""
+        state = self.state
+        results: Results = {"steps": state.step}
+        if self.steps:
+            results["seconds per step"] = round(self.seconds / self.steps, 4)
+        with evaluation_weights(state.optimizer):
+            results |= self._save_best()
+        if state.history.stopped:
+            results["stopped early"] = state.history.stopped
+        if state.history.validations:
+            first, last = (state.history.validations[index]["losses"] for index in (0, -1))
+            for name in last:
+                results[f"{self.task.judged_by}, {name}"] = [round(mean_loss(each[name]), 5) for each in (first, last)]
+        if self.main:
+            write_curves(self.out)
+        return results
+
+    def _save_best(self) -> Results:
+        """Save the last weights or one of their averages, whichever does best held out, and every average beside."""
+        state = self.state
+        if not state.averages.lengths:
+            self._on_main(self.task.save_result, self.out)
+            return {}
+        losses = {LAST: self._held_out()}
+        for length in state.averages.lengths:
+            with state.averaged(length):
+                losses[f"{length:g}"] = self._held_out()
+                self._on_main(self.task.save, average_path(self.out, length))
+        best = min(losses, key=lambda name: losses[name])
+        if best == LAST:
+            self._on_main(self.task.save_result, self.out)
+        else:
+            with state.averaged(float(best)):
+                self._on_main(self.task.save_result, self.out)
+        return {"average": best, "held-out loss of each": {name: round(loss, 5) for name, loss in losses.items()}}
+
+    def _held_out(self) -> float:
+        """Return the loss on held-out examples; 0 for all where there are none, so that the last weights win."""
+        return mean_loss(self.task.validate(HELD_OUT)) if HELD_OUT in self.task.judged else 0.0
+
+    def _on_main(self, write: Callable[[Path], None], path: Path) -> None:
+        if self.main:
+            write(path)
+
+    @property
+    def main(self) -> bool:
+        """Return whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @contextmanager
+    def drawn_ahead(self) -> Iterator[Callable[[int], list[Any]]]:
+        """Yield a function that returns a step's batches; the next step's are drawn while this one computes."""
+        share = share_of(self.settings.batch, self.accelerator.process_index, self.accelerator.num_processes)
+        pieces = micro_batches(share, self.settings.micro_batch)
+        ahead: dict[int, Future[list[Any]]] = {}
+
+        def compute(step: int) -> list[Any]:
+            return [self.task.batch(step, piece) for piece in pieces]
+
+        with ThreadPoolExecutor(1) as pool:
+
+            def draw(step: int) -> list[Any]:
+                current = ahead.pop(step, None) or pool.submit(compute, step)
+                ahead[step + 1] = pool.submit(compute, step + 1)
+                return current.result()
+
+            yield draw
+
+    def _average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        state, settings = self.state, self.settings.averages
+        state.averages.update(parameters, state.step)
+        if settings.feedback_every and state.step % settings.feedback_every == 0:
+            state.averages.feed_back(parameters, settings.feedback_share)
+
+    def _note(self, measured: "Measured | None", ticker: Ticker, until: float | None = None) -> bool:
+        """Log what a step measured, once; returns whether any process was told to stop."""
+        if measured is None:
+            return False
+        require_finite(measured, self.kept)
+        seconds = (until or time.perf_counter()) - measured.started
+        self.seconds, self.steps = self.seconds + seconds, self.steps + 1
+        numbers = numbers_of(measured, self.settings.batch, seconds)
+        self.log.write(measured.step, numbers)
+        ticker.advance(note=f"loss {numbers['loss']:.4f}, rate {measured.rate:.1e}")
+        return measured["stop"][0] > 0
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and (self.state.step % every == 0 or self.state.step == self.settings.steps)
+
+    def _anything_due(self) -> bool:
+        settings = self.settings
+        return any(map(self._due, (settings.save_every, settings.validation.every, settings.sample_every)))
+
+
+class Readback:
+    """Named numbers on their way from the device: asked for at once, read later, so that it is never waited for."""
+
+    def __init__(self, numbers: Mapping[str, torch.Tensor]) -> None:
+        self._sizes = {name: each.numel() for name, each in numbers.items()}
+        self._host, self._event = torch.cat(list(numbers.values())), None
+        if self._host.device.type == "cuda":
+            device, self._host = self._host, torch.empty(self._host.shape, dtype=self._host.dtype, pin_memory=True)
+            self._host.copy_(device, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> dict[str, list[float]]:
+        """Return the numbers by name, waiting only for the work that was queued before them."""
+        if self._event is not None:
+            self._event.synchronize()
+        pieces = self._host.split(list(self._sizes.values()))
+        return {name: piece.tolist() for name, piece in zip(self._sizes, pieces)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step did; `started` is a reading of the clock, `sources` are this device's examples.
+
+    Its items are the numbers by name: over the whole batch "loss", "stop" and the total and count of each mean; the
+    length of the "gradient" before clipping; the loss of "each" of `sources`.
+    """
+
+    step: int
+    started: float
+    rate: float
+    sources: Sequence[str]
+    numbers: Readback
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.read[name]
+
+    @cached_property
+    def read(self) -> dict[str, list[float]]:
+        """Return all numbers by name."""
+        return self.numbers.read()
+
+
+def numbers_of(measured: Measured, batch: int, seconds: float) -> dict[str, Any]:
+    """Return what is logged of a step; a mean over parts of the noise is -1 where the batch had no example."""
+    means: dict[str, Any] = {}
+    for name in (each.removesuffix(TOTAL) for each in measured.read if each.endswith(TOTAL)):
+        values = [
+            total / count if count else -1.0 for total, count in zip(measured[name + TOTAL], measured[name + COUNT])
+        ]
+        means[name] = values if len(values) > 1 else values[0]
+    return {
+        "loss": measured["loss"][0] / batch,
+        "rate": measured.rate,
+        "gradient": measured["gradient"][0],
+        "seconds": seconds,
+        **means,
+    }
+
+
+def require_finite(measured: Measured, kept: Path | None) -> None:
+    """Raise InputError that names the examples if a step's loss or gradient is not finite."""
+    loss, gradient = measured["loss"][0], measured["gradient"][0]
+    if math.isfinite(loss) and math.isfinite(gradient):
+        return
+    bad = [source for source, value in zip(measured.sources, measured["each"]) if not math.isfinite(value)]
+    raise InputError(
+        f"step {measured.step}: loss {loss:g}, gradient {gradient:g}; examples with a loss that is not finite: "
+        f"{', '.join(bad) or 'none, of ' + ', '.join(measured.sources)}; "
+        f"the last good state is {kept or 'the start'}: lower optimizer.rate, or check these clips, and --resume"
+    )
 
 
 class Interrupts:
@@ -53,167 +378,26 @@ class Interrupts:
         self._before = {}
 
 
-@dataclass
-class Training:
-    """Everything a run works with; `checkpoint` and `sample` are called with the state when their step has come."""
-
-    config: Config
-    accelerator: Accelerator
-    model: Model
-    training_data: TrainingData
-    objective: Objective
-    state: State
-    log: Log
-    probe: Probe
-    checkpoint: Callable[[State], None]
-    sample: Callable[[State], None] | None = None
-    kept: Path | None = None
-    seconds: float = 0.0
-    steps: int = 0
-
-    @property
-    def main(self) -> bool:
-        """Return whether this process writes."""
-        return self.accelerator.is_main_process
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Return the mean time of a step since the run was started or resumed."""
-        return self.seconds / max(self.steps, 1)
+def _sums_of(losses: Losses) -> dict[str, torch.Tensor]:
+    sums = {"loss": losses.each.detach().sum().reshape(1)}
+    for name, mean in losses.logged.items():
+        sums |= {name + TOTAL: mean.total.reshape(-1), name + COUNT: mean.count.reshape(-1)}
+    return sums
 
 
-def train(run: Training) -> State:
-    """Train to the last step, or until patience ends. Raises KeyboardInterrupt, the state saved, when told to stop."""
-    state, config = run.state, run.config
-    shown = progress(config.steps, "train", "steps", done=state.step) if run.main else _unseen()
-    with (
-        Interrupts() as interrupts,
-        drawn_ahead(run) as draw,
-        shown as ticker,
-        quick_attention(run.model),
-        _clear_memory_errors(config),
-    ):
-        if state.step == 0:
-            look(run)
-        pending: Measured | None = None
-        while state.step < config.steps and not state.notes.stopped:
-            measured = advance(run, draw(state.step), interrupts.wanted)
-            # What the step before measured is read only now, so that the device never waits for it.
-            stop = _note(run, pending, ticker, measured.started)
-            pending = measured
-            if stop or _is_due(config, state.step):
-                _note(run, pending, ticker)
-                pending = None
-                look(run)
-                save(run, always=stop)
-            if stop:
-                raise KeyboardInterrupt
-        _note(run, pending, ticker)
-        save(run, always=True)
-    return state
-
-
-def advance(run: Training, batches: list[Batch], interrupted: bool = False) -> Measured:
-    """Take one optimizer step."""
-    state, config, adapter = run.state, run.config, run.config.adapter
-    started = time.perf_counter()
-    sums = torch.zeros(SUMS, device=run.model.device)
-    sources: list[str] = []
-    losses: list[torch.Tensor] = []
-    sums[-1] = float(interrupted)
-    for batch in map(run.model.moved, batches):
-        state.adapters.draw_masks(config.seed, state.step, batch.slots, adapter.rank_dropout, adapter.module_dropout)
-        piece, each = backward(run.model, run.objective, batch, state.step, config.batch)
-        sums[: len(piece)] += piece
-        sources += batch.sources
-        losses.append(each)
-    sums = share_gradients(run.accelerator, state.adapters, sums)
-    settings = config.optimizer
-    factor = rate_factor(state.step, config.steps, settings.schedule, settings.warmup, settings.final)
-    gradient = update(state.optimizer, state.adapters.parameters(), factor, settings.clip)
-    state.step += 1
-    _average(state, config)
-    numbers = Readback(torch.cat([sums, gradient.reshape(1), *losses]))
-    return Measured(state.step, started, state.optimizer.param_groups[0]["lr"], sources, numbers)
-
-
-def look(run: Training) -> None:
-    """Validate and sample if their step has come."""
-    state, settings = run.state, run.config.validation
-    with evaluation_weights(state.optimizer):
-        if settings.every and run.probe and _due(state.step, settings.every, run.config.steps):
-            losses = validate(run.model, run.training_data, run.probe, run.config.batch, run.accelerator)
-            state.notes.validations.append({"step": state.step, "losses": losses})
-            run.log.write(state.step, {f"validation/{kind}": each for kind, each in losses.items()})
-            if run.main:
-                report_validation(state.step, losses)
-                if alarm := gap_alarm(losses, settings.gap):
-                    log(alarm)
-                if state.step == 0 and "trained" in losses:
-                    log(run.objective.pull_line(losses["trained"]))
-            if out_of_patience(state.notes.validations, settings.patience):
-                state.notes.stopped = f"no better validation in the last {settings.patience}"
-        if run.sample is not None and _due(state.step, run.config.samples.every, run.config.steps):
-            run.sample(state)
-
-
-def save(run: Training, always: bool = False) -> None:
-    """Save the state if its step has come, or always."""
-    if not run.main or not (always or run.state.step % run.config.save_every == 0):
-        return
-    run.kept = save_state(run.config.out, run.state, run.config.keep)
-    with evaluation_weights(run.state.optimizer):
-        run.checkpoint(run.state)
-
-
-def _average(state: State, config: Config) -> None:
-    averages = config.averages
-    state.averages.update(state.adapters.parameters(), state.step)
-    if averages.feedback_every and state.step % averages.feedback_every == 0:
-        state.averages.feed_back(state.adapters.parameters(), averages.feedback_share)
-
-
-def _note(run: Training, measured: Measured | None, ticker: Ticker, until: float | None = None) -> bool:
-    """Log what a step measured, once; returns whether any process was told to stop."""
-    if measured is None:
-        return False
-    require_finite(measured, run.kept)
-    seconds = (until or time.perf_counter()) - measured.started
-    run.seconds, run.steps = run.seconds + seconds, run.steps + 1
-    numbers = numbers_of(measured, run.config.batch, seconds, run.config.loss.kind == "huber")
-    run.log.write(measured.step, numbers)
-    ticker.advance(note=f"loss {numbers['loss']:.4f}, mse {numbers['squared_error']:.4f}, rate {measured.rate:.1e}")
-    return measured.told_to_stop
-
-
-def _due(step: int, every: int, steps: int) -> bool:
-    return step % every == 0 or step == steps
-
-
-def _is_due(config: Config, step: int) -> bool:
-    intervals = (config.save_every, config.validation.every, config.samples.every)
-    return step == config.steps or any(every and step % every == 0 for every in intervals)
-
-
-@contextmanager
-def drawn_ahead(run: Training) -> Iterator[Callable[[int], list[Batch]]]:
-    """Yield a function that returns a step's batches; the next step's are drawn while this one computes."""
-    accelerator, config = run.accelerator, run.config
-    places = share_of(config.batch, accelerator.process_index, accelerator.num_processes)
-    pieces = micro_batches(places, config.micro_batch)
-    ahead: dict[int, Future[list[Batch]]] = {}
-
-    def compute(step: int) -> list[Batch]:
-        return [run.training_data.batch(step, piece) for piece in pieces]
-
-    with ThreadPoolExecutor(1) as pool:
-
-        def draw(step: int) -> list[Batch]:
-            current = ahead.pop(step, None) or pool.submit(compute, step)
-            ahead[step + 1] = pool.submit(compute, step + 1)
-            return current.result()
-
-        yield draw
+def _over_processes(
+    accelerator: Accelerator, parameters: Sequence[torch.nn.Parameter], sums: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Add up gradients and sums over all processes, in one message; returns the sums."""
+    if accelerator.num_processes == 1:
+        return sums
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    parts = [*sums.values(), *gradients]
+    message = accelerator.reduce(torch.cat([part.flatten() for part in parts]), reduction="sum")
+    pieces = message.split([part.numel() for part in parts])
+    for gradient, piece in zip(gradients, pieces[len(sums) :]):
+        gradient.copy_(piece.view_as(gradient))
+    return dict(zip(sums, pieces))
 
 
 @contextmanager
@@ -223,28 +407,3 @@ def _unseen() -> Iterator[Ticker]:
             pass
 
     yield Unseen()
-
-
-@contextmanager
-def _clear_memory_errors(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(memory_advice(config)) from error
-    except MemoryError as error:
-        raise ResourceError(memory_advice(config)) from error
-
-
-def memory_advice(config: Config) -> str:
-    """Return what to change when the memory does not suffice, the cheapest first."""
-    advice = []
-    if (config.micro_batch or config.batch) > 1:
-        advice.append(
-            f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)"
-        )
-    if not config.hardware.gradient_checkpointing:
-        advice.append("--hardware.gradient-checkpointing (same result, a third slower)")
-    if config.optimizer.name == "adamw":
-        advice.append("--optimizer.name adamw-8bit")
-    advice.append(f"--adapter.rank {max(1, config.adapter.rank // 2)} or a smaller spectrogram preset")
-    return f"out of memory with batch {config.batch}; lower it by {', or '.join(advice)}; then --resume"

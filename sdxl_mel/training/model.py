@@ -11,48 +11,31 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.errors import InputError
+from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.adapters import Adapters, attach
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.training.batches import Batch
-from sdxl_mel.training.optimizers import FINDS_ITS_RATE
+from sdxl_mel.training.optimizers import OPTIMIZERS
 from sdxl_mel.training.settings import AdapterSettings, HardwareSettings, OptimizerSettings
 
 ENCODER_SHARE = 0.5
 """Text encoders learn at half the UNet's rate unless told otherwise; guides agree on 0.1 to 0.5."""
-
-
-def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return optimizer groups: one per rate, with `up` matrices lora_plus times as fast."""
-    same = settings.name in FINDS_ITS_RATE
-    encoder = settings.rate * (1.0 if same else ENCODER_SHARE)
-    rates = {
-        "unet": settings.rate,
-        "text_encoder": settings.text_encoder_rate or encoder,
-        "text_encoder_2": settings.text_encoder_2_rate or encoder,
-    }
-    groups: dict[float, list[Any]] = {}
-    for name, parameter in adapters.named_parameters():
-        factor = settings.lora_plus if name.endswith(".up") else 1.0
-        groups.setdefault(rates[name.partition(".")[0]] * factor, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
-
 
 COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 
 @dataclass
 class Model:
-    """The parts of a base that training needs, and the adapters on them; `size` is (width, height) of a tile.
+    """What training needs of a base, and the adapters on it.
 
-    `time_ids` are SDXL's six sizes (1, 6), float32, None for a family without.
+    `time_ids` (6,) are SDXL's sizes, float32, None for a family without.
     """
 
     unet: Any
     adapters: Adapters
     time_ids: torch.Tensor | None
     architecture: Architecture
-    size: tuple[int, int]
     encoders: Any = None
     clip_skip: int = 0
     dtype: torch.dtype = torch.float32
@@ -66,8 +49,9 @@ class Model:
 
     def encode(self, captions: Sequence[str]) -> TextEmbeddings:
         """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
-        text = encode_prompts(self.encoders, captions, self.clip_skip)
-        return TextEmbeddings(*(each.to(self.dtype) for each in text))
+        return TextEmbeddings(
+            *(each.to(self.dtype) for each in encode_prompts(self.encoders, captions, self.clip_skip))
+        )
 
     def moved(self, batch: Batch) -> Batch:
         """Return the batch where the model is."""
@@ -75,11 +59,10 @@ class Model:
 
 
 def build_model(
-    base: Any,
+    base: Base,
     settings: AdapterSettings,
     hardware: HardwareSettings,
     *,
-    alpha: float,
     clip_skip: int,
     size: tuple[int, int],
     device: torch.device,
@@ -91,25 +74,20 @@ def build_model(
         {"unet": unet},
         targets=settings.targets,
         rank=settings.rank,
-        alpha=alpha,
+        alpha=settings.alpha_or_rank,
         rank_patterns=settings.rank_patterns,
         rslora=settings.rslora,
         dora=settings.dora,
         seed=seed,
     )
     if settings.text_encoders:
-        adapters = Adapters(
-            adapters.layers | _on_encoders(base, settings, alpha=alpha, device=device, seed=seed).layers
-        )
-    if hardware.compile:
-        compile_blocks(unet)
+        adapters = Adapters(adapters.layers | _on_encoders(base, settings, device=device, seed=seed).layers)
     time_ids = base.family.time_ids(size[1], size[0])
     return Model(
         unet=unet,
         adapters=adapters,
-        time_ids=None if time_ids is None else time_ids[None].to(device),
+        time_ids=None if time_ids is None else time_ids.to(device),
         architecture=base.architecture,
-        size=size,
         encoders=base if settings.text_encoders else None,
         clip_skip=clip_skip,
         dtype=base.unet.dtype,
@@ -144,18 +122,33 @@ def quick_attention(model: Model) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
-def _on_encoders(base: Any, settings: AdapterSettings, *, alpha: float, device: torch.device, seed: int) -> Adapters:
+def _on_encoders(base: Base, settings: AdapterSettings, *, device: torch.device, seed: int) -> Adapters:
     absent = sorted(set(settings.text_encoders) - set(base.family.parts))
     if absent:
         raise InputError(f"adapter.text_encoders: {base.family.title} has no {', '.join(absent)}; leave it out")
     for encoder in base.text_encoders:
         encoder.requires_grad_(False).to(device)
     return attach(
-        {part: getattr(base, part) for part in settings.text_encoders},
+        {part: base.models[part] for part in settings.text_encoders},
         targets=settings.text_targets,
         rank=settings.rank,
-        alpha=alpha,
+        alpha=settings.alpha_or_rank,
         rslora=settings.rslora,
         dora=settings.dora,
         seed=seed,
     )
+
+
+def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Return optimizer groups: one per rate, with `up` matrices lora_plus times as fast."""
+    encoder = settings.rate * (1.0 if OPTIMIZERS[settings.name].finds_its_rate else ENCODER_SHARE)
+    rates = {
+        "unet": settings.rate,
+        "text_encoder": settings.text_encoder_rate or encoder,
+        "text_encoder_2": settings.text_encoder_2_rate or encoder,
+    }
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in adapters.named_parameters():
+        factor = settings.lora_plus if name.endswith(".up") else 1.0
+        groups.setdefault(rates[name.partition(".")[0]] * factor, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]

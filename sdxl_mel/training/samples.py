@@ -61,9 +61,9 @@ class Samples:
             errors.append(pixel_rmse(levels, sound, spec))
         values = [dequantise(levels) for levels in pictures]
         spread = diversity(values)
-        if state.notes.diversity is None:
-            state.notes.diversity = spread
-        if alarm := diversity_alarm(spread, state.notes.diversity, self.least_diversity):
+        if state.history.diversity is None:
+            state.history.diversity = spread
+        if alarm := diversity_alarm(spread, state.history.diversity, self.least_diversity):
             log(alarm)
         return {
             "samples/diversity": spread,

@@ -1,17 +1,21 @@
 """The settings of a training run."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdxl_mel.config import Settings, StageConfig
+from sdxl_mel.config import UNRECORDED, Settings, StageConfig
+from sdxl_mel.diffusion.options import Axis, Distribution, LossName, Normalise, RateShape, Shape, Weighting
+from sdxl_mel.training.optimizers import OptimizerName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Posterior = Literal["sample", "mean"]
 
 
 class HuberSettings(Settings):
@@ -21,11 +25,11 @@ class HuberSettings(Settings):
     """delta at step 0, or at timestep 0"""
     end: Positive = 0.05
     """delta at the last step, or at the noisiest timestep"""
-    axis: Literal["step", "timestep"] = "step"
+    axis: Axis = "step"
     """along the training steps or along the noise timesteps"""
-    shape: Literal["constant", "linear", "cosine", "exponential", "snr"] = "linear"
+    shape: Shape = "linear"
     """course between the ends; snr needs the axis timestep"""
-    normalise: Literal["mse", "l1"] = "mse"
+    normalise: Normalise = "mse"
     """scaled like squared error at small residuals, or like twice the absolute error at large ones"""
 
     @model_validator(mode="after")
@@ -38,10 +42,10 @@ class HuberSettings(Settings):
 class LossSettings(Settings):
     """What is minimised."""
 
-    kind: Literal["l2", "huber"] = "l2"
+    kind: LossName = "l2"
     """squared error, or pseudo-Huber with the course of loss.huber"""
     huber: HuberSettings = HuberSettings()
-    weighting: Literal["none", "min-snr", "debiased"] = "min-snr"
+    weighting: Weighting = "min-snr"
     """weight of each timestep by its signal-to-noise ratio"""
     gamma: Positive = 5.0
     """gamma of min-snr"""
@@ -69,7 +73,7 @@ class TimestepSettings(Settings):
 
     stratified: bool = True
     """spread the timesteps of a step evenly: one in each of `batch` equal parts"""
-    distribution: Literal["uniform", "logit-normal"] = "uniform"
+    distribution: Distribution = "uniform"
     """how often each timestep is trained"""
     mean: float = 0.0
     """mean of logit-normal"""
@@ -121,14 +125,19 @@ class AdapterSettings(Settings):
     """text encoders to train as well (their captions are then encoded at every step)"""
     text_targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
     """layers of the text encoders"""
-    init: Path | None = None
+    init: Annotated[Path | None, UNRECORDED] = None
     """LoRA to start from; it must have these layers, ranks and scales"""
+
+    @property
+    def alpha_or_rank(self) -> float:
+        """Return alpha, or the rank where none is given."""
+        return self.alpha if self.alpha is not None else float(self.rank)
 
 
 class OptimizerSettings(Settings):
     """How weights are moved."""
 
-    name: Literal["adamw", "adamw-8bit", "adamw-8bit-paged", "prodigy", "schedule-free", "adafactor"] = "adamw"
+    name: OptimizerName = "adamw"
     """optimizer"""
     rate: Positive = 1e-4
     """learning rate of the UNet's adapters (1 for prodigy)"""
@@ -148,7 +157,7 @@ class OptimizerSettings(Settings):
     """added to the root of the square"""
     clip: Annotated[float, Field(ge=0)] = 1.0
     """longest gradient, 0 = no limit"""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: RateShape = "cosine"
     """course of the rate after the warm-up"""
     warmup: Count = 0
     """steps of linear warm-up"""
@@ -202,7 +211,7 @@ class HardwareSettings(Settings):
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """dtype of the frozen base and of the computation; adapters are float32 always"""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, UNRECORDED] = False
     """keep a tenth of the activations, compute a third more"""
     compile: bool = False
     """compile the blocks of the UNet (minutes at the start)"""
@@ -212,44 +221,73 @@ class HardwareSettings(Settings):
     """memory layout of the convolutions; none = where it helps"""
 
 
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop is told, whatever the task: how many steps of how much, how, and what is due when."""
+
+    steps: int
+    batch: int
+    micro_batch: int | None = None
+    save_every: int = 250
+    keep: int = 3
+    sample_every: int = 0
+    optimizer: OptimizerSettings = OptimizerSettings()
+    averages: AverageSettings = AverageSettings()
+    validation: ValidationSettings = ValidationSettings()
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is drawn for every example of a batch of `batch`."""
+
+    batch: int
+    seed: int = 0
+    caption_dropout: float = 0.1
+    caption_variants: int | None = None
+    posterior: Posterior = "sample"
+    noise: NoiseSettings = NoiseSettings()
+    timesteps: TimestepSettings = TimestepSettings()
+    regularization: RegularizationSettings = RegularizationSettings()
+
+
 class Config(StageConfig):
     """Train a LoRA on a cache of spectrograms. Start it with `accelerate launch` for several devices."""
 
-    base: str
+    base: Annotated[str, UNRECORDED]
     """base model: hub id, diffusers folder, .safetensors file or mini"""
-    cache: Path
+    cache: Annotated[Path, UNRECORDED]
     """cache that sdxl-mel cache made"""
-    out: Path
+    out: Annotated[Path, UNRECORDED]
     """folder of the run"""
     steps: AtLeastOne = 1000
     """optimizer steps"""
     batch: AtLeastOne = 8
     """examples of one optimizer step, over all devices"""
-    micro_batch: AtLeastOne | None = None
+    micro_batch: Annotated[AtLeastOne | None, UNRECORDED] = None
     """most examples a device takes at once; none = all of its share"""
     seed: int = 0
     """seed of everything that is drawn"""
-    save_every: AtLeastOne = 250
+    save_every: Annotated[AtLeastOne, UNRECORDED] = 250
     """steps between saved states and checkpoints"""
-    keep: AtLeastOne = 3
+    keep: Annotated[AtLeastOne, UNRECORDED] = 3
     """saved states that are kept"""
-    resume: bool = False
+    resume: Annotated[bool, UNRECORDED] = False
     """go on with the run in --out"""
-    resume_with_changes: bool = False
+    resume_with_changes: Annotated[bool, UNRECORDED] = False
     """go on although settings changed; the change is recorded"""
-    dry_run: bool = False
+    dry_run: Annotated[bool, UNRECORDED] = False
     """print the resolved run and its estimates, and stop"""
-    push_to_hub: str | None = None
+    push_to_hub: Annotated[str | None, UNRECORDED] = None
     """hub repository that gets the finished run"""
     caption_dropout: Share = 0.1
     """share of examples trained with the empty caption"""
     caption_variants: AtLeastOne | None = None
     """how many of each clip's cached wordings are used, none = all"""
-    posterior: Literal["sample", "mean"] = "sample"
+    posterior: Posterior = "sample"
     """draw each latent anew from what the VAE says of the picture, or take its mean"""
-    vae: str | None = None
+    vae: Annotated[str | None, UNRECORDED] = None
     """VAE that replaces the base's own (as in the cache)"""
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb"], ...], UNRECORDED] = ("tensorboard",)
     """where curves go besides metrics.jsonl"""
     adapter: AdapterSettings = AdapterSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -273,6 +311,30 @@ class Config(StageConfig):
         return self
 
     @property
-    def alpha(self) -> float:
-        """Return the alpha that is meant."""
-        return self.adapter.alpha if self.adapter.alpha is not None else float(self.adapter.rank)
+    def loop(self) -> LoopSettings:
+        """Return what the loop is told."""
+        return LoopSettings(
+            steps=self.steps,
+            batch=self.batch,
+            micro_batch=self.micro_batch,
+            save_every=self.save_every,
+            keep=self.keep,
+            sample_every=self.samples.every,
+            optimizer=self.optimizer,
+            averages=self.averages,
+            validation=self.validation,
+        )
+
+    @property
+    def data(self) -> DataSettings:
+        """Return what is drawn for every example."""
+        return DataSettings(
+            batch=self.batch,
+            seed=self.seed,
+            caption_dropout=self.caption_dropout,
+            caption_variants=self.caption_variants,
+            posterior=self.posterior,
+            noise=self.noise,
+            timesteps=self.timesteps,
+            regularization=self.regularization,
+        )

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
-from sdxl_mel.models.lora.adapters import Adapters
 from sdxl_mel.training.ema import Averages
-from sdxl_mel.training.optimizers import parameters_of
 
 STATES = "state"
 PREFIX = "step-"
+WEIGHTS, EXTRA = "adapter", "extra"
+"""Names of the parameters and of the extra state in a saved state (the first is that of runs made before tasks)."""
 
 
 @dataclass
-class Notes:
-    """What a run remembers besides tensors: validations so far, the first diversity, whether it stopped early."""
+class History:
+    """What a run remembers besides tensors: validations so far, the first diversity, why it stopped early."""
 
     validations: list[dict[str, Any]] = field(default_factory=list)
     diversity: float | None = None
@@ -35,11 +36,54 @@ class Notes:
 class State:
     """Everything that changes while training; `step` optimizer steps are done."""
 
-    adapters: Adapters
+    parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     averages: Averages
-    notes: Notes = field(default_factory=Notes)
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     step: int = 0
+
+    @contextmanager
+    def averaged(self, length: float) -> Iterator[None]:
+        """Hold the average of a length in the parameters while the block runs."""
+        with _put_back(list(self.parameters.values())) as parameters:
+            torch._foreach_copy_(parameters, self.averages.tensors[length])
+            yield
+
+
+@contextmanager
+def evaluation_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Hold the weights to be judged and saved while the block runs.
+
+    A schedule-free optimizer trains at one point and is judged at another; for the rest this does nothing. Going
+    there and back rounds, so the training weights are put back from a copy: looking does not change the run.
+    """
+    switch: Any = optimizer
+    if not hasattr(switch, "eval"):
+        yield
+        return
+    with _put_back(parameters_of(optimizer)):
+        switch.eval()
+        try:
+            yield
+        finally:
+            switch.train()
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Return every parameter in the order of the groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+@contextmanager
+def _put_back(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Yield tensors without their gradients, and give them back what they held before the block."""
+    held = [tensor.detach() for tensor in tensors]
+    kept = [tensor.clone() for tensor in held]
+    try:
+        yield held
+    finally:
+        torch._foreach_copy_(held, kept)
 
 
 def save_state(run: Path, state: State, keep: int) -> Path:
@@ -47,10 +91,11 @@ def save_state(run: Path, state: State, keep: int) -> Path:
     folder = run / STATES / f"{PREFIX}{state.step:06d}"
     if not folder.exists():
         tensors, numbers = _optimizer_to_files(state.optimizer)
-        tensors |= {f"adapter/{name}": tensor for name, tensor in state.adapters.named_parameters()}
+        tensors |= {f"{WEIGHTS}/{name}": tensor for name, tensor in state.parameters.items()}
+        tensors |= {f"{EXTRA}/{name}": tensor for name, tensor in state.extra.items()}
         for length, averages in state.averages.tensors.items():
             tensors |= {f"average/{length}/{index}": tensor for index, tensor in enumerate(averages)}
-        content = {"step": state.step, "optimizer": numbers, "notes": vars(state.notes)}
+        content = {"step": state.step, "optimizer": numbers, "notes": vars(state.history)}
         with atomic_folder(folder) as temporary, _clear_disk_errors(folder):
             save_file(
                 {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
@@ -88,17 +133,19 @@ def load_state(folder: Path, state: State) -> None:
         raise FormatError(
             f"{folder}: this saved state is damaged ({error}); delete it and resume from the one before"
         ) from error
-    own = dict(state.adapters.named_parameters())
-    saved = {name.removeprefix("adapter/"): each for name, each in tensors.items() if name.startswith("adapter/")}
-    if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in saved.items()}:
-        raise MismatchError(f"{folder}: its {len(saved)} adapter tensors are not the {len(own)} of this run")
-    for name, parameter in own.items():
-        parameter.copy_(saved[name])
+    for prefix, own in ((WEIGHTS, state.parameters), (EXTRA, state.extra)):
+        saved = {
+            name.removeprefix(f"{prefix}/"): each for name, each in tensors.items() if name.startswith(f"{prefix}/")
+        }
+        if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in saved.items()}:
+            raise MismatchError(f"{folder}: its {len(saved)} {prefix} tensors are not the {len(own)} of this run")
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
     _optimizer_from_files(state.optimizer, tensors, content["optimizer"])
     for length, averages in state.averages.tensors.items():
         for index, average in enumerate(averages):
             average.copy_(tensors[f"average/{length}/{index}"])
-    state.step, state.notes = content["step"], Notes(**content["notes"])
+    state.step, state.history = content["step"], History(**content["notes"])
 
 
 def _optimizer_to_files(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -12,8 +12,9 @@ from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.sound.melspec import PRESETS, MelSpec, named_spec
-from sdxl_mel.stages import cache, fuse, generate, stitch, train
+from sdxl_mel.sound.melspec import MelSpec, named_spec
+from sdxl_mel.stages import cache, evaluate, fuse, generate, prepare, stitch, train
+from tests.dataset.music import write_folder
 from tests.tiny_models import write_tiny_sd15
 
 SPEC = named_spec("riffusion").model_copy(update={"n_mels": 64, "width": 64})
@@ -75,9 +76,11 @@ def test_the_whole_job(base: Path, tmp_path: Path) -> None:
     assert read_spectrogram(long).levels.shape[1] > SPEC.width
 
 
-def test_frozen_text_encoders_and_a_trained_unet(base: Path, tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", PRESETS["mini"].model_copy(update={"n_mels": 64, "width": 64}))
-    cache.run(cache.Config(dataset=data, base=str(base), out=tmp_path / "cache"))
+def test_from_music_to_scores(base: Path, tmp_path: Path) -> None:
+    """Music of our own format, frozen text encoder; what is drawn is judged against what it was trained on."""
+    music = write_folder(tmp_path / "music", {f"{name}.wav": name for name in ("flute", "harp", "oboe")}, seconds=7.0)
+    prepare.run(prepare.Config(music=music, preset="mini", out=tmp_path / "data", validation=0, test=0))
+    cache.run(cache.Config(dataset=tmp_path / "data", base=str(base), out=tmp_path / "cache"))
     settings = {
         "base": str(base),
         "cache": tmp_path / "cache",
@@ -89,4 +92,10 @@ def test_frozen_text_encoders_and_a_trained_unet(base: Path, tmp_path: Path) -> 
         "validation": {"every": 0},
     }
     train.run(train.Config.model_validate(settings))
-    assert {part for part, _ in read_lora(tmp_path / "run/lora.safetensors").modules} == {"unet"}
+    lora = tmp_path / "run/lora.safetensors"
+    assert {part for part, _ in read_lora(lora).modules} == {"unet"}
+    drawn = {"prompt": "flute", "num": 2, "steps": 1, "method": "fast", "out": tmp_path / "drawn"}
+    generate.run(generate.Config(base=str(base), lora=lora, **drawn))
+    judged = {"embedder": ("mel",), "cache": tmp_path / "vectors", "report": False, "out": tmp_path / "scores"}
+    found = evaluate.run(evaluate.Config(generated=tmp_path / "drawn", reference=music, **judged)).evaluation
+    assert found.metrics

@@ -6,7 +6,7 @@ from torch import nn
 
 from sdxl_mel.models.family import Part
 from sdxl_mel.models.layouts import Architecture, canonical
-from sdxl_mel.models.lora.adapters import select_targets
+from sdxl_mel.models.lora.adapters import attach, select_targets
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.training.costs import Costs, count_costs, memory_of
 from tests.loras import meta_sdxl_unet
@@ -73,5 +73,6 @@ def test_costs_are_what_the_readme_predicts(checkpointing: bool, kept: float, to
 
 
 def _costs(checkpointing: bool) -> Costs:
-    unet = meta_sdxl_unet().config
+    unet = meta_sdxl_unet().to(torch.bfloat16)
+    attach({"unet": unet}, rank=32, alpha=32)
     return count_costs(unet, batch=2, height=64, width=128, dtype=torch.bfloat16, checkpointing=checkpointing)

@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.training.batches import Diffusion, TrainingData
-from sdxl_mel.training.objective import Objective
+from sdxl_mel.training.lora_task import Objective
 from sdxl_mel.training.settings import Config, LossSettings
 
 SCHEDULER = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -23,8 +23,9 @@ def material(small_cache):
 def _material(folder, **settings):
     cache = open_cache(folder)
     splits = {split: cache.examples(split) for split in ("train", "validation", "regularization")}
-    values = {"base": "b", "cache": folder, "out": "o", "batch": 6, **settings}
-    return TrainingData(cache, splits, Config.model_validate(values), EPSILON)
+    config = Config.model_validate({"base": "b", "cache": folder, "out": "o", "batch": 6, **settings})
+    encodes = bool(config.adapter.text_encoders)
+    return TrainingData(cache, splits, EPSILON, config.data, encodes_captions=encodes)
 
 
 def test_noising_and_targets_are_those_of_diffusers():
@@ -39,7 +40,7 @@ def test_noising_and_targets_are_those_of_diffusers():
     assert torch.allclose(VELOCITY.target(latents, noise, timesteps), velocity, atol=1e-6)
 
 
-def test_a_batch_is_the_same_however_it_is_cut(training_data):
+def test_a_batch_is_the_same_however_it_is_cut(material):
     drawn = material(noise={"offset": 0.1, "random_offset": True}, regularization={"share": 0.5})
     whole = drawn.batch(3, range(6))
     parts = [drawn.batch(3, places) for places in (range(1), range(1, 4), range(4, 6))]
@@ -48,38 +49,38 @@ def test_a_batch_is_the_same_however_it_is_cut(training_data):
     assert whole.sources == tuple(source for part in parts for source in part.sources)
 
 
-def test_steps_and_seeds_differ(training_data):
+def test_steps_and_seeds_differ(material):
     first = material().batch(0, range(6))
     assert not torch.equal(first.target, material().batch(1, range(6)).target)
     assert not torch.equal(first.target, material(seed=1).batch(0, range(6)).target)
     assert torch.equal(first.target, material().batch(0, range(6)).target)
 
 
-def test_a_clip_twice_in_a_batch_has_its_own_noise(training_data):
+def test_a_clip_twice_in_a_batch_has_its_own_noise(material):
     batch = material(batch=40).batch(0, range(40))
     assert len(set(batch.sources)) < 40
     assert len({float(noise.sum()) for noise in batch.target}) == 40
 
 
 @pytest.mark.parametrize(("dropout", "expected"), [(0.0, 0), (1.0, 6)])
-def test_caption_dropout_gives_the_encoded_empty_caption(training_data, dropout, expected):
+def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expected):
     drawn = material(caption_dropout=dropout)
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
-    hidden = drawn.batch(0, range(6)).text.embeddings.prompt_embeds
+    hidden = drawn.batch(0, range(6)).text.embeddings[0]
     assert sum(bool(torch.equal(each, empty)) for each in hidden) == expected
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
 
 
-def test_regularisation_can_have_an_empty_caption_of_its_own_share(training_data):
+def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
     drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
     batch = drawn.batch(0, range(6))
-    assert [bool(torch.equal(each, empty)) for each in batch.text.embeddings.prompt_embeds] == [False, True] * 3
+    assert [bool(torch.equal(each, empty)) for each in batch.text.embeddings[0]] == [False, True] * 3
     as_all = material(caption_dropout=1.0, regularization={"share": 0.5})
-    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.embeddings.prompt_embeds)
+    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.embeddings[0])
 
 
-def test_wordings_can_be_limited_to_the_first(training_data):
+def test_wordings_can_be_limited_to_the_first(material):
     drawn = material(caption_variants=1, caption_dropout=0.0, adapter={"text_encoders": ("text_encoder",)})
     captions = {caption for step in range(10) for caption in drawn.batch(step, range(6)).text.captions}
     assert all("number" not in caption for caption in captions)
@@ -87,12 +88,12 @@ def test_wordings_can_be_limited_to_the_first(training_data):
     assert any("number" in caption for step in range(10) for caption in both.batch(step, range(6)).text.captions)
 
 
-def test_weights_of_examples_and_of_regularisation_multiply_the_loss(training_data):
+def test_weights_of_examples_and_of_regularisation_multiply_the_loss(material):
     drawn = material(regularization={"share": 0.5, "weight": 0.25})
     assert drawn.batch(0, range(6)).weights.tolist() == [1.0, 0.25] * 3
 
 
-def test_the_posterior_is_sampled_or_its_mean_taken(training_data):
+def test_the_posterior_is_sampled_or_its_mean_taken(material):
     settings = {"noise": {"perturbation": 0.0}, "timesteps": {"low": 0, "high": 1}, "batch": 2}
     first = material(posterior="mean", **settings)
     clip, _ = first.example(0)
@@ -102,7 +103,7 @@ def test_the_posterior_is_sampled_or_its_mean_taken(training_data):
     assert not torch.allclose(material(**settings).latent(clip, 0, generator), mean)
 
 
-def test_nan_latents_name_the_clip(training_data, monkeypatch):
+def test_nan_latents_name_the_clip(material, monkeypatch):
     drawn = material()
     clip, _ = drawn.example(0)
     bad = torch.full((4, 4, 8), float("nan"))
@@ -111,7 +112,7 @@ def test_nan_latents_name_the_clip(training_data, monkeypatch):
         drawn.latent(clip, 0, torch.Generator())
 
 
-def test_regularised_loss_has_the_stated_expectation(training_data):
+def test_regularised_loss_has_the_stated_expectation(material):
     """The mean of weighted losses is (1 - share) train + share x weight x regularisation."""
     drawn = material(batch=8, regularization={"share": 0.25, "weight": 0.5}, loss={"weighting": "none"})
     objective = Objective(LossSettings(weighting="none"), EPSILON, 10)
@@ -121,19 +122,20 @@ def test_regularised_loss_has_the_stated_expectation(training_data):
         # A model that is off by 1 on trained clips and by 2 on regularisation.
         off = torch.tensor([1.0 if source.startswith("train") else 2.0 for source in batch.sources])
         losses = objective(batch.target + off.view(-1, 1, 1, 1), batch, step)
-        total += float(losses.weighted.sum()) / 8
+        total += float(losses.each.sum()) / 8
     assert total / 4 == pytest.approx(0.75 * 1 + 0.25 * 0.5 * 4, rel=1e-5)
 
 
-def test_the_raw_error_is_logged_beside_the_weighted_one(training_data):
+def test_the_raw_error_is_logged_beside_the_weighted_one(material):
     drawn = material(loss={"kind": "huber"})
     objective = Objective(LossSettings(kind="huber", weighting="none"), EPSILON, 11)
     batch = drawn.batch(0, range(6))
     losses = objective(batch.target + 0.2, batch, 5)
-    assert losses.squared.tolist() == pytest.approx([0.04] * 6, rel=1e-4)
-    assert losses.delta.tolist() == pytest.approx([0.1] * 6)
+    squared, delta = losses.logged["squared_error"], losses.logged["delta"]
+    assert (float(squared.total), float(squared.count)) == pytest.approx((6 * 0.04, 6), rel=1e-4)
+    assert float(delta.total / delta.count) == pytest.approx(0.1)
     expected = 2 * 0.1 * ((0.04 + 0.01) ** 0.5 - 0.1)
-    assert losses.weighted.tolist() == pytest.approx([expected] * 6, rel=1e-4)
+    assert losses.each.tolist() == pytest.approx([expected] * 6, rel=1e-4)
 
 
 def test_the_pull_of_each_timestep_is_said_before_training():

@@ -10,8 +10,11 @@ from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
 
 
 def _tiny(**changes):
-    settings = {"batch": 2, "height": 8, "width": 8, "dtype": torch.float32, "rank": 4}
-    return count_costs(tiny_unet(slim=True).config, **{**settings, **changes})
+    settings = {"batch": 2, "height": 8, "width": 8, "dtype": torch.float32}
+    dtype = changes.get("dtype", torch.float32)
+    unet = tiny_unet(slim=True).to(dtype)
+    attach({"unet": unet}, rank=4, alpha=4)
+    return count_costs(unet, **{**settings, **changes})
 
 
 def _call(unet):

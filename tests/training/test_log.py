@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel.errors import ResourceError
-from sdxl_mel.training.log import Log, gap_alarm, out_of_patience, read_metrics
-from sdxl_mel.training.loop import memory_advice
+from sdxl_mel.files.run import read_metrics
+from sdxl_mel.training.log import Log, gap_alarm, out_of_patience
+from sdxl_mel.training.run import memory_advice
 from sdxl_mel.training.samples import diversity, diversity_alarm
 from sdxl_mel.training.settings import Config
 

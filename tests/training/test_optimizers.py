@@ -1,12 +1,20 @@
 """Optimizers by name: they minimise, and rates that cannot be honoured are refused."""
 
+import sys
+from typing import get_args
+
 import pytest
 import torch
 
 from sdxl_mel.errors import InputError, MissingError
-from sdxl_mel.training.optimizers import build_optimizer, evaluation_weights, set_rates
+from sdxl_mel.training.optimizers import OPTIMIZERS, OptimizerName, build_optimizer, set_rates
+from sdxl_mel.training.state import evaluation_weights
 
 RATES = {"adamw": 0.1, "prodigy": 1.0, "schedule-free": 0.1, "adafactor": 0.1}
+
+
+def test_every_name_has_its_optimizer():
+    assert set(OPTIMIZERS) == set(get_args(OptimizerName))
 
 
 @pytest.mark.parametrize("name", RATES)
@@ -28,7 +36,7 @@ def test_prodigy_refuses_different_rates():
 
 
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(MissingError, match=r"pip install 'sdxl-mel\[optimizers\]'"):
         build_optimizer("adamw-8bit", [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1}])
 

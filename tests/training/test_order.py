@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdxl_mel.training.batches import Stream, is_regularized, micro_batches, regularized_before, share_of
+from sdxl_mel.training.batches import Stream, is_regularized, regularized_before
+from sdxl_mel.training.task import micro_batches, share_of
 
 
 @given(st.integers(0, 500), st.integers(0, 99))

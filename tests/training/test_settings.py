@@ -44,4 +44,4 @@ def test_flags_reach_nested_settings():
     config = parse_arguments(Config, words.split(), "train_lora.py")
     assert (config.optimizer.rate, config.loss.kind) == (1e-3, "huber")
     assert config.adapter.targets == ("attention", "mid_block.*")
-    assert config.alpha == 32.0
+    assert config.adapter.alpha_or_rank == 32.0

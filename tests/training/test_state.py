@@ -9,8 +9,8 @@ from sdxl_mel.errors import MismatchError, ResourceError
 from sdxl_mel.models.lora.adapters import attach
 from sdxl_mel.training import state as checkpoint
 from sdxl_mel.training.ema import Averages
-from sdxl_mel.training.optimizers import build_optimizer, evaluation_weights, set_rates
-from sdxl_mel.training.state import State, load_state, save_state, saved_states
+from sdxl_mel.training.optimizers import build_optimizer, set_rates
+from sdxl_mel.training.state import State, evaluation_weights, load_state, save_state, saved_states
 
 OPTIMIZERS = ["adamw", "prodigy", "schedule-free", "adafactor"]
 
@@ -22,7 +22,7 @@ def _fresh(optimizer="adamw", rank=4):
         model["proj"].bias.zero_()
     adapters = attach({"unet": model}, targets=["proj"], rank=rank, alpha=4)
     built = build_optimizer(optimizer, [{"params": adapters.parameters(), "lr": 0.1}])
-    return model, State(adapters, built, Averages(adapters.parameters(), [0.1, 0.2]))
+    return model, State(dict(adapters.named_parameters()), built, Averages(adapters.parameters(), [0.1, 0.2]))
 
 
 def _advance(model, state, steps):
@@ -33,12 +33,12 @@ def _advance(model, state, steps):
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.step += 1
-        state.averages.update(state.adapters.parameters(), state.step)
+        state.averages.update(state.parameters.values(), state.step)
 
 
 def _weights(state):
     with evaluation_weights(state.optimizer):
-        return [parameter.detach().clone() for parameter in state.adapters.parameters()]
+        return [parameter.detach().clone() for parameter in state.parameters.values()]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -61,10 +61,10 @@ def test_saved_and_loaded_goes_on_bit_for_bit(tmp_path, optimizer):
 def test_looking_at_a_schedule_free_run_does_not_change_it():
     model, state = _fresh("schedule-free")
     _advance(model, state, 3)
-    before = [parameter.detach().clone() for parameter in state.adapters.parameters()]
+    before = [parameter.detach().clone() for parameter in state.parameters.values()]
     judged = _weights(state)
     assert not torch.equal(judged[1], before[1]), "training and judged weights differ"
-    for one, two in zip(before, state.adapters.parameters()):
+    for one, two in zip(before, state.parameters.values()):
         assert torch.equal(one, two)
 
 

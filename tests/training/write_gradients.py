@@ -5,22 +5,23 @@ import sys
 
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sdxl_mel.stages import train
-from sdxl_mel.training import loop
 
 
 def main(settings: str, out: str) -> None:
-    real = loop.update
-
-    def recorded(optimizer, parameters, factor, clip):
+    def write(optimizer, *_):
         if torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0:
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
             gradients = {str(index): parameter.grad for index, parameter in enumerate(parameters)}
             save_file({name: each.clone() for name, each in gradients.items() if each is not None}, out)
-        return real(optimizer, parameters, factor, clip)
 
-    loop.update = recorded
-    train.run(train.Config.model_validate(json.loads(settings)))
+    hook = register_optimizer_step_pre_hook(write)
+    try:
+        train.run(train.Config.model_validate(json.loads(settings)))
+    finally:
+        hook.remove()
 
 
 if __name__ == "__main__":

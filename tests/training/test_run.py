@@ -12,7 +12,8 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.run import checkpoints, read_run
 from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.stages import train
-from sdxl_mel.training import loop
+from sdxl_mel.training import run
+from sdxl_mel.training.loop import Loop
 from sdxl_mel.training.state import saved_states
 
 SMALL = {
@@ -79,34 +80,21 @@ def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_pa
     _run(settings)
     whole = _lora_bytes(settings["out"])
     settings["out"] = tmp_path / "killed"
-    real = loop.advance
+    real = Loop.step
 
-    def dies(run, *rest):
-        if run.state.step == 3:
+    def dies(loop, *rest):
+        if loop.state.step == 3:
             raise _Killed
-        return real(run, *rest)
+        return real(loop, *rest)
 
-    monkeypatch.setattr(loop, "advance", dies)
-    with pytest.raises(_Killed):
+    with monkeypatch.context() as patched, pytest.raises(_Killed):
+        patched.setattr(Loop, "step", dies)
         _run(settings)
-    monkeypatch.setattr(loop, "advance", real)
     assert [path.name for path in saved_states(settings["out"])] == ["step-000002"]
     _run(settings, resume=True)
     assert _lora_bytes(settings["out"]) == whole
     rows = [json.loads(line)["step"] for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
     assert rows == sorted(rows)
-
-
-def test_being_told_to_stop_saves_first(settings, monkeypatch):
-    real = loop.advance
-
-    def told(run, batches, interrupted):
-        return real(run, batches, run.state.step == 0)
-
-    monkeypatch.setattr(loop, "advance", told)
-    with pytest.raises(KeyboardInterrupt):
-        _run(settings, save_every=100, validation={"every": 0})
-    assert [path.name for path in saved_states(settings["out"])] == ["step-000002"]
 
 
 def test_the_last_states_are_kept(settings):
@@ -128,6 +116,35 @@ def test_changed_settings_are_refused_or_recorded(settings):
         _run(settings, steps=2, validation={"every": 0}, optimizer={"rate": 0.02}, resume=True)
     _run(settings, steps=3, validation={"every": 0}, resume_with_changes=True)
     assert read_run(settings["out"]).changes == ({"steps": [2, 3]},)
+
+
+def test_what_does_not_decide_the_result_may_change(settings, small_cache, tmp_path):
+    _run(settings, steps=2, validation={"every": 0})
+    moved = shutil.copytree(small_cache, tmp_path / "moved")
+    _run(settings, steps=2, validation={"every": 0}, resume=True, cache=moved, micro_batch=1, save_every=1, keep=1)
+    header = read_run(settings["out"])
+    assert header.changes == ()
+    assert not {"cache", "out", "base", "micro_batch", "save_every", "keep", "trackers"} & header.record.settings.keys()
+
+
+def test_another_cache_is_refused_at_a_resume(settings, slim_sdxl, tmp_path):
+    from tests.caches import write_small_cache
+
+    _run(settings, steps=2, validation={"every": 0}, regularization={"share": 0.0})
+    other = write_small_cache(tmp_path / "other", slim_sdxl, {"train": 2})
+    with pytest.raises(MismatchError, match="inputs changed since it was started: cache"):
+        _run(settings, steps=2, validation={"every": 0}, regularization={"share": 0.0}, resume=True, cache=other)
+
+
+def test_the_estimate_is_counted_by_the_process_that_prints_it(settings, monkeypatch):
+    from accelerate import Accelerator
+
+    def never(*_):
+        raise AssertionError("counted where nothing is printed")
+
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    monkeypatch.setattr(run, "estimate", never)
+    assert run.train_lora(train.Config.model_validate({**settings, "dry_run": True})) is None
 
 
 def test_samples_are_drawn_heard_and_measured(settings):

@@ -1,0 +1,55 @@
+"""What tells others of a finished run: its model card, and the hub."""
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from sdxl_mel.errors import MissingError, ResourceError
+from sdxl_mel.files.atomic import write_text
+from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME, RunHeader
+
+
+def write_card(run: Path, header: RunHeader) -> None:
+    """Write the model card, with the head that the hub reads."""
+    base = header.settings["base"]
+    on_hub = isinstance(base, str) and base.count("/") == 1 and not Path(base).exists()
+    settings, results = header.settings, header.results
+    rows = "\n".join(f"| {name} | {_shown(value)} |" for name, value in results.items())
+    spec = header.spec
+    head = [
+        "---",
+        *([f"base_model: {base}"] if on_hub else []),
+        "library_name: diffusers\npipeline_tag: text-to-audio",
+        "tags: [lora, stable-diffusion-xl, text-to-audio, music, mel-spectrogram, sdxl-mel]",
+        f"instance_prompt: {header.anchor}\n---",
+    ]
+    about = [
+        f"# {run.name}",
+        f"A LoRA that makes SDXL paint mel spectrograms of music: {spec.width} x {spec.n_mels} pixels, "
+        f"{spec.tile_seconds:.1f} s at {spec.sample_rate} Hz. Prompts start with `{header.anchor}`.",
+        f"Trained {settings['steps']} steps of {settings['batch']} on `{base}`; `config.toml` starts it again.",
+        f"```sh\nsdxl-mel generate --base {base} --lora {LORA_NAME} --prompt '{header.anchor}, ...' --out music\n```",
+        f"`{LORA_NAME}` has kohya's names (ComfyUI, A1111), `{DIFFUSERS_NAME}` those of diffusers; both hold the spec.",
+        *([f"| result | |\n|---|---|\n{rows}"] if rows else []),
+        f"![losses]({CURVES_NAME})",
+    ]
+    write_text(run / "README.md", "\n".join(head) + "\n\n" + "\n\n".join(about) + "\n")
+
+
+def push(run: Path, repository: str) -> None:
+    """Upload the finished run without its saved states. Raises MissingError or ResourceError with what to do."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True, private=True)
+        api.upload_folder(repo_id=repository, folder_path=run, ignore_patterns=["state/*", "curves/*"])
+    except LocalTokenNotFoundError as error:
+        raise MissingError(f"{repository}: no token for the hub; run `hf auth login`. The run is in {run}") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise ResourceError(f"{repository}: the hub did not take the run ({error}); it is in {run}") from error
+
+
+def _shown(value: JsonValue) -> str:
+    return " -> ".join(map(str, value)) if isinstance(value, list) else str(value)
