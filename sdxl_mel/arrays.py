@@ -11,3 +11,5 @@ Levels: TypeAlias = NDArray[np.uint8]
 """Pictures as pixels, (n_mels, frames, channels), row 0 = lowest band."""
 Vectors: TypeAlias = NDArray[np.float64]
 """Rows of embeddings, (n, dimensions)."""
+Owner: TypeAlias = NDArray[np.intp]
+"""The number of the clip that each row of `Vectors` belongs to, (n,)."""

@@ -1,63 +1,147 @@
 """The rules that hold the package together, executed: who may import whom, and what no module does."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sdxl_mel.commands import COMMANDS
+
 PACKAGE = Path(__file__).parents[1] / "sdxl_mel"
-LAYERS = (
-    {"errors", "names"},
-    {"config", "record", "seeding", "progress"},
-    {"arguments", "sound", "diffusion"},
-    {"completion"},
-    {"files", "metrics", "captions", "corpus", "report"},
+LEVELS = (
+    {"errors", "names", "arrays", "options", "assets"},
+    {"config", "record", "seeding", "progress", "execution"},
+    {"arguments", "corpus", "sound", "diffusion"},
+    {"files", "durations"},
+    {"captions", "models", "metrics", "report"},
+    {"codec", "dataset", "evaluation", "synthesis"},
+    {"training"},
     {"stages"},
+    {"commands"},
+    {"demo", "completion"},
     {"cli"},
 )
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "assets" not in path.parts)
+"""A part of the package imports itself and parts of lower levels, none of its own level and none above."""
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+ENTRIES = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 DRAWERS = {"utils", "util", "helpers", "common", "misc"}
+MOST_INNER_IMPORTS = 40
+LARGEST_SHARE = 0.2
 
 
-def _level(part: str) -> int:
-    return next(level for level, parts in enumerate(LAYERS) if part in parts)
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def _part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
 def _own_imports(path: Path) -> Iterator[str]:
-    for name in _imports(path):
-        parts = name.split(".")
-        if parts[0] == "sdxl_mel" and len(parts) > 1:
-            yield name
+    """Yield what a module imports of the package, from the part on: `sound.melspec.MelSpec`."""
+    for name in _imports(_tree(path)):
+        if name.startswith("sdxl_mel."):
+            yield name.removeprefix("sdxl_mel.")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def _inner_imports(path: Path) -> set[ast.AST]:
+    return {
+        node
+        for function in ast.walk(_tree(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path not in ENTRIES], ids=_name)
 def test_imports_point_down(path: Path) -> None:
-    if path.parent == PACKAGE and path.stem in ("__init__", "__main__"):
-        pytest.skip("the package's own doors")
+    level = {part: number for number, parts in enumerate(LEVELS) for part in parts}
+    own = _part(path)
     for name in _own_imports(path):
-        assert _level(name.split(".")[1]) <= _level(_part(path)), f"{path.name} imports {name}"
+        part = name.split(".")[0]
+        if part not in (own, "__version__"):
+            assert level[part] < level[own], f"{_name(path)} imports {name}"
+
+
+def test_every_part_has_a_level() -> None:
+    parts = {_part(path) for path in MODULES if path not in ENTRIES}
+    assert sorted(part for level in LEVELS for part in level) == sorted(parts)
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in MODULES if path not in ENTRIES}
+    graph = {
+        name: {other for found in _own_imports(path) for other in (found, found.rpartition(".")[0]) if other in names}
+        for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above, name])
+        if name not in done:
+            for other in graph[name] - {name}:
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 def test_no_stage_imports_another_stage() -> None:
-    for path in (PACKAGE / "stages").rglob("*.py"):
-        own = path.relative_to(PACKAGE / "stages").parts[0].removesuffix(".py")
-        for name in _own_imports(path):
-            parts = name.split(".")
-            if parts[1] == "stages" and len(parts) > 2:
-                assert parts[2] == own, f"{path.relative_to(PACKAGE)} imports {name}"
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert not [name for name in _own_imports(path) if name.startswith("stages.")], _name(path)
+
+
+def test_modules_are_named_in_code_where_names_are_tables() -> None:
+    """The tables of commands and of public names load our modules by name, and the optimizers those of others."""
+    users = {
+        _name(path)
+        for path in MODULES
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+    }
+    assert users == {"__init__.py", "commands.py", "training/optimizers.py"}
+
+
+def test_few_imports_stand_inside_functions() -> None:
+    counts = {_name(path): len(_inner_imports(path)) for path in MODULES}
+    assert sum(counts.values()) <= MOST_INNER_IMPORTS, Counter(counts).most_common(10)
+    stages = {name: count for name, count in counts.items() if name.startswith("stages/") and count > 1}
+    assert not stages, "a stage imports its engine where it runs, and nothing else"
+
+
+def test_no_folder_is_most_of_the_package() -> None:
+    lines: Counter[str] = Counter()
+    for path in MODULES:
+        lines[_part(path)] += len(path.read_text(encoding="utf-8").splitlines())
+    part, most = lines.most_common(1)[0]
+    assert most <= LARGEST_SHARE * lines.total(), part
+
+
+def test_an_array_has_one_name() -> None:
+    aliases: Counter[str] = Counter()
+    for path in MODULES:
+        for node in _tree(path).body:
+            target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+            value = getattr(node, "value", None)
+            if isinstance(target, ast.Name) and value is not None and ast.unparse(value).startswith("NDArray["):
+                aliases[target.id] += 1
+    assert not [name for name, count in aliases.items() if count > 1]
 
 
 def test_there_are_no_drawers() -> None:
@@ -66,11 +150,8 @@ def test_there_are_no_drawers() -> None:
 
 def test_nothing_is_pickled() -> None:
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "pickle":
-                assert [alias.name for alias in node.names] == ["UnpicklingError"], path
-            elif isinstance(node, ast.Import):
-                assert "pickle" not in {alias.name for alias in node.names}, path
+        pickled = {name for name in _imports(_tree(path)) if name.split(".")[0] == "pickle"}
+        assert pickled <= {"pickle.UnpicklingError"}, path
 
 
 def test_randomness_has_one_source() -> None:
@@ -81,12 +162,11 @@ def test_randomness_has_one_source() -> None:
             assert not [call for call in forbidden if f"{call}(" in text], path
 
 
-def test_every_export_exists() -> None:
-    from importlib import import_module
-
-    from sdxl_mel.commands import COMMANDS
-
-    for name, stage in COMMANDS.items():
-        module = import_module(stage.module)
-        for needed in ("Config", "Report", "run", "EXAMPLES"):
-            assert hasattr(module, needed), f"{name}: {stage.module} has no {needed}"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_same_shape(name: str) -> None:
+    module = COMMANDS[name].load()
+    assert callable(module.run)
+    assert hasattr(module, "Report")
+    for action in COMMANDS[name].actions().values():
+        assert action.settings.__doc__
+        assert action.examples.strip()

@@ -8,13 +8,10 @@ usual unbiased estimate.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-from sdxl_mel.arrays import Vectors
+from sdxl_mel.arrays import Owner, Vectors
 from sdxl_mel.seeding import numpy_generator
-
-Owner = NDArray[np.intp]
 
 SCALE = 100.0
 BLOCK = 512

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 import librosa
 import numpy as np
 import scipy.signal
-from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float, Vectors
-
-Owner = NDArray[np.intp]
+from sdxl_mel.arrays import Float, Owner, Vectors
 
 THRESHOLD_QUANTILE = 0.99
 COPY_CORRELATION = 0.8

@@ -15,6 +15,7 @@ from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
 from sdxl_mel.options import Format, Method
 from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.melspec import named_spec
 from sdxl_mel.sound.stitching import likely_overlap, stitch
 
@@ -88,7 +89,6 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Join the tiles, write the picture, then the sound and the plot where asked."""
-    from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
     from sdxl_mel.sound.inversion.methods import invert
 
     others = [path for path in (config.out, config.plot) if path is not None]
