@@ -5,7 +5,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
     if memory:
         torch.cuda.reset_peak_memory_stats(device)
     task, loop = open_loop(size, device, dtype, folder)
-    with loop.drawn_ahead() as draw:
-        ours, bare = our_step(loop, draw), bare_step(task.model, task.batch(0, range(size.batch)))
+    with closing(loop.drawn_ahead()) as batches:
+        ours, bare = our_step(loop, batches), bare_step(task.model, task.batch(0, range(size.batch)))
         if not memory:
             peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
             return [_row(size.name, *in_turns([bare, ours, peer], finisher(device)))]
@@ -117,11 +118,11 @@ def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path
     return task, Loop(task, config.loop, config.out, accelerator, state, Log(config.out, accelerator, 0))
 
 
-def our_step(loop: Loop, draw: Callable[[int], Any]) -> Callable[[], None]:
+def our_step(loop: Loop, batches: Iterator[Any]) -> Callable[[], None]:
     """Return our whole step, its numbers read and written."""
 
     def step() -> None:
-        measured = loop.step(draw(loop.state.step))
+        measured = loop.step(next(batches))
         require_finite(measured, None)
         loop.log.write(measured.step, numbers_of(measured, loop.settings.batch, 0.0))
 

@@ -20,7 +20,6 @@ from sdxl_mel.dataset.settings import (
     Cutting,
     DemoSource,
     FileSource,
-    KohyaLayout,
     RejectSettings,
     Splitting,
 )
@@ -64,14 +63,15 @@ def prepare(
     splitting: Splitting = SPLITTING,
     base: str | None = None,
     listen: bool = False,
-    kohya: KohyaLayout | None = None,
+    kohya_repeats: int | None = None,
     workers: int = 1,
     settings: Mapping[str, JsonValue] | None = None,
 ) -> Prepared:
     """Prepare a dataset in `out`, or continue or update one.
 
     `base` is the base whose tokenizer counts the captions' tokens (None: an estimate); with `listen` musicnn decides on
-    voices where captions and tags do not; `settings` is what the dataset's record says of how it was made.
+    voices where captions and tags do not; `kohya_repeats` adds the folders of kohya's sd-scripts; `settings` is what
+    the dataset's record says of how it was made.
 
     Raises InputError for a source or a folder that cannot be used, MismatchError where `out` is of another spec,
     FormatError where no clip is left, ResourceError for a full disk.
@@ -115,7 +115,7 @@ def prepare(
         tuple(found.notes),
         out,
     )
-    _write(dataset, tracks, captioning=captioning, kohya=kohya, counter=counter, seed=splitting.seed)
+    _write(dataset, tracks, captioning=captioning, kohya_repeats=kohya_repeats, counter=counter, seed=splitting.seed)
     return Prepared(dataset, fates(captions))
 
 
@@ -183,7 +183,7 @@ def _write(
     tracks: Sequence[PreparedTrack],
     *,
     captioning: Captioning,
-    kohya: KohyaLayout | None,
+    kohya_repeats: int | None,
     counter: TokenCounter,
     seed: int,
 ) -> None:
@@ -194,10 +194,10 @@ def _write(
     rendered = [each.rendered for each in tracks if each.rendered is not None]
     names = [name for entry in rendered for clip in entry.clips for name in clip.names]
     write_log(out / CAPTIONS_NAME, captions)
-    if kohya is None:
+    if kohya_repeats is None:
         remove_kohya(out)
     else:
-        write_kohya(out, dataset.splits, dataset.anchor, captioning.class_caption, kohya.repeats)
+        write_kohya(out, dataset.splits, dataset.anchor, captioning.class_caption, kohya_repeats)
     sources = {each.track.identifier: each.track for each in tracks}
     write_report(out / REPORT_NAME, dataset, captions, sources, counter=counter.name, seed=seed)
     remove_stale(out, dataset.splits, [entry.key for entry in rendered], names)

@@ -96,13 +96,6 @@ class Splitting:
 
 
 @dataclass(frozen=True)
-class KohyaLayout:
-    """The folders of kohya's sd-scripts beside the dataset; `repeats` is the N of `N_name`."""
-
-    repeats: int = 1
-
-
-@dataclass(frozen=True)
 class CacheSettings:
     """What decides the content of a cache.
 

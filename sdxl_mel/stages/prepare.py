@@ -14,7 +14,6 @@ from sdxl_mel.dataset.settings import (
     DemoGroup,
     DemoSource,
     FileSource,
-    KohyaLayout,
     RejectSettings,
     SourceKind,
     Splitting,
@@ -141,7 +140,7 @@ def run(config: Config) -> Report:
         splitting=Splitting(config.validation, config.test, config.hold_out_combinations, config.seed),
         base=config.base,
         listen=config.listen,
-        kohya=KohyaLayout(config.kohya_repeats) if config.layout == "kohya" else None,
+        kohya_repeats=config.kohya_repeats if config.layout == "kohya" else None,
         workers=config.jobs or os.cpu_count() or 1,
         settings=config.recorded(),
     )

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.execution import piecewise
+from sdxl_mel.execution import Backend, map_jobs
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
@@ -57,13 +57,9 @@ class ResultsFolder:
 
     def write(self, results: Sequence[Result]) -> None:
         """Write results, several at a time: most of it is making their sounds."""
-        if len(results) < 2:
-            for result in results:
-                self._write(result)
-            return
-        with piecewise() as workers:
-            for _ in (workers.map if workers else map)(self._write, results):
-                pass
+        backend: Backend = "threads" if len(results) > 1 else "here"
+        for _ in map_jobs(self._write, results, backend=backend):
+            pass
 
     def write_list(self, jobs: Sequence[Job]) -> list[Entry]:
         """Write the list of what is finished, in the order of the jobs, and return it."""

@@ -1,24 +1,22 @@
-"""Moving averages of the adapters: EDM2's power-function profile (arXiv 2312.02696), several lengths at once."""
+"""Moving averages of what is trained: EDM2's power-function profile (arXiv 2312.02696), several lengths at once."""
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 
+import numpy as np
 import torch
 
 
+@cache
 def power_exponent(length: float) -> float:
     """Return gamma of the power-function profile whose relative standard deviation is `length` (equation 123).
 
-    Solves sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) for its largest real root; 0 < length < 0.289.
+    The largest real root of sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1; 0 < length < 0.289.
     """
     if not 0 < length < math.sqrt(1 / 12):
         raise ValueError(f"length {length} is not between 0 and 0.288")
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        wide = (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > length**2
-        low, high = (middle, high) if wide else (low, middle)
-    return (low + high) / 2
+    return float(np.roots([1, 7, 16 - length**-2, 12 - length**-2]).real.max())
 
 
 def power_decay(step: int, length: float) -> float:

@@ -3,9 +3,8 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,9 @@ from pydantic import JsonValue
 
 from sdxl_mel.diffusion.schedules import rate_factor
 from sdxl_mel.errors import InputError
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.run import average_path, checkpoint_path
-from sdxl_mel.progress import Ticker, log, progress
+from sdxl_mel.progress import Ticker, log, muted, progress
 from sdxl_mel.training.curves import VALIDATION, write_curves
 from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.log import Log, mean_loss, out_of_patience, report_validation
@@ -110,13 +110,13 @@ class Loop:
     def run(self) -> None:
         """Take every step that is left."""
         state, settings = self.state, self.settings
-        shown = progress(settings.steps, "train", "steps", done=state.step) if self.main else _unseen()
-        with Interrupts() as interrupts, self.drawn_ahead() as draw, shown as ticker:
+        shown = progress(settings.steps, "train", "steps", done=state.step)
+        with Interrupts() as interrupts, closing(self.drawn_ahead()) as batches, muted(not self.main), shown as ticker:
             if state.step == 0:
                 self.validate_and_sample()
             pending: Measured | None = None
             while state.step < settings.steps and not state.history.stopped:
-                measured = self.step(draw(state.step), interrupts.wanted)
+                measured = self.step(next(batches), interrupts.wanted)
                 # What the step before measured is read only now, so that the device never waits for it.
                 stop = self._note(pending, ticker, measured.started)
                 pending = measured
@@ -236,24 +236,12 @@ class Loop:
         """Return whether this process writes."""
         return bool(self.accelerator.is_main_process)
 
-    @contextmanager
-    def drawn_ahead(self) -> Iterator[Callable[[int], list[Any]]]:
-        """Yield a function that returns a step's batches; the next step's are drawn while this one computes."""
+    def drawn_ahead(self) -> Generator[list[Any], None, None]:
+        """Yield the batches of every step that is left; the next step's are drawn while this one computes."""
         share = share_of(self.settings.batch, self.accelerator.process_index, self.accelerator.num_processes)
         pieces = micro_batches(share, self.settings.micro_batch)
-        ahead: dict[int, Future[list[Any]]] = {}
-
-        def compute(step: int) -> list[Any]:
-            return [self.task.batch(step, piece) for piece in pieces]
-
-        with ThreadPoolExecutor(1) as pool:
-
-            def draw(step: int) -> list[Any]:
-                current = ahead.pop(step, None) or pool.submit(compute, step)
-                ahead[step + 1] = pool.submit(compute, step + 1)
-                return current.result()
-
-            yield draw
+        steps = range(self.state.step, self.settings.steps)
+        return map_jobs(lambda step: [self.task.batch(step, piece) for piece in pieces], steps, workers=1, look_ahead=1)
 
     def _average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         state, settings = self.state, self.settings.averages
@@ -398,12 +386,3 @@ def _over_processes(
     for gradient, piece in zip(gradients, pieces[len(sums) :]):
         gradient.copy_(piece.view_as(gradient))
     return dict(zip(sums, pieces))
-
-
-@contextmanager
-def _unseen() -> Iterator[Ticker]:
-    class Unseen:
-        def advance(self, count: int = 1, note: str = "") -> None:
-            pass
-
-    yield Unseen()

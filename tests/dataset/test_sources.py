@@ -1,5 +1,6 @@
 """Every layout a source can have is found out and read; what cannot be read is named, and the rest kept."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -287,3 +288,11 @@ def test_tags_and_licences_beside_a_table(tmp_path: Path) -> None:
     assert track_licences(table(tmp_path, listed, "l.txt")) == {"1": "http://creativecommons.org/licenses/by-nc/3.0/"}
     with pytest.raises(InputError, match="cannot read these tags"):
         jamendo_tags(tmp_path / "none.tsv")
+
+
+def test_long_cells_are_read_and_the_limit_of_the_program_stays(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav")
+    path = table(tmp_path, f"path,caption\na.wav,{'piano ' * 50_000}\n")
+    before = csv.field_size_limit()
+    assert len(read(path).tracks[0].captions[0]) > before
+    assert csv.field_size_limit() == before
