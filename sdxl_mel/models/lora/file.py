@@ -309,13 +309,13 @@ def _split(text: str) -> tuple[Path, float | None]:
 
 
 def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
-    """Return the header of all LoRAs together: that of the first which knows its spec.
+    """Return the header of all LoRAs together: that of the first which knows its spec; an empty one of no LoRA.
 
     Raises MismatchError when two of them differ in spec or clip skip. Anchors may differ; the first one counts.
     """
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
-        return LoraHeader(architecture=loras[0].lora.header.architecture)
+        return LoraHeader(architecture=loras[0].lora.header.architecture) if loras else LoraHeader()
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None
