@@ -34,7 +34,7 @@ FILES_A_PROCESS = 4
 """Fewer files than this a process do not repay starting one."""
 SUBTYPES: dict[Bits, str] = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
-Job = tuple[Path, Path]
+Conversion = tuple[Path, Path]
 """A file, and the file it becomes."""
 Result = TypeVar("Result")
 
@@ -84,7 +84,9 @@ def _require_long_enough(name: str, samples: int, first: int, frames: int, spec:
         )
 
 
-def encode_file(job: Job, spec: MelSpec, record: Record, start: float = 0.0, seconds: float | None = None) -> Path:
+def encode_file(
+    job: Conversion, spec: MelSpec, record: Record, start: float = 0.0, seconds: float | None = None
+) -> Path:
     """Write the picture of a sound file with its spec and `record`, to which the sound's hash is added."""
     path, out = job
     levels = encode(*read_audio(path), spec, start=start, seconds=seconds, name=str(path))
@@ -93,7 +95,7 @@ def encode_file(job: Job, spec: MelSpec, record: Record, start: float = 0.0, sec
 
 
 def encode_files(
-    jobs: Sequence[Job],
+    jobs: Sequence[Conversion],
     spec: MelSpec,
     record: Record,
     *,
@@ -111,7 +113,7 @@ def encode_files(
 
 
 def invert_file(
-    job: Job,
+    job: Conversion,
     record: Record,
     method: Method = "best",
     seed: int = 0,
@@ -145,7 +147,7 @@ def invert_file(
 
 
 def invert_files(
-    jobs: Sequence[Job],
+    jobs: Sequence[Conversion],
     record: Record,
     method: Method = "best",
     seed: int = 0,
@@ -162,7 +164,7 @@ def invert_files(
     return (_tried(work, job) for job in jobs)
 
 
-def _tried(work: Callable[[Job], Result], job: Job) -> Result | InputError:
+def _tried(work: Callable[[Conversion], Result], job: Conversion) -> Result | InputError:
     try:
         return work(job)
     except InputError as error:
@@ -173,7 +175,7 @@ def _of(record: Record, path: Path) -> Record:
     return record.model_copy(update={"inputs": {path.name: sha256_file(path)}})
 
 
-def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str) -> list[Job]:
+def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str) -> list[Conversion]:
     """Return each path with the file it becomes: `out` itself where its suffix is in `single`, else a file inside it.
 
     Raises InputError where several `what` would become one file.
@@ -190,7 +192,7 @@ def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: s
 
 
 def gathered(
-    jobs: Sequence[Job], results: Iterable[Result | InputError], what: str
+    jobs: Sequence[Conversion], results: Iterable[Result | InputError], what: str
 ) -> tuple[list[Result], tuple[Skipped, ...]]:
     """Return what was made and what was skipped. Raises the error of a lone job, and InputError if nothing was made."""
     made: list[Result] = []

@@ -10,7 +10,7 @@ from sdxl_mel.evaluation.tables import metric_table
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 from sdxl_mel.files.evaluation import Evaluation, failed_thresholds
 from sdxl_mel.metrics.embedders.base import DEFAULT_EMBEDDERS, EmbedderName
-from sdxl_mel.options import Method
+from sdxl_mel.options import Format, Method
 from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
@@ -46,7 +46,7 @@ class Config(StageConfig):
     """METRIC=VALUE: exit with 1 if a metric is above it or absent"""
     inversion: Annotated[Method, Show.ADVANCED] = "best"
     """how pictures become sound"""
-    format: Annotated[str | None, Show.ADVANCED] = None
+    format: Annotated[Format | None, Show.ADVANCED] = None
     """format of pictures that do not say how they were made"""
     anchor: Annotated[str, Show.ADVANCED] = DEFAULT_ANCHOR
     """words at the start of a prompt that describe the picture and not the music; they are not scored"""

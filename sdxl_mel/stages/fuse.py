@@ -20,7 +20,7 @@ class Config(StageConfig):
     """Add LoRAs to a base and write the sum. A whole SDXL streams through a few hundred MB of memory."""
 
     base: str
-    """diffusers folder, single .safetensors file, hub id, or mini"""
+    """base model: hub id, diffusers folder, .safetensors file or mini"""
     lora: tuple[str, ...] = Field(min_length=1)
     """LoRA file; repeat for several; FILE:0.8 states its scale"""
     scale: tuple[float, ...] = ()
@@ -28,7 +28,7 @@ class Config(StageConfig):
     out: Path
     """folder to make, or NAME.safetensors for a single file (ComfyUI, A1111)"""
     dtype: Precision | None = None
-    """precision of the result; without it the base's, fp16 for a bf16 base"""
+    """precision of the result; none = the base's, fp16 for a bf16 base"""
     verify: bool = False
     """run base + LoRA and the result side by side and say how far apart they are"""
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None

@@ -9,6 +9,7 @@ from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.diffusion.samplers import SAMPLERS, Drawing, Merge, SamplerPreset, Timesteps, parse_timesteps
 from sdxl_mel.files.prompts import PromptLine, read_prompts
+from sdxl_mel.options import Format
 from sdxl_mel.synthesis.jobs import Prompts
 from sdxl_mel.synthesis.manifest import Entry
 from sdxl_mel.synthesis.settings import InitFile, Length, Method, Mode, Output, Precision, SoundFormat
@@ -84,8 +85,8 @@ class Config(StageConfig):
     """also draw each result with a time axis and, for long pieces, the joins"""
     overwrite: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """replace results of another command in --out"""
-    preset: Annotated[str | None, Show.ADVANCED] = None
-    """picture format where neither the LoRA nor the base says one"""
+    preset: Annotated[Format | None, Show.ADVANCED] = None
+    """format of the pictures where neither the LoRA nor the base says one"""
     anchor: Annotated[str | None, Show.ADVANCED, UNRECORDED] = None
     """anchor where there is no LoRA that says one"""
     clip_skip: Annotated[int | None, Show.ADVANCED, UNRECORDED] = Field(None, ge=0)

@@ -92,7 +92,7 @@ class Extract(Listing, Writing):
     """Write the best LoRA for the difference between a base and a model tuned from it."""
 
     base: Annotated[str, Show.POSITIONAL]
-    """diffusers folder, single .safetensors file, hub id, or mini"""
+    """base model: hub id, diffusers folder, .safetensors file or mini"""
     tuned: Annotated[str, Show.POSITIONAL]
     """the model tuned from it"""
     rank: int = Field(gt=0)

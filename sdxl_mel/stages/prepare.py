@@ -20,6 +20,7 @@ from sdxl_mel.dataset.settings import (
     Vocals,
 )
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
+from sdxl_mel.options import Preset
 from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
@@ -38,8 +39,8 @@ class Config(StageConfig):
     """folder of audio with captions, or table of them (csv, tsv, jsonl)"""
     out: Annotated[Path, UNRECORDED]
     """folder of the dataset; the same command again continues or adds"""
-    preset: str = "std"
-    """picture format: std, long, hifi, native, cheap, web, mini"""
+    preset: Preset = "std"
+    """format of the pictures"""
     source: SourceKind = "auto"
     """kind of MUSIC; demo renders its own"""
     anchor: str = DEFAULT_ANCHOR
