@@ -43,7 +43,7 @@ def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str,
         spec=header.spec or own,
         record=record,
         layers_per_block=checkpoint.layers_per_block,
-        guidance=before.guidance if header.guidance is None and before is not None else header.guidance,
+        **vars(header.drawing if before is None else header.drawing.filled(before.drawing)),
     )
 
 

@@ -14,8 +14,6 @@ from sdxl_mel.models.lora.header import LoraHeader, from_metadata, to_metadata
 from sdxl_mel.models.single_file import SPEC_KEY
 
 HEADER_FILE = "sdxl_mel.json"
-SDXL_GUIDANCE = 5.0
-"""What SDXL is drawn with in diffusers, and here where a model says nothing else."""
 
 
 def header_files(header: LoraHeader) -> dict[str, bytes]:
@@ -47,12 +45,6 @@ def read_model_header(path: Path) -> LoraHeader | None:
     else:
         return None
     return from_metadata(pairs, str(path)) if any(name.startswith("sdxl_mel.") for name in pairs) else None
-
-
-def guidance_of(*headers: LoraHeader | None) -> float:
-    """Return the guidance that the first of the headers states, SDXL's where none does."""
-    stated = (header.guidance for header in headers if header is not None and header.guidance is not None)
-    return next(stated, SDXL_GUIDANCE)
 
 
 def _pairs(path: Path) -> Mapping[str, str]:
