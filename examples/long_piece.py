@@ -1,4 +1,4 @@
-"""Two ways to a piece longer than a tile, and how much their joins stand out.
+"""Two ways to a piece longer than a tile: drawn jointly, or stitched of tiles that know nothing of each other.
 
 python examples/long_piece.py --seconds 20 --out long
 """
@@ -6,7 +6,7 @@ python examples/long_piece.py --seconds 20 --out long
 import argparse
 from pathlib import Path
 
-from sdxl_mel.stages import generate, stitch
+from sdxl_mel import Generator, Spectrogram, invert, stitch, write_audio, write_spectrogram
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--prompt", default="violin and piano, slow")
@@ -17,20 +17,21 @@ parser.add_argument("--out", type=Path, default=Path("long"))
 
 
 def main() -> None:
-    """Draw a piece whose views are denoised together, stitch one of tiles that know nothing of each other, compare."""
+    """Draw a piece whose views are denoised together, stitch one of independent tiles, write both with their sound."""
     arguments = parser.parse_args()
-    out: Path = arguments.out
-    common = {"base": "mini", "prompt": arguments.prompt, "steps": arguments.sampling_steps}
+    steps = arguments.sampling_steps
+    generator = Generator.open("mini")
+    spec = generator.spec
 
-    joint = generate.run(generate.Config(**common, seconds=arguments.seconds, out=out / "joint")).results[0]
-    generate.run(generate.Config(**common, num=arguments.tiles, format="none", out=out / "tiles"))
-    apart = stitch.run(
-        stitch.Config(tiles=(out / "tiles",), overlap="25%", out=out / "stitched.png", wav=out / "stitched.wav")
-    )
+    (joint,) = generator.draw_prompts([arguments.prompt], seconds=arguments.seconds, steps=steps)
+    tiles = [each.levels for each in generator.draw_prompts([arguments.prompt], num=arguments.tiles, steps=steps)]
+    stitched = stitch(tiles, [spec.width // 4] * (len(tiles) - 1), spec)
 
+    for name, levels in (("joint", joint.levels), ("stitched", stitched.levels)):
+        write_spectrogram(arguments.out / f"{name}.png", Spectrogram(levels, spec))
+        write_audio(arguments.out / f"{name}.wav", invert(levels, spec), spec.sample_rate, spec=spec)
     # A seam's z-score compares the change of spectrum across it with that across equal stretches elsewhere.
-    print("joint:    ", *(f"{score:+.2f}" for score in joint.seam_scores if score is not None))
-    print("stitched: ", *(f"{seam.score:+.2f}" for seam in apart.seams if seam.score is not None))
+    print("stitched seams:", *(f"{seam.score:+.2f}" for seam in stitched.seams if seam.score is not None))
 
 
 if __name__ == "__main__":

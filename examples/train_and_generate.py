@@ -6,8 +6,21 @@ python examples/train_and_generate.py --tracks 20 --steps 50 --out small-lora
 import argparse
 from pathlib import Path
 
-from sdxl_mel.models.lora.file import read_lora
-from sdxl_mel.stages import cache, generate, prepare, train
+from sdxl_mel import (
+    CacheSettings,
+    DemoSource,
+    Generator,
+    Spectrogram,
+    TrainSettings,
+    build_cache,
+    invert,
+    named_spec,
+    prepare,
+    read_lora,
+    train,
+    write_audio,
+    write_spectrogram,
+)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--tracks", type=int, default=20)
@@ -18,13 +31,13 @@ parser.add_argument("--out", type=Path, default=Path("small-lora"))
 
 
 def main() -> None:
-    """Call the four stages one after the other: each takes its settings and returns a report."""
+    """Call the engines one after the other: each takes values and returns what it made."""
     arguments = parser.parse_args()
     out: Path = arguments.out
 
-    prepared = prepare.run(prepare.Config(source="demo", tracks=arguments.tracks, preset="mini", out=out / "data"))
-    print(prepared.summary())
-    print(cache.run(cache.Build(dataset=out / "data", base="mini", out=out / "cache")).summary())
+    prepared = prepare(DemoSource(arguments.tracks, "left-out", seed=0), out / "data", named_spec("mini"))
+    print(prepared.dataset.counts)
+    print(build_cache(out / "cache", CacheSettings(out / "data", "mini")))
 
     settings = {
         "base": "mini",
@@ -35,20 +48,16 @@ def main() -> None:
         "adapter": {"rank": 8, "targets": ("attention",)},  # every setting of --help-all has a place here
         "optimizer": {"rate": 1e-3},
     }
-    print(train.run(train.Config.model_validate(settings)).summary())
+    print(train(TrainSettings.model_validate(settings)))
 
-    lora = read_lora(out / "run" / "lora.safetensors")
+    file = out / "run" / "lora.safetensors"
+    lora = read_lora(file)
     print(f"{len(lora.modules)} adapted layers, anchor {lora.header.anchor!r}")
-    drawn = generate.run(
-        generate.Config(
-            base="mini",
-            lora=out / "run" / "lora.safetensors",
-            prompt=arguments.prompt,
-            steps=arguments.sampling_steps,
-            out=out / "songs",
-        )
-    )
-    print(drawn.summary())
+    generator = Generator.open("mini", loras=[file])
+    for result in generator.draw_prompts([arguments.prompt], num=2, steps=arguments.sampling_steps):
+        name = result.job.name
+        write_spectrogram(out / "songs" / f"{name}.png", Spectrogram(result.levels, result.spec))
+        write_audio(out / "songs" / f"{name}.wav", invert(result.levels, result.spec), result.spec.sample_rate)
 
 
 if __name__ == "__main__":

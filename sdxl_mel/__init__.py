@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sdxl_mel.models.lora.file import read_lora, write_lora
     from sdxl_mel.sound.melspec import MelSpec, named_spec
     from sdxl_mel.sound.stitching import stitch
+    from sdxl_mel.synthesis.generator import Generator
+    from sdxl_mel.training.run import train_lora as train
+    from sdxl_mel.training.settings import Config as TrainSettings
 
 __version__ = "0.1.0"
 
@@ -28,9 +31,11 @@ _HOMES = {
     "CacheSettings": "dataset.settings",
     "DemoSource": "dataset.settings",
     "FileSource": "dataset.settings",
+    "Generator": "synthesis.generator",
     "MelSpec": "sound.melspec",
     "SdxlMelError": "errors",
     "Spectrogram": "files.spectrogram",
+    "TrainSettings": "training.settings:Config",
     "build_cache": "dataset.cache:build",
     "encode": "codec",
     "evaluate": "evaluation.run",
@@ -44,6 +49,7 @@ _HOMES = {
     "read_lora": "models.lora.file",
     "read_spectrogram": "files.spectrogram",
     "stitch": "sound.stitching",
+    "train": "training.run:train_lora",
     "write_audio": "files.audio",
     "write_lora": "models.lora.file",
     "write_spectrogram": "files.spectrogram",
@@ -54,9 +60,11 @@ __all__ = [
     "CacheSettings",
     "DemoSource",
     "FileSource",
+    "Generator",
     "MelSpec",
     "SdxlMelError",
     "Spectrogram",
+    "TrainSettings",
     "build_cache",
     "encode",
     "evaluate",
@@ -70,6 +78,7 @@ __all__ = [
     "read_lora",
     "read_spectrogram",
     "stitch",
+    "train",
     "write_audio",
     "write_lora",
     "write_spectrogram",

@@ -63,7 +63,7 @@ class Skipped(BaseModel):
 
 
 class StageReport(BaseModel):
-    """What a stage did; the door prints `summary()` and lists what was skipped."""
+    """What a stage did; the command line prints `summary()` and lists what was skipped."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -10,7 +10,7 @@ SdxlMelError
 
 
 class SdxlMelError(Exception):
-    """Any failure the toolkit foresees; the door prints it in one line and exits with code 2."""
+    """Any failure the toolkit foresees; a command prints it in one line and exits with code 2."""
 
 
 class InputError(SdxlMelError):

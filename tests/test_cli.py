@@ -1,4 +1,4 @@
-"""The door: the table of stages, exit codes, and errors in one line."""
+"""The command line: the table of commands, their actions, exit codes, and errors in one line."""
 
 import json
 import subprocess

@@ -41,7 +41,7 @@ class Config(StageConfig):
     """a file of prompts instead: .txt (one a line), .csv or .jsonl"""
     lora: Annotated[tuple[str, ...], BeforeValidator(_listed), UNRECORDED] = ()
     """LoRA file; repeat for several; FILE:0.8 states its scale"""
-    lora_scale: float = 1.0
+    lora_scale: Annotated[float, Show.ADVANCED] = 1.0
     """strength of every --lora"""
     num: Annotated[int, UNRECORDED] = Field(1, ge=1)
     """results for each prompt, with the seeds seed, seed + 1, ..."""
@@ -74,7 +74,7 @@ class Config(StageConfig):
     """where in --init the tile starts, in seconds"""
     strength: float = Field(0.6, gt=0, le=1)
     """how far from --init: 0.3 keeps most, 1 nothing"""
-    inpaint: str | None = None
+    inpaint: Annotated[str | None, Show.ADVANCED] = None
     """draw only these seconds of --init anew: 1.5-3"""
     best_of: int = Field(1, ge=1)
     """keep the best of so many: consistent, and near its prompt"""
@@ -82,7 +82,7 @@ class Config(StageConfig):
     """CLAP that says how near a candidate is to its prompt: a folder or hub id; none = tag bridge, if installed"""
     plot: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """also draw each result with a time axis and, for long pieces, the joins"""
-    overwrite: Annotated[bool, UNRECORDED] = False
+    overwrite: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """replace results of another command in --out"""
     preset: Annotated[str | None, Show.ADVANCED] = None
     """picture format where neither the LoRA nor the base says one"""

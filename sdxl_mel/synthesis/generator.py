@@ -15,6 +15,7 @@ from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, settle
 from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.errors import InputError
+from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import PARTS, TEXT_ENCODERS
 from sdxl_mel.models.header import read_model_header
@@ -27,7 +28,7 @@ from sdxl_mel.synthesis.attached import AttachedLoras
 from sdxl_mel.synthesis.best_of import Choice, Judge, choose
 from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
 from sdxl_mel.synthesis.init_audio import Init
-from sdxl_mel.synthesis.jobs import Fitting, Job
+from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
@@ -266,6 +267,24 @@ class Generator:
                     ready.append(self._result(job, pictures, init, judge))
                     pictures = []
             yield from (replace(result, more=result is not ready[-1]) for result in ready)
+
+    def draw_prompts(
+        self,
+        prompts: Sequence[str],
+        *,
+        num: int = 1,
+        seed: int = 0,
+        seconds: float | None = None,
+        steps: int | None = None,
+    ) -> Iterator[Result]:
+        """Yield `num` results of every prompt, drawn as the models ask: a tile each, or a long piece of `seconds`.
+
+        The n-th result of a prompt has the seed `seed` + n. `steps` None is what the models ask for.
+        """
+        layout = lay_out(Length(seconds), self.spec)
+        lines = [PromptLine(prompt=prompt) for prompt in prompts]
+        jobs = plan_jobs(Prompts(lines, num, seed), self.fitting(), layout.seconds(self.spec), layout.long)
+        return self.draw(jobs, self.settle(Drawing(steps=steps)).sampling, layout)
 
     def _result(self, job: Job, pictures: Sequence[Levels], init: Init | None, judge: Judge | None) -> Result:
         choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)

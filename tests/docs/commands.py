@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
-DOORS = {"train_lora.py": "train", "fuse_lora.py": "fuse", "stitch.py": "stitch"}
+SCRIPTS = {"train_lora.py": "train", "fuse_lora.py": "fuse", "stitch.py": "stitch"}
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class Command:
     words: tuple[str, ...]
 
     @property
-    def door(self) -> str | None:
+    def script(self) -> str | None:
         """The script that it starts, if it is one of ours."""
-        return next((word for word in self.words if word in DOORS), None)
+        return next((word for word in self.words if word in SCRIPTS), None)
 
     @property
     def stage(self) -> str | None:
         """The stage that it calls, None for a command of another program."""
-        if self.door:
-            return DOORS[self.door]
+        if self.script:
+            return SCRIPTS[self.script]
         return self.words[1] if self.words[0] == "sdxl-mel" else None
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What the stage is told."""
-        return self.words[self.words.index(self.door) + 1 :] if self.door else self.words[2:]
+        return self.words[self.words.index(self.script) + 1 :] if self.script else self.words[2:]
 
 
 def shown_commands(page: Path) -> list[Command]:

@@ -1,5 +1,6 @@
 """What the pages tell people to type is what the program takes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,11 @@ def test_help_fits_a_screen_and_has_examples(
     assert end.value.code == 0
     assert "examples:" in lines
     assert len(lines) <= 40
+
+
+def test_change_one_thing_names_files_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    table = (root / "docs" / "pipeline.md").read_text(encoding="utf-8").split("## Change one thing")[1]
+    named = re.findall(r"`([a-z0-9_/]+(?:\.py|\.md|/))`", table)
+    assert len(named) > 15
+    assert not [path for path in named if not any((place / path).exists() for place in (root / "sdxl_mel", root))]

@@ -11,7 +11,7 @@ import pytest
 
 from sdxl_mel.cli import main
 from tests.dataset.music import write_folder, write_music
-from tests.docs.commands import DOORS, PAGES, ROOT, Command, blocks_of, shown_commands
+from tests.docs.commands import PAGES, ROOT, SCRIPTS, Command, blocks_of, shown_commands
 from tests.docs.substitutes import NOT_RUN, executed
 from tests.metrics.embedders.tiny_clap import tiny_model, write_laion_checkpoint, write_tiny_clap, write_tokenizer
 
@@ -37,8 +37,8 @@ CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"
 
 def write_place(place: Path) -> Path:
     """Make a folder in which a reader of the pages stands: the clone's scripts, and own music with captions."""
-    for door in DOORS:
-        shutil.copy(ROOT / door, place)
+    for script in SCRIPTS:
+        shutil.copy(ROOT / script, place)
     (place / "tiny.toml").write_text(TINY)
     write_folder(place / "my-music", {f"{name}.wav": f"{name}, slow" for name in SONGS}, seconds=11.0)
     write_music(place / "song.flac", seed=99, seconds=5.0, channels=2)
@@ -48,35 +48,35 @@ def write_place(place: Path) -> Path:
     return place
 
 
-def walk(place: Path, commands: list[Command], doors: Collection[str] = ()) -> None:
-    """Execute commands in a folder, each script of `doors` once as a script and everything else in this process."""
-    not_yet = set(doors)
+def walk(place: Path, commands: list[Command], scripts: Collection[str] = ()) -> None:
+    """Execute commands in a folder, each script of `scripts` once as a script and everything else in this process."""
+    not_yet = set(scripts)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for command in commands:
             if " ".join(command.words) in NOT_RUN:
                 continue
-            if command.door in not_yet and "--dry-run" not in command.words:
-                not_yet.remove(command.door)
+            if command.script in not_yet and "--dry-run" not in command.words:
+                not_yet.remove(command.script)
                 code = launch(command)
             else:
                 code = main([command.stage or command.line, *executed(command)])
             # A random CLAP passes no threshold: the exit code that the page names is the one that comes.
             assert code == ("--fail-under" in command.words), command.line
-    assert not not_yet, "every door was gone through"
+    assert not not_yet, "every script was started"
 
 
 def launch(command: Command) -> int:
     """Run a script as the page says."""
-    assert command.door is not None
+    assert command.script is not None
     launcher = ["-m", "accelerate.commands.launch"] if "accelerate" in command.words else []
-    words = [sys.executable, *launcher, command.door, *executed(command)]
+    words = [sys.executable, *launcher, command.script, *executed(command)]
     return subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode
 
 
 def test_the_worked_path_and_then_the_guides(tmp_path: Path) -> None:
     place = write_place(tmp_path)
-    walk(place, [command for command in COMMANDS if command.heading == PATH], doors=DOORS)
+    walk(place, [command for command in COMMANDS if command.heading == PATH], scripts=SCRIPTS)
     assert list((place / "runs/my-music").glob("**/events.out.tfevents.*")), "what tensorboard --logdir is shown"
     made = (
         *("data/my-music/report.html", "runs/audit/report.html", "models/my-music.safetensors", "songs/0002.wav"),

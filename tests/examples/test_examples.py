@@ -14,12 +14,12 @@ ARGUMENTS = {
 MADE = {
     "codec": ["picture.png", "sound.wav"],
     "train_and_generate": ["data/report.html", "run/lora.safetensors", "songs/0001.wav"],
-    "long_piece": ["joint/0001.wav", "stitched.wav"],
+    "long_piece": ["joint.wav", "stitched.wav"],
 }
 SAID = {
     "codec": "8 bits -> best",
     "train_and_generate": "adapted layers, anchor 'mel spectrogram'",
-    "long_piece": "stitched:",
+    "long_piece": "stitched seams:",
 }
 
 

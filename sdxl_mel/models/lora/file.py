@@ -310,7 +310,7 @@ def _split(text: str) -> tuple[Path, float | None]:
 
 
 def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
-    """Return the header of all LoRAs together: that of the first which knows its spec.
+    """Return the header of all LoRAs together: that of the first which knows its spec; an empty one of no LoRA.
 
     Raises MismatchError when two of them differ in spec or clip skip. Anchors may differ; the first one counts. How
     to draw is what the first of `drawings_asked` asks for.
