@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,16 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from bench.table import Table
-from sdxl_mel.diffusion.conditioning import time_ids
-from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise, make_scheduler, sample
+from sdxl_mel.diffusion.sampling import draw_noise, make_scheduler
+from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.header import guidance_of, read_model_header
-from sdxl_mel.models.text_encoding import encode_prompts
-from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, seam_scores
 from sdxl_mel.stages import generate
+from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from tests.stages.junction import junction_of_sound
 
 Values = NDArray[np.float32]
@@ -66,7 +66,9 @@ def run(base_name: str = "mini") -> Table:
 
 def _speed(base: Base) -> list[list[str]]:
     assert base.spec is not None
-    spec, guidance = base.spec, guidance_of(read_model_header(base.source.path), default=base.family.guidance)
+    spec, generator = base.spec, Generator(base)
+    sampling = replace(generator.settle().sampling, steps=STEPS)
+    jobs = plan_jobs(Prompts([PromptLine(prompt=PROMPTS[0])]), generator.fitting(), spec.tile_seconds, long=False)
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     pipeline = StableDiffusionXLPipeline(
         vae=base.vae,
@@ -83,27 +85,26 @@ def _speed(base: Base) -> list[list[str]]:
 
     def plain(output: str) -> torch.Tensor:
         return pipeline(
-            prompt=PROMPTS[0],
+            prompt=jobs[0].parts[0].text,
             negative_prompt="",
             height=spec.n_mels,
             width=spec.width,
             num_inference_steps=STEPS,
-            guidance_scale=guidance,
+            guidance_scale=sampling.guidance,
             latents=noise.clone(),
             output_type=output,
         ).images
 
     def ours() -> torch.Tensor:
-        with torch.inference_mode():
-            text, none = encode_prompts(base, [PROMPTS[0]]), encode_prompts(base, [""])
-        told = Denoiser(base.unet, time_ids(spec.n_mels, spec.width), none, Guidance(guidance))
-        scheduler = make_scheduler("euler", base.scheduler)
-        return sample(scheduler, STEPS, noise, lambda x, t, _: told.predict(x, t, text), seeds=[0])
+        steps: list[Step] = []
+        generator.texts.clear()
+        list(generator.draw(jobs, sampling, on_step=steps.append))
+        return steps[-1].latents
 
     difference = float((ours() - plain("latent")).abs().max())
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     for _ in range(ROUNDS):
-        times["ours"].append(_seconds(lambda: decode_latents(base.vae, ours(), spec)))
+        times["ours"].append(_seconds(ours))
         times["plain"].append(_seconds(lambda: plain("np")))
     rows = []
     for index, clock in enumerate(("wall", "CPU")):

@@ -16,7 +16,7 @@ from sdxl_mel.files.dataset import Dataset, Item, read_dataset
 from sdxl_mel.files.spectrogram import read_tile
 from sdxl_mel.metrics.picture_fidelity import band_edges_hz, mean_square, mel_convergence_db, mel_errors_db, psnr_db
 from sdxl_mel.models.base import open_base
-from sdxl_mel.models.vae import decode, encode, images_of, values_of_images
+from sdxl_mel.models.vae import reconstruct
 from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
 from sdxl_mel.record import sha256_file
@@ -168,8 +168,7 @@ def measure_clips(vae: Any, dataset: Dataset, items: Sequence[Item], batch_pixel
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             levels = np.stack([read_tile(dataset.path(item), spec) for item in batch])
-            mean, _ = encode(vae, images_of(levels, spec.low_at), [str(dataset.path(item)) for item in batch])
-            after = values_of_images(decode(vae, mean), levels.shape[-1], spec.low_at)
+            after = reconstruct(vae, levels, spec, [str(dataset.path(item)) for item in batch])
             clips += [_compared(item.file, dequantise(levels[i]), after[i], spec) for i, item in enumerate(batch)]
             ticker.advance(len(batch))
     return sorted(clips, key=lambda clip: clip.mel_error_db)

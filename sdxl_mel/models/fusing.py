@@ -52,7 +52,7 @@ def fused_header(
         spec=header.spec or own,
         record=record,
         architecture=checkpoint.architecture,
-        guidance=before.guidance if header.guidance is None and before is not None else header.guidance,
+        **vars(header.drawing if before is None else header.drawing.filled(before.drawing)),
     )
 
 

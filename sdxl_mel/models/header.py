@@ -47,12 +47,6 @@ def read_model_header(path: Path) -> LoraHeader | None:
     return from_metadata(pairs, str(path)) if any(name.startswith("sdxl_mel.") for name in pairs) else None
 
 
-def guidance_of(*headers: LoraHeader | None, default: float) -> float:
-    """Return the guidance that the first of the headers states, `default` (the family's) where none does."""
-    stated = (header.guidance for header in headers if header is not None and header.guidance is not None)
-    return next(stated, default)
-
-
 def _pairs(path: Path) -> Mapping[str, str]:
     try:
         content = json.loads(path.read_bytes())

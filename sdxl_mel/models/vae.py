@@ -96,6 +96,15 @@ def encode_levels(vae: Any, levels: Levels, spec: MelSpec, name: str) -> Tensor:
     return scale_latents(latents, vae.config.scaling_factor)
 
 
+def reconstruct(vae: Any, levels: Levels, spec: MelSpec, names: Sequence[str] = ()) -> NDArray[np.float32]:
+    """Return the values (batch, n_mels, frames, 1 or 3) that a VAE makes of pictures, levels of that shape.
+
+    Decoded is the mean of the posterior. Raises InputError that names the first picture (of `names`) it overflows on.
+    """
+    mean, _ = encode(vae, images_of(levels, spec.low_at), names)
+    return values_of_images(decode(vae, mean), levels.shape[-1], spec.low_at)
+
+
 def decode_windows(vae: Any, latents: Tensor, spec: MelSpec, overlap: int) -> Iterator[tuple[int, int, Levels]]:
     """Yield (first frame, frames shared with the window before, picture) of a canvas (1, 4, height, columns).
 

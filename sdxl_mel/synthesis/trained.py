@@ -7,7 +7,7 @@ from typing import Any
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.lora.file import ScaledLora, joint_header
+from sdxl_mel.models.lora.file import ScaledLora, drawings_asked, joint_header
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
@@ -41,14 +41,11 @@ def trained_with(base: Base, own: LoraHeader, loras: Sequence[ScaledLora], state
     headers = [header for header in (joint, *(lora.header for _, lora, _ in loras), own) if header]
     anchors = (header.anchor for header in headers if header.anchor)
     skips = (header.clip_skip for header in headers if header.spec is not None)
-    asked = [(str(path), lora.header.drawing) for path, lora, _ in loras]
-    # A few-step LoRA decides how it is drawn, whatever guidance was found good for another beside it.
-    asked.sort(key=lambda each: each[1].sampler is None and each[1].timesteps is None)
     return Trained(
         spec=_spec(base, own, loras, joint, stated),
         anchor=_agreed("--anchor", stated.anchor, next(anchors, None)) or "",
         clip_skip=_agreed("--clip-skip", stated.clip_skip, next(skips, None)) or 0,
-        asked=(*asked, (base.name, own.drawing)),
+        asked=(*drawings_asked(loras), (base.name, own.drawing)),
     )
 
 

@@ -11,7 +11,7 @@ from sdxl_mel.assets import MINI
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.header import guidance_of, read_model_header
+from sdxl_mel.models.header import read_model_header
 from sdxl_mel.seeding import torch_generator
 
 
@@ -42,7 +42,7 @@ def test_it_is_shaped_as_sdxl_is(pipeline: StableDiffusionXLPipeline) -> None:
 def test_it_says_the_guidance_it_was_judged_at() -> None:
     header = read_model_header(MINI)
     assert header is not None
-    assert guidance_of(header, default=5.0) == 2.5
+    assert header.guidance == 2.5
     assert header.spec == Folder(MINI).spec
 
 

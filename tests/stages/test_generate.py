@@ -246,6 +246,25 @@ def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
     assert np.abs(levels(tmp_path / "off").astype(int) - levels(tmp_path / "without")).max() <= ONE_LEVEL
 
 
+def test_a_few_step_lora_is_drawn_as_it_asks_beside_ours(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "open_base", open_base)
+    ours = lora_file(tmp_path / "ours.safetensors", spec=SPEC, anchor="mel spectrogram", guidance=3.0)
+    few = lora_file(tmp_path / "few.safetensors", sampler="euler", timesteps=(999, 499), guidance=0.0)
+    both = {"lora": (str(ours), f"{few}:0.5"), "preset": None, "steps": None}
+    assert not draw(tiny, tmp_path / "asked", **both).notes
+    record = read_spectrogram(tmp_path / "asked" / "0001.png").record
+    assert record is not None
+    drawn = {name: record.settings[name] for name in ("sampler", "steps", "guidance", "timesteps", "lora_scale")}
+    assert drawn == {"sampler": "euler", "steps": 2, "guidance": 0.0, "timesteps": "999,499", "lora_scale": [1.0, 0.5]}
+    assert {"lora 1", "lora 2"} < set(record.inputs)
+    stated = draw(tiny, tmp_path / "stated", **both | {"guidance": 2.0})
+    assert f"--guidance 2 instead of 0, for which {few} asks" in stated.summary()
+    preset = draw(tiny, tmp_path / "preset", sampler_preset="lcm", steps=1)
+    assert preset.notes == ("--steps 1 instead of 4, for which --sampler-preset lcm asks",)
+
+
 def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = tmp_path / "fused"
     shutil.copytree(tiny, fused)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
 from sdxl_mel.models.families import FAMILIES, TITLES
@@ -311,11 +312,16 @@ def _split(text: str) -> tuple[Path, float | None]:
 def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     """Return the header of all LoRAs together: that of the first which knows its spec; an empty one of no LoRA.
 
-    Raises MismatchError when two of them differ in spec or clip skip. Anchors may differ; the first one counts.
+    Raises MismatchError when two of them differ in spec or clip skip. Anchors may differ; the first one counts. How
+    to draw is what the first of `drawings_asked` asks for.
     """
+    drawing = Drawing()
+    for _, asked in drawings_asked(loras):
+        drawing = drawing.filled(asked)
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
-        return LoraHeader(architecture=loras[0].lora.header.architecture) if loras else LoraHeader()
+        own = loras[0].lora.header if loras else LoraHeader()
+        return LoraHeader(architecture=own.architecture, **vars(drawing))
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None
@@ -325,4 +331,13 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
                 f"{first_name} was trained with clip skip {first.clip_skip}, {name} with {header.clip_skip}; "
                 "they cannot share a text encoder"
             )
-    return replace(first, training={}, record=None)
+    return replace(first, training={}, record=None, **vars(drawing))
+
+
+def drawings_asked(loras: Sequence[ScaledLora]) -> list[tuple[str, Drawing]]:
+    """Return the file of each LoRA and how it asks to be drawn, from the first to be followed on.
+
+    A few-step LoRA decides, whatever guidance was found good for another beside it.
+    """
+    asked = [(str(path), lora.header.drawing) for path, lora, _ in loras]
+    return sorted(asked, key=lambda each: each[1].sampler is None and each[1].timesteps is None)
