@@ -73,8 +73,7 @@ class Generator:
     """A base that draws pictures; `open` opens one, the constructor takes one whose parts are in memory already.
 
     `header` is what the base says of itself (None = what its files say), and what is `stated` holds where neither it
-    nor a LoRA says anything. Parts named in `resting` lie in the main memory while they do not work. `texts` holds the
-    embeddings that are known: with all of them there, no text encoder is needed.
+    nor a LoRA says anything. Parts named in `resting` lie in the main memory while they do not work.
     """
 
     def __init__(
@@ -223,6 +222,8 @@ class Generator:
         `judge` finds. `should_stop` is asked before every step: no further one is then taken, and what was finished
         has been yielded.
         """
+        if not jobs:
+            return
         layout = layout or lay_out(Length(), self.spec)
         self.read_texts(jobs)
         taken = 0
@@ -241,7 +242,7 @@ class Generator:
             self.spec,
             sampling or self.settle().sampling,
             layout,
-            self.texts,
+            dict(self.texts),
             batch,
             known=None if init is None else self._known(init),
             walked=1.0 if init is None else init.walked,

@@ -1,13 +1,13 @@
 """The Generator: opened once it draws what separate commands draw, and LoRAs come off as if they had never been on."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import open_base
@@ -25,7 +25,7 @@ from sdxl_mel.training.samples import generator_in_training, plan_samples
 from tests.loras import random_modules
 
 SPEC = PRESETS["mini"]
-STEPS = 2
+SAMPLING = Sampling(steps=3)
 
 
 def opened(base: Path, *loras: Path | str, **options: object) -> Generator:
@@ -39,8 +39,7 @@ def jobs_of(generator: Generator, *prompts: str, seed: int = 0, num: int = 1) ->
 
 def draw(generator: Generator, *prompts: str, seed: int = 0) -> np.ndarray:
 
-    sampling = replace(generator.settle().sampling, steps=STEPS)
-    return np.stack([result.levels for result in generator.draw(jobs_of(generator, *prompts, seed=seed), sampling)])
+    return np.stack([result.levels for result in generator.draw(jobs_of(generator, *prompts, seed=seed), SAMPLING)])
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +139,12 @@ def test_weights_that_were_not_kept_do_not_come_back(slim_sdxl: Path, loras: lis
 def test_every_step_is_numbered_and_hands_out_its_latents(generator: Generator, mode: str) -> None:
     steps: list[Step] = []
     layout = lay_out(Length(6.0, mode=mode), SPEC)
-    long = list(generator.draw(jobs_of(generator, "piano"), None, layout, on_step=steps.append, batch=2))
+    long = list(generator.draw(jobs_of(generator, "piano"), SAMPLING, layout, on_step=steps.append, batch=2))
     assert [step.number for step in steps] == list(range(1, steps[0].total + 1))
     assert len(long) == 1
     steps.clear()
-    tile = next(generator.draw(jobs_of(generator, "piano"), on_step=steps.append))
-    assert len(steps) == steps[0].total == generator.settle().sampling.steps
+    tile = next(generator.draw(jobs_of(generator, "piano"), SAMPLING, on_step=steps.append))
+    assert len(steps) == steps[0].total == SAMPLING.steps
     (last,) = decode_latents(generator.models.base.vae, steps[-1].latents, SPEC)
     np.testing.assert_array_equal(last, tile.levels)
 
@@ -153,9 +152,11 @@ def test_every_step_is_numbered_and_hands_out_its_latents(generator: Generator, 
 def test_stopping_takes_no_further_step_and_keeps_what_is_finished(generator: Generator) -> None:
     steps: list[Step] = []
     jobs = jobs_of(generator, "piano", num=4)
-    whole = list(generator.draw(jobs, batch=1))
-    stopped_at = generator.settle().sampling.steps + 3
-    stopped = generator.draw(jobs, batch=1, on_step=steps.append, should_stop=lambda: len(steps) == stopped_at)
+    whole = list(generator.draw(jobs, SAMPLING, batch=1))
+    stopped_at = SAMPLING.steps + 2
+    stopped = generator.draw(
+        jobs, SAMPLING, batch=1, on_step=steps.append, should_stop=lambda: len(steps) == stopped_at
+    )
     kept = list(stopped)
     assert len(steps) == stopped_at
     assert [result.job.number for result in kept] == [1]
@@ -164,12 +165,12 @@ def test_stopping_takes_no_further_step_and_keeps_what_is_finished(generator: Ge
 
 def test_closing_the_iterator_draws_no_more(generator: Generator) -> None:
     steps: list[Step] = []
-    results = generator.draw(jobs_of(generator, "piano", num=3), batch=1, on_step=steps.append)
+    results = generator.draw(jobs_of(generator, "piano", num=3), SAMPLING, batch=1, on_step=steps.append)
     assert not steps
     first: Result = next(results)
     results.close()
     assert (first.seed, first.prompt, first.spec) == (0, "piano", SPEC)
-    assert len(steps) == generator.settle().sampling.steps
+    assert len(steps) == SAMPLING.steps
 
 
 def test_training_draws_what_generate_draws(slim_sdxl: Path, generator: Generator) -> None:
@@ -183,17 +184,17 @@ def test_training_draws_what_generate_draws(slim_sdxl: Path, generator: Generato
     samples = plan_samples(training, ["Mel spectrogram, slow piano", long], seed=5)
     assert samples[0].texts[0].text == "mel spectrogram, slow piano"
     assert "the very last words" not in samples[1].texts[0].text
-    drawn = [result.levels for result in training.draw(samples, batch=2)]
+    drawn = [result.levels for result in training.draw(samples, SAMPLING, batch=2)]
     as_given = [
         Job(job.number, job.prompt, plain.texts, "", job.seed)
         for job, plain in zip(samples, jobs_of(generator, *(job.texts[0].text for job in samples)))
     ]
-    tiles = [result.levels for result in generator.draw(as_given, batch=2)]
+    tiles = [result.levels for result in generator.draw(as_given, SAMPLING, batch=2)]
     np.testing.assert_array_equal(drawn, tiles)
     training.read_texts(samples)
     training.release_text_encoders()
     assert training.models.base.text_encoder is None
-    np.testing.assert_array_equal([result.levels for result in training.draw(samples, batch=2)], drawn)
+    np.testing.assert_array_equal([result.levels for result in training.draw(samples, SAMPLING, batch=2)], drawn)
 
 
 def test_texts_are_read_again_when_their_encoder_changes(bare: Generator, loras: list[Path]) -> None:
