@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from pydantic import JsonValue
 
 from sdxl_mel.errors import MissingError, ResourceError
@@ -38,9 +40,6 @@ def write_card(run: Path, header: RunHeader) -> None:
 
 def push(run: Path, repository: str) -> None:
     """Upload the finished run without its saved states. Raises MissingError or ResourceError with what to do."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True, private=True)

@@ -1,13 +1,15 @@
 """The losses against values worked out by hand, their limits, and the names people confuse them with."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdxl_mel.diffusion.losses import huber_weight, pseudo_huber, squared_error
+from sdxl_mel.diffusion.losses import LOSSES, huber_weight, pseudo_huber, squared_error
+from sdxl_mel.diffusion.options import LossName
 
 
 def _one(residual: float) -> torch.Tensor:
@@ -77,3 +79,16 @@ def test_the_weight_is_the_gradient_over_that_of_squared_error(residual, delta):
     pseudo_huber(prediction, torch.zeros(1, 1), torch.tensor([delta])).sum().backward()
     expected = huber_weight(torch.tensor(residual), torch.tensor(delta))
     assert float(prediction.grad) / (2 * residual) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_every_name_has_its_loss():
+    assert set(LOSSES) == set(get_args(LossName))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_pull_of_every_loss_is_its_gradient_over_that_of_squared_error(name):
+    residual, delta = torch.tensor([[0.3], [-0.02]]), torch.tensor([0.1, 0.1])
+    prediction = residual.clone().requires_grad_()
+    LOSSES[name].of_samples(prediction, torch.zeros(2, 1), delta, "mse").sum().backward()
+    pull = LOSSES[name].pull(residual[:, 0], delta)
+    assert torch.allclose(prediction.grad[:, 0] / (2 * residual[:, 0]), pull)
