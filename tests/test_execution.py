@@ -138,12 +138,15 @@ def test_a_killed_worker_is_said_in_one_line() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals a group of processes")
 @every_backend
 def test_an_interruption_leaves_no_worker(backend: Backend, tmp_path: Path) -> None:
+    # A program that was started in the background may have been told to ignore Ctrl-C; this one is not to.
     program = f"""
+import signal
 from pathlib import Path
 from sdxl_mel.execution import map_jobs
 from tests.test_execution import touch
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for _ in map_jobs(touch, (Path({str(tmp_path)!r}) / str(n) for n in range(10**6)), backend={backend!r}, workers=2):
         pass
 """

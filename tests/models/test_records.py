@@ -52,7 +52,7 @@ def test_fuse_names_alpha_every_lora_and_every_part_of_the_base(
 
 def test_a_merge_names_both_loras(loras: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "both.safetensors"
-    lora.run(lora.Config(action="merge", files=tuple(map(str, loras)), out=out))
+    lora.run(lora.Merge(files=tuple(map(str, loras)), out=out))
     record = read_lora(out).header.record
     assert record is not None
     assert list(record.inputs.values()) == [sha256_file(path) for path in loras]
@@ -62,7 +62,7 @@ def test_a_lora_in_a_folder_is_hashed_too(loras: list[Path], tmp_path: Path) -> 
     folder = tmp_path / "diffusers"
     write_lora(folder / "pytorch_lora_weights.safetensors", read_lora(loras[0]), "diffusers")
     out = tmp_path / "small.safetensors"
-    lora.run(lora.Config(action="resize", files=(str(folder),), rank=1, out=out))
+    lora.run(lora.Resize(file=str(folder), rank=1, out=out))
     record = read_lora(out).header.record
     assert record is not None
     name = "0001 diffusers/pytorch_lora_weights.safetensors"
@@ -72,7 +72,7 @@ def test_a_lora_in_a_folder_is_hashed_too(loras: list[Path], tmp_path: Path) -> 
 def test_an_extraction_names_both_models(tiny_sdxl: Path, loras: list[Path], tmp_path: Path) -> None:
     fuse.run(fuse.Config(base=str(tiny_sdxl), lora=(str(loras[0]),), out=tmp_path / "tuned"))
     out = tmp_path / "back.safetensors"
-    lora.run(lora.Config(action="extract", files=(str(tiny_sdxl), str(tmp_path / "tuned")), rank=2, out=out))
+    lora.run(lora.Extract(base=str(tiny_sdxl), tuned=str(tmp_path / "tuned"), rank=2, out=out))
     record = read_lora(out).header.record
     assert record is not None
     expected = open_base(tiny_sdxl, ()).identity_of("text_encoder")

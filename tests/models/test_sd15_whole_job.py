@@ -39,7 +39,7 @@ def write_pictures(folder: Path, spec: MelSpec) -> Path:
 
 
 def test_the_whole_job(base: Path, tmp_path: Path) -> None:
-    cache.run(cache.Config(dataset=write_pictures(tmp_path / "data", SPEC), base=str(base), out=tmp_path / "cache"))
+    cache.run(cache.Build(dataset=write_pictures(tmp_path / "data", SPEC), base=str(base), out=tmp_path / "cache"))
     about = json.loads((tmp_path / "cache/cache.json").read_text())
     assert about["identity"].keys() == {"vae", "text_encoder"} and about["scaling_factor"] == 0.18215
 
@@ -80,7 +80,7 @@ def test_from_music_to_scores(base: Path, tmp_path: Path) -> None:
     """Music of our own format, frozen text encoder; what is drawn is judged against what it was trained on."""
     music = write_folder(tmp_path / "music", {f"{name}.wav": name for name in ("flute", "harp", "oboe")}, seconds=7.0)
     prepare.run(prepare.Config(music=music, preset="mini", out=tmp_path / "data", validation=0, test=0))
-    cache.run(cache.Config(dataset=tmp_path / "data", base=str(base), out=tmp_path / "cache"))
+    cache.run(cache.Build(dataset=tmp_path / "data", base=str(base), out=tmp_path / "cache"))
     settings = {
         "base": str(base),
         "cache": tmp_path / "cache",
