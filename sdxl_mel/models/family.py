@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings
 from sdxl_mel.models.renaming import Layout
+from sdxl_mel.options import Precision
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -19,6 +21,8 @@ TEXT_ENCODERS: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
 ADAPTABLE: tuple[Part, ...] = ("unet", *TEXT_ENCODERS)
 """The parts that a LoRA can change."""
 
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 Config = Mapping[str, Any]
 Configs = Mapping[str, Config]
 
@@ -26,6 +30,11 @@ Configs = Mapping[str, Config]
 def weights_stem(part: Part) -> str:
     """Return what the names of a part's weight files in a diffusers folder start with."""
     return "model" if part in TEXT_ENCODERS else "diffusion_pytorch_model"
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """Return fp32, fp16 or bf16."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def test_comfyui_finds_a_place_for_every_tensor(single, lora):
 @pytest.mark.parametrize("after", [1, 900])
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(name, after, tiny_sdxl, lora, tmp_path, monkeypatch):
     """What lies on the disk in the middle of writing is what a kill would leave."""
-    from sdxl_mel.models.fusing import FusedWeights
+    from sdxl_mel.models.fuse import FusedWeights
 
     made, put = [], FusedWeights.put
 

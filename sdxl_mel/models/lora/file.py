@@ -91,8 +91,8 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     tensors = {name: (file, name) for name in file.types}
     architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors)
     groups = _grouped(tensors, architecture, path)
-    stated = alphas_of(configs_of(file.metadata, str(path)), _ranks(groups))
-    return Lora(_modules(groups, stated, alpha, str(path)), replace(header, architecture=architecture))
+    modules = _modules(groups, configs_of(file.metadata, str(path)), alpha, str(path))
+    return Lora(modules, replace(header, architecture=architecture))
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
@@ -163,8 +163,7 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
     architecture = _recognised(tensors)
-    groups = _grouped(tensors, architecture, folder)
-    modules = _modules(groups, alphas_of(configs, _ranks(groups)), alpha, str(folder))
+    modules = _modules(_grouped(tensors, architecture, folder), configs, alpha, str(folder))
     return Lora(modules, LoraHeader(architecture=architecture))
 
 
@@ -226,13 +225,10 @@ def _refusal(path: Path, unmatched: list[str], total: int, family: Family) -> st
     )
 
 
-def _ranks(groups: Mapping[Module, Group]) -> dict[Module, int]:
-    return {module: group["down"].shape[0] for module, group in groups.items() if "down" in group}
-
-
 def _modules(
-    groups: Mapping[Module, Group], stated: Mapping[Module, float], alpha: Alpha | None, where: str
+    groups: Mapping[Module, Group], configs: Mapping[Part, Mapping[str, Any]], alpha: Alpha | None, where: str
 ) -> dict[Module, LoraModule]:
+    stated = alphas_of(configs, {key: group["down"].shape[0] for key, group in groups.items() if "down" in group})
     return {
         module: _module(group, stated.get(module), alpha, f"{where}: {'.'.join(module)}")
         for module, group in groups.items()
