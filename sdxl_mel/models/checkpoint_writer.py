@@ -92,18 +92,13 @@ def _index(path: Path, folder: Path) -> bytes:
 
 
 def _write_part(folder: Path, component: Component, source: Checkpoint, types: Types, put: Put) -> None:
-    params = {_folder_name(source, param): param for param in types if param[0] == component.part}
+    own = [param for param in types if param[0] == component.part]
+    # A source folder's names are kept. Every version of transformers loads `text_model.`; only those that dropped it
+    # from CLIPTextModel load without.
+    params = {param[1] if source.single else source.places[param].name: param for param in own}
     kinds = {name: types[param] for name, param in params.items()}
     file = folder / f"{weights_stem(component.part)}.safetensors"
     write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
-
-
-def _folder_name(source: Checkpoint, param: Param) -> str:
-    """Return the name that a folder's file has for a tensor: the source folder's own, where there is one.
-
-    Every version of transformers loads `text_model.`; only those that dropped it from CLIPTextModel load without.
-    """
-    return param[1] if source.single else source.places[param].name
 
 
 def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:
