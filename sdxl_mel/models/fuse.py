@@ -11,8 +11,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.tensors import TensorFile, TensorType
+from sdxl_mel.errors import InputError
+from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.models.base import open_checkpoint
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
@@ -24,14 +24,13 @@ from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header, read_loras
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, Loss, fuse_into
-from sdxl_mel.models.single_file import SPEC_KEY
+from sdxl_mel.models.single_file import spec_of_file
 from sdxl_mel.options import Precision
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import MelSpec, require_equal
+from sdxl_mel.sound.melspec import require_equal
 
 SINGLE_FILE = ".safetensors"
-SHOWN = 3
 Changes = Mapping[Param, Sequence[Change]]
 
 
@@ -113,7 +112,7 @@ def fused_header(
     Raises MismatchError when any two specs differ.
     """
     header = joint_header(loras)
-    own = _spec_of(checkpoint)
+    own = spec_of_file(checkpoint.path) if checkpoint.single else Folder(checkpoint.path).spec
     if own is not None and header.spec is not None:
         require_equal(own, header.spec, base, str(loras[0].path))
     record = Record(
@@ -133,15 +132,8 @@ def fused_header(
         spec=header.spec or own,
         record=record,
         architecture=checkpoint.architecture,
-        **vars(header.drawing if before is None else header.drawing.filled(before.drawing)),
+        drawing=header.drawing if before is None else header.drawing.filled(before.drawing),
     )
-
-
-def _spec_of(checkpoint: Checkpoint) -> MelSpec | None:
-    if not checkpoint.single:
-        return Folder(checkpoint.path).spec
-    text = TensorFile(checkpoint.path).metadata.get(SPEC_KEY)
-    return MelSpec.from_json(text, str(checkpoint.path)) if text else None
 
 
 def chosen_dtype(checkpoint: Checkpoint, wanted: Precision | None, force_bf16: bool) -> torch.dtype:
@@ -172,11 +164,7 @@ def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Cha
             if there != module.weight_shape:
                 wrong.append(f"{part}.{name} ({_explained(there, module.weight_shape)})")
             changes[param].append(Change(module, scale))
-        if wrong:
-            raise MismatchError(
-                f"{path}: {len(wrong)} of {len(lora.modules)} modules do not fit {base}: {', '.join(wrong[:SHOWN])}"
-                f"{', ...' if len(wrong) > SHOWN else ''}; give the base it was trained on or another of its kind"
-            )
+        lora.require_fit(wrong, str(path), base, "give the base it was trained on or another of its kind")
     return changes
 
 

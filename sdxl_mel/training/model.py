@@ -14,7 +14,6 @@ from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import Part
-from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.adapters import Adapters, attach
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.training.batches import Batch
@@ -37,7 +36,6 @@ class Model:
     unet: Any
     adapters: Adapters
     time_ids: torch.Tensor | None
-    architecture: Architecture
     encoders: Any = None
     clip_skip: int = 0
     dtype: torch.dtype = torch.float32
@@ -85,7 +83,6 @@ def build_model(
         unet=unet,
         adapters=adapters,
         time_ids=None if time_ids is None else time_ids.to(device),
-        architecture=base.architecture,
         encoders=base if settings.text_encoders else None,
         clip_skip=clip_skip,
         dtype=base.unet.dtype,
