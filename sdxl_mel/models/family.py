@@ -45,7 +45,6 @@ class Component:
     """
 
     part: Part
-    library: Literal["diffusers", "transformers"]
     class_name: str
     original: str
     table: Literal["unet", "vae", "clip", "open_clip"]
@@ -53,8 +52,8 @@ class Component:
     tokenizer: str = ""
 
 
-UNET = Component("unet", "diffusers", "UNet2DConditionModel", "model.diffusion_model.", "unet", kohya="lora_unet_")
-VAE = Component("vae", "diffusers", "AutoencoderKL", "first_stage_model.", "vae")
+UNET = Component("unet", "UNet2DConditionModel", "model.diffusion_model.", "unet", kohya="lora_unet_")
+VAE = Component("vae", "AutoencoderKL", "first_stage_model.", "vae")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

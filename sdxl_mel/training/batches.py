@@ -212,13 +212,10 @@ class TrainingData:
 
     def _caption(self, slot: int, example: CachedExample) -> str:
         generator = numpy_generator(self.settings.seed, "caption", slot)
-        if generator.random() < self._caption_dropout(slot):
+        dropout, regularization = self.settings.caption_dropout, self.settings.regularization
+        if regularization.caption_dropout is not None and is_regularized(slot, regularization.share):
+            dropout = regularization.caption_dropout
+        if generator.random() < dropout:
             return self.cache.empty_text
         wordings = example.captions[: self.settings.caption_variants]
         return wordings[int(generator.integers(len(wordings)))]
-
-    def _caption_dropout(self, slot: int) -> float:
-        settings = self.settings.regularization
-        if settings.caption_dropout is None or not is_regularized(slot, settings.share):
-            return self.settings.caption_dropout
-        return settings.caption_dropout

@@ -57,7 +57,12 @@ def train(
         raise InputError(f"batch: found {settings.batch}; {accelerator.num_processes} devices need at least as much")
     state = open_state(task, settings)
     if resume:
-        resume_state(out, state, changed)
+        # A run that saved no state starts over.
+        if states := list(saved_states(out)):
+            load_state(states[-1], state)
+        if changed:
+            state.history.stopped = None
+        log(f"{out}: resuming at step {state.step}")
     loop = Loop(task, settings, out, accelerator, state, Log(out, accelerator, state.step), sample)
     loop.run()
     return loop.finish()
@@ -76,16 +81,6 @@ def open_state(task: Task, settings: LoopSettings) -> State:
     )
     averages = Averages(task.parameters.values(), settings.averages.lengths)
     return State(task.parameters, optimizer, averages, task.extra_state)
-
-
-def resume_state(out: Path, state: State, changed: bool) -> None:
-    """Put the last saved state into `state`; a run that saved none starts over."""
-    last = next(reversed(list(saved_states(out))), None)
-    if last is not None:
-        load_state(last, state)
-    if changed:
-        state.history.stopped = None
-    log(f"{out}: resuming at step {state.step}")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """LoRA adapters on the parts of a base: which layers get one, attached through peft, read out and written back."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -188,13 +189,10 @@ def attach_lora(base: Base, lora: Lora, scale: float = 1.0) -> Adapters:
 def _attach_part(part: Part, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
     known = module_paths(model, part)
     _require_same_keys(set(modules) & set(known), set(modules), f"LoRA on this {part}")
-    kinds = {(module.rank, module.alpha, module.magnitude is not None) for module in modules.values()}
-    for rank, alpha, dora in sorted(kinds):
-        paths = [
-            known[path]
-            for path, module in modules.items()
-            if (module.rank, module.alpha, module.magnitude is not None) == (rank, alpha, dora)
-        ]
+    kinds: dict[tuple[int, float, bool], list[str]] = defaultdict(list)
+    for path, module in modules.items():
+        kinds[module.rank, module.alpha, module.magnitude is not None].append(known[path])
+    for (rank, alpha, dora), paths in sorted(kinds.items()):
         _inject(model, paths, rank, alpha, rslora=False, dora=dora)
     return {(part, path): _layer_at(model, known[path]) for path in modules}
 
