@@ -180,7 +180,10 @@ class FusedWeights:
         self._checkpoint = checkpoint
         self._changes = changes
         self._losses: dict[Param, Loss] = {}
-        self.types = {param: _target(param, checkpoint.type_of(param), dtype) for param in checkpoint.places}
+        self.types = {param: checkpoint.type_of(param) for param in checkpoint.places}
+        for (part, name), kind in self.types.items():
+            if part != "vae" and kind.dtype.is_floating_point:
+                self.types[part, name] = TensorType(dtype, kind.shape)
 
     def put(self, param: Param, out: Tensor) -> None:
         """Put one tensor into `out`; the base's pages are let go. Several threads may ask at once."""
@@ -210,11 +213,6 @@ class FusedWeights:
     def _in_order(self) -> dict[Param, Loss]:
         """Return the losses in an order that does not depend on which thread was first, as their sums do."""
         return {param: self._losses[param] for param in self._changes if param in self._losses}
-
-
-def _target(param: Param, kind: TensorType, dtype: torch.dtype) -> TensorType:
-    kept = param[0] == "vae" or not kind.dtype.is_floating_point
-    return kind if kept else TensorType(dtype, kind.shape)
 
 
 def _block(part: str, name: str) -> str:
