@@ -131,7 +131,7 @@ def our_step(loop: Loop, batches: Iterator[Any]) -> Callable[[], None]:
 
 def bare_step(model: Model, batch: Batch) -> Callable[[], None]:
     """Return forward, backward and optimizer on one batch that is there already."""
-    ready = model.moved(batch)
+    ready = batch.to(model.device, model.dtype)
     parameters = model.adapters.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
 

@@ -124,13 +124,9 @@ def settle(
 
 
 def _shown(value: Any) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else format_timesteps(value)
-        if isinstance(value, tuple)
-        else str(value)
-    )
+    if isinstance(value, tuple):
+        return format_timesteps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def parse_timesteps(text: str, where: str) -> Timesteps:

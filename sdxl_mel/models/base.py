@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -17,7 +17,7 @@ from sdxl_mel.errors import InputError, MissingError, ResourceError
 from sdxl_mel.files.tensors import TensorFile, refuse_pickle
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder, open_single_file
 from sdxl_mel.models.families import family_of_file, require_vae
-from sdxl_mel.models.family import PARTS, Config, Family, Part
+from sdxl_mel.models.family import PARTS, Family, Part
 from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
 from sdxl_mel.models.single_file import SingleFile, VaeFile
@@ -26,39 +26,10 @@ from sdxl_mel.sound.melspec import MelSpec
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-class PartSource(Protocol):
-    """Anything that gives models: a base, or a VAE alone."""
-
-    def config(self, part: Part) -> Config | None:
-        """Return the config of one part, None without one."""
-
-    def load(self, part: Part, dtype: torch.dtype) -> Any:
-        """Return one model in `dtype`; every tensor of the file is used and every tensor of the model is filled."""
-
-    def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights of one part."""
-
-
-class Source(PartSource, Protocol):
-    """Anything that gives all parts of a base."""
-
-    @property
-    def path(self) -> Path:
-        """Return the folder or the file it lies in."""
-
-    @property
-    def family(self) -> Family:
-        """Return the family of the base."""
-
-    @property
-    def spec(self) -> MelSpec | None:
-        """Return the spec it was made for, if it says so."""
-
-    def tokenizer(self, name: str) -> Any:
-        """Return `tokenizer` or `tokenizer_2`."""
-
-    def scheduler(self) -> Any:
-        """Return the scheduler with the noise schedule the base was trained with."""
+Source = Folder | SingleFile
+"""Where all parts of a base come from."""
+PartSource = Source | VaeFile
+"""Where one part comes from: a base, or a VAE alone."""
 
 
 def find_source(name: str, parts: Sequence[Part], config: Path | None = None) -> Source:
@@ -97,7 +68,6 @@ def open_checkpoint(name: str, config: Path | None = None, *, needs_configs: boo
     source = find_source(name, PARTS, config)
     if isinstance(source, SingleFile):
         return open_single_file(path), source.configs
-    assert isinstance(source, Folder)
     return open_folder(source), source
 
 
@@ -107,19 +77,13 @@ def _single_file(path: Path, parts: Sequence[Part], config: Path | None) -> Sing
             f"{path}: a single file must be .safetensors (a {path.suffix or 'nameless'} file may hold code); convert it"
         )
     family = family_of_file({name: kind.shape for name, kind in TensorFile(path).types.items()}, path)
-    folder = Folder(config or _configs_beside(path) or _fetched(family.hub_id, (), asked_by=path))
+    beside = (place for place in (path.with_suffix(""), path.parent) if (place / "model_index.json").is_file())
+    folder = Folder(config or next(beside, None) or _fetched(family.hub_id, (), asked_by=path))
     if folder.family is not family:
         raise InputError(
             f"{folder.path}: configs of {folder.family.title}, {path.name} is {family.title}; give configs of its kind"
         )
     return SingleFile(path, folder).require_parts([part for part in parts if part in family.parts])
-
-
-def _configs_beside(path: Path) -> Path | None:
-    for folder in (path.with_suffix(""), path.parent):
-        if (folder / "model_index.json").is_file():
-            return folder
-    return None
 
 
 def _fetched(hub_id: str, parts: Sequence[Part], asked_by: Path | None = None) -> Path:

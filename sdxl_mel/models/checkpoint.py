@@ -46,7 +46,16 @@ class Checkpoint:
 
     def type_of(self, param: Param) -> TensorType:
         """Return a tensor's kind before it is read."""
-        return _type_of(self.places[param])
+        place = self.places[param]
+        dtype, shape = place.file.types[place.name]
+        match place.form:
+            case "third":
+                shape = (shape[0] // 3, *shape[1:])
+            case "transposed":
+                shape = shape[::-1]
+            case "convolution":
+                shape = shape[:2]
+        return TensorType(dtype, shape)
 
     def read(self, param: Param) -> Tensor:
         """Return a tensor as diffusers has it: a view of the file's memory map where that is possible."""
@@ -140,13 +149,10 @@ def _places(
         for param in params:
             stored = architecture.stored_as(param)
             assert stored is not None, param
-            places[param] = Place(file, name, _form(stored.form, file.types[name]), stored.third)
+            # A tool may have stored the matrices of a VAE's attention already.
+            matrix = stored.form == "convolution" and len(file.types[name].shape) == 2
+            places[param] = Place(file, name, "same" if matrix else stored.form, stored.third)
     return places
-
-
-def _form(form: Form, kind: TensorType) -> Form:
-    """Return the form, a VAE's attention being read as it is where a tool already stored matrices."""
-    return "same" if form == "convolution" and len(kind.shape) == 2 else form
 
 
 def _is_weight(name: str) -> bool:
@@ -157,16 +163,3 @@ def _layers_per_block(file: TensorFile) -> int:
     """Return the UNet's layers per block: the first downsampler follows them and conv_in."""
     found = [int(match[1]) for name in file.types if (match := DOWNSAMPLER.fullmatch(name))]
     return min(found) - 1 if found else LAYERS_PER_BLOCK
-
-
-def _type_of(place: Place) -> TensorType:
-    dtype, shape = place.file.types[place.name]
-    match place.form:
-        case "third":
-            return TensorType(dtype, (shape[0] // 3, *shape[1:]))
-        case "transposed":
-            return TensorType(dtype, shape[::-1])
-        case "convolution":
-            return TensorType(dtype, shape[:2])
-        case _:
-            return TensorType(dtype, shape)

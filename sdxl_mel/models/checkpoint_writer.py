@@ -12,7 +12,7 @@ from sdxl_mel.errors import FormatError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
 from sdxl_mel.files.tensors import TensorType, write_tensors
 from sdxl_mel.models.checkpoint import Checkpoint
-from sdxl_mel.models.family import Component, Family, weights_stem
+from sdxl_mel.models.family import Component, weights_stem
 from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.layouts import Param, Stored
 
@@ -41,8 +41,10 @@ def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, me
     layout = _single_layout(source, types)
     kinds = {name: _kind(params, types) for name, params in layout.items()}
     kinds |= {name: place.file.types[name] for name, place in source.rest.items()}
-    for scale in _logit_scales(source.architecture.family):
-        kinds.setdefault(scale, TensorType(types["unet", "conv_in.weight"].dtype, ()))
+    for encoder in source.architecture.family.text_encoders:
+        if encoder.table == "open_clip":
+            scale = TensorType(types["unet", "conv_in.weight"].dtype, ())
+            kinds.setdefault(f"{encoder.original}logit_scale", scale)
 
     def assemble(name: str, out: Tensor) -> None:
         if name in layout:
@@ -90,18 +92,13 @@ def _index(path: Path, folder: Path) -> bytes:
 
 
 def _write_part(folder: Path, component: Component, source: Checkpoint, types: Types, put: Put) -> None:
-    params = {_folder_name(source, param): param for param in types if param[0] == component.part}
+    own = [param for param in types if param[0] == component.part]
+    # A source folder's names are kept. Every version of transformers loads `text_model.`; only those that dropped it
+    # from CLIPTextModel load without.
+    params = {param[1] if source.single else source.places[param].name: param for param in own}
     kinds = {name: types[param] for name, param in params.items()}
     file = folder / f"{weights_stem(component.part)}.safetensors"
     write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
-
-
-def _folder_name(source: Checkpoint, param: Param) -> str:
-    """Return the name that a folder's file has for a tensor: the source folder's own, where there is one.
-
-    Every version of transformers loads `text_model.`; only those that dropped it from CLIPTextModel load without.
-    """
-    return param[1] if source.single else source.places[param].name
 
 
 def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:
@@ -120,22 +117,17 @@ def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Sto
     return layout
 
 
-def _logit_scales(family: Family) -> list[str]:
-    return [f"{each.original}logit_scale" for each in family.text_encoders if each.table == "open_clip"]
-
-
 def _kind(pieces: list[tuple[Stored, Param]], types: Types) -> TensorType:
     stored, param = pieces[0]
     dtype, shape = types[param]
     match stored.form:
         case "third":
-            return TensorType(dtype, (3 * shape[0], *shape[1:]))
+            shape = (3 * shape[0], *shape[1:])
         case "transposed":
-            return TensorType(dtype, shape[::-1])
+            shape = shape[::-1]
         case "convolution":
-            return TensorType(dtype, (*shape, 1, 1))
-        case _:
-            return TensorType(dtype, shape)
+            shape = (*shape, 1, 1)
+    return TensorType(dtype, shape)
 
 
 def _as_in_model(stored: Stored, piece: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings
 from sdxl_mel.models.renaming import Layout
+from sdxl_mel.options import Precision
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -18,6 +20,8 @@ PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
 TEXT_ENCODERS: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
 ADAPTABLE: tuple[Part, ...] = ("unet", *TEXT_ENCODERS)
 """The parts that a LoRA can change."""
+
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Config = Mapping[str, Any]
 Configs = Mapping[str, Config]
@@ -28,6 +32,11 @@ def weights_stem(part: Part) -> str:
     return "model" if part in TEXT_ENCODERS else "diffusion_pytorch_model"
 
 
+def precision_of(dtype: torch.dtype) -> Precision:
+    """Return fp32, fp16 or bf16."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
 @dataclass(frozen=True)
 class Component:
     """One part as a family has it: its class, where the original layout keeps it, and the table of its names there.
@@ -36,7 +45,6 @@ class Component:
     """
 
     part: Part
-    library: Literal["diffusers", "transformers"]
     class_name: str
     original: str
     table: Literal["unet", "vae", "clip", "open_clip"]
@@ -44,8 +52,8 @@ class Component:
     tokenizer: str = ""
 
 
-UNET = Component("unet", "diffusers", "UNet2DConditionModel", "model.diffusion_model.", "unet", kohya="lora_unet_")
-VAE = Component("vae", "diffusers", "AutoencoderKL", "first_stage_model.", "vae")
+UNET = Component("unet", "UNet2DConditionModel", "model.diffusion_model.", "unet", kohya="lora_unet_")
+VAE = Component("vae", "AutoencoderKL", "first_stage_model.", "vae")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

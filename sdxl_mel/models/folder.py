@@ -20,7 +20,7 @@ from torch import Tensor
 from sdxl_mel.errors import FormatError, InputError, MissingError
 from sdxl_mel.files.tensors import TensorFile, tensor_bytes
 from sdxl_mel.models.families import family_of_configs
-from sdxl_mel.models.family import PARTS, Component, Config, Family, Part, weights_stem
+from sdxl_mel.models.family import PARTS, TEXT_ENCODERS, Component, Config, Family, Part, weights_stem
 from sdxl_mel.models.layouts import without_text_model
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -37,22 +37,18 @@ class Folder:
     @cached_property
     def family(self) -> Family:
         """Return the family of its models. Raises InputError that says what they are instead."""
-        return self.vae_of or family_of_configs(self.configs(), self.pipeline_class(), str(self.path))
+        if self.vae_of is not None:
+            return self.vae_of
+        found: dict[str, Config | None] = {part: self.config(part) for part in PARTS}
+        pipeline_class = str((_read_json(self.path / "model_index.json") or {}).get("_class_name", ""))
+        configs = {part: config for part, config in found.items() if config is not None}
+        return family_of_configs(configs, pipeline_class, str(self.path))
 
     @cached_property
     def spec(self) -> MelSpec | None:
         """Return the spec in `melspec.json`, if there is one."""
         file = self.path / SPEC_FILE
         return MelSpec.from_json(file.read_bytes(), str(file)) if file.is_file() else None
-
-    def pipeline_class(self) -> str:
-        """Return the pipeline's class as model_index.json states it; empty without one."""
-        return str((_read_json(self.path / "model_index.json") or {}).get("_class_name", ""))
-
-    def configs(self) -> dict[str, Config]:
-        """Return the config of every part that is present."""
-        found = {part: self.config(part) for part in PARTS}
-        return {part: config for part, config in found.items() if config is not None}
 
     def config(self, part: Part) -> Config | None:
         """Return the config of one part, None without one."""
@@ -128,7 +124,7 @@ class Folder:
 
 def model_class(component: Component) -> Any:
     """Return the class of a part's model."""
-    return getattr(diffusers if component.library == "diffusers" else transformers, component.class_name)
+    return getattr(transformers if component.part in TEXT_ENCODERS else diffusers, component.class_name)
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -1,25 +1,37 @@
-"""Base + LoRAs written as one checkpoint, a diffusers folder or a single file."""
+"""Base + LoRAs written as one checkpoint, a diffusers folder or a single file; tensors are made as they are written."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import isfinite
 from pathlib import Path
 from threading import Lock
 
+import torch
 from torch import Tensor
 
 from sdxl_mel.errors import InputError
+from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.models.base import open_checkpoint
+from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
+from sdxl_mel.models.family import DTYPES, precision_of
+from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.fuse_verify import differences, joined
-from sdxl_mel.models.fusing import FusedWeights, chosen_dtype, fused_header, match, short_name
-from sdxl_mel.models.header import header_files, header_metadata
+from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.file import Alpha, ScaledLora, read_loras
-from sdxl_mel.models.lora.module import Loss
+from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header, read_loras
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.module import Change, Loss, fuse_into
+from sdxl_mel.models.single_file import spec_of_file
 from sdxl_mel.options import Precision
 from sdxl_mel.progress import progress
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import require_equal
 
 SINGLE_FILE = ".safetensors"
+Changes = Mapping[Param, Sequence[Change]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ def fuse(
     checkpoint, folder = open_checkpoint(base, configs, needs_configs=not single)
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
     weights = FusedWeights(checkpoint, match(loras, checkpoint, base), chosen)
-    header = fused_header(loras, checkpoint, base, short_name(chosen), alpha)
+    header = fused_header(loras, checkpoint, base, precision_of(chosen), alpha)
     require_space(out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()
@@ -76,7 +88,7 @@ def fuse(
             assert folder is not None
             write_folder(out, checkpoint, weights.types, put, configs=folder, extra=header_files(header))
     return Fused(
-        dtype=short_name(chosen),
+        dtype=precision_of(chosen),
         loras=tuple(loras),
         blocks=weights.by_block(),
         total=weights.total(),
@@ -89,3 +101,123 @@ def _refuse_existing(out: Path) -> None:
         raise InputError(f"{out}: is there already; delete it or choose another --out")
     if out.suffix != SINGLE_FILE and out.suffix in (".ckpt", ".pt", ".bin"):
         raise InputError(f"{out}: pickles are not written; choose NAME.safetensors or a folder")
+
+
+def fused_header(
+    loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str, alpha: Alpha | None
+) -> LoraHeader:
+    """Return what the LoRAs say, checked against the base's spec, its guidance, and the record of the fusion.
+
+    `alpha` is what was stated for LoRA files that hold none; the record has it, and the hashes of base and LoRAs.
+    Raises MismatchError when any two specs differ.
+    """
+    header = joint_header(loras)
+    own = spec_of_file(checkpoint.path) if checkpoint.single else Folder(checkpoint.path).spec
+    if own is not None and header.spec is not None:
+        require_equal(own, header.spec, base, str(loras[0].path))
+    record = Record(
+        stage="fuse",
+        settings={
+            "base": Path(base).name,
+            "scale": [scale for _, _, scale in loras],
+            "dtype": dtype,
+            "alpha": alpha,
+        },
+        inputs={f"base {part}": checkpoint.identity(part) for part in checkpoint.architecture.family.parts}
+        | input_hashes(loras),
+    )
+    before = read_model_header(checkpoint.path)
+    return replace(
+        header,
+        spec=header.spec or own,
+        record=record,
+        architecture=checkpoint.architecture,
+        drawing=header.drawing if before is None else header.drawing.filled(before.drawing),
+    )
+
+
+def chosen_dtype(checkpoint: Checkpoint, wanted: Precision | None, force_bf16: bool) -> torch.dtype:
+    """Return the precision to write: the one asked for, else the base's own, fp16 for a bf16 base.
+
+    Raises InputError for bf16 unless it is forced.
+    """
+    if wanted == "bf16" and not force_bf16:
+        raise InputError(
+            "--dtype bf16 loses about half of a small LoRA (45 % of a change of 1e-4); take fp16 or fp32, or insist "
+            "with --force-bf16"
+        )
+    if wanted is not None:
+        return DTYPES[wanted]
+    own = checkpoint.type_of(("unet", "conv_in.weight")).dtype
+    return torch.float32 if own in (torch.float32, torch.float64) else torch.float16
+
+
+def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Changes:
+    """Return the changes of every weight. Raises MismatchError for a module that the base has not in that shape."""
+    changes: dict[Param, list[Change]] = defaultdict(list)
+    for path, lora, scale in loras:
+        lora.require_family(checkpoint.architecture.family, str(path), base)
+        wrong = []
+        for (part, name), module in lora.modules.items():
+            param: Param = (part, f"{name}.weight")
+            there = checkpoint.type_of(param).shape if param in checkpoint.places else None
+            if there != module.weight_shape:
+                wrong.append(f"{part}.{name} ({_explained(there, module.weight_shape)})")
+            changes[param].append(Change(module, scale))
+        lora.require_fit(wrong, str(path), base, "give the base it was trained on or another of its kind")
+    return changes
+
+
+def _explained(there: tuple[int, ...] | None, wanted: tuple[int, ...]) -> str:
+    shape = " x ".join(map(str, wanted))
+    return f"for a weight of {shape}, the base has {' x '.join(map(str, there))}" if there else "not in the base"
+
+
+class FusedWeights:
+    """The tensors of base + LoRAs in `dtype`; the VAE and integers stay as they are."""
+
+    def __init__(self, checkpoint: Checkpoint, changes: Changes, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._changes = changes
+        self._losses: dict[Param, Loss] = {}
+        self.types = {param: checkpoint.type_of(param) for param in checkpoint.places}
+        for (part, name), kind in self.types.items():
+            if part != "vae" and kind.dtype.is_floating_point:
+                self.types[part, name] = TensorType(dtype, kind.shape)
+
+    def put(self, param: Param, out: Tensor) -> None:
+        """Put one tensor into `out`; the base's pages are let go. Several threads may ask at once."""
+        weight = self._checkpoint.read(param)
+        assert out.shape == weight.shape, param
+        if param in self._changes:
+            self._losses[param] = loss = fuse_into(out, weight, self._changes[param])
+            if not isfinite(loss.error):
+                raise InputError(
+                    f"{'.'.join(param)}: base + LoRA is not finite in {out.dtype}; lower --scale or write --dtype fp32"
+                )
+        else:
+            out.copy_(weight)
+        self._checkpoint.forget(param)
+
+    def total(self) -> Loss:
+        """Return the loss over all tensors made so far."""
+        return reduce(Loss.plus, self._in_order().values(), Loss())
+
+    def by_block(self) -> dict[str, tuple[int, Loss]]:
+        """Return the number of changed tensors and the loss of every block, in the order of the model."""
+        blocks: dict[str, list[Loss]] = defaultdict(list)
+        for (part, name), loss in self._in_order().items():
+            blocks[_block(part, name)].append(loss)
+        return {block: (len(losses), reduce(Loss.plus, losses, Loss())) for block, losses in sorted(blocks.items())}
+
+    def _in_order(self) -> dict[Param, Loss]:
+        """Return the losses in an order that does not depend on which thread was first, as their sums do."""
+        return {param: self._losses[param] for param in self._changes if param in self._losses}
+
+
+def _block(part: str, name: str) -> str:
+    """Return the block's name: a UNet's down_blocks.1, or a text encoder as a whole."""
+    if part != "unet":
+        return part
+    first, second, *_ = name.split(".")
+    return f"{first}.{second}" if second.isdigit() else first

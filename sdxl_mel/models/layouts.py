@@ -124,7 +124,7 @@ class Architecture:
         part, name = param
         module, _, kind = name.rpartition(".")
         component = self.family.component(part)
-        original = self._tensors(component).to_original(module)
+        original = _rules(component.table, self._unet).to_original(module)
         if original is None:
             return None
         whole, leaf = component.original + original, module.rpartition(".")[2]
@@ -145,7 +145,7 @@ class Architecture:
         return []
 
     def _names(self, component: Component, original: str) -> list[str]:
-        rules = self._tensors(component)
+        rules = _rules(component.table, self._unet)
         module, _, kind = original.rpartition(".")
         if component.table == "open_clip" and original in BARE:
             return [f"{rules.to_diffusers(original)}.weight"]
@@ -154,9 +154,6 @@ class Architecture:
             return [f"{path}.{kind.removeprefix(IN_PROJECTION)}" for path in paths if path]
         path = rules.to_diffusers(with_text_model(component.part, module) if component.table == "clip" else module)
         return [f"{path}.{kind}"] if path else []
-
-    def _tensors(self, component: Component) -> Renaming:
-        return _rules(component.table, self._unet)
 
     @property
     def _unet(self) -> tuple[tuple[bool, ...], int]:

@@ -5,7 +5,6 @@ A module's path is a block followed by a leaf; a rule is a pair of spellings, in
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 Layout = Literal["diffusers", "original"]
@@ -47,15 +46,6 @@ class Renaming:
     def to_diffusers(self, name: str, layout: Layout = "original", separator: Separator = ".") -> str | None:
         """Return the diffusers path of a module spelt in any way, or None if the model has no such module."""
         return self._translate(name, layout, separator, "diffusers")
-
-    @cached_property
-    def names(self) -> list[tuple[str, str]]:
-        """Return every rule as (diffusers, original), {n} unreplaced."""
-        return [
-            (_join(block.diffusers, leaf), _join(block.original, other))
-            for block in self.blocks
-            for leaf, other in block.leaves
-        ]
 
     def _translate(self, name: str, source: Layout, separator: Separator, target: Layout) -> str | None:
         for prefix, pattern, block in self._patterns(source, separator):

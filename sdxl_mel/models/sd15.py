@@ -42,15 +42,7 @@ SD15 = Family(
     title="SD 1.5",
     needed="SD 1.5 or a fine-tune of it (one text encoder, a UNet over 768 channels of text)",
     text_encoders=(
-        Component(
-            part="text_encoder",
-            library="transformers",
-            class_name="CLIPTextModel",
-            original="cond_stage_model.transformer.",
-            table="clip",
-            kohya="lora_te_",
-            tokenizer="tokenizer",
-        ),
+        Component("text_encoder", "CLIPTextModel", "cond_stage_model.transformer.", "clip", "lora_te_", "tokenizer"),
     ),
     attention=(True, True, True, False),
     kohya_layout="diffusers",

@@ -9,6 +9,17 @@ from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids
 from sdxl_mel.models.family import Component, Configs, Family, shape_problems
 from sdxl_mel.models.text_encoding import run_encoder
 
+CLIP_L = Component(
+    "text_encoder", "CLIPTextModel", "conditioner.embedders.0.transformer.", "clip", "lora_te1_", "tokenizer"
+)
+OPEN_CLIP_G = Component(
+    "text_encoder_2",
+    "CLIPTextModelWithProjection",
+    "conditioner.embedders.1.model.",
+    "open_clip",
+    "lora_te2_",
+    "tokenizer_2",
+)
 PENULTIMATE = 2
 """SDXL reads the last but one layer of both encoders, without the final norm."""
 
@@ -51,26 +62,7 @@ SDXL = Family(
     name="sdxl",
     title="SDXL",
     needed="SDXL 1.0 base or a fine-tune of it (two text encoders, a UNet with text_time conditioning)",
-    text_encoders=(
-        Component(
-            part="text_encoder",
-            library="transformers",
-            class_name="CLIPTextModel",
-            original="conditioner.embedders.0.transformer.",
-            table="clip",
-            kohya="lora_te1_",
-            tokenizer="tokenizer",
-        ),
-        Component(
-            part="text_encoder_2",
-            library="transformers",
-            class_name="CLIPTextModelWithProjection",
-            original="conditioner.embedders.1.model.",
-            table="open_clip",
-            kohya="lora_te2_",
-            tokenizer="tokenizer_2",
-        ),
-    ),
+    text_encoders=(CLIP_L, OPEN_CLIP_G),
     attention=(False, True, True),
     kohya_layout="original",
     text_width=2048,

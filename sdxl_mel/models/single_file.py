@@ -22,6 +22,12 @@ from sdxl_mel.sound.melspec import MelSpec
 SPEC_KEY = "melspec"
 
 
+def spec_of_file(path: Path) -> MelSpec | None:
+    """Return the spec in a file's header, if there is one."""
+    text = TensorFile(path).metadata.get(SPEC_KEY)
+    return MelSpec.from_json(text, str(path)) if text else None
+
+
 @dataclass(frozen=True)
 class SingleFile:
     """A checkpoint of all parts in the original layout; `configs` is a diffusers folder that may hold no weights."""
@@ -36,9 +42,8 @@ class SingleFile:
 
     @cached_property
     def spec(self) -> MelSpec | None:
-        """Return the spec in the file's header, if there is one."""
-        text = TensorFile(self.path).metadata.get(SPEC_KEY)
-        return MelSpec.from_json(text, str(self.path)) if text else self.configs.spec
+        """Return the spec in the file's header, else that of the configs."""
+        return spec_of_file(self.path) or self.configs.spec
 
     def require_parts(self, parts: Sequence[Part]) -> "SingleFile":
         """Return itself; raises InputError that lists what the file or its configs lack of `parts`."""

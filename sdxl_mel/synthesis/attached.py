@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import module_paths
 from sdxl_mel.models.lora.file import ScaledLora
 from sdxl_mel.models.lora.module import Change, LoraModule, shape_text
 from sdxl_mel.models.lora.names import Module
-
-SHOWN = 3
 
 
 class AttachedLoras:
@@ -64,11 +62,7 @@ class AttachedLoras:
                     found = "no such layer" if there is None else f"a layer of {shape_text(there)}"
                     wrong.append(f"{'.'.join(key)} ({found})")
                 changes[key].append(Change(module, scale))
-            if wrong:
-                raise MismatchError(
-                    f"{path}: {len(wrong)} of {len(lora.modules)} modules do not fit {self.base.name}: "
-                    f"{', '.join(wrong[:SHOWN])}{', ...' if len(wrong) > SHOWN else ''}; give a LoRA made for it"
-                )
+            lora.require_fit(wrong, str(path), self.base.name, "give a LoRA made for it")
         return changes
 
     def _layer(self, module: Module) -> Any:

@@ -1,8 +1,7 @@
 """The best of several candidates: consistent as a spectrogram, and near its prompt where something can judge that."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import soxr
@@ -20,46 +19,36 @@ from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
 
-class ClapJudge:
-    """Cosine of CLAP's vectors of a clip and of its prompt."""
-
-    name = "clap"
-
-    def __init__(self, source: str) -> None:
-        self._clap = ClapEmbedder(source)
-        self.rate, self.weights = self._clap.rate, self._clap.weights
-
-    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
-        """Return one cosine a clip."""
-        sounds = clip_vectors([self._clap.embed_audio(clip) for clip in clips])
-        text = unit_rows(self._clap.embed_text([prompt]))[0]
-        return [float(score) for score in sounds @ text]
-
-
-class TagJudge:
-    """The tag bridge's score of a prompt, each candidate beside the others."""
-
-    name = "tagbridge"
-
-    def __init__(self) -> None:
-        self._bridge = TagScore()
-        self.rate, self.weights = self._bridge.rate, self._bridge.weights
-
-    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
-        """Return one score a clip."""
-        heard = [self._bridge.embed_audio(clip) for clip in clips]
-        return [float(score) for score in self._bridge.scores(heard, [prompt])[:, 0]]
-
-
-class Judge(Protocol):
-    """Scores clips of one rate against a prompt; higher is nearer."""
+@dataclass(frozen=True)
+class Judge:
+    """Scores clips of one rate against a prompt: `scores_of` (clips, prompt) is one number a clip, higher is nearer."""
 
     name: str
     weights: str
     rate: int
+    scores_of: Callable[[Sequence[Float], str], list[float]]
 
-    def scores_of(self, clips: list[Float], prompt: str) -> list[float]:
-        """Return one score a clip (n,)."""
+
+def clap_judge(source: str) -> Judge:
+    """Return the judge that takes the cosine of CLAP's vectors of a clip and of its prompt."""
+    clap = ClapEmbedder(source)
+
+    def scores_of(clips: Sequence[Float], prompt: str) -> list[float]:
+        sounds = clip_vectors([clap.embed_audio(clip) for clip in clips])
+        return [float(score) for score in sounds @ unit_rows(clap.embed_text([prompt]))[0]]
+
+    return Judge("clap", clap.weights, clap.rate, scores_of)
+
+
+def tag_judge() -> Judge:
+    """Return the judge that takes the tag bridge's score of a prompt, each candidate beside the others."""
+    bridge = TagScore()
+
+    def scores_of(clips: Sequence[Float], prompt: str) -> list[float]:
+        heard = [bridge.embed_audio(clip) for clip in clips]
+        return [float(score) for score in bridge.scores(heard, [prompt])[:, 0]]
+
+    return Judge("tagbridge", bridge.weights, bridge.rate, scores_of)
 
 
 @dataclass(frozen=True)
@@ -87,9 +76,9 @@ def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judg
 def open_judge(clap: str | None) -> Judge | None:
     """Return what scores alignment: CLAP where given, else the tag bridge where its packages are, else None."""
     if clap is not None:
-        return ClapJudge(clap)
+        return clap_judge(clap)
     try:
-        return TagJudge()
+        return tag_judge()
     except MissingError as error:
         log(f"best of several by consistency alone ({error})")
         return None

@@ -1,7 +1,7 @@
 """Jobs to pictures: text, noise, sampling and decoding, for single tiles and for long pieces."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,14 @@ from torch import Tensor
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.circular import circular_in_time
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, stacked
-from sdxl_mel.diffusion.long_form import PromptTrack, section_weights, travel_weights
+from sdxl_mel.diffusion.long_form import (
+    JointPredictor,
+    PromptTrack,
+    columns_of,
+    extend,
+    section_weights,
+    travel_weights,
+)
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.diffusion.sampling import (
     Denoiser,
@@ -28,13 +35,17 @@ from sdxl_mel.errors import ResourceError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
 from sdxl_mel.models.text_encoding import encode_prompts
-from sdxl_mel.models.vae import decode_latents
+from sdxl_mel.models.vae import decode_latents, decode_windows
+from sdxl_mel.seeding import derive_seed
+from sdxl_mel.sound.blend import close_loop, paste
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
-from sdxl_mel.synthesis.long_pieces import Piece, decode_canvas, join_tiles
+
+WINDOW_OVERLAP = 4
+"""A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +70,15 @@ class Models:
 @torch.inference_mode()
 def encode_texts(models: Models, texts: Sequence[str], clip_skip: int) -> dict[str, TextEmbeddings]:
     """Return the embeddings of every text for the UNet, each encoded alone, so that none depends on the others."""
-    encoders = [part for part in TEXT_ENCODERS if part in models.base.models]
-    for part in encoders:
-        models.base.models[part].to(models.device)
     dtype = models.base.unet.dtype
-    encoded = {
-        text: TextEmbeddings(*(each.to(dtype) for each in encode_prompts(models.base, [text], clip_skip)))
-        for text in texts
-    }
-    for part in encoders:
-        if part in models.resting:
-            models.base.models[part].to("cpu")
-    return encoded
+    with ExitStack() as stack:
+        for part in TEXT_ENCODERS:
+            if part in models.base.models:
+                stack.enter_context(models.working(part))
+        return {
+            text: TextEmbeddings(*(each.to(dtype) for each in encode_prompts(models.base, [text], clip_skip)))
+            for text in texts
+        }
 
 
 @dataclass(frozen=True)
@@ -126,14 +134,25 @@ class Drawer:
     def _piece(self, job: Job, seed: int) -> Levels:
         spec, layout = self.spec, self.layout
         with self.models.working("unet") as unet:
-            denoiser = self._denoiser(unet, [job.negative])
-            piece = Piece(layout, denoiser, self._track(job), seed, self._noise, self._sample)
-            if layout.mode == "independent":
-                tiles = [piece.view(view, piece.columns(view)) for view in range(len(layout.starts))]
-            elif layout.mode == "extend":
-                canvas = piece.extended()
-            else:
-                canvas = piece.joint(self.batch)
+            denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
+
+            def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
+                """Return the latents (1, 4, height, columns) of one view from its own noise."""
+                seeds, text = [derive_seed(seed, "view", view)], track.over(columns)
+                noise = self._noise(seeds, len(columns))
+                return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
+
+            match layout.mode:
+                case "independent":
+                    places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
+                    tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
+                case "extend":
+                    canvas = extend(draw_view, layout.columns, layout.starts, layout.width)
+                case "joint":
+                    predict = JointPredictor(
+                        denoiser, track, layout.width, layout.starts, layout.merge, views_at_once=self.batch, seed=seed
+                    )
+                    canvas = self._sample(self._noise([seed], layout.columns), predict, [seed])
         with self.models.working("vae") as vae:
             if layout.mode == "independent":
                 return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
@@ -161,14 +180,10 @@ class Drawer:
 
     def _denoiser(self, unet: Any, negatives: list[str]) -> Denoiser:
         unconditional = stacked([self.texts[negative] for negative in negatives])
-        time_ids = self.models.base.family.time_ids(self.spec.n_mels, self.spec.width)
-        return Denoiser(unet, time_ids, unconditional, self._guidance)
-
-    @property
-    def _guidance(self) -> Guidance:
-        count = self.models.base.scheduler.config.num_train_timesteps
-        start, end = (level * count for level in self.sampling.guidance_interval)
-        return Guidance(self.sampling.guidance, self.sampling.rescale, start, end)
+        base, sampling = self.models.base, self.sampling
+        time_ids = base.family.time_ids(self.spec.n_mels, self.spec.width)
+        start, end = (level * base.scheduler.config.num_train_timesteps for level in sampling.guidance_interval)
+        return Denoiser(unet, time_ids, unconditional, Guidance(sampling.guidance, sampling.rescale, start, end))
 
     def _noise(self, seeds: Sequence[int], columns: int) -> Tensor:
         return draw_noise(seeds, (4, self.spec.n_mels // LATENT_FACTOR, columns), self.models.device)
@@ -201,3 +216,26 @@ def turned(levels: Levels) -> Levels:
     On a circle that place is like any other; but there alone a player may leave a gap.
     """
     return np.roll(levels, -calmest_turn(dequantise(levels), LATENT_FACTOR), axis=1)
+
+
+def decode_canvas(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Levels:
+    """Return the picture of a canvas, window by window; a loop is decoded past its end and closed."""
+    overlap = layout.width // WINDOW_OVERLAP
+    if layout.loop:
+        canvas = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
+    return _assembled(decode_windows(vae, canvas, spec, overlap), canvas.shape[-1] * LATENT_FACTOR, layout, spec)
+
+
+def join_tiles(tiles: Iterable[Levels], layout: Layout, spec: MelSpec) -> Levels:
+    """Return tiles that know nothing of each other as one picture."""
+    starts = [start * LATENT_FACTOR for start in layout.starts]
+    overlaps = [0, *(frames for _, frames in layout.seams)]
+    return _assembled(zip(starts, overlaps, tiles), starts[-1] + layout.width * LATENT_FACTOR, layout, spec)
+
+
+def _assembled(windows: Iterable[tuple[int, int, Levels]], total: int, layout: Layout, spec: MelSpec) -> Levels:
+    """Blend pictures that follow each other into one of `total` frames, then close it or crop it to its length."""
+    picture: Levels = np.empty((spec.n_mels, total, 1 if spec.channels == "grey" else 3), np.uint8)
+    for start, overlap, levels in windows:
+        paste(picture, levels, start, overlap, spec)
+    return close_loop(picture, total - layout.frames, spec) if layout.loop else picture[:, : layout.frames]

@@ -17,7 +17,7 @@ from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.family import PARTS, TEXT_ENCODERS
+from sdxl_mel.models.family import DTYPES, PARTS, TEXT_ENCODERS, precision_of
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.lora.file import ScaledLora, read_lora, read_loras
 from sdxl_mel.models.lora.header import LoraHeader
@@ -32,8 +32,6 @@ from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Generator:
     @property
     def dtype(self) -> str:
         """Return the precision of the UNet: fp32, fp16 or bf16."""
-        return next(name for name, dtype in DTYPES.items() if dtype == self.models.base.unet.dtype)
+        return precision_of(self.models.base.unet.dtype)
 
     @property
     def inputs(self) -> dict[str, str]:

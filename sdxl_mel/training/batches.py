@@ -20,6 +20,8 @@ from sdxl_mel.training.settings import DataSettings
 
 EPOCHS_KEPT = 4
 TIMESTEPS = 1000
+Text = TextEmbeddings | list[str]
+"""What a batch says: its embeddings, or the captions to encode where the text encoders are trained."""
 DECILES = 10
 """The timesteps are logged and validated in tenths, lowest noise first."""
 
@@ -76,14 +78,6 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What a batch says: its embeddings, or the captions to encode where the text encoders are trained."""
-
-    captions: tuple[str, ...] = ()
-    embeddings: TextEmbeddings | None = None
-
-
-@dataclass(frozen=True)
 class Batch:
     """Examples ready for the UNet; tensors have the batch first."""
 
@@ -111,9 +105,9 @@ class Batch:
             target=move(self.target, torch.float32),
             timesteps=move(self.timesteps, torch.int64),
             weights=move(self.weights, torch.float32),
-            text=Text(self.text.captions, TextEmbeddings(*(move(each, dtype) for each in self.text.embeddings)))
-            if self.text.embeddings
-            else self.text,
+            text=self.text
+            if isinstance(self.text, list)
+            else TextEmbeddings(*(move(each, dtype) for each in self.text)),
         )
 
 
@@ -153,11 +147,7 @@ class TrainingData:
         chosen = [self.example(slot) for slot in slots]
         timesteps = timesteps_from(
             uniform_variates(settings.seed, step, places, settings.batch, timestep.stratified),
-            timestep.low,
-            timestep.high,
-            distribution=timestep.distribution,
-            mean=timestep.mean,
-            std=timestep.std,
+            **timestep.model_dump(exclude={"stratified"}),
         )
         drawn = [self._latent_and_noise(slot, example) for slot, (example, _) in zip(slots, chosen)]
         latents, noise, input_noise = (torch.stack(each) for each in zip(*drawn))
@@ -193,8 +183,8 @@ class TrainingData:
     def text_of(self, keys: Sequence[str]) -> Text:
         """Return what a batch says, given its text keys."""
         if self.encodes_captions:
-            return Text(tuple(map(self.cache.caption, keys)))
-        return Text((), TextEmbeddings(*(torch.stack(each) for each in zip(*map(self.cache.text, keys)))))
+            return list(map(self.cache.caption, keys))
+        return TextEmbeddings(*(torch.stack(each) for each in zip(*map(self.cache.text, keys))))
 
     def latent(self, example: CachedExample, offset: int, generator: torch.Generator) -> torch.Tensor:
         """Return a sample of an example's posterior, scaled. Raises FormatError for a cache with NaN in it."""
@@ -217,26 +207,15 @@ class TrainingData:
         settings, generator = self.settings.noise, torch_generator(self.settings.seed, "example", slot)
         offset = int(torch.randint(len(example.offsets), (), generator=generator))
         latent = self.latent(example, offset, generator)
-        noise = sample_noise(
-            latent,
-            generator,
-            offset=settings.offset,
-            random_offset=settings.random_offset,
-            adaptive_offset=settings.adaptive_offset,
-            multires_iterations=settings.multires_iterations,
-            multires_discount=settings.multires_discount,
-        )
+        noise = sample_noise(latent, generator, **settings.model_dump(exclude={"perturbation"}))
         return latent, noise, perturbed(noise, generator, settings.perturbation)
 
     def _caption(self, slot: int, example: CachedExample) -> str:
         generator = numpy_generator(self.settings.seed, "caption", slot)
-        if generator.random() < self._caption_dropout(slot):
+        dropout, regularization = self.settings.caption_dropout, self.settings.regularization
+        if regularization.caption_dropout is not None and is_regularized(slot, regularization.share):
+            dropout = regularization.caption_dropout
+        if generator.random() < dropout:
             return self.cache.empty_text
         wordings = example.captions[: self.settings.caption_variants]
         return wordings[int(generator.integers(len(wordings)))]
-
-    def _caption_dropout(self, slot: int) -> float:
-        settings = self.settings.regularization
-        if settings.caption_dropout is None or not is_regularized(slot, settings.share):
-            return self.settings.caption_dropout
-        return settings.caption_dropout

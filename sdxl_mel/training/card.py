@@ -4,7 +4,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from pydantic import JsonValue
 
 from sdxl_mel.errors import MissingError, ResourceError
 from sdxl_mel.files.atomic import write_text
@@ -16,7 +15,8 @@ def write_card(run: Path, header: RunHeader) -> None:
     base = header.settings["base"]
     on_hub = isinstance(base, str) and base.count("/") == 1 and not Path(base).exists()
     settings, results = header.settings, header.results
-    rows = "\n".join(f"| {name} | {_shown(value)} |" for name, value in results.items())
+    shown = {name: " -> ".join(map(str, each)) if isinstance(each, list) else each for name, each in results.items()}
+    rows = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
     spec = header.spec
     head = [
         "---",
@@ -48,7 +48,3 @@ def push(run: Path, repository: str) -> None:
         raise MissingError(f"{repository}: no token for the hub; run `hf auth login`. The run is in {run}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
         raise ResourceError(f"{repository}: the hub did not take the run ({error}); it is in {run}") from error
-
-
-def _shown(value: JsonValue) -> str:
-    return " -> ".join(map(str, value)) if isinstance(value, list) else str(value)

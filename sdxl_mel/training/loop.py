@@ -3,8 +3,8 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from sdxl_mel.training.curves import VALIDATION, write_curves
 from sdxl_mel.training.ema import Averages
 from sdxl_mel.training.log import Log, mean_loss, out_of_patience, report_validation
 from sdxl_mel.training.optimizers import build_optimizer, set_rates
-from sdxl_mel.training.settings import LoopSettings, OptimizerSettings
+from sdxl_mel.training.settings import LoopSettings
 from sdxl_mel.training.state import State, evaluation_weights, load_state, save_state, saved_states
 from sdxl_mel.training.task import HELD_OUT, Losses, Task, micro_batches, share_of
 
@@ -57,7 +57,12 @@ def train(
         raise InputError(f"batch: found {settings.batch}; {accelerator.num_processes} devices need at least as much")
     state = open_state(task, settings)
     if resume:
-        resume_state(out, state, changed)
+        # A run that saved no state starts over.
+        if states := list(saved_states(out)):
+            load_state(states[-1], state)
+        if changed:
+            state.history.stopped = None
+        log(f"{out}: resuming at step {state.step}")
     loop = Loop(task, settings, out, accelerator, state, Log(out, accelerator, state.step), sample)
     loop.run()
     return loop.finish()
@@ -65,31 +70,17 @@ def train(
 
 def open_state(task: Task, settings: LoopSettings) -> State:
     """Return the state at step 0."""
-    optimizer = optimizer_of(task, settings.optimizer)
+    chosen = settings.optimizer
+    optimizer = build_optimizer(
+        chosen.name,
+        task.parameter_groups(),
+        weight_decay=chosen.weight_decay,
+        betas=(chosen.beta1, chosen.beta2),
+        epsilon=chosen.epsilon,
+        warmup=chosen.warmup,
+    )
     averages = Averages(task.parameters.values(), settings.averages.lengths)
     return State(task.parameters, optimizer, averages, task.extra_state)
-
-
-def optimizer_of(task: Task, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of a task's parameters."""
-    return build_optimizer(
-        settings.name,
-        task.parameter_groups(),
-        weight_decay=settings.weight_decay,
-        betas=(settings.beta1, settings.beta2),
-        epsilon=settings.epsilon,
-        warmup=settings.warmup,
-    )
-
-
-def resume_state(out: Path, state: State, changed: bool) -> None:
-    """Put the last saved state into `state`; a run that saved none starts over."""
-    last = next(reversed(list(saved_states(out))), None)
-    if last is not None:
-        load_state(last, state)
-    if changed:
-        state.history.stopped = None
-    log(f"{out}: resuming at step {state.step}")
 
 
 @dataclass
@@ -111,12 +102,12 @@ class Loop:
         """Take every step that is left."""
         state, settings = self.state, self.settings
         shown = progress(settings.steps, "train", "steps", done=state.step)
-        with Interrupts() as interrupts, closing(self.drawn_ahead()) as batches, muted(not self.main), shown as ticker:
+        with interrupts() as came, closing(self.drawn_ahead()) as batches, muted(not self.main), shown as ticker:
             if state.step == 0:
                 self.validate_and_sample()
             pending: Measured | None = None
             while state.step < settings.steps and not state.history.stopped:
-                measured = self.step(next(batches), interrupts.wanted)
+                measured = self.step(next(batches), bool(came))
                 # What the step before measured is read only now, so that the device never waits for it.
                 stop = self._note(pending, ticker, measured.started)
                 pending = measured
@@ -148,12 +139,10 @@ class Loop:
             each.append(losses.each.detach())
         sums["stop"] = each[0].new_full((1,), float(stop))
         sums = _over_processes(self.accelerator, parameters, sums)
-        gradient = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip or float("inf"))
-        schedule = settings.optimizer
-        set_rates(
-            state.optimizer,
-            rate_factor(state.step, settings.steps, schedule.schedule, schedule.warmup, schedule.final),
-        )
+        moved = settings.optimizer
+        gradient = torch.nn.utils.clip_grad_norm_(parameters, moved.clip or float("inf"))
+        factor = rate_factor(state.step, settings.steps, moved.schedule, moved.warmup, moved.final)
+        set_rates(state.optimizer, factor)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
@@ -259,7 +248,7 @@ class Loop:
         numbers = numbers_of(measured, self.settings.batch, seconds)
         self.log.write(measured.step, numbers)
         ticker.advance(note=f"loss {numbers['loss']:.4f}, rate {measured.rate:.1e}")
-        return measured["stop"][0] > 0
+        return measured.numbers["stop"][0] > 0
 
     def _due(self, every: int) -> bool:
         return bool(every) and (self.state.step % every == 0 or self.state.step == self.settings.steps)
@@ -281,6 +270,10 @@ class Readback:
             self._event = torch.cuda.Event()
             self._event.record()
 
+    def __getitem__(self, name: str) -> list[float]:
+        return self.read[name]
+
+    @cached_property
     def read(self) -> dict[str, list[float]]:
         """Return the numbers by name, waiting only for the work that was queued before them."""
         if self._event is not None:
@@ -293,7 +286,7 @@ class Readback:
 class Measured:
     """What a step did; `started` is a reading of the clock, `sources` are this device's examples.
 
-    Its items are the numbers by name: over the whole batch "loss", "stop" and the total and count of each mean; the
+    Its `numbers` are by name: over the whole batch "loss", "stop" and the total and count of each mean; the
     length of the "gradient" before clipping; the loss of "each" of `sources`.
     """
 
@@ -303,27 +296,19 @@ class Measured:
     sources: Sequence[str]
     numbers: Readback
 
-    def __getitem__(self, name: str) -> list[float]:
-        return self.read[name]
-
-    @cached_property
-    def read(self) -> dict[str, list[float]]:
-        """Return all numbers by name."""
-        return self.numbers.read()
-
 
 def numbers_of(measured: Measured, batch: int, seconds: float) -> dict[str, Any]:
     """Return what is logged of a step; a mean over parts of the noise is -1 where the batch had no example."""
     means: dict[str, Any] = {}
-    for name in (each.removesuffix(TOTAL) for each in measured.read if each.endswith(TOTAL)):
-        values = [
-            total / count if count else -1.0 for total, count in zip(measured[name + TOTAL], measured[name + COUNT])
-        ]
+    numbers = measured.numbers
+    for name in (each.removesuffix(TOTAL) for each in numbers.read if each.endswith(TOTAL)):
+        pairs = zip(numbers[name + TOTAL], numbers[name + COUNT])
+        values = [total / count if count else -1.0 for total, count in pairs]
         means[name] = values if len(values) > 1 else values[0]
     return {
-        "loss": measured["loss"][0] / batch,
+        "loss": numbers["loss"][0] / batch,
         "rate": measured.rate,
-        "gradient": measured["gradient"][0],
+        "gradient": numbers["gradient"][0],
         "seconds": seconds,
         **means,
     }
@@ -331,10 +316,10 @@ def numbers_of(measured: Measured, batch: int, seconds: float) -> dict[str, Any]
 
 def require_finite(measured: Measured, kept: Path | None) -> None:
     """Raise InputError that names the examples if a step's loss or gradient is not finite."""
-    loss, gradient = measured["loss"][0], measured["gradient"][0]
+    loss, gradient = measured.numbers["loss"][0], measured.numbers["gradient"][0]
     if math.isfinite(loss) and math.isfinite(gradient):
         return
-    bad = [source for source, value in zip(measured.sources, measured["each"]) if not math.isfinite(value)]
+    bad = [source for source, value in zip(measured.sources, measured.numbers["each"]) if not math.isfinite(value)]
     raise InputError(
         f"step {measured.step}: loss {loss:g}, gradient {gradient:g}; examples with a loss that is not finite: "
         f"{', '.join(bad) or 'none, of ' + ', '.join(measured.sources)}; "
@@ -342,28 +327,26 @@ def require_finite(measured: Measured, kept: Path | None) -> None:
     )
 
 
-class Interrupts:
-    """While the block runs, a signal sets `wanted`; a second one acts as it always does."""
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Yield the signals that came while the block runs; after the first they act as they always do."""
+    before: dict[int, Any] = {}
+    came: list[int] = []
 
-    def __init__(self) -> None:
-        self.wanted = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "Interrupts":
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
+    def restore() -> None:
+        for number, handler in before.items():
             signal.signal(number, handler)
-        self._before = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    for number in SIGNALS:
+        before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()
 
 
 def _sums_of(losses: Losses) -> dict[str, torch.Tensor]:

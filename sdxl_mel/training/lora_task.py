@@ -58,7 +58,7 @@ class LoraTask:
     def losses(self, batch: Batch, step: int) -> Losses:
         """Return the losses of a batch, its dropout drawn anew."""
         model, adapter = self.model, self.adapter
-        batch = model.moved(batch)
+        batch = batch.to(model.device, model.dtype)
         model.adapters.draw_masks(
             self.data.settings.seed, step, batch.slots, adapter.rank_dropout, adapter.module_dropout
         )
@@ -74,7 +74,7 @@ class LoraTask:
         sums = torch.zeros(DECILES, device=model.device)
         for start in range(own.start, own.stop, self.data.settings.batch):
             piece = pairs[start : min(start + self.data.settings.batch, own.stop)]
-            batch = model.moved(self.data.fixed_batch(piece))
+            batch = self.data.fixed_batch(piece).to(model.device, model.dtype)
             errors = squared_error(model.predict(batch), batch.target)
             sums.index_add_(0, torch.tensor([tenth for _, tenth in piece], device=model.device), errors)
         if self.accelerator.num_processes > 1:
@@ -133,17 +133,8 @@ class Objective:
         return torch.full(timesteps.shape, value, device=timesteps.device)
 
     def _delta(self, step: int, timesteps: Tensor) -> Tensor:
-        huber = self.settings.huber
-        return huber_delta(
-            step,
-            self.steps,
-            timesteps,
-            self.alphas_cumprod,
-            start=huber.start,
-            end=huber.end,
-            axis=huber.axis,
-            shape=huber.shape,
-        )
+        course = self.settings.huber.model_dump(exclude={"normalise"})
+        return huber_delta(step, self.steps, timesteps, self.alphas_cumprod, **course)
 
     def pull_line(self, squared: Sequence[float]) -> str:
         """Return how hard each tenth of the timesteps pulls at first (1 = squared error), given the base's errors."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.family import Part
 from sdxl_mel.models.lora.adapters import Adapters, attach
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.training.batches import Batch
@@ -35,15 +36,14 @@ class Model:
     unet: Any
     adapters: Adapters
     time_ids: torch.Tensor | None
-    architecture: Architecture
     encoders: Any = None
     clip_skip: int = 0
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def predict(self, batch: Batch) -> torch.Tensor:
-        """Return what the UNet predicts for a batch that `moved` has prepared."""
-        text = batch.text.embeddings or self.encode(batch.text.captions)
+        """Return what the UNet predicts for a batch on its device and in its dtype."""
+        text = self.encode(batch.text) if isinstance(batch.text, list) else batch.text
         conditions = unet_conditions(text, self.time_ids)
         return self.unet(batch.noisy, batch.timesteps, **conditions, return_dict=False)[0]
 
@@ -52,10 +52,6 @@ class Model:
         return TextEmbeddings(
             *(each.to(self.dtype) for each in encode_prompts(self.encoders, captions, self.clip_skip))
         )
-
-    def moved(self, batch: Batch) -> Batch:
-        """Return the batch where the model is."""
-        return batch.to(self.device, self.dtype)
 
 
 def build_model(
@@ -70,24 +66,23 @@ def build_model(
 ) -> Model:
     """Put adapters on an open base and prepare it; `size` is (width, height) of a tile in pixels."""
     unet = prepared_unet(base.unet, hardware, device)
-    adapters = attach(
-        {"unet": unet},
-        targets=settings.targets,
+    put = partial(
+        attach,
         rank=settings.rank,
         alpha=settings.alpha_or_rank,
-        rank_patterns=settings.rank_patterns,
         rslora=settings.rslora,
         dora=settings.dora,
         seed=seed,
     )
+    adapters = put({"unet": unet}, targets=settings.targets, rank_patterns=settings.rank_patterns)
     if settings.text_encoders:
-        adapters = Adapters(adapters.layers | _on_encoders(base, settings, device=device, seed=seed).layers)
+        encoders = prepared_encoders(base, settings.text_encoders, device)
+        adapters = Adapters(adapters.layers | put(encoders, targets=settings.text_targets).layers)
     time_ids = base.family.time_ids(size[1], size[0])
     return Model(
         unet=unet,
         adapters=adapters,
         time_ids=None if time_ids is None else time_ids.to(device),
-        architecture=base.architecture,
         encoders=base if settings.text_encoders else None,
         clip_skip=clip_skip,
         dtype=base.unet.dtype,
@@ -106,6 +101,16 @@ def prepared_unet(unet: Any, hardware: HardwareSettings, device: torch.device) -
     return unet
 
 
+def prepared_encoders(base: Base, parts: Sequence[Part], device: torch.device) -> dict[Part, Any]:
+    """Return some text encoders of a base by part; all are put on the device. Raises InputError for one it has not."""
+    absent = sorted(set(parts) - set(base.family.parts))
+    if absent:
+        raise InputError(f"adapter.text_encoders: {base.family.title} has no {', '.join(absent)}; leave it out")
+    for encoder in base.text_encoders:
+        encoder.requires_grad_(False).to(device)
+    return {part: base.models[part] for part in parts}
+
+
 def compile_blocks(unet: nn.Module) -> None:
     """Compile each block by itself: all blocks of a kind share one compilation, and peft's Python stays outside."""
     for module in unet.modules():
@@ -120,23 +125,6 @@ def quick_attention(model: Model) -> AbstractContextManager[None]:
     """
     slow = model.device.type == "cpu" and model.dtype == torch.bfloat16
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
-
-
-def _on_encoders(base: Base, settings: AdapterSettings, *, device: torch.device, seed: int) -> Adapters:
-    absent = sorted(set(settings.text_encoders) - set(base.family.parts))
-    if absent:
-        raise InputError(f"adapter.text_encoders: {base.family.title} has no {', '.join(absent)}; leave it out")
-    for encoder in base.text_encoders:
-        encoder.requires_grad_(False).to(device)
-    return attach(
-        {part: base.models[part] for part in settings.text_encoders},
-        targets=settings.text_targets,
-        rank=settings.rank,
-        alpha=settings.alpha_or_rank,
-        rslora=settings.rslora,
-        dora=settings.dora,
-        seed=seed,
-    )
 
 
 def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:

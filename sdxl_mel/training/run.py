@@ -1,22 +1,20 @@
 """A LoRA run from its settings to its folder: open what it needs, refuse what does not belong together, train."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import JsonValue
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError, MissingError, ResourceError
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
-from sdxl_mel.models.family import TEXT_ENCODERS
+from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.adapters import Adapters
 from sdxl_mel.models.lora.file import DIFFUSERS_FILE, LoraHeader, read_lora
@@ -32,7 +30,6 @@ from sdxl_mel.training.model import build_model, compile_blocks, quick_attention
 from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
 from sdxl_mel.training.settings import Config
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Splits = Mapping[str, list[CachedExample]]
 
 
@@ -66,16 +63,19 @@ def train_lora(config: Config) -> Results | None:
     if config.trackers:
         accelerator.init_trackers("curves")
     sample = open_sampler(config, task, base, splits, header.record) if main else None
-    with quick_attention(task.model), _clear_memory_errors(config):
-        results = train(
-            task,
-            config.loop,
-            config.out,
-            accelerator,
-            resume=earlier is not None,
-            changed=config.resume_with_changes,
-            sample=sample,
-        )
+    try:
+        with quick_attention(task.model):
+            results = train(
+                task,
+                config.loop,
+                config.out,
+                accelerator,
+                resume=earlier is not None,
+                changed=config.resume_with_changes,
+                sample=sample,
+            )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ResourceError(memory_advice(config)) from error
     if expected:
         if isinstance(seconds := results.get("seconds per step"), float):
             log(compare(expected, seconds, device))
@@ -118,12 +118,10 @@ def start_accelerator(config: Config) -> Accelerator:
 
 def dtype_of(config: Config, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in: what was asked, or what `accelerate launch` asks, or what the device likes."""
-    asked: str = config.hardware.precision
-    if asked == "auto":
-        asked = "bf16" if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" else "auto"
-    if asked == "auto":
-        asked = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return DTYPES[asked]
+    if config.hardware.precision != "auto":
+        return DTYPES[config.hardware.precision]
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
+    return DTYPES["bf16" if launched or (device.type == "cuda" and torch.cuda.is_bf16_supported()) else "fp32"]
 
 
 def open_splits(config: Config, cache: Cache) -> Splits:
@@ -156,13 +154,18 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     inputs = {"cache": sha256_file(config.cache / "cache.json")} | identity
     if (init := config.adapter.init) is not None:
         inputs["init"] = sha256_file(init / DIFFUSERS_FILE if init.is_dir() else init)
-    changes: dict[str, JsonValue] = {}
+    changes: dict[str, Any] = {}
     if earlier:
         before = validated(Config, earlier.settings, str(config.out / "run.json"))
         changes = changed(before.recorded(), config.recorded()) | changed(
             earlier.record.inputs, {name: inputs[name] for name in inputs if name in earlier.record.inputs}
         )
-        require_unchanged(config, changes)
+        if changes and not config.resume_with_changes:
+            listed = ", ".join(f"{name} {one!r} -> {two!r}" for name, (one, two) in changes.items())
+            raise MismatchError(
+                f"{config.out}: settings or inputs changed since it was started: {listed}; "
+                "take them back, or give --resume-with-changes, which records them"
+            )
     return RunHeader(
         spec=cache.spec,
         anchor=cache.anchor,
@@ -175,9 +178,9 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     )
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> dict[str, JsonValue]:
+def changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return what differs between two nested mappings, as {dotted name: [before, now]}."""
-    changes: dict[str, JsonValue] = {}
+    changes: dict[str, Any] = {}
     for name in sorted({*before, *now}):
         one, two = before.get(name), now.get(name)
         if isinstance(one, Mapping) and isinstance(two, Mapping):
@@ -185,16 +188,6 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "")
         elif one != two:
             changes[prefix + name] = [one, two]
     return changes
-
-
-def require_unchanged(config: Config, changes: Mapping[str, Any]) -> None:
-    """Raise MismatchError that lists what changed, unless it was meant."""
-    if changes and not config.resume_with_changes:
-        listed = ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in changes.items())
-        raise MismatchError(
-            f"{config.out}: settings or inputs changed since it was started: {listed}; "
-            "take them back, or give --resume-with-changes, which records them"
-        )
 
 
 def open_task(
@@ -336,14 +329,6 @@ def finish(config: Config, header: RunHeader) -> None:
     write_card(config.out, header)
     if config.push_to_hub:
         push(config.out, config.push_to_hub)
-
-
-@contextmanager
-def _clear_memory_errors(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(memory_advice(config)) from error
 
 
 def memory_advice(config: Config) -> str:

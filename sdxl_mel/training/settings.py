@@ -1,8 +1,8 @@
 """The settings of a training run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -313,28 +313,13 @@ class Config(StageConfig):
     @property
     def loop(self) -> LoopSettings:
         """Return what the loop is told."""
-        return LoopSettings(
-            steps=self.steps,
-            batch=self.batch,
-            micro_batch=self.micro_batch,
-            save_every=self.save_every,
-            keep=self.keep,
-            sample_every=self.samples.every,
-            optimizer=self.optimizer,
-            averages=self.averages,
-            validation=self.validation,
-        )
+        return LoopSettings(**self._shared_with(LoopSettings), sample_every=self.samples.every)
 
     @property
     def data(self) -> DataSettings:
         """Return what is drawn for every example."""
-        return DataSettings(
-            batch=self.batch,
-            seed=self.seed,
-            caption_dropout=self.caption_dropout,
-            caption_variants=self.caption_variants,
-            posterior=self.posterior,
-            noise=self.noise,
-            timesteps=self.timesteps,
-            regularization=self.regularization,
-        )
+        return DataSettings(**self._shared_with(DataSettings))
+
+    def _shared_with(self, kind: type) -> dict[str, Any]:
+        """Return the settings that a dataclass has fields for, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(kind) if hasattr(self, field.name)}

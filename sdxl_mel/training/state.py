@@ -96,26 +96,19 @@ def save_state(run: Path, state: State, keep: int) -> Path:
         for length, averages in state.averages.tensors.items():
             tensors |= {f"average/{length}/{index}": tensor for index, tensor in enumerate(averages)}
         content = {"step": state.step, "optimizer": numbers, "notes": vars(state.history)}
-        with atomic_folder(folder) as temporary, _clear_disk_errors(folder):
-            save_file(
-                {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
-                temporary / "state.safetensors",
-            )
+        tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        with atomic_folder(folder) as temporary:
+            try:
+                save_file(tensors, temporary / "state.safetensors")
+            except SafetensorError as error:
+                raise ResourceError(
+                    f"{folder}: the state cannot be written ({error}); the states before it are whole: make room and "
+                    "--resume"
+                ) from error
             (temporary / "state.json").write_text(json.dumps(content), encoding="utf-8")
     for old in list(saved_states(run))[:-keep]:
         shutil.rmtree(old)
     return folder
-
-
-@contextmanager
-def _clear_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what safetensors raises for a full or dying disk into one line."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise ResourceError(
-            f"{folder}: the state cannot be written ({error}); the states before it are whole: make room and --resume"
-        ) from error
 
 
 def saved_states(run: Path) -> Iterator[Path]:
@@ -158,7 +151,10 @@ def _optimizer_to_files(optimizer: torch.optim.Optimizer) -> tuple[dict[str, tor
                 tensors[f"optimizer/{index}/{name}"] = value.clone()
             else:
                 numbers.setdefault(str(index), {})[name] = value
-    groups = [{name: _plain(value) for name, value in group.items()} for group in whole["param_groups"]]
+    groups = [
+        {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in group.items()}
+        for group in whole["param_groups"]
+    ]
     return tensors, {"numbers": numbers, "groups": groups}
 
 
@@ -177,7 +173,3 @@ def _optimizer_from_files(
     if sum(len(group["params"]) for group in groups) != len(parameters_of(optimizer)):
         raise MismatchError("this state was saved by an optimizer of other parameters")
     optimizer.load_state_dict({"state": values, "param_groups": groups})
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, torch.Tensor) else value

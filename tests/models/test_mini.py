@@ -42,7 +42,7 @@ def test_it_is_shaped_as_sdxl_is(pipeline: StableDiffusionXLPipeline) -> None:
 def test_it_says_the_guidance_it_was_judged_at() -> None:
     header = read_model_header(MINI)
     assert header is not None
-    assert header.guidance == 2.5
+    assert header.drawing.guidance == 2.5
     assert header.spec == Folder(MINI).spec
 
 

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.models import checkpoint_writer
 from sdxl_mel.models.base import open_base
@@ -172,11 +173,11 @@ def test_generate_needs_nothing_else(folder, single, tiny_sdxl):
 def test_the_guidance_of_the_base_stays(tiny_sdxl, lora, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_sdxl, base)
-    for name, content in header_files(LoraHeader(spec=HEADER.spec, guidance=2.5)).items():
+    for name, content in header_files(LoraHeader(spec=HEADER.spec, drawing=Drawing(guidance=2.5))).items():
         (base / name).write_bytes(content)
     for out in (tmp_path / "fused", tmp_path / "fused.safetensors"):
         run(Config(base=str(base), lora=(str(lora),), out=out))
-        assert read_model_header(out).guidance == 2.5
+        assert read_model_header(out).drawing.guidance == 2.5
 
 
 def test_the_same_command_makes_the_same_bytes(single, tiny_sdxl, lora, tmp_path):
@@ -200,7 +201,7 @@ def test_comfyui_finds_a_place_for_every_tensor(single, lora):
 @pytest.mark.parametrize("after", [1, 900])
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(name, after, tiny_sdxl, lora, tmp_path, monkeypatch):
     """What lies on the disk in the middle of writing is what a kill would leave."""
-    from sdxl_mel.models.fusing import FusedWeights
+    from sdxl_mel.models.fuse import FusedWeights
 
     made, put = [], FusedWeights.put
 

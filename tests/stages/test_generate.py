@@ -11,6 +11,7 @@ import torch
 
 from sdxl_mel.cli import main
 from sdxl_mel.config import validated
+from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.files.audio import read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
@@ -250,8 +251,8 @@ def test_a_few_step_lora_is_drawn_as_it_asks_beside_ours(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "open_base", open_base)
-    ours = lora_file(tmp_path / "ours.safetensors", spec=SPEC, anchor="mel spectrogram", guidance=3.0)
-    few = lora_file(tmp_path / "few.safetensors", sampler="euler", timesteps=(999, 499), guidance=0.0)
+    ours = lora_file(tmp_path / "ours.safetensors", spec=SPEC, anchor="mel spectrogram", drawing=Drawing(guidance=3.0))
+    few = lora_file(tmp_path / "few.safetensors", drawing=Drawing("euler", None, 0.0, (999, 499)))
     both = {"lora": (str(ours), f"{few}:0.5"), "preset": None, "steps": None}
     assert not draw(tiny, tmp_path / "asked", **both).notes
     record = read_spectrogram(tmp_path / "asked" / "0001.png").record
@@ -268,7 +269,7 @@ def test_a_few_step_lora_is_drawn_as_it_asks_beside_ours(
 def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = tmp_path / "fused"
     shutil.copytree(tiny, fused)
-    header = LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1, guidance=2.5)
+    header = LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1, drawing=Drawing(guidance=2.5))
     for name, content in header_files(header).items():
         (fused / name).write_bytes(content)
     monkeypatch.setattr(generator, "open_base", open_base)

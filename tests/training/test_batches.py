@@ -66,7 +66,7 @@ def test_a_clip_twice_in_a_batch_has_its_own_noise(material):
 def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expected):
     drawn = material(caption_dropout=dropout)
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
-    hidden = drawn.batch(0, range(6)).text.embeddings[0]
+    hidden = drawn.batch(0, range(6)).text[0]
     assert sum(bool(torch.equal(each, empty)) for each in hidden) == expected
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
 
@@ -75,17 +75,17 @@ def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
     drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
     empty = drawn.cache.text(drawn.cache.empty_text)[0]
     batch = drawn.batch(0, range(6))
-    assert [bool(torch.equal(each, empty)) for each in batch.text.embeddings[0]] == [False, True] * 3
+    assert [bool(torch.equal(each, empty)) for each in batch.text[0]] == [False, True] * 3
     as_all = material(caption_dropout=1.0, regularization={"share": 0.5})
-    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text.embeddings[0])
+    assert all(torch.equal(each, empty) for each in as_all.batch(0, range(6)).text[0])
 
 
 def test_wordings_can_be_limited_to_the_first(material):
     drawn = material(caption_variants=1, caption_dropout=0.0, adapter={"text_encoders": ("text_encoder",)})
-    captions = {caption for step in range(10) for caption in drawn.batch(step, range(6)).text.captions}
+    captions = {caption for step in range(10) for caption in drawn.batch(step, range(6)).text}
     assert all("number" not in caption for caption in captions)
     both = material(caption_dropout=0.0, adapter={"text_encoders": ("text_encoder",)})
-    assert any("number" in caption for step in range(10) for caption in both.batch(step, range(6)).text.captions)
+    assert any("number" in caption for step in range(10) for caption in both.batch(step, range(6)).text)
 
 
 def test_weights_of_examples_and_of_regularisation_multiply_the_loss(material):

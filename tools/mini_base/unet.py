@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
+from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.models.header import header_files
 from sdxl_mel.models.layouts import Architecture
@@ -157,7 +158,7 @@ def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser, guidance
         shutil.rmtree(stale, ignore_errors=True)
     pipeline_of(copy.deepcopy(vae), copy.deepcopy(network)).to(torch.float16).save_pretrained(temporary)
     layers = network.unet.config.layers_per_block
-    header = LoraHeader(spec=SPEC, guidance=guidance, architecture=Architecture(SDXL, layers))
+    header = LoraHeader(spec=SPEC, drawing=Drawing(guidance=guidance), architecture=Architecture(SDXL, layers))
     for name, content in header_files(header).items():
         (temporary / name).write_bytes(content)
     if folder.exists():

@@ -1,8 +1,8 @@
 """LoRA adapters on the parts of a base: which layers get one, attached through peft, read out and written back."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -47,11 +47,6 @@ def select_targets(model: nn.Module, part: Part, targets: Sequence[str]) -> list
     return [path for path in layers if path in chosen]
 
 
-def rank_of(path: str, rank: int, rank_patterns: Mapping[str, int]) -> int:
-    """Return the rank of a module: that of the last pattern it matches, else `rank`."""
-    return next((rank_patterns[key] for key in reversed(list(rank_patterns)) if fnmatchcase(path, key)), rank)
-
-
 def _matches(path: str, module: nn.Linear | nn.Conv2d, part: Part, target: str) -> bool:
     if target not in PRESETS:
         return fnmatchcase(path, target) or fnmatchcase(with_text_model(part, path), target)
@@ -68,11 +63,16 @@ def _matches(path: str, module: nn.Linear | nn.Conv2d, part: Part, target: str) 
 def groups_by_rank(
     paths: Sequence[str], rank: int, rank_patterns: Mapping[str, int]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (rank, paths) for every rank that occurs. Raises InputError for a pattern that matches nothing."""
-    for pattern in rank_patterns:
-        if not any(fnmatchcase(path, pattern) for path in paths):
+    """Yield (rank, paths) for every rank that occurs: that of the last pattern a path matches, else `rank`.
+
+    Raises InputError for a pattern that matches nothing.
+    """
+    ranks = dict.fromkeys(paths, rank)
+    for pattern, other in rank_patterns.items():
+        matched = [path for path in paths if fnmatchcase(path, pattern)]
+        if not matched:
             raise InputError(f"rank pattern {pattern!r} matches none of the {len(paths)} chosen layers")
-    ranks = {path: rank_of(path, rank, rank_patterns) for path in paths}
+        ranks |= dict.fromkeys(matched, other)
     for each in sorted(set(ranks.values())):
         yield each, [path for path in paths if ranks[path] == each]
 
@@ -165,11 +165,10 @@ def attach(
     return adapters
 
 
-def attach_lora(base: Base, lora: Lora, scale: float = 1.0, dtype: torch.dtype | None = None) -> Adapters:
+def attach_lora(base: Base, lora: Lora, scale: float = 1.0) -> Adapters:
     """Put a LoRA on the parts of an open base, `scale` times as strong.
 
-    `dtype` (None = float32) is that of the adapter matrices. Raises MismatchError for a LoRA of another family and
-    unless every module has its layer.
+    Raises MismatchError for a LoRA of another family and unless every module has its layer.
     """
     lora.require_family(base.family, "LoRA", base.name)
     layers: dict[Key, Layer] = {}
@@ -183,34 +182,17 @@ def attach_lora(base: Base, lora: Lora, scale: float = 1.0, dtype: torch.dtype |
     adapters.load(lora.modules)
     for layer in layers.values():
         layer.scaling[ADAPTER] *= scale
-        if dtype is not None and not layer.lora_variant:
-            layer.lora_A.to(dtype), layer.lora_B.to(dtype)
         layer.requires_grad_(False)
     return adapters
-
-
-@contextmanager
-def adapters_off(adapters: Adapters) -> Iterator[None]:
-    """Run the block with the base model alone."""
-    for layer in adapters.layers.values():
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in adapters.layers.values():
-            layer.enable_adapters(True)
 
 
 def _attach_part(part: Part, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
     known = module_paths(model, part)
     _require_same_keys(set(modules) & set(known), set(modules), f"LoRA on this {part}")
-    kinds = {(module.rank, module.alpha, module.magnitude is not None) for module in modules.values()}
-    for rank, alpha, dora in sorted(kinds):
-        paths = [
-            known[path]
-            for path, module in modules.items()
-            if (module.rank, module.alpha, module.magnitude is not None) == (rank, alpha, dora)
-        ]
+    kinds: dict[tuple[int, float, bool], list[str]] = defaultdict(list)
+    for path, module in modules.items():
+        kinds[module.rank, module.alpha, module.magnitude is not None].append(known[path])
+    for (rank, alpha, dora), paths in sorted(kinds.items()):
         _inject(model, paths, rank, alpha, rslora=False, dora=dora)
     return {(part, path): _layer_at(model, known[path]) for path in modules}
 

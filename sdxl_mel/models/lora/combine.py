@@ -5,18 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
+from sdxl_mel.models.family import DTYPES
 from sdxl_mel.models.lora.file import Lora, ScaledLora, input_hashes, joint_header, write_lora
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Change, concatenated, resized
+from sdxl_mel.models.lora.module import Change, Cut, concatenated, resized
 from sdxl_mel.models.lora.names import Module
 from sdxl_mel.options import Dialect, Precision
 from sdxl_mel.record import Record
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,12 @@ class Outcome:
 def name_of(module: Module) -> str:
     """Return a module's name as people read it: unet.mid_block.attentions.0.proj_in."""
     return ".".join(module)
+
+
+def outcome_of(cuts: Mapping[Module, Cut], header: LoraHeader, lines: Sequence[str]) -> Outcome:
+    """Return the LoRA of cut modules."""
+    kept = {name_of(key): cut.kept for key, cut in cuts.items()}
+    return Outcome(Lora({key: cut.module for key, cut in cuts.items()}, header), tuple(lines), kept)
 
 
 def derived_header(action: str, loras: Sequence[ScaledLora], **settings: JsonValue) -> LoraHeader:
@@ -71,9 +75,8 @@ def write_with_remarks(out: Path, lora: Lora, dialect: Dialect, precision: Preci
 def resize_lora(source: ScaledLora, rank: int) -> Outcome:
     """Return the closest LoRA with at most `rank` everywhere."""
     cuts = {key: resized(module, rank) for key, module in source.lora.modules.items()}
-    lora = Lora({key: cut.module for key, cut in cuts.items()}, derived_header("resize", [source], rank=rank))
     lines = (f"{source.path.name}: {len(cuts)} modules cut to rank {rank}",)
-    return Outcome(lora, lines, {name_of(key): cut.kept for key, cut in cuts.items()})
+    return outcome_of(cuts, derived_header("resize", [source], rank=rank), lines)
 
 
 def sum_loras(sources: Sequence[ScaledLora]) -> Outcome:
@@ -98,9 +101,7 @@ def average_loras(sources: Sequence[ScaledLora], rank: int | None) -> Outcome:
     }
     scales: list[JsonValue] = [scale / total for _, _, scale in sources]
     header = derived_header("merge", sources, how="average", scale=scales, rank=size)
-    lines = (f"the mean of {len(sources)} LoRAs in {len(cuts)} modules, cut to rank {size}",)
-    modules = {key: cut.module for key, cut in cuts.items()}
-    return Outcome(Lora(modules, header), lines, {name_of(key): cut.kept for key, cut in cuts.items()})
+    return outcome_of(cuts, header, (f"the mean of {len(sources)} LoRAs in {len(cuts)} modules, cut to rank {size}",))
 
 
 def _changes(sources: Sequence[ScaledLora]) -> dict[Module, list[Change]]:

@@ -15,15 +15,14 @@ from sdxl_mel.sound.melspec import name_of as spec_name
 def describe_lora(source: ScaledLora, each: bool) -> Outcome:
     """Return what the file holds and says of itself."""
     header, modules = source.lora.header, source.lora.modules
-    lines = [f"{source.path.name}: {len(modules)} modules, {_parameters(modules.values()):,} parameters"]
+    parameters = sum(m.down.numel() + m.up.numel() for m in modules.values())
+    lines = [f"{source.path.name}: {len(modules)} modules, {parameters:,} parameters"]
     for part in ADAPTABLE:
         own = source.lora.of(part)
         if own:
             lines.append(f"  {part}: {len(own)} modules, {_kinds(own.values())}")
-    if header.spec is not None:
-        lines.append(f"  spec: {spec_name(header.spec) or header.spec.to_json()}")
-    else:
-        lines.append("  spec: none; made by another tool")
+    spec = "none; made by another tool" if header.spec is None else spec_name(header.spec) or header.spec.to_json()
+    lines.append(f"  spec: {spec}")
     lines.append(f"  anchor: {header.anchor or 'none'}; clip skip {header.clip_skip}")
     lines += [f"  base {part}: {digest[:16]}" for part, digest in header.base.items()]
     if header.record is not None:
@@ -93,7 +92,3 @@ def _kinds(modules: Iterable[LoraModule]) -> str:
 
 def _several(values: list[int] | list[float]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
-
-
-def _parameters(modules: Iterable[LoraModule]) -> int:
-    return sum(m.down.numel() + m.up.numel() for m in modules)

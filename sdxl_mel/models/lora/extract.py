@@ -12,8 +12,7 @@ from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.combine import Outcome, name_of
-from sdxl_mel.models.lora.file import Lora
+from sdxl_mel.models.lora.combine import Outcome, outcome_of
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Cut, extracted
 from sdxl_mel.models.lora.names import Module
@@ -44,7 +43,9 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
         after.forget(param)
         energy = float(change.square().sum())
         if energy > 0 and _is_target(param, change.ndim, layers):
-            cuts[_module(param)] = extracted(change, rank, torch_generator(seed, "extract", *param))
+            cuts[param[0], param[1].removesuffix(".weight")] = extracted(
+                change, rank, torch_generator(seed, "extract", *param)
+            )
         elif energy > 0:
             left_out[param] = energy
     if not cuts:
@@ -60,8 +61,7 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
     header = read_model_header(Path(tuned)) or LoraHeader()
     header = replace(header, base={}, record=record, architecture=before.architecture)
     lines = [f"{len(cuts)} modules of rank up to {rank}", *_left_out(left_out)]
-    lora = Lora({key: cut.module for key, cut in cuts.items()}, header)
-    return Outcome(lora, tuple(lines), {name_of(key): cut.kept for key, cut in cuts.items()})
+    return outcome_of(cuts, header, lines)
 
 
 def _left_out(energies: Mapping[Param, float]) -> list[str]:
@@ -76,11 +76,6 @@ def _is_target(param: Param, ndim: int, layers: str) -> bool:
     if not name.endswith(".weight") or ndim not in (2, 4) or any(mark in name for mark in NO_LAYER):
         return False
     return (layers == "all" and part == "unet") or any(mark in name for mark in LINEAR[part])
-
-
-def _module(param: Param) -> Module:
-    part, name = param
-    return part, name.removesuffix(".weight")
 
 
 def _shared_params(before: Checkpoint, after: Checkpoint, base: str, tuned: str) -> list[Param]:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,7 @@ Group = dict[Role, Tensor]
 Stored = tuple[TensorFile, str]
 """A file and the name of a tensor in it."""
 TEXT_READER = re.compile(r"attn2[._]to_[kv]\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)\.weight$")
+SHOWN = 3
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -62,6 +64,13 @@ class Lora:
             raise MismatchError(
                 f"{where}: a LoRA of {self.family.title}, {base} is {family.title}; give the base it was trained on or "
                 "another of its kind"
+            )
+
+    def require_fit(self, wrong: Sequence[str], where: str, base: str, advice: str) -> None:
+        """Raise MismatchError that names the first of the modules that are `wrong` for a `base`, if any are."""
+        if wrong:
+            raise MismatchError(
+                f"{where}: {len(wrong)} of {len(self.modules)} modules do not fit {base}: {_first(wrong)}; {advice}"
             )
 
     def of(self, part: Part) -> dict[str, LoraModule]:
@@ -91,8 +100,8 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     tensors = {name: (file, name) for name in file.types}
     architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors)
     groups = _grouped(tensors, architecture, path)
-    stated = alphas_of(configs_of(file.metadata, str(path)), _ranks(groups))
-    return Lora(_modules(groups, stated, alpha, str(path)), replace(header, architecture=architecture))
+    modules = _modules(groups, configs_of(file.metadata, str(path)), alpha, str(path))
+    return Lora(modules, replace(header, architecture=architecture))
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
@@ -163,8 +172,7 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
     architecture = _recognised(tensors)
-    groups = _grouped(tensors, architecture, folder)
-    modules = _modules(groups, alphas_of(configs, _ranks(groups)), alpha, str(folder))
+    modules = _modules(_grouped(tensors, architecture, folder), configs, alpha, str(folder))
     return Lora(modules, LoraHeader(architecture=architecture))
 
 
@@ -216,23 +224,24 @@ def _grouped(tensors: Mapping[str, Stored], architecture: Architecture, path: Pa
 def _refusal(path: Path, unmatched: list[str], total: int, family: Family) -> str:
     if not total:
         return f"{path}: holds no tensor; give a LoRA file"
-    examples = ", ".join(unmatched[:3])
+    examples = ", ".join(unmatched[:SHOWN])
     for mark, kind in {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "Tucker LoRA"}.items():
         if any(mark in name for name in unmatched):
             return f"{path}: a {kind} ({examples}); only LoRA and DoRA are read, so extract a LoRA of it first"
     return (
-        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {family.title}: {examples}"
-        f"{', ...' if len(unmatched) > 3 else ''}; give a LoRA made for {TITLES}"
+        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {family.title}: {_first(unmatched)}; give "
+        f"a LoRA made for {TITLES}"
     )
 
 
-def _ranks(groups: Mapping[Module, Group]) -> dict[Module, int]:
-    return {module: group["down"].shape[0] for module, group in groups.items() if "down" in group}
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])])
 
 
 def _modules(
-    groups: Mapping[Module, Group], stated: Mapping[Module, float], alpha: Alpha | None, where: str
+    groups: Mapping[Module, Group], configs: Mapping[Part, Mapping[str, Any]], alpha: Alpha | None, where: str
 ) -> dict[Module, LoraModule]:
+    stated = alphas_of(configs, {key: group["down"].shape[0] for key, group in groups.items() if "down" in group})
     return {
         module: _module(group, stated.get(module), alpha, f"{where}: {'.'.join(module)}")
         for module, group in groups.items()
@@ -315,13 +324,11 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     Raises MismatchError when two of them differ in spec or clip skip. Anchors may differ; the first one counts. How
     to draw is what the first of `drawings_asked` asks for.
     """
-    drawing = Drawing()
-    for _, asked in drawings_asked(loras):
-        drawing = drawing.filled(asked)
+    drawing = reduce(Drawing.filled, (asked for _, asked in drawings_asked(loras)), Drawing())
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
         own = loras[0].lora.header if loras else LoraHeader()
-        return LoraHeader(architecture=own.architecture, **vars(drawing))
+        return LoraHeader(architecture=own.architecture, drawing=drawing)
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None
@@ -331,7 +338,7 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
                 f"{first_name} was trained with clip skip {first.clip_skip}, {name} with {header.clip_skip}; "
                 "they cannot share a text encoder"
             )
-    return replace(first, training={}, record=None, **vars(drawing))
+    return replace(first, training={}, record=None, drawing=drawing)
 
 
 def drawings_asked(loras: Sequence[ScaledLora]) -> list[tuple[str, Drawing]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from sdxl_mel.diffusion.samplers import Drawing, Timesteps, format_timesteps, parse_timesteps
+from sdxl_mel.diffusion.samplers import Drawing, format_timesteps, parse_timesteps
 from sdxl_mel.errors import FormatError
 from sdxl_mel.models.families import family_named
 from sdxl_mel.models.family import ADAPTABLE, Part
@@ -39,8 +39,8 @@ class LoraHeader:
     """Everything but the tensors; a file of another tool has no spec, anchor or base identity.
 
     `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
-    the `ss_` ("learning_rate"), `architecture` what its modules' names depend on, `guidance` the strength to draw with
-    that was found good, if any was looked for; `sampler`, `steps`, `timesteps` how a few-step model asks to be drawn.
+    the `ss_` ("learning_rate"), `architecture` what its modules' names depend on, `drawing` how it asks to be drawn:
+    the guidance that was found good, if any was looked for, and for a few-step model the rest.
     """
 
     spec: MelSpec | None = None
@@ -50,19 +50,12 @@ class LoraHeader:
     record: Record | None = None
     training: Mapping[str, str] = field(default_factory=dict)
     architecture: Architecture = Architecture(SDXL)
-    guidance: float | None = None
-    sampler: str | None = None
-    steps: int | None = None
-    timesteps: Timesteps | None = None
-
-    @property
-    def drawing(self) -> Drawing:
-        """Return how it asks to be drawn."""
-        return Drawing(self.sampler, self.steps, self.guidance, self.timesteps)
+    drawing: Drawing = Drawing()
 
 
 def to_metadata(header: LoraHeader) -> dict[str, str]:
     """Return the header as the string pairs of a safetensors file; `from_metadata` is the inverse."""
+    drawing = header.drawing
     ours = {
         "spec": header.spec.to_json() if header.spec else None,
         "anchor": header.anchor,
@@ -72,10 +65,10 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
         # SDXL goes without saying, as in files that are older than other families.
         "family": None if header.architecture.family is SDXL else header.architecture.family.name,
         "layers_per_block": str(header.architecture.layers_per_block),
-        "guidance": None if header.guidance is None else f"{header.guidance:g}",
-        "sampler": header.sampler,
-        "steps": None if header.steps is None else str(header.steps),
-        "timesteps": None if header.timesteps is None else format_timesteps(header.timesteps),
+        "guidance": None if drawing.guidance is None else f"{drawing.guidance:g}",
+        "sampler": drawing.sampler,
+        "steps": None if drawing.steps is None else str(drawing.steps),
+        "timesteps": None if drawing.timesteps is None else format_timesteps(drawing.timesteps),
     }
     pairs = {OURS + name: value for name, value in ours.items() if value is not None}
     return pairs | {KOHYA + name: value for name, value in header.training.items()}
@@ -101,12 +94,7 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
                 family_named(ours.get("family", SDXL.name)),
                 _positive(ours.get("layers_per_block", str(LAYERS_PER_BLOCK))),
             ),
-            guidance=_strength(ours["guidance"]) if "guidance" in ours else None,
-            sampler=ours.get("sampler"),
-            steps=int(ours["steps"]) if "steps" in ours else None,
-            timesteps=parse_timesteps(ours["timesteps"], f"{where}: sdxl_mel.timesteps")
-            if "timesteps" in ours
-            else None,
+            drawing=_drawing(ours, where),
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
@@ -119,11 +107,13 @@ def _positive(text: str) -> int:
     return number
 
 
-def _strength(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= MOST_GUIDANCE:
-        raise ValueError(f"a guidance of {text}")
-    return number
+def _drawing(ours: Mapping[str, str], where: str) -> Drawing:
+    guidance = float(ours["guidance"]) if "guidance" in ours else None
+    if guidance is not None and not 0 <= guidance <= MOST_GUIDANCE:
+        raise ValueError(f"a guidance of {ours['guidance']}")
+    steps = int(ours["steps"]) if "steps" in ours else None
+    times = parse_timesteps(ours["timesteps"], f"{where}: sdxl_mel.timesteps") if "timesteps" in ours else None
+    return Drawing(ours.get("sampler"), steps, guidance, times)
 
 
 def kohya_metadata(

@@ -15,52 +15,43 @@ ADAPTER = "default"
 
 
 class _Lean:
-    """The part that both kinds share: whether the short way applies, the small matrices, the masks."""
+    """The leaner forward of both kinds, around their own `_down` and `_up`; peft's own still serves DoRA."""
 
     rank_mask: torch.Tensor | None = None
     """(batch, rank): which ranks take part for each sample, already divided by the share that does."""
     skipped = False
     """Whether the whole adapter sits this step out."""
 
-    def _base_only(self: Any) -> bool:
-        return self.skipped or self.disable_adapters or self.merged
-
-    def _is_plain(self: Any) -> bool:
-        return not self.lora_variant and self.active_adapters == [ADAPTER]
-
-    def _matrices(self: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        down, up = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        return down.to(dtype), (up * self.scaling[ADAPTER]).to(dtype)
+    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return base(x) + scaling up(mask down(x))."""
+        if self.skipped or self.disable_adapters or self.merged:
+            return self.base_layer(x, *args, **kwargs)
+        if self.lora_variant or self.active_adapters != [ADAPTER]:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+        hidden = self._down(x, self.lora_A[ADAPTER].weight.to(x.dtype))
+        if self.rank_mask is not None:
+            hidden = hidden * self.rank_mask.to(x.dtype).view(self._mask_shape(x))
+        up = (self.lora_B[ADAPTER].weight * self.scaling[ADAPTER]).to(x.dtype)
+        return self.base_layer(x, *args, **kwargs) + self._up(hidden, up)
 
 
 class AdapterLinear(_Lean, Linear):
-    """peft's Linear; its own forward still serves DoRA."""
+    """peft's Linear."""
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return base(x) + scaling up(mask down(x))."""
-        if self._base_only():
-            return self.base_layer(x, *args, **kwargs)
-        if not self._is_plain():
-            return super().forward(x, *args, **kwargs)
-        down, up = self._matrices(x.dtype)
-        hidden = F.linear(x, down)
-        if self.rank_mask is not None:
-            hidden = hidden * self.rank_mask.to(x.dtype).view(len(x), *(1,) * (x.ndim - 2), -1)
-        return self.base_layer(x, *args, **kwargs) + F.linear(hidden, up)
+    _down = _up = staticmethod(F.linear)
+
+    def _mask_shape(self, x: torch.Tensor) -> tuple[int, ...]:
+        return (len(x), *(1,) * (x.ndim - 2), -1)
 
 
 class AdapterConv2d(_Lean, Conv2d):
-    """peft's Conv2d; its own forward still serves DoRA."""
+    """peft's Conv2d; `down` has the base's kernel, `up` is 1 x 1."""
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return base(x) + scaling up(mask down(x)); `down` has the base's kernel, `up` is 1 x 1."""
-        if self._base_only():
-            return self.base_layer(x, *args, **kwargs)
-        if not self._is_plain():
-            return super().forward(x, *args, **kwargs)
-        down, up = self._matrices(x.dtype)
+    _up = staticmethod(F.conv2d)
+
+    def _down(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         base = self.get_base_layer()
-        hidden = F.conv2d(x, down, None, base.stride, base.padding, base.dilation)
-        if self.rank_mask is not None:
-            hidden = hidden * self.rank_mask.to(x.dtype).view(len(x), -1, 1, 1)
-        return self.base_layer(x, *args, **kwargs) + F.conv2d(hidden, up)
+        return F.conv2d(x, weight, None, base.stride, base.padding, base.dilation)
+
+    def _mask_shape(self, x: torch.Tensor) -> tuple[int, ...]:
+        return (len(x), -1, 1, 1)

@@ -69,9 +69,6 @@ class LoraModule:
             return f"{self.magnitude.numel()} magnitudes for {self.up.shape[0]} rows"
         if self.alpha == 0:
             return "alpha is 0, so that it changes nothing"
-        return self._not_finite()
-
-    def _not_finite(self) -> str | None:
         tensors = {"down": self.down, "up": self.up, "alpha": torch.tensor(self.alpha), "magnitude": self.magnitude}
         bad = [name for name, tensor in tensors.items() if tensor is not None and not _finite(tensor)]
         return f"{', '.join(bad)} holds NaN or infinity" if bad else None
@@ -179,7 +176,10 @@ def resized(module: LoraModule, rank: int) -> Cut:
     root = (values[:size] * module.scale).abs().sqrt()
     sign = 1.0 if module.scale >= 0 else -1.0
     up, down = (left @ u[:, :size]) * root * sign, root[:, None] * (v[:size] @ right.T)
-    return Cut(_module(up, down, module, module.alpha), kept)
+    # Up and down make the change itself, which alpha / rank would scale once more.
+    up *= size / module.alpha if module.alpha else 1.0
+    down, up = down.float().reshape(size, *module.down.shape[1:]), up.float().reshape(-1, size, *module.up.shape[2:])
+    return Cut(replace(module, down=down, up=up), kept)
 
 
 def concatenated(changes: Sequence[Change]) -> LoraModule:
@@ -224,14 +224,3 @@ def _range_of(matrix: Tensor, size: int, generator: torch.Generator) -> Tensor:
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
     return basis
-
-
-def _module(up: Tensor, down: Tensor, like: LoraModule, alpha: float) -> LoraModule:
-    """Return factors, whose product is the change itself, in the shape of `like` and with its alpha."""
-    size = len(down)
-    return LoraModule(
-        down=down.float().reshape(size, *like.down.shape[1:]),
-        up=(up * (size / alpha if alpha else 1.0)).float().reshape(-1, size, *like.up.shape[2:]),
-        alpha=alpha,
-        magnitude=like.magnitude,
-    )

@@ -1,6 +1,8 @@
 """Adapters: which layers, in which dtype, computed as the formula says, read out and put back without loss."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.lora.adapters import adapters_off, attach, attach_lora, select_targets
+from sdxl_mel.models.lora.adapters import Adapters, attach, attach_lora, select_targets
 from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.layers import ADAPTER
 from sdxl_mel.models.sdxl import SDXL
@@ -178,6 +180,16 @@ def test_scale_is_linear_in_the_delta():
     other["proj"].weight.data.copy_(model["proj"].base_layer.weight)
     attach_lora(base_of(other), lora, scale=0.5)
     assert torch.allclose(other["proj"](x) - base, 0.5 * (model["proj"](x) - base), atol=1e-6)
+
+
+@contextmanager
+def adapters_off(adapters: Adapters) -> Iterator[None]:
+    """Run the block with the base model alone."""
+    for layer in adapters.layers.values():
+        layer.enable_adapters(False)
+    yield
+    for layer in adapters.layers.values():
+        layer.enable_adapters(True)
 
 
 def test_a_module_without_its_layer_is_refused(unet):

@@ -16,8 +16,11 @@ NUMBERS = st.integers(0, 31)
 
 def every_name(part: Part, number: int, architecture: Architecture) -> list[tuple[str, str]]:
     """Return all (diffusers, original) names of a part, read off the table, {n} replaced."""
-    rules = architecture.modules(part).names
-    return [(diffusers.format(n=number), original.format(n=number)) for diffusers, original in rules]
+    return [
+        tuple(".".join(filter(None, rule)).format(n=number) for rule in zip((block.diffusers, block.original), pair))
+        for block in architecture.modules(part).blocks
+        for pair in block.leaves
+    ]
 
 
 @given(number=NUMBERS, part=st.sampled_from(ADAPTABLE), family=st.sampled_from(FAMILIES), layers=st.integers(1, 3))
