@@ -15,14 +15,7 @@ from sdxl_mel.dataset.clips import cut_of, needed_seconds
 from sdxl_mel.dataset.kohya import remove_kohya, write_kohya
 from sdxl_mel.dataset.page import write_report
 from sdxl_mel.dataset.render import WORK_NAME, Rendered, RenderJob, render
-from sdxl_mel.dataset.settings import (
-    Captioning,
-    Cutting,
-    DemoSource,
-    FileSource,
-    RejectSettings,
-    Splitting,
-)
+from sdxl_mel.dataset.settings import Captioning, Cutting, DemoSource, FileSource, RejectSettings, Splitting
 from sdxl_mel.dataset.sources import demo_tracks, find_tracks
 from sdxl_mel.dataset.splits import Assignment, Candidate, assign, choose_pairs
 from sdxl_mel.dataset.tracks import SourceList, SourceTrack

@@ -13,15 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.dataset.clips import (
-    Cut,
-    Window,
-    clip_loudness,
-    clipped_seconds,
-    needed_seconds,
-    reject_reason,
-    windows,
-)
+from sdxl_mel.dataset.clips import Cut, Window, clip_loudness, clipped_seconds, needed_seconds, reject_reason, windows
 from sdxl_mel.dataset.decode import opened
 from sdxl_mel.dataset.settings import RejectSettings
 from sdxl_mel.dataset.tracks import AudioPlace

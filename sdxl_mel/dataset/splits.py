@@ -48,13 +48,7 @@ class Assignment:
 
 
 def assign(
-    candidates: Sequence[Candidate],
-    *,
-    validation: float,
-    test: float,
-    held_out: Iterable[Pair],
-    vocals: str,
-    seed: int,
+    candidates: Sequence[Candidate], *, validation: float, test: float, held_out: Iterable[Pair], vocals: str, seed: int
 ) -> dict[str, Assignment]:
     """Return the split of every track; the same whatever other tracks there are, but for splits that would be empty.
 

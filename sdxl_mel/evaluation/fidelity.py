@@ -164,10 +164,7 @@ def _outliers(embeddings: Embeddings) -> tuple[Metrics, dict[str, list[float]]]:
     )
     details = {"limit": limit, "farthest": [embeddings.names[index] for index in worst if outside[index]]}
     metric = embeddings.metric(share_interval(outside, embeddings.groups), meaning, better="lower", details=details)
-    per_clip = {
-        "neighbour_distance": distances.tolist(),
-        "mahalanobis": mahalanobis(generated, reference).tolist(),
-    }
+    per_clip = {"neighbour_distance": distances.tolist(), "mahalanobis": mahalanobis(generated, reference).tolist()}
     return {"outliers": metric}, per_clip
 
 

@@ -30,11 +30,7 @@ def named_instruments(prompt: str) -> Wanted:
 
 
 def instruments(
-    clips: Sequence[Clip],
-    prompts: Mapping[str, str],
-    oracle: Oracle,
-    seed: int,
-    real: Sequence[tuple[Clip, str]] = (),
+    clips: Sequence[Clip], prompts: Mapping[str, str], oracle: Oracle, seed: int, real: Sequence[tuple[Clip, str]] = ()
 ) -> tuple[Metrics, list[Absent]]:
     """Return the shares of clips with all their instruments, and of asked instruments that are there.
 

@@ -67,10 +67,7 @@ def _alignment(result: EvaluationResult, prefix: str) -> list[Markup]:
     return [
         gallery(
             [
-                svg(
-                    figures.histogram(own, metric, "score of a clip with its prompt"),
-                    "Spread of the scores",
-                ),
+                svg(figures.histogram(own, metric, "score of a clip with its prompt"), "Spread of the scores"),
                 svg(
                     figures.matrix(scores.matrix[order], "prompt", "clip, in the order of its prompt"),
                     "Every clip against every prompt: a bright diagonal is what is wanted",

@@ -26,15 +26,7 @@ from sdxl_mel.evaluation.signal_checks import signal_checks
 from sdxl_mel.evaluation.tables import clip_table, metric_table
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
-from sdxl_mel.files.evaluation import (
-    FILE_NAME,
-    Absent,
-    EmbedderInfo,
-    Evaluation,
-    Metric,
-    SetInfo,
-    write_evaluation,
-)
+from sdxl_mel.files.evaluation import FILE_NAME, Absent, EmbedderInfo, Evaluation, Metric, SetInfo, write_evaluation
 from sdxl_mel.metrics.embedders.base import DEFAULT_EMBEDDERS, AudioEmbedder, TextAudioEmbedder
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedders
 from sdxl_mel.metrics.memorization import SAMPLE_RATE

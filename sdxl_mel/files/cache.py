@@ -9,7 +9,7 @@ A key is the hash of everything that decides a row's content, so a row found und
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
+from sdxl_mel.files.header import read_versioned
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 
@@ -201,21 +202,6 @@ class Cache:
         """Return how many layers beyond the penultimate one the text encoders skipped."""
         return self.header.clip_skip
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """Return the hashes of the VAE and of both text encoders that made the rows."""
-        return self.header.identity
-
-    @property
-    def scaling_factor(self) -> float:
-        """Return what latents are multiplied by before training; those in the cache are not."""
-        return self.header.scaling_factor
-
-    @property
-    def empty_text(self) -> str:
-        """Return the text key of the empty caption, the unconditional."""
-        return self.header.empty_text
-
     def examples(self, split: str) -> list[CachedExample]:
         """Return the clips of a split; empty if there are none."""
         return self.splits.get(split, [])
@@ -241,7 +227,7 @@ class Cache:
 
     def require_identity(self, identity: Mapping[str, str], name: str) -> None:
         """Raise MismatchError unless the rows were made by the parts that `identity` has; `name` is whose it is."""
-        other = [part for part, made_by in self.identity.items() if identity.get(part, made_by) != made_by]
+        other = [part for part, made_by in self.header.identity.items() if identity.get(part, made_by) != made_by]
         if other:
             raise MismatchError(
                 f"{self.folder}: made with another {' and '.join(other)} than {name} has; run sdxl-mel cache with "
@@ -275,17 +261,15 @@ def latent_shape(spec: MelSpec) -> tuple[int, int, int]:
 
 def write_cache(folder: Path, header: CacheHeader, splits: Mapping[str, Sequence[CachedExample]]) -> None:
     """Write the list of examples and the header beside shards that exist already; the header last."""
-    lines = examples_text(splits)
-    write_text(folder / EXAMPLES_NAME, lines)
-    write_json(
-        folder / HEADER_NAME,
-        header.model_copy(update={"examples_sha256": sha256_bytes(lines.encode())}).model_dump(mode="json"),
-    )
-
-
-def examples_text(splits: Mapping[str, Sequence[CachedExample]]) -> str:
-    """Return the lines of `examples.jsonl`."""
-    return "".join(f"{_line(split, example)}\n" for split, examples in splits.items() for example in examples)
+    lines = []
+    for split, examples in splits.items():
+        for example in examples:
+            values = {"split": split} | {name: getattr(example, name) for name in CachedExample.__slots__}
+            lines.append(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+    content = "".join(lines)
+    write_text(folder / EXAMPLES_NAME, content)
+    header = header.model_copy(update={"examples_sha256": sha256_bytes(content.encode())})
+    write_json(folder / HEADER_NAME, header.model_dump(mode="json"))
 
 
 def open_cache(folder: Path) -> Cache:
@@ -302,8 +286,10 @@ def open_cache(folder: Path) -> Cache:
             f"{folder / EXAMPLES_NAME}: not the list {HEADER_NAME} was written with; run sdxl-mel cache again"
         )
     splits: dict[str, list[CachedExample]] = {}
-    for split, example in _parsed(content):
-        splits.setdefault(split, []).append(example)
+    for values in map(json.loads, content.splitlines()):
+        split = values.pop("split")
+        values |= {name: tuple(values[name]) for name in ("offsets", "captions")}
+        splits.setdefault(split, []).append(CachedExample(**values))
     by_key = {example.key: example for examples in splits.values() for example in examples}
     wanted = {key for example in by_key.values() for key in (*example.offsets, *example.captions)} | {header.empty_text}
     lost = len(wanted - rows.keys())
@@ -314,37 +300,11 @@ def open_cache(folder: Path) -> Cache:
 
 def read_header(folder: Path) -> CacheHeader:
     """Read `cache.json`. Raises InputError where there is none and FormatError where it is not ours."""
-    path = folder / HEADER_NAME
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no finished cache ({HEADER_NAME}: {error.strerror}); make one with sdxl-mel cache"
-        ) from error
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error}); run sdxl-mel cache again") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise FormatError(f"{path}: cache format {found}, this toolkit reads {FORMAT}; update sdxl-mel")
-    try:
-        return CacheHeader.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "header"
-        raise FormatError(f"{path}: {place}: {first['msg']}; run sdxl-mel cache again") from error
-
-
-def _line(split: str, example: CachedExample) -> str:
-    values = {"split": split} | {name: getattr(example, name) for name in CachedExample.__slots__}
-    return json.dumps(values, ensure_ascii=False, allow_nan=False)
-
-
-def _parsed(content: bytes) -> Iterator[tuple[str, CachedExample]]:
-    for line in content.splitlines():
-        values = json.loads(line)
-        split, values["offsets"], values["captions"] = (
-            values.pop("split"),
-            tuple(values["offsets"]),
-            tuple(values["captions"]),
-        )
-        yield split, CachedExample(**values)
+    return read_versioned(
+        folder / HEADER_NAME,
+        CacheHeader,
+        newest=FORMAT,
+        what="cache",
+        missing="no finished cache; make one with sdxl-mel cache",
+        again="run sdxl-mel cache again",
+    )

@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError
 from sdxl_mel.files.atomic import write_json, write_text
+from sdxl_mel.files.header import read_versioned
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -164,22 +165,9 @@ def read_dataset(folder: Path) -> Dataset:
 
 def read_header(folder: Path) -> Header:
     """Read `dataset.json`. Raises InputError where there is none and FormatError where it is not ours."""
+    missing = "no prepared dataset; make one with sdxl-mel prepare"
     path = folder / HEADER_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no prepared dataset ({HEADER_NAME}: {error.strerror}); make one with sdxl-mel prepare"
-        ) from error
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error}); prepare it again") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise FormatError(f"{path}: dataset format {found}, this toolkit reads {FORMAT}; update sdxl-mel")
-    try:
-        return Header.model_validate(content)
-    except ValidationError as error:
-        raise FormatError(f"{path}: {_first_problem(error)}; prepare it again") from error
+    return read_versioned(path, Header, newest=FORMAT, what="dataset", missing=missing, again="prepare it again")
 
 
 def _rows(folder: Path, split: str) -> Iterator[Item]:
@@ -189,7 +177,9 @@ def _rows(folder: Path, split: str) -> Iterator[Item]:
             try:
                 item = _from_row(split, json.loads(line))
             except ValidationError as error:
-                raise FormatError(f"{path}, line {number}: {_first_problem(error)}") from error
+                first = error.errors()[0]
+                place = ".".join(map(str, first["loc"])) or "row"
+                raise FormatError(f"{path}, line {number}: {place}: {first['msg']}") from error
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise FormatError(f"{path}, line {number}: not a row of a dataset ({error})") from error
             missing = next((name for name in item.offset_files if not (folder / name).is_file()), None)
@@ -222,11 +212,6 @@ def _counted(items: Iterable[Item]) -> dict[str, int]:
     rows = list(items)
     captions = {(item.track, caption) for item in rows for caption in item.captions}
     return {"clips": len(rows), "tracks": len({item.track for item in rows}), "captions": len(captions)}
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'row'}: {first['msg']}"
 
 
 def _card(dataset: Dataset) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHan
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.files.atomic import write_json
-from sdxl_mel.files.header import read_header
+from sdxl_mel.files.header import read_versioned
 from sdxl_mel.record import Record
 
 SCHEMA = 2
@@ -144,7 +144,7 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
 
 def read_evaluation(path: Path) -> Evaluation:
     """Read a metrics.json, or the one in a folder. Raises InputError when there is none, FormatError when damaged."""
-    return read_header(
+    return read_versioned(
         path / FILE_NAME if path.is_dir() else path,
         Evaluation,
         newest=SCHEMA,

@@ -12,7 +12,7 @@ from sdxl_mel.errors import FormatError, InputError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_header(
+def read_versioned(
     path: Path,
     model: type[Model],
     *,

@@ -13,13 +13,7 @@ FLOOR_MARGIN = 1.2
 
 GRADES: dict[str, tuple[tuple[float, str], ...]] = {
     "clap_mean": ((0.20, "poor"), (0.30, "weak"), (0.40, "decent"), (0.50, "strong"), (inf, "very strong")),
-    "diversity": (
-        (0.05, "severe collapse"),
-        (0.10, "low"),
-        (0.18, "healthy"),
-        (0.30, "high"),
-        (inf, "very diverse"),
-    ),
+    "diversity": ((0.05, "severe collapse"), (0.10, "low"), (0.18, "healthy"), (0.30, "high"), (inf, "very diverse")),
     "fad": (
         (0.30, "extremely close"),
         (0.40, "close"),

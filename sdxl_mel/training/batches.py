@@ -191,14 +191,14 @@ class TrainingData:
         mean, logvar = self.cache.latents(example.key, offset)
         spread = torch.randn(mean.shape, generator=generator) * (0.5 * logvar).exp()
         drawn = mean + spread if self.settings.posterior == "sample" else mean
-        latent = scale_latents(drawn, self.cache.scaling_factor)
+        latent = scale_latents(drawn, self.cache.header.scaling_factor)
         if not bool(latent.isfinite().all()):
             raise FormatError(f"{example.source}: its latents hold NaN or infinity; run sdxl-mel cache verify")
         return latent
 
     def _fixed(self, clip: CachedExample, tenth: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         generator = torch_generator(self.settings.seed, "validation", clip.key, tenth)
-        latent = scale_latents(self.cache.latents(clip.key)[0], self.cache.scaling_factor)
+        latent = scale_latents(self.cache.latents(clip.key)[0], self.cache.header.scaling_factor)
         width = TIMESTEPS // DECILES
         timestep = tenth * width + int(torch.randint(width, (), generator=generator))
         return latent, torch.randn(latent.shape, generator=generator), timestep
@@ -216,6 +216,6 @@ class TrainingData:
         if regularization.caption_dropout is not None and is_regularized(slot, regularization.share):
             dropout = regularization.caption_dropout
         if generator.random() < dropout:
-            return self.cache.empty_text
+            return self.cache.header.empty_text
         wordings = example.captions[: self.settings.caption_variants]
         return wordings[int(generator.integers(len(wordings)))]

@@ -66,8 +66,8 @@ def training_latents(mean: torch.Tensor, logvar: torch.Tensor, scale: float) -> 
 def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> None:
     cache, dataset = open_cache(out), read_dataset(tiles)
     assert (cache.spec, cache.anchor) == (dataset.spec, ANCHOR)
-    assert cache.scaling_factor == base.vae.config.scaling_factor
-    assert cache.identity == {part: base.identity[part] for part in ("vae", "text_encoder", "text_encoder_2")}
+    assert cache.header.scaling_factor == base.vae.config.scaling_factor
+    assert cache.header.identity == {part: base.identity[part] for part in ("vae", "text_encoder", "text_encoder_2")}
     pairs = [
         pair for split in dataset.splits for pair in zip(cache.examples(split), dataset.splits[split], strict=True)
     ]
@@ -76,14 +76,14 @@ def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> 
         for offset in range(len(item.offset_files)):
             levels = read_spectrogram(dataset.path(item, offset)).levels
             posterior = encode(base.vae, images_of(levels[None], "bottom"))
-            cached = training_latents(*cache.latents(example.key, offset), cache.scaling_factor)
+            cached = training_latents(*cache.latents(example.key, offset), cache.header.scaling_factor)
             uncached = training_latents(*(part[0] for part in posterior), base.vae.config.scaling_factor)
             torch.testing.assert_close(cached, uncached, rtol=0, atol=1e-6)
         for key in example.captions:
             prompt_embeds, pooled = encode_prompts(base, [cache.caption(key)])
             torch.testing.assert_close(cache.text(key)[0], prompt_embeds[0], rtol=0, atol=1e-6)
             torch.testing.assert_close(cache.text(key)[1], pooled[0], rtol=0, atol=1e-6)
-    assert cache.caption(cache.empty_text) == ""
+    assert cache.caption(cache.header.empty_text) == ""
 
 
 @pytest.mark.parametrize("form", ["folder", "single file"])

@@ -65,7 +65,7 @@ def test_a_clip_twice_in_a_batch_has_its_own_noise(material):
 @pytest.mark.parametrize(("dropout", "expected"), [(0.0, 0), (1.0, 6)])
 def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expected):
     drawn = material(caption_dropout=dropout)
-    empty = drawn.cache.text(drawn.cache.empty_text)[0]
+    empty = drawn.cache.text(drawn.cache.header.empty_text)[0]
     hidden = drawn.batch(0, range(6)).text[0]
     assert sum(bool(torch.equal(each, empty)) for each in hidden) == expected
     assert float(empty.abs().max()) > 0, "unconditional is the encoded empty text, never zeros"
@@ -73,7 +73,7 @@ def test_caption_dropout_gives_the_encoded_empty_caption(material, dropout, expe
 
 def test_regularisation_can_have_an_empty_caption_of_its_own_share(material):
     drawn = material(caption_dropout=0.0, regularization={"share": 0.5, "caption_dropout": 1.0})
-    empty = drawn.cache.text(drawn.cache.empty_text)[0]
+    empty = drawn.cache.text(drawn.cache.header.empty_text)[0]
     batch = drawn.batch(0, range(6))
     assert [bool(torch.equal(each, empty)) for each in batch.text[0]] == [False, True] * 3
     as_all = material(caption_dropout=1.0, regularization={"share": 0.5})
@@ -98,7 +98,7 @@ def test_the_posterior_is_sampled_or_its_mean_taken(material):
     first = material(posterior="mean", **settings)
     clip, _ = first.example(0)
     generator = torch.Generator().manual_seed(0)
-    mean = first.cache.latents(clip.key)[0] * first.cache.scaling_factor
+    mean = first.cache.latents(clip.key)[0] * first.cache.header.scaling_factor
     assert torch.allclose(first.latent(clip, 0, generator), mean)
     assert not torch.allclose(material(**settings).latent(clip, 0, generator), mean)
 
