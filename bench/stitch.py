@@ -6,7 +6,7 @@ import numpy as np
 
 from bench.table import Table
 from sdxl_mel.arrays import Float, Levels
-from sdxl_mel.corpus.tracks import render_tracks
+from sdxl_mel.corpus.tracks import plan_tracks, render_track
 from sdxl_mel.metrics.codec_fidelity import multi_resolution_sc_db
 from sdxl_mel.sound.blend import blend, cut_starts, join, seam_weights
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
@@ -24,7 +24,7 @@ BORDER = 16
 
 def run() -> Table:
     """Measure both kinds of join: tiles cut from one recording, and tiles of two recordings."""
-    signals = [prepare_signal(track.samples, track.sample_rate, SPEC) for track in render_tracks("test-unseen", TRACKS)]
+    signals = [prepare_signal(*render_track(plan), SPEC) for plan in plan_tracks("test-unseen", TRACKS)]
     cut = [_cut_errors(signal, overlap) for signal in signals for overlap in OVERLAPS]
     unlike = [_unlike_gains(one, two) for one, two in zip(signals, signals[1:])]
     rows = []

@@ -1,6 +1,6 @@
 """Arrangement: a piece for one or two instruments, in their ranges; every note is from the score."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from sdxl_mel.corpus.instruments import Instrument
@@ -9,7 +9,7 @@ from sdxl_mel.corpus.scores import Note, Piece
 OCTAVE = 12
 
 
-def arrange(piece: Piece, instruments: tuple[Instrument, ...], transposition: int) -> list[list[Note]]:
+def arrange(piece: Piece, instruments: Sequence[Instrument], transposition: int) -> list[list[Note]]:
     """Return the notes of each instrument, transposed by semitones and moved by octaves into its range.
 
     In a chorale the first instrument plays the soprano and the second the other voices; a tune is played by both, in

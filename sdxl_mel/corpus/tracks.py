@@ -1,10 +1,9 @@
-"""The corpus: plans of tracks, and the tracks they render to.
+"""The corpus: plans of tracks, and the sounds they render to.
 
 A plan is a pure function of (seed, split, index), and each is rendered independently of the others, so processes can
 divide them. Pieces are split first, then pairs of instruments: no test piece and no held-out pair is in training.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,23 +49,10 @@ class TrackPlan:
     seconds: float
     seed: int
 
-
-@dataclass(frozen=True)
-class Track:
-    """A rendered track: samples float32 (2, n) at `sample_rate`, and the facts that its captions state."""
-
-    identifier: str
-    samples: Float
-    sample_rate: int
-    captions: tuple[str, ...]
-    piece: str
-    title: str
-    source: str
-    style: str
-    mode: str
-    tempo: str
-    instruments: tuple[str, ...]
-    split: Split
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Return the captions of the track."""
+        return captions_of(score_bank()[self.piece], self.instruments, self.tempo)
 
 
 def plan_tracks(
@@ -93,50 +79,18 @@ def plan_tracks(
     ]
 
 
-def render_track(plan: TrackPlan) -> Track:
-    """Return the track of a plan."""
+def render_track(plan: TrackPlan) -> tuple[Float, int]:
+    """Return the sound of a plan, float32 (2, n), and its sample rate."""
     piece = score_bank()[plan.piece]
-    players = tuple(INSTRUMENTS[name] for name in plan.instruments)
+    players = [INSTRUMENTS[name] for name in plan.instruments]
     quarters = plan.seconds * plan.bpm / 60.0
     notes = [
         excerpt(part, piece.quarters, plan.start, quarters) for part in arrange(piece, players, plan.transposition)
     ]
     harmony = HARMONY_GAIN_DB if piece.style == "chorale" else 0.0
     gains = [plan.balance_db, harmony - plan.balance_db]
-    samples = render(
-        list(zip(players, notes, gains)),
-        plan.bpm,
-        plan.seconds,
-        numpy_generator(plan.seed, "velocities", plan.identifier),
-    )
-    return Track(
-        identifier=plan.identifier,
-        samples=samples,
-        sample_rate=SAMPLE_RATE,
-        captions=captions_of(piece, plan.instruments, plan.tempo),
-        piece=piece.identifier,
-        title=piece.title,
-        source=piece.source,
-        style=piece.style,
-        mode=piece.mode,
-        tempo=plan.tempo,
-        instruments=plan.instruments,
-        split=plan.split,
-    )
-
-
-def render_tracks(
-    split: Split,
-    count: int,
-    seconds: float = 12.0,
-    *,
-    group: Group = "base",
-    seed: int = 0,
-    solo_share: float = SOLO_SHARE,
-) -> Iterator[Track]:
-    """Yield the tracks of `plan_tracks` one by one, so that memory does not grow with `count`."""
-    for plan in plan_tracks(split, count, seconds, group=group, seed=seed, solo_share=solo_share):
-        yield render_track(plan)
+    generator = numpy_generator(plan.seed, "velocities", plan.identifier)
+    return render(list(zip(players, notes, gains)), plan.bpm, plan.seconds, generator), SAMPLE_RATE
 
 
 def _plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.corpus.tracks import TrackPlan, render_track
+from sdxl_mel.corpus.tracks import render_track
 from sdxl_mel.dataset.folder_source import arrow_bytes
 from sdxl_mel.dataset.tracks import ArrowRow, AudioPlace
 from sdxl_mel.errors import InputError
@@ -43,9 +43,4 @@ def opened(audio: AudioPlace) -> Iterator[OpenedAudio]:
             yield OpenedAudio(sha256_bytes(content), lambda: read_audio(path))
     else:
         plan = audio
-        yield OpenedAudio(sha256_bytes(repr(plan).encode()), lambda: _played(plan))
-
-
-def _played(plan: TrackPlan) -> tuple[Float, int]:
-    track = render_track(plan)
-    return track.samples, track.sample_rate
+        yield OpenedAudio(sha256_bytes(repr(plan).encode()), lambda: render_track(plan))

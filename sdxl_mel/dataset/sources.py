@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from sdxl_mel.corpus.captions import captions_of
-from sdxl_mel.corpus.scores import score_bank
 from sdxl_mel.corpus.tracks import Split, plan_tracks
 from sdxl_mel.dataset.folder_source import ARROW_NAMES, METADATA_NAMES, arrow_source, audiofolder_source, folder_source
 from sdxl_mel.dataset.settings import DemoSource, FileSource, SourceKind
@@ -72,7 +70,7 @@ def demo_tracks(source: DemoSource, seconds: float) -> SourceList:
                 SourceTrack(
                     identifier=plan.identifier,
                     audio=plan,
-                    captions=captions_of(score_bank()[plan.piece], plan.instruments, plan.tempo),
+                    captions=plan.captions,
                     licence=DEMO_LICENCE,
                     split=name,
                     group=part,

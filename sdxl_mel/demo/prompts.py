@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 from sdxl_mel.captions.anchor import remove_anchor
-from sdxl_mel.corpus.captions import captions_of
-from sdxl_mel.corpus.scores import score_bank
 from sdxl_mel.corpus.tracks import plan_tracks, render_track
 from sdxl_mel.demo.plan import place
 from sdxl_mel.files.atomic import write_text
@@ -25,16 +23,15 @@ def write_inputs(folder: Path, known: int, seed: int) -> None:
     new = [remove_anchor(item.captions[0], dataset.anchor) for item in first.values()]
     _write_prompts(place(folder, "new"), new, seed)
     _write_prompts(place(folder, "known"), known_prompts(known, seed), seed)
-    track = render_track(plan_tracks("test-seen", 1, EXAMPLE_SECONDS, seed=seed)[0])
     if not place(folder, "example").exists():
-        write_audio(place(folder, "example"), track.samples, track.sample_rate)
+        write_audio(place(folder, "example"), *render_track(plan_tracks("test-seen", 1, EXAMPLE_SECONDS, seed=seed)[0]))
 
 
 def known_prompts(count: int, seed: int) -> list[str]:
     """Return captions of held-out pieces for instruments that the base knows, half of them in unheard pairs."""
     seen = plan_tracks("test-seen", count - count // 2, seed=seed)
     unseen = plan_tracks("test-unseen", count // 2, seed=seed)
-    return [captions_of(score_bank()[plan.piece], plan.instruments, plan.tempo)[0] for plan in [*seen, *unseen]]
+    return [plan.captions[0] for plan in [*seen, *unseen]]
 
 
 def _write_prompts(path: Path, prompts: list[str], seed: int) -> None:

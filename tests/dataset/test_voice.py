@@ -22,5 +22,5 @@ def test_a_choir_is_a_voice_and_an_instrument_is_none(monkeypatch) -> None:
     played = tracks.render_track(plan)
     monkeypatch.setitem(tracks.INSTRUMENTS, name, replace(tracks.INSTRUMENTS[name], program=CHOIR_AAHS))
     sung = tracks.render_track(plan)
-    assert voice_probability(played.samples, played.sample_rate) < 0.4
-    assert voice_probability(sung.samples, sung.sample_rate) > 0.8
+    assert voice_probability(*played) < 0.4
+    assert voice_probability(*sung) > 0.8

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_mel.corpus.scores import PieceSplit
+from sdxl_mel.corpus.scores import PieceSplit, score_bank
 from sdxl_mel.corpus.tracks import Group, Split, TrackPlan, plan_tracks, render_track
 from sdxl_mel.files.atomic import atomic_path, write_json
 from sdxl_mel.progress import track
@@ -73,13 +73,12 @@ def _rendered(plans: list[TrackPlan], workers: int) -> Iterator[tuple[Pictures, 
 
 
 def _picture(plan: TrackPlan) -> tuple[Pictures, dict[str, object]]:
-    made = render_track(plan)
-    signal = prepare_signal(made.samples, made.sample_rate, SPEC)
+    signal = prepare_signal(*render_track(plan), SPEC)
     levels = encode_clip(cut_clip(signal, FIRST_FRAME * SPEC.hop_length, FRAMES, SPEC), SPEC)
     about = {
-        "captions": list(made.captions),
-        "piece": made.piece,
-        "style": made.style,
-        "instruments": list(made.instruments),
+        "captions": list(plan.captions),
+        "piece": plan.piece,
+        "style": score_bank()[plan.piece].style,
+        "instruments": list(plan.instruments),
     }
     return levels[:, :, 0], about
