@@ -87,7 +87,8 @@ def _one_thread() -> None:
 
 
 def _measured(method: Method) -> tuple[list[Row], float]:
-    from sdxl_mel.metrics.codec_fidelity import fidelity, self_consistency_db
+    from bench.consistency import self_consistency_db
+    from sdxl_mel.metrics.codec_fidelity import fidelity
     from sdxl_mel.sound.mel import margin
 
     pictures = list(_pictures(method.spec))

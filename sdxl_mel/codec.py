@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -238,7 +239,7 @@ def fidelity_ladder(
         "8 bits -> fast": invert(levels, spec, "fast", seed),
     }
     return frames * spec.hop_length / spec.sample_rate, {
-        step: fidelity(original, sound, spec.sample_rate).as_dict() | {"pixel_rmse": pixel_rmse(levels, sound, spec)}
+        step: asdict(fidelity(original, sound, spec.sample_rate)) | {"pixel_rmse": pixel_rmse(levels, sound, spec)}
         for step, sound in sounds.items()
     }
 

@@ -57,41 +57,26 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a cache holds, what of it was encoded now, and what else was found.
+class CacheContents:
+    """What a cache holds, and what was encoded now, found or deleted.
 
     `damaged` shards were made anew, `unused` files belong to no clip any more, `too_long` captions do not fit.
     """
 
     pictures: int
     texts: int
-    encoded_pictures: int
-    encoded_texts: int
-    damaged: int
-    unused: int
-    too_long: int
+    encoded_pictures: int = 0
+    encoded_texts: int = 0
+    damaged: int = 0
+    unused: int = 0
+    deleted: int = 0
+    freed_bytes: int = 0
+    too_long: int = 0
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a whole cache holds, and the number of files that no clip uses."""
-
-    pictures: int
-    texts: int
-    unused: int
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What a cache holds, and what was deleted: files, and their bytes."""
-
-    pictures: int
-    texts: int
-    deleted: int
-    freed_bytes: int
-
-
-def build(folder: Path, settings: CacheSettings, device: str | None = None, batch_pixels: int = BATCH_PIXELS) -> Built:
+def build(
+    folder: Path, settings: CacheSettings, device: str | None = None, batch_pixels: int = BATCH_PIXELS
+) -> CacheContents:
     """Make a cache in `folder`, or bring one up to date; several processes started by accelerate share the work.
 
     The VAE takes pictures of `batch_pixels` at once. Whole shards of an interrupted run are kept. Raises FormatError,
@@ -126,7 +111,7 @@ def build(folder: Path, settings: CacheSettings, device: str | None = None, batc
         if state.is_main_process:
             write_cache(folder, header_of(plan, settings), plan.splits)
         state.wait_for_everyone()
-        return Built(
+        return CacheContents(
             pictures=plan.count("latents"),
             texts=plan.count("text"),
             encoded_pictures=_count_missing([shard for shard in todo if shard.kind == "latents"], rows),
@@ -137,7 +122,7 @@ def build(folder: Path, settings: CacheSettings, device: str | None = None, batc
         )
 
 
-def verify(folder: Path, settings: CacheSettings | None = None) -> Verified:
+def verify(folder: Path, settings: CacheSettings | None = None) -> CacheContents:
     """Check that a cache is complete, that every row is what was written, and finite, and of the right shape.
 
     With `settings` also that it is what they and the dataset would make now. Raises FormatError or MismatchError that
@@ -159,18 +144,17 @@ def verify(folder: Path, settings: CacheSettings | None = None) -> Verified:
     if settings is not None:
         _require_current(folder, make_plan(settings))
     counts = cache.header.counts
-    return Verified(counts["pictures"], counts["texts"], len(unused_files(folder)))
+    return CacheContents(counts["pictures"], counts["texts"], unused=len(unused_files(folder)))
 
 
-def prune(folder: Path) -> Pruned:
+def prune(folder: Path) -> CacheContents:
     """Delete the shards that no clip of the finished cache uses, and what killed runs left behind."""
-    counts = read_header(folder).counts
-    open_cache(folder)
+    counts = open_cache(folder).header.counts
     unused = unused_files(folder)
     freed = sum(path.stat().st_size for path in unused)
     for path in unused:
         path.unlink()
-    return Pruned(counts["pictures"], counts["texts"], len(unused), freed)
+    return CacheContents(counts["pictures"], counts["texts"], deleted=len(unused), freed_bytes=freed)
 
 
 def unused_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.dataset.clips import Cut, Window, clip_loudness, clipped_seconds, needed_seconds, reject_reason, windows
@@ -21,6 +21,7 @@ from sdxl_mel.dataset.voice import voice_probability
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import SPLITS
+from sdxl_mel.files.header import Frozen
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
@@ -37,10 +38,8 @@ RENDER_FORMAT = 1
 SLUG_LENGTH = 40
 
 
-class Clip(BaseModel):
+class Clip(Frozen):
     """One rendered clip: its picture's name, those of its time offsets, and what was measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...]
     offset: float
@@ -48,10 +47,8 @@ class Clip(BaseModel):
     fingerprint: str
 
 
-class Rendered(BaseModel):
+class Rendered(Frozen):
     """What became of one track: its clips and its rejects (offset in seconds, reason), or why there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     track: str
     key: str

@@ -1,7 +1,7 @@
 """One embedder's view of the sets: the vectors that metrics are computed from, and metrics made from intervals."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -108,14 +108,10 @@ def metric_of(
 ) -> Metric:
     """Return an interval over `n` units as a metric of no embedder."""
     return Metric(
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
-        se=interval.se,
+        **asdict(interval),
         n=n,
         unit=unit,
         better=better,
-        method=interval.method,
         meaning=meaning,
         details=Details.model_validate(dict(details or {})),
     )

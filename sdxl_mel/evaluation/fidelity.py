@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from sdxl_mel.evaluation.embeddings import Embeddings, Metrics
-from sdxl_mel.files.evaluation import Absent, Floor, SizeCurve
+from sdxl_mel.files.evaluation import Absent
 from sdxl_mel.metrics.embedders.base import unit_rows
 from sdxl_mel.metrics.frechet import (
-    Curve,
     curve_over_size,
     frechet_change,
     frechet_distance,
@@ -62,12 +61,11 @@ def _fad(embeddings: Embeddings, with_curve: bool) -> Metrics:
         "windows": len(generated.rows),
         "reference_windows": len(reference.rows),
         "dimensions": generated.rows.shape[1],
-        "floor": floor and Floor(value=floor.value, clips=floor.clips, against=floor.against),
+        "floor": floor,
         "over_floor": distance.value / floor.value if floor and floor.value > 0 else None,
     }
     if with_curve and len(generated) >= 2 * LEAST_CLIPS:
-        curve = curve_over_size(generated.rows, generated.owner, reference.rows, embeddings.seed)
-        details["curve"] = _curve(curve, len(generated.rows), generated.rows.shape[1])
+        details["curve"] = curve_over_size(generated.rows, generated.owner, reference.rows, embeddings.seed)
     grade = fad_grade(
         embeddings.family,
         interval.value,
@@ -104,16 +102,6 @@ def _fad_change(embeddings: Embeddings) -> Metrics:
     )
     details = {"pairs": len(after)}
     return {"fad_change": embeddings.metric(interval, meaning, better="lower", details=details)}
-
-
-def _curve(curve: Curve, windows: int, dimensions: int) -> SizeCurve:
-    return SizeCurve(
-        sizes=curve.sizes,
-        values=curve.values,
-        limit=curve.limit if np.isfinite(curve.limit) else None,
-        r_squared=curve.r_squared if np.isfinite(curve.r_squared) else None,
-        trust_limit=windows >= dimensions,
-    )
 
 
 def _kad(embeddings: Embeddings, width: float) -> Metrics:

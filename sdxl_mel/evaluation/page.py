@@ -1,5 +1,6 @@
-"""report.html: the numbers, with the clips and figures behind them."""
+"""report.html of an evaluation: the numbers, with the clips and figures behind them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import librosa
@@ -8,12 +9,12 @@ from markupsafe import Markup
 
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation import figures
-from sdxl_mel.evaluation.clips import Clip, decode
+from sdxl_mel.evaluation.alignment import Scores
+from sdxl_mel.evaluation.clips import Clip, Decoding, decode
 from sdxl_mel.evaluation.diversity import distances, reference_diversity
-from sdxl_mel.evaluation.embed_clips import resampled
+from sdxl_mel.evaluation.embed_clips import ClipSet, resampled
 from sdxl_mel.evaluation.embeddings import Embeddings
 from sdxl_mel.evaluation.memorization import Pair
-from sdxl_mel.evaluation.result import EvaluationResult
 from sdxl_mel.evaluation.tables import in_words, interval_text
 from sdxl_mel.files.evaluation import Evaluation
 from sdxl_mel.metrics.memorization import SAMPLE_RATE
@@ -22,6 +23,22 @@ from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, soun
 SHOWN = 5
 SECONDS = 12.0
 """Of a clip that is played in the page."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """An evaluation, its sets of clips, and how their pictures were decoded.
+
+    `plain` are the embeddings of the plain metrics, `scores` the text scores by prefix, `pairs` every generated clip
+    with its nearest training clip.
+    """
+
+    evaluation: Evaluation
+    sets: dict[str, ClipSet]
+    decoding: Decoding
+    plain: Embeddings | None
+    scores: dict[str, Scores]
+    pairs: list[Pair]
 
 
 def write_page(path: Path, result: EvaluationResult) -> None:

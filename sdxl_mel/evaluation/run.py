@@ -15,23 +15,22 @@ from sdxl_mel.evaluation.alignment import Scores, alignment, score_prompts
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode, find_clips, pairs_hash
 from sdxl_mel.evaluation.diversity import diversity
 from sdxl_mel.evaluation.embed_clips import ClipSet, embed_sets, resampled
-from sdxl_mel.evaluation.embeddings import Embeddings, SetEmbeddings
+from sdxl_mel.evaluation.embeddings import Embeddings, Metrics, SetEmbeddings, metric_of
 from sdxl_mel.evaluation.fidelity import fidelity
 from sdxl_mel.evaluation.instruments import instruments, reference_instruments
 from sdxl_mel.evaluation.memorization import Pair, Training, memorization
-from sdxl_mel.evaluation.page import write_page
+from sdxl_mel.evaluation.page import EvaluationResult, write_page
 from sdxl_mel.evaluation.prompts import pair_prompts
-from sdxl_mel.evaluation.result import EvaluationResult
-from sdxl_mel.evaluation.signal_checks import signal_checks
 from sdxl_mel.evaluation.tables import clip_table, metric_table
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 from sdxl_mel.files.evaluation import FILE_NAME, Absent, EmbedderInfo, Evaluation, Metric, SetInfo, write_evaluation
 from sdxl_mel.metrics.embedders.base import DEFAULT_EMBEDDERS, AudioEmbedder, TextAudioEmbedder
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedders
+from sdxl_mel.metrics.intervals import mean_interval
 from sdxl_mel.metrics.memorization import SAMPLE_RATE
 from sdxl_mel.metrics.oracle import load_oracle
-from sdxl_mel.metrics.signal_checks import FACTS
+from sdxl_mel.metrics.signal_checks import FACTS, Facts
 from sdxl_mel.options import Method
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
@@ -84,7 +83,7 @@ def evaluate(
         findings.add_alignment(embedder, view)
         findings.add_distances(embedder, view, is_plain=view is plain)
     findings.add_memorization(plain, sets, decoding)
-    findings.add(signal_checks(sets["generated"].facts, sets["reference"].facts, views[0].groups))
+    findings.add(_signal_checks(sets["generated"].facts, sets["reference"].facts, views[0].groups))
     if with_instruments:
         findings.add_instruments(sets, texts, reference, seed)
     findings.absent += [Absent(metric=name, why=why) for name, why in opened.absent.items()]
@@ -217,6 +216,25 @@ def _training(sets: Mapping[str, ClipSet], decoding: Decoding) -> Training:
         return resampled({signal.rate: signal.mono()}, signal.rate, SAMPLE_RATE)
 
     return Training(sets["training"].names, held_out, samples)
+
+
+def _signal_checks(generated: Sequence[Facts], reference: Sequence[Facts], groups: Sequence[str]) -> Metrics:
+    """Return the mean of each fact of a sound over the generated clips, with the reference's beside it."""
+    metrics: Metrics = {}
+    for fact in FACTS:
+        known = [(value, group) for each, group in zip(generated, groups) if (value := each[fact.name]) is not None]
+        if not fact.metric or not known:
+            continue
+        values = [value for value, _ in known]
+        beside = [value for each in reference if (value := each[fact.name]) is not None]
+        metrics[fact.metric] = metric_of(
+            mean_interval(values, [group for _, group in known]).clamped(fact.least),
+            fact.meaning,
+            n=len(values),
+            better=fact.better,
+            details={"worst": max(values), "reference": float(np.mean(beside)) if beside else None},
+        )
+    return metrics
 
 
 def _require_some(clips: ClipSet, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a VAE costs: pictures before and after it, compared as pictures and as sound."""
+"""What a VAE costs: pictures before and after it, compared as pictures and as sound, and the report of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,41 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from pydantic import BaseModel, ConfigDict
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.clips import pairs_hash
+from sdxl_mel.files.atomic import write_json
 from sdxl_mel.files.dataset import Dataset, Item, read_dataset
-from sdxl_mel.files.spectrogram import read_tile
-from sdxl_mel.metrics.picture_fidelity import band_edges_hz, mean_square, mel_convergence_db, mel_errors_db, psnr_db
+from sdxl_mel.files.header import Frozen
+from sdxl_mel.files.spectrogram import Spectrogram, encode_png, read_tile
+from sdxl_mel.metrics.picture_fidelity import (
+    FLOOR_DB,
+    band_edges_hz,
+    mean_square,
+    mel_convergence_db,
+    mel_errors_db,
+    psnr_db,
+)
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.vae import reconstruct
 from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
-from sdxl_mel.record import sha256_file
+from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, sound_bytes, svg, table
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec, require_equal
-from sdxl_mel.sound.pixels import dequantise
+from sdxl_mel.sound.pixels import dequantise, quantise
 
 BANDS = 8
 EXTREMES = 3
 """How many of the best and of the worst clips are shown."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class FrequencyRange(_Frozen):
+class FrequencyRange(Frozen):
     """A group of mel bands: the mean absolute error and the mean change of level, in dB."""
 
     low_hz: float
@@ -43,7 +50,7 @@ class FrequencyRange(_Frozen):
     change_db: float
 
 
-class ClipErrors(_Frozen):
+class ClipErrors(Frozen):
     """One clip: its errors, and the mel convergence of its sound without and with the VAE where it was inverted."""
 
     source: str
@@ -53,7 +60,7 @@ class ClipErrors(_Frozen):
     convergence_with_db: float | None = None
 
 
-class AuditFigures(_Frozen):
+class AuditFigures(Frozen):
     """What the VAE costs, over all clips and one by one, from the best to the worst; decibels."""
 
     split: str
@@ -240,3 +247,101 @@ def _errors(clip: Clip, sounds: Sounds | None) -> ClipErrors:
         convergence_without_db=sounds.convergence_without_db if sounds else None,
         convergence_with_db=sounds.convergence_with_db if sounds else None,
     )
+
+
+def write_audit(folder: Path, audit: VaeAudit, record: Record, *, base: str, vae: str | None) -> Path:
+    """Write report.html and audit.json; returns the path of the page. `base` and `vae` are shown as names."""
+    path = folder / "report.html"
+    audit_page(audit, base=base, vae=vae).write(path)
+    content = audit.figures.model_dump(mode="json") | {"record": record.model_dump(mode="json")}
+    write_json(folder / "audit.json", content)
+    return path
+
+
+def audit_page(audit: VaeAudit, *, base: str, vae: str | None) -> Page:
+    """Return the page; `base` and `vae` are their names."""
+    figures, clips = audit.figures, audit.clips
+    name = f"the VAE {vae}" if vae else f"the VAE of {base}"
+    page = Page(
+        f"What {name} costs",
+        f"{len(clips)} clips ({figures.split}) were encoded and decoded again. No picture that is generated with this "
+        "VAE, and no LoRA trained through it, can be better than this.",
+    )
+    page.section("Figures", _figures(figures), paragraph(_definitions()))
+    page.section("By band", svg(_band_figure(figures), "mean absolute error and mean change of level"), _bands(figures))
+    ranks = sorted(audit.sounds)
+    worst = [rank for rank in reversed(ranks) if rank >= len(clips) - EXTREMES]
+    best = [rank for rank in ranks if rank < EXTREMES and rank not in worst]
+    for title, chosen in (("Worst clips", worst), ("Best clips", best)):
+        blocks = [block for rank in chosen for block in _clip(clips[rank], audit.sounds[rank], audit.spec)]
+        if blocks:
+            page.section(title, gallery(blocks))
+    rows = [(clip.source, f"{clip.psnr_db:.1f}", f"{clip.mel_error_db:.2f}") for clip in figures.clips]
+    page.section("All clips", table(["clip", "PSNR dB", "mel error dB"], rows))
+    return page
+
+
+def _figures(figures: AuditFigures) -> Markup:
+    psnr = [clip.psnr_db for clip in figures.clips]
+    error = [clip.mel_error_db for clip in figures.clips]
+    rows = [
+        ("PSNR of the picture, dB", figures.psnr_db, float(np.median(psnr)), min(psnr)),
+        ("mel error, dB", figures.mel_error_db, float(np.median(error)), max(error)),
+    ]
+    sounds = [
+        ("mel convergence without the VAE, dB", figures.convergence_without_db, "convergence_without_db"),
+        ("mel convergence with the VAE, dB", figures.convergence_with_db, "convergence_with_db"),
+    ]
+    for label, mean, attribute in sounds:
+        found = [value for clip in figures.clips if (value := getattr(clip, attribute)) is not None]
+        rows.append((label, mean, float(np.median(found)), max(found)))
+    return table(["", "over all", "median clip", "worst clip"], rows)
+
+
+def _definitions() -> str:
+    return (
+        "PSNR: 8-bit values as 0..1, mean square over all clips. Mel error: mean absolute difference of all pixels in "
+        f"dB, both pictures cut off {FLOOR_DB:.0f} dB under the loudest pixel. Mel convergence: the picture is turned "
+        "into sound, the sound into a mel spectrogram M' again; 20 log10(|M - M'| / |M|), M being that of the picture "
+        "before the VAE, so the difference of the two lines is what the VAE costs the sound; lower is better."
+    )
+
+
+def _bands(figures: AuditFigures) -> Markup:
+    rows = [
+        (f"{band.low_hz:.0f} to {band.high_hz:.0f}", f"{band.error_db:.2f}", f"{band.change_db:+.2f}")
+        for band in figures.bands
+    ]
+    return table(["Hz", "mean absolute error, dB", "mean change, dB"], rows)
+
+
+def _band_figure(figures: AuditFigures) -> Figure:
+    figure = Figure(figsize=(7.0, 2.8))
+    axes = figure.subplots()
+    places = np.arange(len(figures.bands))
+    axes.bar(places, [band.error_db for band in figures.bands], color="tab:blue", label="error")
+    axes.plot(places, [band.change_db for band in figures.bands], color="tab:orange", marker="o", label="change")
+    axes.axhline(0.0, color="#000000", linewidth=0.5)
+    axes.set_xticks(places, [f"{band.low_hz:.0f}-{band.high_hz:.0f}" for band in figures.bands], fontsize=7)
+    axes.set_xlabel("Hz")
+    axes.set_ylabel("dB")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _clip(clip: Clip, sounds: Sounds, spec: MelSpec) -> list[Markup]:
+    error = f"mel error {clip.mel_error_db:.2f} dB"
+    return [
+        Markup("{}{}").format(
+            picture(_png(clip.before, spec), f"{clip.source}, before"),
+            player(sound_bytes(sounds.without, spec.sample_rate), f"{sounds.convergence_without_db:.1f} dB"),
+        ),
+        Markup("{}{}").format(
+            picture(_png(clip.after, spec), f"after the VAE, {error}"),
+            player(sound_bytes(sounds.with_vae, spec.sample_rate), f"{sounds.convergence_with_db:.1f} dB"),
+        ),
+    ]
+
+
+def _png(values: Float, spec: MelSpec) -> bytes:
+    return encode_png(Spectrogram(quantise(values), spec))

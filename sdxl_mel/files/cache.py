@@ -15,14 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
-from sdxl_mel.files.header import read_versioned
+from sdxl_mel.files.header import Frozen, read_versioned
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 
@@ -36,13 +36,11 @@ Kind = Literal["latents", "text"]
 TENSORS: dict[str, tuple[str, str]] = {"latents": ("mean", "logvar"), "text": ("hidden", "pooled")}
 
 
-class ShardHeader(BaseModel):
+class ShardHeader(Frozen):
     """What a shard says of itself; row i belongs to `keys[i]`, `labels[i]` is its text (empty for latents).
 
     `about` holds what all rows share (spec, hashes of the weights, clip skip); `data_sha256` is the hash of the rows.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     kind: Kind
@@ -142,10 +140,8 @@ def _data_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class CacheHeader(BaseModel):
+class CacheHeader(Frozen):
     """What `cache.json` says; `identity` holds the hashes of the VAE and of both text encoders."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
     spec: MelSpec

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.atomic import write_json, write_text
-from sdxl_mel.files.header import read_versioned
+from sdxl_mel.files.header import Frozen, read_versioned
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -31,7 +31,7 @@ ROWS_NAME = "metadata.jsonl"
 DEFAULT_ANCHOR = "mel spectrogram"
 
 
-class Item(BaseModel):
+class Item(Frozen):
     """One clip: its picture, its captions and where it came from.
 
     `file` and `offset_files` are relative to the dataset's folder. `offset_files[k]` is the clip moved by k/K of 8
@@ -39,7 +39,7 @@ class Item(BaseModel):
     of a split that is judged by itself ("seen", "unseen"). `sha256` is that of the source audio.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     file: str
     captions: tuple[str, ...] = Field(min_length=1)
@@ -71,13 +71,11 @@ class Item(BaseModel):
         return values
 
 
-class Header(BaseModel):
+class Header(Frozen):
     """What `dataset.json` says; `counts` has clips, tracks and captions of each split.
 
     `skipped` are inputs that could not be used, `rejected` are tracks and clips left out by rule.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
     spec: MelSpec

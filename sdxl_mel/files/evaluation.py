@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHan
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.files.atomic import write_json
-from sdxl_mel.files.header import read_versioned
+from sdxl_mel.files.header import Frozen, read_versioned
 from sdxl_mel.record import Record
 
 SCHEMA = 2
@@ -23,11 +23,11 @@ DIGITS = 9
 """Significant digits kept: what remains does not depend on the order in which threads add."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Finite(Frozen):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Floor(_Frozen):
+class Floor(_Finite):
     """What a distance reads between two parts of the reference, of `clips` and of `against` clips."""
 
     value: float
@@ -35,7 +35,7 @@ class Floor(_Frozen):
     against: int
 
 
-class SizeCurve(_Frozen):
+class SizeCurve(_Finite):
     """A distance at several numbers of clips, and the line through it over 1/N: its value at 0 and its R^2.
 
     `trust_limit` says whether there are at least as many windows as dimensions.
@@ -72,7 +72,7 @@ class Details(BaseModel):
         return {name: value for name, value in serialise(self).items() if name in self.model_fields_set}
 
 
-class Metric(_Frozen):
+class Metric(_Finite):
     """One number: 95 % bounds `low` and `high`, standard error `se`, on `n` `unit`s, how it was made, what it means.
 
     `grade` is a calibrated word for it and `grade_span` the words its interval touches; `no_grade` is why there is
@@ -96,14 +96,14 @@ class Metric(_Frozen):
     details: Details = Details()
 
 
-class Absent(_Frozen):
+class Absent(_Finite):
     """A metric that could not be computed, and what would make it possible."""
 
     metric: str
     why: str
 
 
-class EmbedderInfo(_Frozen):
+class EmbedderInfo(_Finite):
     """Which model made the vectors: SHA-256 of its weights, its rate in Hz and how clips are cut for it."""
 
     weights: str
@@ -113,7 +113,7 @@ class EmbedderInfo(_Frozen):
     dimensions: int
 
 
-class SetInfo(_Frozen):
+class SetInfo(_Finite):
     """One set of clips: how many were used, how many were left out, and the SHA-256 of each used file."""
 
     used: int
@@ -122,7 +122,7 @@ class SetInfo(_Frozen):
     files: dict[str, str]
 
 
-class Evaluation(_Frozen):
+class Evaluation(_Finite):
     """Everything `sdxl-mel evaluate` found out."""
 
     schema_version: int = SCHEMA

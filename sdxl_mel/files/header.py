@@ -5,11 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """What a JSON file of ours holds: values that do not change, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def read_versioned(

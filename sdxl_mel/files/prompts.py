@@ -5,19 +5,18 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.header import Frozen
 from sdxl_mel.names import near_miss
 
 SYNONYMS = {"caption": "prompt", "text": "prompt"}
 KINDS = ".txt, .csv, .jsonl"
 
 
-class PromptLine(BaseModel):
+class PromptLine(Frozen):
     """One prompt of a file; what is None is taken from the command's settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
     negative_prompt: str | None = None

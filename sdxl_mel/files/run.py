@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_json, write_text
+from sdxl_mel.files.header import Frozen
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -28,10 +29,8 @@ METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
 
 
-class RunHeader(BaseModel):
+class RunHeader(Frozen):
     """What `run.json` says; `changes` lists what each resume altered, `results` is empty until the run has ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
     spec: MelSpec

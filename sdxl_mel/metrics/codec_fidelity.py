@@ -4,7 +4,7 @@ Sounds are (channels, n) at one sample rate. Where a metric compares with the or
 the original's RMS level, so that it says nothing of loudness; the level metrics do that.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import librosa
 import numpy as np
@@ -12,10 +12,10 @@ from librosa.filters import mel as librosa_bank
 from librosa.onset import onset_strength
 
 from sdxl_mel.arrays import Float, Levels
-from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram
+from sdxl_mel.sound.encoding import cut_clip, encode_clip
 from sdxl_mel.sound.loudness import integrated_loudness, true_peak_db
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.sound.pixels import dequantise, mel_of_values
+from sdxl_mel.sound.pixels import dequantise
 
 FFT_SIZES = (512, 2048, 4096)
 DYNAMIC_RANGE_DB = 60.0
@@ -39,10 +39,6 @@ class Fidelity:
     loudness_lufs: float
     true_peak_dbtp: float
 
-    def as_dict(self) -> dict[str, float | None]:
-        """Return the numbers by name."""
-        return asdict(self)
-
 
 def fidelity(original: Float, estimate: Float, sample_rate: int) -> Fidelity:
     """Return every number that compares two sounds of the same shape."""
@@ -65,24 +61,6 @@ def level_matched(estimate: Float, original: Float) -> Float:
     power = float(np.mean(np.square(estimate, dtype=np.float64)))
     wanted = float(np.mean(np.square(original, dtype=np.float64)))
     return estimate * np.float32(np.sqrt(wanted / power)) if power > 0 else estimate
-
-
-def spectral_convergence_db(target: Float, estimate: Float) -> float:
-    """Return 20 log10(|S - E| / |S|) of two magnitude spectrograms, in dB; lower is better."""
-    return 20.0 * float(np.log10(max(_relative_error(target, estimate), SILENCE)))
-
-
-def self_consistency_db(levels: Levels, samples: Float, spec: MelSpec) -> float:
-    """Return the spectral convergence, in dB, of a picture's mel values against those of its own sound."""
-    frames = levels.shape[1]
-    target = mel_of_values(dequantise(levels), spec)
-    found = mel_spectrogram(cut_clip(samples, 0, frames, spec), spec)
-    inner = slice(EDGE_FRAMES, frames - EDGE_FRAMES)
-    target, found = target[:, inner], found[:, inner]
-    if spec.law.relative_to_maximum:
-        # The picture does not say how loud it is: the gain that fits best is free.
-        found = found * (np.vdot(target, found) / max(float(np.vdot(found, found)), SILENCE**2))
-    return spectral_convergence_db(target, found)
 
 
 def pixel_rmse(levels: Levels, samples: Float, spec: MelSpec) -> float:

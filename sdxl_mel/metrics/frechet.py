@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Vectors
+from sdxl_mel.arrays import Owner, Vectors
+from sdxl_mel.files.evaluation import Floor, SizeCurve
 from sdxl_mel.metrics.intervals import FEWEST_PARTS, MOST_JACKKNIFE_GROUPS, Interval, deal, interval_of_left_outs
 from sdxl_mel.seeding import numpy_generator
 
@@ -62,7 +62,7 @@ def distance_between(first: Vectors, second: Vectors) -> float:
 class Moments:
     """Sum and outer sum of rows by part, so that a set without one part is a subtraction and not a second pass."""
 
-    def __init__(self, rows: Vectors, parts: NDArray[np.intp]) -> None:
+    def __init__(self, rows: Vectors, parts: Owner) -> None:
         self._centre = rows.mean(0)
         rows = rows - self._centre
         count = int(parts.max()) + 1
@@ -102,9 +102,7 @@ def covariance_root(covariance: Vectors) -> Vectors:
     return axes * np.sqrt(np.maximum(values, 0.0))
 
 
-def frechet_interval(
-    rows: Vectors, owner: NDArray[np.intp], reference: Vectors, reference_owner: NDArray[np.intp], seed: int
-) -> Interval:
+def frechet_interval(rows: Vectors, owner: Owner, reference: Vectors, reference_owner: Owner, seed: int) -> Interval:
     """Return the distance with its jackknife interval over whole clips of both sets.
 
     The interval is for what other samples of these sizes would give; the upward bias of small samples is in the value
@@ -125,9 +123,9 @@ def frechet_interval(
 
 
 def frechet_change(
-    before: tuple[Vectors, NDArray[np.intp]],
-    after: tuple[Vectors, NDArray[np.intp]],
-    reference: tuple[Vectors, NDArray[np.intp]],
+    before: tuple[Vectors, Owner],
+    after: tuple[Vectors, Owner],
+    reference: tuple[Vectors, Owner],
     seed: int,
 ) -> Interval:
     """Return the distance of `after` less that of `before`, with the jackknife interval of this difference.
@@ -152,19 +150,11 @@ def frechet_change(
     return replace(interval, method=f"paired {interval.method}")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The mean distance at several numbers of clips, and the line through it over 1/N."""
+def curve_over_size(rows: Vectors, owner: Owner, reference: Vectors, seed: int, draws: int = 4) -> SizeCurve:
+    """Return the distance of subsets of clips, drawn without replacement, to the whole reference, and its 1/N line.
 
-    sizes: tuple[int, ...]
-    values: tuple[float, ...]
-    limit: float
-    """The line at 1/N = 0: a diagnostic, not an estimate to quote."""
-    r_squared: float
-
-
-def curve_over_size(rows: Vectors, owner: NDArray[np.intp], reference: Vectors, seed: int, draws: int = 4) -> Curve:
-    """Return the distance of subsets of clips, drawn without replacement, to the whole reference, and its 1/N line."""
+    The line at 1/N = 0 is a diagnostic, not an estimate to quote.
+    """
     clips = int(owner.max()) + 1
     sizes = sorted({max(2, round(clips * share)) for share in (0.25, 0.4, 0.6, 0.8, 1.0)})
     target = gaussian(reference)
@@ -173,31 +163,28 @@ def curve_over_size(rows: Vectors, owner: NDArray[np.intp], reference: Vectors, 
         generator = numpy_generator(seed, "fad curve", size)
         chosen = [generator.permutation(clips)[:size] for _ in range(draws if size < clips else 1)]
         subsets = [rows[np.isin(owner, members)] for members in chosen]
-        values.append(float(np.mean([frechet_distance(gaussian(rows), target).value for rows in subsets])))
+        values.append(float(np.mean([frechet_distance(gaussian(subset), target).value for subset in subsets])))
     limit, r_squared = line_at_zero(1.0 / np.array(sizes), np.array(values))
-    return Curve(tuple(sizes), tuple(values), limit, r_squared)
+    return SizeCurve(
+        sizes=tuple(sizes),
+        values=tuple(values),
+        limit=limit,
+        r_squared=r_squared,
+        trust_limit=len(rows) >= rows.shape[1],
+    )
 
 
-def line_at_zero(x: Vectors, y: Vectors) -> tuple[float, float]:
-    """Return the value at x = 0 of the least-squares line through (x, y), and its R^2."""
+def line_at_zero(x: Vectors, y: Vectors) -> tuple[float | None, float | None]:
+    """Return the value at x = 0 of the least-squares line through at least 3 points (x, y), and its R^2."""
     if len(x) < 3:
-        return float("nan"), float("nan")
+        return None, None
     slope, intercept = np.polyfit(x, y, 1)
     spread = np.square(y - y.mean()).sum()
     error = np.square(y - slope * x - intercept).sum()
     return float(intercept), float(1 - error / spread) if spread > 0 else 1.0
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What the distance reads between two sets from one distribution, at these numbers of clips."""
-
-    value: float
-    clips: int
-    against: int
-
-
-def noise_floor(rows: Vectors, owner: NDArray[np.intp], clips: int, seed: int, draws: int = 6) -> Floor | None:
+def noise_floor(rows: Vectors, owner: Owner, clips: int, seed: int, draws: int = 6) -> Floor | None:
     """Return the mean distance between `clips` reference clips and the rest of the reference, over random splits.
 
     Where the reference has fewer than twice as many clips, it is split in halves (the floor is then too high). None
@@ -212,4 +199,4 @@ def noise_floor(rows: Vectors, owner: NDArray[np.intp], clips: int, seed: int, d
         order = numpy_generator(seed, "fad floor", draw).permutation(available)
         chosen = np.isin(owner, order[:size])
         distances.append(distance_between(rows[chosen], rows[~chosen]))
-    return Floor(float(np.mean(distances)), size, available - size)
+    return Floor(value=float(np.mean(distances)), clips=size, against=available - size)

@@ -12,23 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.fft
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.atomic import atomic_path
 
 Pictures = NDArray[np.uint8] | Float
-Bools = NDArray[np.bool_]
 
 CEPSTRA = 24
-L2 = 3e-3
-"""Weight of the squared weights beside the mean cross-entropy; chosen on held-out pieces."""
-FIT_STEPS = 150
 
 
 @dataclass(frozen=True)
@@ -66,16 +58,6 @@ class Oracle:
             flags.append([name in first for name in names])
         return flags
 
-    def chorales(self, pictures: Pictures) -> Bools:
-        """Return for each tile whether it is a chorale rather than a folk tune."""
-        return self.logits(pictures)[:, -1] > 0
-
-    def save(self, path: Path) -> None:
-        """Write the oracle as safetensors."""
-        tensors = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"labels": ",".join(self.labels)})
-
 
 def load_oracle(path: Path | None = None) -> Oracle:
     """Read an oracle, the shipped one without `path`. Raises FormatError for another file."""
@@ -90,33 +72,6 @@ def load_oracle(path: Path | None = None) -> Oracle:
         raise FormatError(
             f"{path}: not an instrument oracle ({error}); fit one with tools/train_mini_base.py"
         ) from error
-
-
-def fit_oracle(
-    pictures: Pictures, instruments: Sequence[Sequence[str]], chorales: Sequence[bool], labels: Sequence[str] = ()
-) -> Oracle:
-    """Fit the oracle to tiles (n, n_mels, frames), who plays in each and whether it is a chorale; deterministic."""
-    names = tuple(labels) or tuple(INSTRUMENTS)
-    features = statistics(pictures)
-    mean, scale = features.mean(0), features.std(0) + 1e-3
-    wanted = [
-        [float(name in playing) for name in names] + [float(style)] for playing, style in zip(instruments, chorales)
-    ]
-    inputs, targets = torch.from_numpy((features - mean) / scale), torch.tensor(wanted)
-    weight = torch.zeros(inputs.shape[1], targets.shape[1], requires_grad=True)
-    bias = torch.zeros(targets.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        logits = inputs @ weight + bias
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
-        loss = loss + L2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return Oracle(names, mean, scale, weight.detach().numpy(), bias.detach().numpy())
 
 
 def statistics(pictures: Pictures) -> Float:

@@ -61,7 +61,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Measure the VAE and write the report."""
-    from sdxl_mel.evaluation import vae_audit, vae_audit_page
+    from sdxl_mel.evaluation import vae_audit
 
     audit = vae_audit.audit_vae(
         config.dataset,
@@ -77,7 +77,7 @@ def run(config: Config) -> Report:
         device=config.device,
     )
     record = Record(stage="vae-audit", settings=config.recorded(), inputs=audit.inputs)
-    page = vae_audit_page.write_audit(
+    page = vae_audit.write_audit(
         config.out, audit, record, base=_shown(config.base), vae=config.vae and _shown(config.vae)
     )
     return Report(figures=audit.figures.text(), page=page)

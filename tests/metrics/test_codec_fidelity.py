@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.consistency import self_consistency_db, spectral_convergence_db
 from sdxl_mel.metrics.codec_fidelity import (
     channel_correlation,
     fidelity,
@@ -15,8 +16,6 @@ from sdxl_mel.metrics.codec_fidelity import (
     multi_resolution_sc_db,
     onset_correlation,
     pixel_rmse,
-    self_consistency_db,
-    spectral_convergence_db,
 )
 from sdxl_mel.sound.encoding import encode_clip
 from sdxl_mel.sound.melspec import PRESETS
@@ -94,9 +93,9 @@ def test_a_picture_against_its_own_sound() -> None:
 
 def test_fidelity_of_mono_has_no_width() -> None:
     sound = noise()
-    found = fidelity(sound, sound, RATE).as_dict()
-    assert found["correlation_error"] is None
-    assert found["mono_sum_error_db"] is None
+    found = fidelity(sound, sound, RATE)
+    assert found.correlation_error is None
+    assert found.mono_sum_error_db is None
     stereo = fidelity(noise(2), noise(2) * np.float32(0.5), RATE)
     assert stereo.correlation_error == pytest.approx(0, abs=1e-6)
     assert stereo.mono_sum_error_db == pytest.approx(-6.02, abs=0.01)

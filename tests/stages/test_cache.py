@@ -38,7 +38,7 @@ PROCESSES.set_forkserver_preload(["sdxl_mel.dataset.cache", "diffusers", "transf
 SMALL_SHARDS = 4096
 
 
-def build(dataset: Path, base: Path | str, out: Path, **settings) -> cache_engine.Built:
+def build(dataset: Path, base: Path | str, out: Path, **settings) -> cache_engine.CacheContents:
     """Build with so small shards that a few rows fill several."""
     return cache_engine.build(out, CacheSettings(dataset, str(base), shard_bytes=SMALL_SHARDS, **settings))
 

@@ -262,7 +262,7 @@ def test_minimidi_pictures_become_music(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MINIMIDI.is_dir(), reason="the pictures of DiffusionMiniMIDI are not here")
 def test_minimidi_pictures_are_inverted_better_than_by_librosa() -> None:
-    from sdxl_mel.metrics.codec_fidelity import self_consistency_db
+    from bench.consistency import self_consistency_db
     from sdxl_mel.sound.encoding import emphasise
     from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
     from sdxl_mel.sound.inversion.methods import checked_picture, invert

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.evaluation.differences import compare_evaluations, mismatches
+from sdxl_mel.evaluation.compare import compare_evaluations, mismatches
 from sdxl_mel.files.evaluation import EmbedderInfo, Evaluation, Metric, SetInfo, write_evaluation
 from sdxl_mel.metrics.intervals import mean_interval
 from sdxl_mel.record import Record

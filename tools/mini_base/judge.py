@@ -13,11 +13,12 @@ from diffusers import StableDiffusionXLPipeline
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.metrics.intervals import proportion_interval
-from sdxl_mel.metrics.oracle import Oracle, fit_oracle, statistics
+from sdxl_mel.metrics.oracle import Oracle, statistics
 from sdxl_mel.progress import track
 from sdxl_mel.seeding import numpy_generator, torch_generator
 from tools.mini_base.captions import ANCHOR
 from tools.mini_base.data import SPEC, Pictures, Renders, renders
+from tools.mini_base.oracle import chorales, fit_oracle
 from tools.mini_base.vae import decoded, encoded, round_trip_error, to_levels
 
 STEPS = 25
@@ -159,13 +160,13 @@ def adherence(oracle: Oracle, name: str, rows: list[dict[str, object]], sets: di
     wanted = [instruments_of(row) for row in rows]
     shuffled = [wanted[index] for index in numpy_generator(0, "shuffled captions").permutation(len(wanted))]
     elsewhere = [set(mine) != set(other) for mine, other in zip(wanted, shuffled)]
-    chorales = np.array([row["style"] == "chorale" for row in rows])
+    are_chorales = np.array([row["style"] == "chorale" for row in rows])
     lines = []
     for what, tiles in sets.items():
         both = sum(map(all, oracle.found(tiles, wanted)))
         floor = np.mean([all(flags) for flags, other in zip(oracle.found(tiles, shuffled), elsewhere) if other])
         interval = proportion_interval(both, len(rows))
-        style = np.mean(oracle.chorales(tiles) == chorales)
+        style = np.mean(chorales(oracle, tiles) == are_chorales)
         figure = f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f}), N {len(rows)}"
         lines.append(
             (f"{name}, {what}: both instruments", f"{figure}; shuffled captions {floor:.3f}; style {style:.3f}")

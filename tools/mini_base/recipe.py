@@ -11,6 +11,7 @@ from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.progress import log
 from tools.mini_base.data import renders
 from tools.mini_base.judge import fit_on_round_trips, judge, judge_data
+from tools.mini_base.oracle import save_oracle
 from tools.mini_base.training import Schedule
 from tools.mini_base.unet import train_unet, write_pipeline
 from tools.mini_base.vae import train_vae
@@ -57,7 +58,7 @@ def judge_folder(folder: Path, work: Path, recipe: Recipe, threads: int) -> None
     kept = work / "oracle.safetensors"
     if not kept.exists():
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
-        fit_on_round_trips(data, vae, work).save(kept)
+        save_oracle(kept, fit_on_round_trips(data, vae, work))
     lines = judge(folder, data, work, load_oracle(kept), prompts=recipe["prompts"], guidance=recipe["guidance"])
     table = "".join(f"| {what} | {figure} |\n" for what, figure in lines)
     write_text(work / "judged.md", f"| | |\n|---|---|\n{table}")

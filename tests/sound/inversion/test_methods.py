@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.consistency import self_consistency_db, spectral_convergence_db
 from sdxl_mel.errors import InputError
-from sdxl_mel.metrics.codec_fidelity import (
-    channel_correlation,
-    mono_sum_level_db,
-    pixel_rmse,
-    self_consistency_db,
-    spectral_convergence_db,
-)
+from sdxl_mel.metrics.codec_fidelity import channel_correlation, mono_sum_level_db, pixel_rmse
 from sdxl_mel.options import Method
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram
 from sdxl_mel.sound.inversion.blockwise import Iterations, coarse_grid, initial_spectrum, retrieve_phase
