@@ -63,6 +63,8 @@ class StageReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     skipped: tuple[Skipped, ...] = ()
+    failures: tuple[str, ...] = ()
+    """Thresholds that are not met."""
 
     def summary(self) -> str:
         """Return the lines a person wants to see at the end."""
@@ -70,8 +72,8 @@ class StageReport(BaseModel):
 
     @property
     def exit_code(self) -> int:
-        """Return 0, or 3 when the stage finished but left inputs out."""
-        return 3 if self.skipped else 0
+        """Return 0, 1 when a threshold is failed, or 3 when the stage finished but left inputs out."""
+        return 1 if self.failures else 3 if self.skipped else 0
 
 
 def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
