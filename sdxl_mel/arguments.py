@@ -6,7 +6,6 @@ over it.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -17,11 +16,12 @@ from pydantic.fields import FieldInfo
 
 from sdxl_mel.config import StageConfig, merged, read_toml, validated
 from sdxl_mel.errors import InputError
-from sdxl_mel.names import group_of, members_of, near_miss, setting_names
+from sdxl_mel.names import group_of, members_of, near_miss, settings_of
 
 Config = TypeVar("Config", bound=StageConfig)
 SEVERAL = (list, tuple, set, frozenset)
 """The types of settings that take several values."""
+MAPPINGS = (dict, Mapping)
 
 
 class Show(Enum):
@@ -53,28 +53,22 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def _once(
-    parser: argparse.ArgumentParser, action: argparse.Action, namespace: argparse.Namespace, option: str | None
-) -> None:
-    """Refuse a flag that was given before: which of two values was meant, nobody knows."""
-    if hasattr(namespace, action.dest):
-        parser.error(f"{option} is given twice; give it once")
-
-
 class _Once(argparse.Action):
+    """A flag that is refused when given again: which of two values was meant, nobody knows."""
+
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        _once(parser, self, namespace, option)
+        if hasattr(namespace, self.dest):
+            parser.error(f"{option} is given twice; give it once")
         setattr(namespace, self.dest, values)
 
 
-class _SwitchOnce(argparse.BooleanOptionalAction):
+class _SwitchOnce(_Once, argparse.BooleanOptionalAction):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        _once(parser, self, namespace, option)
-        super().__call__(parser, namespace, values, option)
+        super().__call__(parser, namespace, not str(option).startswith("--no-"), option)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -103,7 +97,7 @@ def parse_arguments(model: type[Config], arguments: Sequence[str], program: str,
     parser = build_parser(model, program, examples, everything)
     flags, unknown = parser.parse_known_args(["--help" if word == "--help-all" else word for word in arguments])
     if unknown:
-        known = [f"--{_flag(name)}" for name in setting_names(model)]
+        known = [f"--{_flag(name)}" for name, _ in settings_of(model)]
         raise InputError(
             f"{program}: unknown argument {unknown[0]!r}{near_miss(unknown[0], known)}; see {program} --help"
         )
@@ -111,12 +105,6 @@ def parse_arguments(model: type[Config], arguments: Sequence[str], program: str,
     file = values.pop("config_file", None)
     given = _nested(values)
     return validated(model, merged(read_toml(Path(file)), given) if file else given, where=file or program)
-
-
-def print_help(text: str) -> NoReturn:
-    """Print a help text and end the program as `--help` does."""
-    sys.stdout.write(f"{text}\n")
-    raise SystemExit(0)
 
 
 def build_parser(
@@ -142,7 +130,13 @@ def build_parser(
         default=argparse.SUPPRESS,
         help="read settings from a TOML file first",
     )
-    hidden = _add_fields(parser, model, "", everything)
+    hidden = 0
+    for name, field in settings_of(model):
+        if group_of(field.annotation) is None:
+            advanced = Show.ADVANCED in field.metadata or "." in name
+            visible = Show.HIDDEN not in field.metadata and (everything or not advanced)
+            hidden += not visible
+            _add_field(parser, name, field, visible)
     if hidden:
         parser.add_argument(
             "--help-all", action="store_true", default=argparse.SUPPRESS, help=f"show {hidden} more settings"
@@ -150,39 +144,29 @@ def build_parser(
     return parser
 
 
-def _add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], prefix: str, everything: bool) -> int:
-    hidden = 0
-    for name, field in model.model_fields.items():
-        group = group_of(field.annotation)
-        if group is not None:
-            hidden += _add_fields(parser, group, f"{prefix}{name}.", everything)
-            continue
-        advanced = Show.ADVANCED in field.metadata or bool(prefix)
-        visible = Show.HIDDEN not in field.metadata and (everything or not advanced)
-        hidden += not visible
-        _add_field(parser, prefix + name, field, visible)
-    return hidden
-
-
 def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, visible: bool) -> None:
     kind = _kind(field)
-    options: dict[str, Any] = {
-        "default": argparse.SUPPRESS,
-        "help": _help(field) if visible else argparse.SUPPRESS,
-    }
     several = get_origin(kind) in SEVERAL
-    mapping = get_origin(kind) in (dict, Mapping)
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field) if visible else argparse.SUPPRESS}
     if Show.POSITIONAL in field.metadata:
         nargs = ("+" if field.is_required() else "*") if several else (None if field.is_required() else "?")
         parser.add_argument(name, nargs=nargs, metavar=_positional(name, field).removesuffix(" ..."), **options)
         return
+    options["dest"] = name
     if kind is bool:
-        parser.add_argument(f"--{_flag(name)}", dest=name, action=_SwitchOnce, **options)
-        return
-    options["metavar"] = _metavar(kind)
-    options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
-    options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": _Once}
-    parser.add_argument(f"--{_flag(name)}", dest=name, **options)
+        options["action"] = _SwitchOnce
+    else:
+        mapping = get_origin(kind) in MAPPINGS
+        options["metavar"] = _metavar(value_kind(field))
+        options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
+        options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": _Once}
+    parser.add_argument(f"--{_flag(name)}", **options)
+
+
+def value_kind(field: FieldInfo) -> Any:
+    """Return the type of a setting's value, of one of its values where it takes several."""
+    kind = _kind(field)
+    return get_args(kind)[0] if get_origin(kind) in SEVERAL else kind
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -206,9 +190,7 @@ def _help(field: FieldInfo) -> str:
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
-    if get_origin(kind) in SEVERAL:
-        return _metavar(get_args(kind)[0])
-    if get_origin(kind) in (dict, Mapping):
+    if get_origin(kind) in MAPPINGS:
         return "KEY=VALUE"
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 

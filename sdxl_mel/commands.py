@@ -3,12 +3,13 @@
 A command's module is imported when the command is called, here and nowhere else.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from sdxl_mel.arguments import Action, parse_arguments, print_help
+from sdxl_mel.arguments import Action, parse_arguments
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
@@ -85,7 +86,8 @@ def _chosen_action(
     if first in actions:
         return first, words[1:]
     if first in ("-h", "--help", "--help-all"):
-        print_help("\n".join(_overview(actions, default, program)))
+        sys.stdout.write("\n".join([*_overview(actions, default, program), ""]))
+        raise SystemExit(0)
     if first and not first.startswith("-"):
         raise InputError(f"{program}: unknown action {first!r}{near_miss(first, actions)}; see {program} --help")
     if default is None:

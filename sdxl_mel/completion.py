@@ -1,18 +1,17 @@
 """Completion of commands, actions, settings and values in a shell, made from the parsers that read the command line."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import shtab
-from pydantic import BaseModel
 
-from sdxl_mel.arguments import SEVERAL, build_parser
+from sdxl_mel.arguments import build_parser, value_kind
 from sdxl_mel.commands import Command
 from sdxl_mel.config import StageConfig
 from sdxl_mel.errors import InputError
-from sdxl_mel.names import group_of, members_of
+from sdxl_mel.names import settings_of
 
 SHELLS = ("bash", "zsh")
 
@@ -42,22 +41,11 @@ def completion_script(shell: str, commands: Mapping[str, Command], common: argpa
 def _completed(model: type[StageConfig]) -> argparse.ArgumentParser:
     """Return the parser of settings with what a shell offers as their values: the choices, or files."""
     parser = build_parser(model, "", everything=True)
-    kinds = dict(_kinds(model))
+    kinds = {name: value_kind(field) for name, field in settings_of(model)} | {"config_file": Path}
     for argument in parser._actions:  # argparse has no public list of them
-        kind = kinds.get(argument.dest, Path if argument.dest == "config_file" else None)
+        kind = kinds.get(argument.dest)
         if get_origin(kind) is Literal:
             argument.choices = get_args(kind)
         elif kind in (Path, str):
             argument.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser
-
-
-def _kinds(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name of every setting and the type of one of its values."""
-    for name, field in model.model_fields.items():
-        group = group_of(field.annotation)
-        if group is not None:
-            yield from _kinds(group, f"{prefix}{name}.")
-            continue
-        kind = next(iter(members_of(field.annotation)), str)
-        yield prefix + name, get_args(kind)[0] if get_origin(kind) in SEVERAL else kind

@@ -5,12 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.names import near_miss, setting_names
+from sdxl_mel.names import near_miss, settings_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -47,11 +47,6 @@ class Settings(BaseModel):
 class StageConfig(Settings):
     """All settings of one stage."""
 
-    @classmethod
-    def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Read a TOML file; `overrides` (nested mappings) win over it. Raises InputError naming the setting."""
-        return validated(cls, merged(read_toml(path), overrides or {}), where=str(path))
-
 
 class Skipped(BaseModel):
     """An input that was left out, and why."""
@@ -68,6 +63,8 @@ class StageReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     skipped: tuple[Skipped, ...] = ()
+    failures: tuple[str, ...] = ()
+    """Thresholds that are not met."""
 
     def summary(self) -> str:
         """Return the lines a person wants to see at the end."""
@@ -75,8 +72,8 @@ class StageReport(BaseModel):
 
     @property
     def exit_code(self) -> int:
-        """Return 0, or 3 when the stage finished but left inputs out."""
-        return 3 if self.skipped else 0
+        """Return 0, 1 when a threshold is failed, or 3 when the stage finished but left inputs out."""
+        return 1 if self.failures else 3 if self.skipped else 0
 
 
 def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -87,22 +84,18 @@ def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in within:
         raise InputError(f"{path}: includes itself through {' and '.join(each.name for each in within)}")
-    tables = _parsed(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this config ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: not a TOML file: {error}") from error
     included = tables.pop("include", None)
     if included is None:
         return tables
     if not isinstance(included, str):
         raise InputError(f"{path}: include: found {included!r}; expected the name of one TOML file")
     return merged(read_toml(path.parent / included, (*within, path.resolve())), tables)
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this config ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: not a TOML file: {error}") from error
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def _explained(model: type[BaseModel], details: Any) -> str:
     name = ".".join(str(part) for part in details["loc"])
     match details["type"]:
         case "extra_forbidden":
-            return f"unknown setting {name!r}{near_miss(name, setting_names(model))}"
+            return f"unknown setting {name!r}{near_miss(name, dict(settings_of(model)))}"
         case "missing":
             return f"{name} is needed"
         case "literal_error":

@@ -1,4 +1,4 @@
-"""Names of settings, and the nearest known name to one that does not exist."""
+"""Names and kinds of settings, and the nearest known name to one that does not exist."""
 
 import difflib
 import types
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
@@ -14,13 +15,13 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted name of every setting of `model`, those of nested groups included."""
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted name and the field of every setting of `model`: of groups, and of what is in them."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + name, field
         group = group_of(field.annotation)
         if group is not None:
-            yield from setting_names(group, f"{prefix}{name}.")
+            yield from settings_of(group, f"{prefix}{name}.")
 
 
 def group_of(annotation: object) -> type[BaseModel] | None:

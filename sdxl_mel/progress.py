@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count
-from typing import Literal, Protocol, TextIO, TypeAlias, TypeVar
+from typing import Any, Literal, TextIO, TypeAlias, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -70,26 +70,37 @@ Sink: TypeAlias = Callable[[Event], None]
 SinkName: TypeAlias = Literal["auto", "bar", "lines", "json", "none"]
 
 
-class Ticker(Protocol):
-    """Told of finished items; `note` is a short text beside the bar."""
+class Ticker:
+    """A job that runs: tells a sink what is finished."""
+
+    def __init__(self, sink: Sink, started: Started) -> None:
+        self.sink, self.started, self.done, self.start = sink, started, started.done, time.monotonic()
+        sink(started)
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more items as finished."""
+        """Count `count` more items as finished; `note` is a short text beside the bar."""
+        self.done += count
+        rate = (self.done - self.started.done) / max(self.seconds(), 1e-9)
+        remaining = (self.started.total - self.done) / rate if rate else None
+        self.sink(Advanced(**self.facts(), rate=rate, remaining_seconds=remaining, note=note))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what every event of the job says."""
+        return asdict(self.started) | {"done": self.done}
+
+    def seconds(self) -> float:
+        """Return how long the job has run."""
+        return time.monotonic() - self.start
 
 
 def named_sink(name: SinkName = "auto", *, verbose: bool = False) -> Sink:
     """Return a sink to stderr; with `verbose` it shows details too. "auto" is a bar on a terminal, else lines."""
-    match name:
-        case "none":
-            return _nowhere
-        case "json":
-            return JsonLines(sys.stderr)
-        case "auto":
-            return Bar(verbose) if sys.stderr.isatty() else Lines(verbose)
-        case "bar":
-            return Bar(verbose)
-        case "lines":
-            return Lines(verbose)
+    if name == "none":
+        return _nowhere
+    if name == "json":
+        return JsonLines(sys.stderr)
+    bar = name == "bar" or (name == "auto" and sys.stderr.isatty())
+    return Bar(verbose) if bar else Lines(verbose)
 
 
 @contextmanager
@@ -125,29 +136,12 @@ def track(items: Iterable[Item], total: int, what: str, unit: str = "items") -> 
 @contextmanager
 def progress(total: int, what: str, unit: str = "items", done: int = 0) -> Iterator[Ticker]:
     """Show progress of `total` items while the block runs; `done` were finished earlier and are not rated."""
-    job = _Job(_sink(), Started(next(_numbers), what, unit, total, done))
+    sink = _sink()
+    ticker = Ticker(sink, Started(next(_numbers), what, unit, total, done))
     try:
-        yield job
+        yield ticker
     finally:
-        job.finish()
-
-
-class _Job:
-    def __init__(self, sink: Sink, started: Started) -> None:
-        self.sink, self.started, self.done, self.start = sink, started, started.done, time.monotonic()
-        sink(started)
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        self.done += count
-        seconds = max(time.monotonic() - self.start, 1e-9)
-        rate = (self.done - self.started.done) / seconds
-        remaining = (self.started.total - self.done) / rate if rate else None
-        facts = asdict(self.started) | {"done": self.done}
-        self.sink(Advanced(**facts, rate=rate, remaining_seconds=remaining, note=note))
-
-    def finish(self) -> None:
-        facts = asdict(self.started) | {"done": self.done}
-        self.sink(Finished(**facts, seconds=time.monotonic() - self.start))
+        sink(Finished(**ticker.facts(), seconds=ticker.seconds()))
 
 
 class JsonLines:
@@ -169,23 +163,21 @@ class Lines:
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose, self.paced = verbose, _Paced(LINE_EVERY_SECONDS)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Print an event that is due."""
         match event:
             case Message(text, detail) if self.verbose or not detail:
-                self.print(text)
-            case Advanced() if self.paced.is_due(event):
-                self.print(
-                    f"{event.what}: {event.done}/{event.total} {event.unit}, {event.rate:.2f}/s, "
-                    f"{event.remaining_seconds or 0.0:.0f} s left {event.note}".rstrip()
-                )
+                self.console.print(text, markup=False)
             case Started():
-                self.paced.begin(event)
-
-    def print(self, text: str) -> None:
-        """Print a line to stderr."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+                self.paced.last[event.job] = time.monotonic()
+            case Advanced() if self.paced.is_due(event):
+                line = (
+                    f"{event.what}: {event.done}/{event.total} {event.unit}, {event.rate:.2f}/s, "
+                    f"{event.remaining_seconds or 0.0:.0f} s left {event.note}"
+                )
+                self.console.print(line.rstrip(), markup=False)
 
 
 class Bar:
@@ -202,12 +194,16 @@ class Bar:
         match event:
             case Message(text, detail) if self.verbose or not detail:
                 self.console.print(text, markup=False)
-            case Advanced():
-                self._update(event)
-            case Finished():
-                self._end(event)
             case Started():
                 self._begin(event)
+            case Advanced() if self.shown is not None:
+                rate = f"{event.rate:.2f} {event.unit}/s"
+                self.shown.update(self.tasks[event.job], completed=event.done, rate=rate, note=event.note)
+            case Finished():
+                del self.tasks[event.job]
+                if self.shown is not None and not self.tasks:
+                    self.shown.stop()
+                    self.shown = None
 
     def _begin(self, event: Started) -> None:
         if self.shown is None:
@@ -225,17 +221,6 @@ class Bar:
             event.what, total=event.total, completed=event.done, rate="", note=""
         )
 
-    def _update(self, event: Advanced) -> None:
-        if self.shown is not None:
-            rate = f"{event.rate:.2f} {event.unit}/s"
-            self.shown.update(self.tasks[event.job], completed=event.done, rate=rate, note=event.note)
-
-    def _end(self, event: Finished) -> None:
-        del self.tasks[event.job]
-        if self.shown is not None and not self.tasks:
-            self.shown.stop()
-            self.shown = None
-
 
 class _Paced:
     """Says which steps of a job are due: some time after the one before, and the last."""
@@ -243,9 +228,6 @@ class _Paced:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.last: dict[int, float] = {}
-
-    def begin(self, event: Started) -> None:
-        self.last[event.job] = time.monotonic()
 
     def is_due(self, event: Advanced) -> bool:
         now = time.monotonic()
@@ -261,12 +243,8 @@ def _nowhere(_event: Event) -> None:
 
 _numbers = count(1)
 _current: ContextVar[Sink | None] = ContextVar("sink", default=None)
+_default_sink = cache(named_sink)
 
 
 def _sink() -> Sink:
     return _current.get() or _default_sink()
-
-
-@cache
-def _default_sink() -> Sink:
-    return named_sink()

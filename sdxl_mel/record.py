@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from sdxl_mel import __version__
 
-CHUNK_BYTES = 1 << 20
-
 
 class Record(BaseModel):
     """What made a file: the stage, its settings, and the SHA-256 of everything it read."""
@@ -31,8 +29,5 @@ def sha256_bytes(content: bytes | memoryview) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

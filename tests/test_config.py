@@ -29,9 +29,10 @@ class Sample(StageConfig):
 def test_toml_fills_settings_and_overrides_win(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text('name = "x"\nsteps = 5\n[inner]\nrate = 2.5\n')
-    assert Sample.from_toml(file) == Sample(name="x", steps=5, inner=Inner(rate=2.5))
-    assert Sample.from_toml(file, {"inner": {"rate": 3}}).inner.rate == 3
-    assert Sample.from_toml(file, {"steps": 7}).inner.rate == 2.5
+    tables = read_toml(file)
+    assert validated(Sample, tables, "a.toml") == Sample(name="x", steps=5, inner=Inner(rate=2.5))
+    assert validated(Sample, merged(tables, {"inner": {"rate": 3}}), "a.toml").inner.rate == 3
+    assert validated(Sample, merged(tables, {"steps": 7}), "a.toml").inner.rate == 2.5
 
 
 @pytest.mark.parametrize(

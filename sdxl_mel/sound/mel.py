@@ -89,23 +89,18 @@ def stft(samples: Tensor, spec: MelSpec) -> Tensor:
     return torch.fft.rfft(padded)
 
 
-def istft(spectrum: Tensor, spec: MelSpec, loop: bool = False) -> Tensor:
-    """Return the samples (..., reach(frames)) whose STFT is nearest to `spectrum` in least squares.
-
-    Griffin and Lim 1984, equation 6: overlap-add of the windowed frames over the sum of the squared windows. With
-    `loop` the frames lie on a circle of frames * hop_length samples, and the margins repeat the other end.
-    """
-    total = overlap_add(windowed_frames(spectrum, spec), spec.hop_length)
-    return divided_by_window_sum(total, spectrum.shape[-2], spec, loop)
-
-
 def windowed_frames(spectrum: Tensor, spec: MelSpec) -> Tensor:
     """Return the windowed frames (..., frames, win_length) of a spectrum, to be overlap-added."""
     return torch.fft.irfft(spectrum, n=spec.n_fft)[..., : spec.win_length] * window(spec, str(spectrum.device))
 
 
 def divided_by_window_sum(total: Tensor, frames: int, spec: MelSpec, loop: bool) -> Tensor:
-    """Return overlap-added windowed frames divided by the sum of the squared windows."""
+    """Return overlap-added windowed frames divided by the sum of the squared windows.
+
+    Griffin and Lim 1984, equation 6: these are the samples (..., reach(frames)) whose STFT is nearest to the spectrum
+    of the frames in least squares. With `loop` the frames lie on a circle of frames * hop_length samples, and the
+    margins repeat the other end.
+    """
     return (wrap_margins(total, frames, spec) if loop else total) / _window_sum(spec, frames, str(total.device), loop)
 
 

@@ -5,7 +5,7 @@ meet only if their specs are equal.
 """
 
 import warnings
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,27 +178,29 @@ PRESETS: dict[str, MelSpec] = {
     ),
 }
 
+_THEIRS: dict[str, Any] = {
+    "fmin": 0.0,
+    "scale": "raw",
+    "channels": "grey",
+    "loudness_lufs": None,
+    "true_peak_dbtp": None,
+}
+_LIBROSA_POWER: dict[str, Any] = {
+    **_THEIRS,
+    "n_fft": 2048,
+    "win_length": 2048,
+    "hop_length": 512,
+    "n_mels": 256,
+    "mel_norm": "slaney",
+    "quantity": "power",
+    "law": DecibelLaw(),
+    "low_at": "top",
+}
+"""librosa's power mel spectrogram, 80 dB under each picture's own maximum."""
+
 FOREIGN: dict[str, MelSpec] = {
-    # puckowski/sd-spectrograms, util/norm_spec.py: librosa power mel, 80 dB under each picture's own maximum.
-    "minimidi": MelSpec(
-        sample_rate=16000,
-        n_fft=2048,
-        win_length=2048,
-        hop_length=512,
-        n_mels=256,
-        width=512,
-        fmin=0.0,
-        fmax=8000.0,
-        mel_norm="slaney",
-        quantity="power",
-        scale="raw",
-        law=DecibelLaw(),
-        low_at="top",
-        channels="grey",
-        preemphasis=0.97,
-        loudness_lufs=None,
-        true_peak_dbtp=None,
-    ),
+    # puckowski/sd-spectrograms, util/norm_spec.py.
+    "minimidi": MelSpec(sample_rate=16000, width=512, fmax=8000.0, preemphasis=0.97, **_LIBROSA_POWER),
     # riffusion/riffusion-hobby, spectrogram_params.py and image_util.py: (S / max) ** 0.25, dark = loud.
     "riffusion": MelSpec(
         sample_rate=44100,
@@ -207,34 +209,13 @@ FOREIGN: dict[str, MelSpec] = {
         hop_length=441,
         n_mels=512,
         width=512,
-        fmin=0.0,
         fmax=10000.0,
         mel_scale="htk",
-        scale="raw",
         law=PowerLaw(exponent=0.25, reference=3e7 / 32768, inverted=True),
-        channels="grey",
-        loudness_lufs=None,
-        true_peak_dbtp=None,
+        **_THEIRS,
     ),
-    # teticio/audio-diffusion, mel.py: librosa power mel, 80 dB under each slice's own maximum.
-    "teticio": MelSpec(
-        sample_rate=22050,
-        n_fft=2048,
-        win_length=2048,
-        hop_length=512,
-        n_mels=256,
-        width=256,
-        fmin=0.0,
-        fmax=11025.0,
-        mel_norm="slaney",
-        quantity="power",
-        scale="raw",
-        law=DecibelLaw(),
-        low_at="top",
-        channels="grey",
-        loudness_lufs=None,
-        true_peak_dbtp=None,
-    ),
+    # teticio/audio-diffusion, mel.py.
+    "teticio": MelSpec(sample_rate=22050, width=256, fmax=11025.0, **_LIBROSA_POWER),
     # happylittlecat2333/Auffusion, converter.py: natural log of amplitude between 1e-5 and 200.
     "auffusion": MelSpec(
         sample_rate=16000,
@@ -243,15 +224,11 @@ FOREIGN: dict[str, MelSpec] = {
         hop_length=160,
         n_mels=256,
         width=1024,
-        fmin=0.0,
         fmax=8000.0,
         mel_norm="slaney",
-        scale="raw",
         law=LogLaw(),
-        channels="grey",
         centred=False,
-        loudness_lufs=None,
-        true_peak_dbtp=None,
+        **_THEIRS,
     ),
 }
 

@@ -63,11 +63,10 @@ class Config(StageConfig):
 
 
 class Report(StageReport):
-    """The evaluation, and which thresholds it fails."""
+    """The evaluation, and where it was written."""
 
     evaluation: Evaluation
     out: Path
-    failures: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the table of metrics, warnings, and where the files are."""
@@ -75,11 +74,6 @@ class Report(StageReport):
         lines += [f"warning: {warning}" for warning in self.evaluation.warnings]
         lines += [f"FAILED: {failure}" for failure in self.failures]
         return "\n".join([*lines, f"written: {self.out}"])
-
-    @property
-    def exit_code(self) -> int:
-        """Return 1 when a threshold is failed, else 3 when clips were left out, else 0."""
-        return 1 if self.failures else super().exit_code
 
 
 def run(config: Config) -> Report:

@@ -1,10 +1,7 @@
 """`sdxl-mel stitch`: tiles to one long picture, and its sound from one inversion over the whole."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
@@ -17,7 +14,7 @@ from sdxl_mel.options import Format, Method
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.melspec import named_spec
-from sdxl_mel.sound.stitching import likely_overlap, stitch
+from sdxl_mel.sound.stitching import Seam, likely_overlap, stitch
 
 EXAMPLES = """\
   sdxl-mel stitch tiles --out long.png --wav long.wav
@@ -52,16 +49,6 @@ class Config(StageConfig):
     """how the sound is made from the picture"""
     seed: Annotated[int, Show.ADVANCED, UNRECORDED] = 0
     """seed of the sound's phase"""
-
-
-class Seam(BaseModel):
-    """One join: the first frame and length of the overlap, and the z-score of the spectral flux across it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    start: int
-    overlap: int
-    score: float | None
 
 
 class Report(StageReport):
@@ -108,7 +95,7 @@ def run(config: Config) -> Report:
     seams = [(seam.start, seam.overlap) for seam in stitched.seams]
     record = Record(
         stage="stitch",
-        settings=config.recorded() | {"seams": [[start, overlap] for start, overlap in seams]},
+        settings=config.recorded() | {"seams": [list(seam) for seam in seams]},
         inputs={f"{number:04} {path.name}": sha256_file(path) for number, path in enumerate(paths, 1)},
     )
     write_spectrogram(config.out, Spectrogram(stitched.levels, spec, record))
@@ -122,7 +109,7 @@ def run(config: Config) -> Report:
         out=config.out,
         seconds=stitched.levels.shape[1] * seconds_per_frame,
         seconds_per_frame=seconds_per_frame,
-        seams=tuple(Seam(**asdict(seam)) for seam in stitched.seams),
+        seams=stitched.seams,
         junction=stitched.junction,
         wav=config.wav,
     )

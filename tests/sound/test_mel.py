@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.sound.encoding import mel_spectrogram
-from sdxl_mel.sound.mel import filter_bank, istft, margin, overlap_add, reach, stft, stft_gain, wrap_margins
+from sdxl_mel.sound.inversion.projections import Consistency
+from sdxl_mel.sound.mel import filter_bank, margin, overlap_add, reach, stft, stft_gain, wrap_margins
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, band_edges, named_spec
 from tests.sounds import tone
 
@@ -51,7 +52,7 @@ def test_filter_bank_is_librosas_and_has_no_empty_row(name: str) -> None:
 def test_istft_undoes_stft(frames: int, name: str, seed: int) -> None:
     spec = named_spec(name)
     samples = torch.from_numpy(np.random.default_rng(seed).standard_normal((2, reach(frames, spec))).astype(np.float32))
-    again = istft(stft(samples, spec), spec)
+    again = Consistency(spec, frames).sound_of(stft(samples, spec))
     covered = slice(spec.hop_length, samples.shape[-1] - spec.hop_length)
     torch.testing.assert_close(again[:, covered], samples[:, covered], atol=1e-4, rtol=0)
 
@@ -61,7 +62,7 @@ def test_loop_istft_is_periodic_and_undoes_the_circular_stft() -> None:
     circle = torch.from_numpy(noise(frames * spec.hop_length))
     before, after = margin(spec), reach(frames, spec) - margin(spec) - circle.shape[-1]
     laid_out = torch.cat([circle[:, -before:], circle, circle[:, :after]], dim=-1)
-    again = istft(stft(laid_out, spec), spec, loop=True)
+    again = Consistency(spec, frames, loop=True).sound_of(stft(laid_out, spec))
     torch.testing.assert_close(again, laid_out, atol=1e-5, rtol=0)
     total = torch.ones(1, reach(frames, spec))
     assert float(wrap_margins(total, frames, spec)[:, before : before + circle.shape[-1]].sum()) == reach(frames, spec)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sdxl_mel.config import read_toml, validated
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.run import checkpoints, read_run
 from sdxl_mel.models.lora.file import read_lora
@@ -65,8 +66,8 @@ def test_a_run_leaves_everything_behind(settings):
 
 def test_the_config_it_wrote_starts_it_again(settings, tmp_path):
     _run(settings)
-    again = train.Config.from_toml(settings["out"] / "config.toml", {"out": str(tmp_path / "again")})
-    train.run(again)
+    written = read_toml(settings["out"] / "config.toml")
+    train.run(validated(train.Config, written | {"out": str(tmp_path / "again")}, "config.toml"))
     assert _lora_bytes(tmp_path / "again") == _lora_bytes(settings["out"])
 
 
