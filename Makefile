@@ -48,5 +48,5 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[demo,tag-score,optimizers,dev]'
+	$(PIP_INSTALL) --editable '.[demo,tag-score,optimizers,studio,dev]'
 	touch $@
