@@ -64,7 +64,7 @@ def _distances(case: str, generated: np.ndarray, reference: np.ndarray) -> list[
 def _row(what: str, case: str, ours: Callable[[], float], peer: Callable[[], float]) -> list[str]:
     try:
         theirs, their_time = _timed(peer)
-    except (ImportError, torch.linalg.LinAlgError) as error:
+    except (ImportError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return [what, case, f"{_timed(ours)[1] * 1e3:.1f} ms", f"{type(error).__name__}", "-", "-"]
     value, our_time = _timed(ours)
     return [
