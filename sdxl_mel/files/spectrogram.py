@@ -109,7 +109,14 @@ def read_tile(path: Path, spec: MelSpec) -> Levels:
 def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spectrogram:
     """Return the picture in a PNG's bytes; see `read_spectrogram`."""
     image = _open(content, where)
-    spec = _spec_of(image, where, stated)
+    carried = _spec_of(image, where)
+    spec = carried or stated
+    if spec is None:
+        raise InputError(
+            f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
+        )
+    if carried and stated:
+        require_equal(carried, stated, where, "the stated --format")
     if image.height != spec.n_mels:
         raise FormatError(
             f"{where}: {image.height} pixels high, its spec says {spec.n_mels}; it was resized or cropped"
@@ -140,18 +147,9 @@ def _kind_of(content: bytes) -> str:
         return "not a readable PNG"
 
 
-def _spec_of(image: PngImageFile, where: str, stated: MelSpec | None) -> MelSpec:
+def _spec_of(image: PngImageFile, where: str) -> MelSpec | None:
     text = image.text.get(SPEC_KEY)
-    if text is None:
-        if stated is None:
-            raise InputError(
-                f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
-            )
-        return stated
-    spec = MelSpec.from_json(text, where)
-    if stated is not None:
-        require_equal(spec, stated, where, "the stated --format")
-    return spec
+    return None if text is None else MelSpec.from_json(text, where)
 
 
 def _record_of(image: PngImageFile, where: str) -> Record | None:
@@ -173,25 +171,20 @@ def _pixels(image: Image.Image, where: str) -> Levels:
         case "1":
             raise FormatError(f"{where}: only black and white are left; give the 8-bit original")
         case "RGBA" | "LA" | "PA" | "P":
-            return np.asarray(_opaque(image, where).convert("RGB"))
+            # The levels behind what is transparent are unknown.
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                raise FormatError(f"{where}: partly transparent, which no spectrogram is; give the original PNG")
+            return np.asarray(image.convert("RGB"))
         case mode if mode.startswith("I"):
             return np.rint(np.asarray(image, dtype=np.float64)[..., None] / 257.0).astype(np.uint8)
         case mode:
             raise FormatError(f"{where}: pixels of kind {mode}; expected 8-bit grey or RGB")
 
 
-def _opaque(image: Image.Image, where: str) -> Image.Image:
-    """Return the image if every pixel is opaque; FormatError otherwise, as the levels behind are unknown."""
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise FormatError(f"{where}: partly transparent, which no spectrogram is; give the original PNG")
-    return image
-
-
 def picture_description(path: Path) -> dict[str, JsonValue]:
     """Return what a PNG is, for people: its size, and its spec and record where it has them."""
     image = _open(read_bytes(path), str(path))
-    text = image.text.get(SPEC_KEY)
-    spec = MelSpec.from_json(text, str(path)) if text else None
+    spec = _spec_of(image, str(path))
     record = _record_of(image, str(path))
     described: dict[str, JsonValue] = {"kind": f"spectrogram picture, {image.mode}" if spec else f"PNG, {image.mode}"}
     described |= {"width": image.width, "height": image.height}
@@ -215,7 +208,7 @@ def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Pa
             continue
         inside = [path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others]
         if not inside:
-            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds the tiles")
+            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds them")
         paths += inside
     return paths
 

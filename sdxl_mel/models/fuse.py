@@ -18,7 +18,7 @@ from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
 from sdxl_mel.models.family import DTYPES, precision_of
 from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.fuse_verify import differences, joined
+from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header, read_loras
@@ -67,8 +67,6 @@ def fuse(
     _refuse_existing(out)
     single = out.suffix == SINGLE_FILE
     loras = read_loras(files, scales, alpha)
-    if verify:
-        joined(loras)  # Raises InputError for what cannot be verified, before the long work.
     checkpoint, folder = open_checkpoint(base, configs, needs_configs=not single)
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
     weights = FusedWeights(checkpoint, match(loras, checkpoint, base), chosen)

@@ -1,5 +1,6 @@
 """`sdxl-mel encode`: sound to spectrogram pictures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,6 @@ from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.options import Preset
-from sdxl_mel.progress import track
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
 
@@ -55,10 +55,14 @@ def run(config: Config) -> Report:
         raise InputError(f"{config.out}: pictures are written as .png; give NAME.png or a folder as --out")
     sounds = [found for path in config.audio for found in _sounds_of(path)]
     jobs = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
-    record = Record(stage="encode", settings=config.recorded())
-    spec = named_spec(config.preset)
-    results = codec.encode_files(jobs, spec, record, start=config.start, seconds=config.seconds, processes=config.jobs)
-    written, skipped = codec.gathered(jobs, track(results, len(jobs), "encoding", "sounds"), "sounds")
+    work = partial(
+        codec.encode_file,
+        spec=named_spec(config.preset),
+        record=Record(stage="encode", settings=config.recorded()),
+        start=config.start,
+        seconds=config.seconds,
+    )
+    written, skipped = codec.convert_files(work, jobs, "sounds", "encoding", config.jobs)
     return Report(written=tuple(written), skipped=skipped)
 
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import module_paths
 from sdxl_mel.models.lora.file import ScaledLora
-from sdxl_mel.models.lora.module import Change, LoraModule, shape_text
+from sdxl_mel.models.lora.module import Change, combined_delta, shape_text
 from sdxl_mel.models.lora.names import Module
 
 
@@ -44,11 +43,7 @@ class AttachedLoras:
             weight = self._layer(module).weight
             if self.keep:
                 self._before[module] = weight.to("cpu", copy=True)
-            before = weight.float()
-            total = torch.zeros_like(before)
-            for part in parts:
-                total += _on(part.module, weight.device).delta(before, part.scale)
-            weight.copy_(before + total)
+            weight.copy_(weight.float() + combined_delta(weight, parts))
         self._changed = bool(changes)
 
     def _changes(self, loras: Sequence[ScaledLora]) -> dict[Module, list[Change]]:
@@ -73,8 +68,3 @@ class AttachedLoras:
             paths = {} if model is None else module_paths(model, part)
             self._layers[part] = {path: model.get_submodule(own) for path, own in paths.items()}
         return self._layers[part].get(path)
-
-
-def _on(module: LoraModule, device: torch.device) -> LoraModule:
-    magnitude = None if module.magnitude is None else module.magnitude.to(device)
-    return replace(module, down=module.down.to(device), up=module.up.to(device), magnitude=magnitude)

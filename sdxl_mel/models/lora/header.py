@@ -23,14 +23,7 @@ LAYERS_KEY = f"{OURS}layers_per_block"
 """In every file of ours, so that its architecture need not be guessed."""
 MOST_LAYERS = 16
 MOST_GUIDANCE = 100.0
-DERIVED = {
-    "ss_v2",
-    "ss_base_model_version",
-    "ss_network_module",
-    "ss_network_dim",
-    "ss_network_alpha",
-    "ss_network_args",
-}
+DERIVED = {"ss_v2", "ss_base_model_version"} | {f"ss_network_{name}" for name in ("module", "dim", "alpha", "args")}
 """The keys that `kohya_metadata` computes; every other `ss_*` key is the trainer's."""
 
 

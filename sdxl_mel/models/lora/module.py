@@ -52,6 +52,11 @@ class LoraModule:
         wanted = self.magnitude.flatten().float() / lengths
         return changed.mul_(wanted.reshape(-1, *([1] * (weight.ndim - 1)))).sub_(weight)
 
+    def on(self, device: torch.device) -> "LoraModule":
+        """Return the same module on a device."""
+        magnitude = None if self.magnitude is None else self.magnitude.to(device)
+        return replace(self, down=self.down.to(device), up=self.up.to(device), magnitude=magnitude)
+
     def with_alpha(self, alpha: float) -> "LoraModule":
         """Return the same change of the weight under another alpha: `up` takes up the ratio."""
         return replace(self, up=self.up * (self.alpha / alpha), alpha=alpha)
@@ -139,12 +144,18 @@ def fuse_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
     return Loss(max(change, 0.0), error, weight.numel())
 
 
-def _fuse_magnitudes_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
+def combined_delta(weight: Tensor, changes: Sequence[Change]) -> Tensor:
+    """Return what all changes add to a weight, in fp32 on its device, each made for the weight as it was."""
     before = weight.float()
-    change = torch.zeros_like(before)
-    for part in changes:
-        change += part.module.delta(before, part.scale)
-    exact = before + change
+    total = torch.zeros_like(before)
+    for module, scale in changes:
+        total += module.on(weight.device).delta(before, scale)
+    return total
+
+
+def _fuse_magnitudes_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
+    change = combined_delta(weight, changes)
+    exact = weight.float() + change
     return Loss(_energy(change), _energy(exact - out.copy_(exact)), weight.numel())
 
 
@@ -197,7 +208,10 @@ def extracted(change: Tensor, rank: int, generator: torch.Generator) -> Cut:
     """Return the best LoRA of `rank` for the difference of two weights (out, in[, kh, kw]), alpha = rank."""
     flat = change.flatten(1).float()
     size = min(rank, *flat.shape)
-    basis = _range_of(flat, min(size + OVERSAMPLING, *flat.shape), generator)
+    drawn = torch.randn(flat.shape[1], min(size + OVERSAMPLING, *flat.shape), generator=generator)
+    basis = torch.linalg.qr(flat @ drawn).Q  # of what the matrix does most
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(flat @ torch.linalg.qr(flat.T @ basis).Q).Q
     u, values, v = torch.linalg.svd(basis.T @ flat, full_matrices=False)
     root = values[:size].sqrt()
     up, down = (basis @ u[:, :size]) * root, root[:, None] * v[:size]
@@ -216,11 +230,3 @@ def inner(one: LoraModule, other: LoraModule) -> float:
     ups = one.up.flatten(1).double().T @ other.up.flatten(1).double()
     downs = one.down.flatten(1).double() @ other.down.flatten(1).double().T
     return float((ups * downs).sum()) * one.scale * other.scale
-
-
-def _range_of(matrix: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return an orthonormal basis (rows of the matrix, size) of what the matrix does most."""
-    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], size, generator=generator)).Q
-    for _ in range(POWER_ITERATIONS):
-        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
-    return basis

@@ -14,12 +14,11 @@ from torch import nn
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.fuse_verify import probe
-from sdxl_mel.models.lora.adapters import attach_lora
 from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
-from tests.loras import random_lora_modules, random_module
+from tests.loras import attach, random_lora_modules, random_module
 
 DIALECTS = ("kohya", "diffusers")
 HEADER = LoraHeader(
@@ -113,7 +112,7 @@ def lora(pipeline):
 def outputs(tiny_sdxl, lora):
     """Return what our own adapters make of the LoRA."""
     base = open_base(tiny_sdxl, ADAPTABLE)
-    attach_lora(base, lora)
+    attach(base, lora)
     return {part: probe(part, getattr(base, part)) for part in ADAPTABLE}
 
 
