@@ -124,10 +124,7 @@ def interval_of_left_outs(value: float, left_outs: Sequence[NDArray[np.float64]]
 def paired_interval(first: ArrayLike, second: ArrayLike) -> Interval:
     """Return mean(second - first) with its t interval; the values are paired in order."""
     difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    interval = mean_interval(difference)
-    return Interval(
-        interval.value, interval.se, interval.low, interval.high, f"paired t over {len(difference)} prompts"
-    )
+    return replace(mean_interval(difference), method=f"paired t over {len(difference)} prompts")
 
 
 def deal(groups: Sequence[Hashable], most: int, seed: int) -> NDArray[np.intp]:

@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,8 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.run import average_path, checkpoint_path
 from sdxl_mel.progress import Ticker, log, muted, progress
-from sdxl_mel.training.curves import VALIDATION, write_curves
 from sdxl_mel.training.ema import Averages
-from sdxl_mel.training.log import Log, mean_loss, out_of_patience, report_validation
+from sdxl_mel.training.log import VALIDATION, Log, mean_loss, out_of_patience, report_validation, write_curves
 from sdxl_mel.training.optimizers import build_optimizer, set_rates
 from sdxl_mel.training.settings import LoopSettings
 from sdxl_mel.training.state import State, evaluation_weights, load_state, save_state, saved_states
@@ -205,11 +204,8 @@ class Loop:
                 losses[f"{length:g}"] = self._held_out()
                 self._on_main(self.task.save, average_path(self.out, length))
         best = min(losses, key=lambda name: losses[name])
-        if best == LAST:
+        with nullcontext() if best == LAST else state.averaged(float(best)):
             self._on_main(self.task.save_result, self.out)
-        else:
-            with state.averaged(float(best)):
-                self._on_main(self.task.save_result, self.out)
         return {"average": best, "held-out loss of each": {name: round(loss, 5) for name, loss in losses.items()}}
 
     def _held_out(self) -> float:

@@ -20,12 +20,9 @@ from sdxl_mel.training.model import Model, parameter_groups
 from sdxl_mel.training.settings import AdapterSettings, LossSettings, OptimizerSettings
 from sdxl_mel.training.task import HELD_OUT, TRAINED, Losses, Mean, share_of
 
-JudgedClips = Mapping[str, Sequence[CachedExample]]
-"""The clips that are judged, by what they are."""
-
 
 class LoraTask:
-    """A LoRA as a Task; see `training.task.Task` for what each method answers."""
+    """A LoRA as a Task (see `training.task.Task`); `clips` are those that are judged, by what they are."""
 
     judged_by = "squared error"
     extra_state: Mapping[str, Tensor] = {}
@@ -39,7 +36,7 @@ class LoraTask:
         header: LoraHeader,
         adapter: AdapterSettings,
         optimizer: OptimizerSettings,
-        clips: JudgedClips,
+        clips: Mapping[str, Sequence[CachedExample]],
         accelerator: Accelerator,
     ) -> None:
         self.model, self.data, self.objective, self.header = model, data, objective, header

@@ -80,7 +80,11 @@ def train_lora(config: Config) -> Results | None:
         if isinstance(seconds := results.get("seconds per step"), float):
             log(compare(expected, seconds, device))
         results = header.results | results
-        finish(config, header.model_copy(update={"results": results}))
+        header = header.model_copy(update={"results": results})
+        write_run(config.out, header)
+        write_card(config.out, header)
+        if config.push_to_hub:
+            push(config.out, config.push_to_hub)
     accelerator.end_training()
     return results
 
@@ -90,12 +94,11 @@ def claim_folder(config: Config) -> RunHeader | None:
     folder = config.out
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give --out a folder")
-    wants = config.resume or config.resume_with_changes
     if not is_run(folder):
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder}: has files in it that are no run; give another --out")
         return None
-    if not wants:
+    if not (config.resume or config.resume_with_changes):
         raise InputError(
             f"{folder}: there is a run in it already; --resume continues it, another --out starts a new one"
         )
@@ -279,15 +282,7 @@ def open_sampler(config: Config, task: LoraTask, base: Base, splits: Splits, rec
     if not config.samples.every:
         return None
     settings, model, cache = config.samples, task.model, task.data.cache
-    generator = generator_in_training(
-        base,
-        model.unet,
-        vae=config.vae,
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
-        device=str(model.device),
-    )
+    generator = generator_in_training(base, model.unet, task.header, vae=config.vae, device=str(model.device))
     clips = splits["validation"] or splits["train"]
     chosen = [clips[len(clips) * index // settings.count] for index in range(settings.count)]
     prompts = settings.prompts or [cache.caption(clip.captions[0]) for clip in chosen]
@@ -323,21 +318,11 @@ def describe(config: Config, header: RunHeader, splits: Splits, expected: Estima
         log(to_toml(header.settings))
 
 
-def finish(config: Config, header: RunHeader) -> None:
-    """Write what the run came to, and give it to the hub if that is wanted."""
-    write_run(config.out, header)
-    write_card(config.out, header)
-    if config.push_to_hub:
-        push(config.out, config.push_to_hub)
-
-
 def memory_advice(config: Config) -> str:
     """Return what to change when the memory does not suffice, the cheapest first."""
-    advice = []
-    if (config.micro_batch or config.batch) > 1:
-        advice.append(
-            f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)"
-        )
+    advice, at_once = [], config.micro_batch or config.batch
+    if at_once > 1:
+        advice.append(f"--micro-batch {at_once // 2} (same result, a little slower)")
     if not config.hardware.gradient_checkpointing:
         advice.append("--hardware.gradient-checkpointing (same result, a third slower)")
     if config.optimizer.name == "adamw":

@@ -21,7 +21,6 @@ from sdxl_mel.progress import log
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.inversion.methods import invert
-from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, TimedText
@@ -72,9 +71,7 @@ class Samples:
         }
 
 
-def generator_in_training(
-    base: Base, unet: Any, *, vae: str | None, spec: MelSpec, anchor: str, clip_skip: int, device: str
-) -> Generator:
+def generator_in_training(base: Base, unet: Any, lora: LoraHeader, *, vae: str | None, device: str) -> Generator:
     """Return a generator around the `unet` in training, and the text encoders of `base` if they are trained too.
 
     Frozen text encoders are opened for it. They and the VAE lie in the main memory while they do not work.
@@ -87,7 +84,7 @@ def generator_in_training(
         models, tokenizers = models | frozen.models, frozen.tokenizers
         resting += TEXT_ENCODERS
     header = read_model_header(base.source.path) or LoraHeader()
-    header = replace(header, spec=spec, anchor=anchor, clip_skip=clip_skip)
+    header = replace(header, spec=lora.spec, anchor=lora.anchor, clip_skip=lora.clip_skip)
     in_training = replace(base, models=models, tokenizers=tokenizers)
     return Generator(in_training, header=header, device=device, resting=resting)
 

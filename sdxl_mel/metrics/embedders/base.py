@@ -77,12 +77,6 @@ def clip_vectors(windows: list[Float]) -> Vectors:
     return unit_rows(np.stack([clip.astype(np.float64).mean(0) for clip in windows]))
 
 
-def window_vectors(windows: list[Float]) -> tuple[Vectors, NDArray[np.intp]]:
-    """Return the unit vectors of all windows, (w, d), and the clip that each belongs to, (w,)."""
-    owner = np.repeat(np.arange(len(windows)), [len(clip) for clip in windows])
-    return unit_rows(np.concatenate(windows)), owner
-
-
 def cosine_scores(clips: list[Float], texts: Float) -> Vectors:
     """Return the cosines (clips, texts) of clips, each (windows, d), and vectors of texts (texts, d)."""
     return clip_vectors(clips) @ unit_rows(texts).T
