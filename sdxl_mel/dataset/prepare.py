@@ -11,7 +11,7 @@ from sdxl_mel.captions.tokens import TokenCounter, token_counter
 from sdxl_mel.config import Skipped
 from sdxl_mel.dataset.assemble import PreparedTrack, assemble, instruments_of, place_pictures, remove_stale
 from sdxl_mel.dataset.captioning import TrackCaptions, caption_track, fates, write_log
-from sdxl_mel.dataset.clips import cut_of, needed_seconds
+from sdxl_mel.dataset.clips import needed_seconds, stride_of
 from sdxl_mel.dataset.kohya import remove_kohya, write_kohya
 from sdxl_mel.dataset.page import write_report
 from sdxl_mel.dataset.render import WORK_NAME, Rendered, RenderJob, render
@@ -69,11 +69,11 @@ def prepare(
     Raises InputError for a source or a folder that cannot be used, MismatchError where `out` is of another spec,
     FormatError where no clip is left, ResourceError for a full disk.
     """
-    cut = cut_of(cutting, spec)
+    stride = stride_of(cutting, spec)
     _require_ours(out, spec, source)
     counter = token_counter(base)
     if isinstance(source, DemoSource):
-        seconds = needed_seconds(spec, cut) + (DEMO_CLIPS - 1) * cut.stride * spec.hop_length / spec.sample_rate
+        seconds = needed_seconds(spec, cutting) + (DEMO_CLIPS - 1) * stride * spec.hop_length / spec.sample_rate
         found = demo_tracks(source, seconds)
     else:
         found = _tracks_in(source, out)
@@ -81,7 +81,7 @@ def prepare(
     captions = [caption_track(track, captioning, counter) for track in found.tracks]
     assigned = _assigned(found.tracks, captions, splitting, captioning.vocals)
     jobs = [
-        RenderJob(track.identifier, track.audio, out, spec, cut, reject, listen)
+        RenderJob(track.identifier, track.audio, out, spec, cutting, reject, listen)
         for track in found.tracks
         if assigned[track.identifier].split
     ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sdxl_mel.config import Skipped
@@ -25,25 +26,17 @@ TABLE_SUFFIXES = {*DELIMITERS, ".jsonl", ".json"}
 MAX_CELL_CHARACTERS = 1 << 20
 
 ROLES: dict[str, tuple[str, ...]] = {
-    "audio": (
-        "audio",
-        "path",
-        "file",
-        "file_name",
-        "filename",
-        "audio_path",
-        "audio_file",
-        "filepath",
-        "location",
-        "wav",
-    ),
-    "caption": ("caption", "captions", "text", "texts", "prompt", "description", "main_caption", "txt"),
-    "id": ("id", "track_id", "track", "ytid", "name", "song_id"),
-    "tags": ("tags", "aspect_list", "tag", "genres", "keywords"),
-    "artist": ("artist", "artist_id", "artist_name", "author", "composer", "performer"),
-    "licence": ("licence", "license"),
-    "split": ("split", "subset", "set"),
-    "instruments": ("instruments",),
+    role: tuple(names.split())
+    for role, names in {
+        "audio": "audio path file file_name filename audio_path audio_file filepath location wav",
+        "caption": "caption captions text texts prompt description main_caption txt",
+        "id": "id track_id track ytid name song_id",
+        "tags": "tags aspect_list tag genres keywords",
+        "artist": "artist artist_id artist_name author composer performer",
+        "licence": "licence license",
+        "split": "split subset set",
+        "instruments": "instruments",
+    }.items()
 }
 """What a column can be for, and the names by which it is known without `--columns`."""
 SONG_DESCRIBER_COLUMNS = {"caption_id", "track_id", "caption", "path", "is_valid_subset"}
@@ -194,23 +187,12 @@ Finder = Callable[[Row], Path | str]
 """Returns the audio file of a row, or the reason why there is none."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How one table is read: what each column is for, which file a row means, and what is known beside the table."""
-
-    table: Table
-    columns: Mapping[str, str]
-    find: Finder
-    tags: Mapping[str, tuple[str, ...]]
-    licences: Mapping[str, str]
-
-
 def table_source(path: Path, audio_dir: Path | None, stated: Mapping[str, str]) -> SourceList:
     """Read any table with a column of audio files and one of captions."""
     table = open_table(path)
     columns = columns_of(table, stated, needed=("audio", "caption"))
     root = audio_dir or path.parent
-    return _read(Reading(table, columns, lambda row: _inside(root, row.text(columns["audio"])), {}, {}))
+    return _read(table, columns, lambda row: _inside(root, row.text(columns["audio"])))
 
 
 def song_describer_source(
@@ -227,14 +209,14 @@ def song_describer_source(
     root = audio_dir or path.parent
     tsv = tags or _beside(path, "song_describer.mtg-jamendo.tsv")
     licences = _beside(path, "audio_licenses.txt")
-    reading = Reading(
+    found = _read(
         table,
         columns,
         lambda row: _two_minutes(root, row.text(columns["audio"])),
-        jamendo_tags(tsv) if tsv else {},
-        track_licences(licences) if licences else {},
+        tags=jamendo_tags(tsv) if tsv else {},
+        licences=track_licences(licences) if licences else {},
+        wanted=lambda row: not valid_subset or row.text("is_valid_subset") == "True",
     )
-    found = _read(reading, (lambda row: row.text("is_valid_subset") == "True") if valid_subset else None)
     found.notes.append(EVALUATION_ONLY)
     return found
 
@@ -249,7 +231,7 @@ def musiccaps_source(path: Path, audio_dir: Path | None, stated: Mapping[str, st
     def find(row: Row) -> Path | str:
         return clips.get(row.text(columns["id"])) or f"no clip named {row.text(columns['id'])} under {root.name}"
 
-    return _read(Reading(table, columns, find, {}, {}))
+    return _read(table, columns, find)
 
 
 def jamendo_tags(path: Path) -> dict[str, tuple[str, ...]]:
@@ -300,14 +282,21 @@ def _list_in(text: str) -> object:
     return text
 
 
-def _read(reading: Reading, wanted: Callable[[Row], bool] | None = None) -> SourceList:
-    """Group rows into tracks: rows of one track add their captions."""
+def _read(
+    table: Table,
+    columns: Mapping[str, str],
+    find: Finder,
+    *,
+    tags: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    licences: Mapping[str, str] = MappingProxyType({}),
+    wanted: Callable[[Row], bool] = lambda row: True,
+) -> SourceList:
+    """Group rows into tracks: rows of one track add their captions. `tags` and `licences` are known by track id."""
     found = SourceList([])
     tracks: dict[str, SourceTrack] = {}
-    for row in reading.table.rows(found.skipped):
-        if wanted is not None and not wanted(row):
-            continue
-        track = _track(reading, row)
+    for row in filter(wanted, table.rows(found.skipped)):
+        audio = find(row)
+        track = _track(row, columns, audio, tags, licences) if isinstance(audio, Path) else audio
         known = tracks.get(track.identifier) if isinstance(track, SourceTrack) else None
         if isinstance(track, str):
             found.skipped.append(Skipped(what=row.where, why=track))
@@ -322,24 +311,20 @@ def _read(reading: Reading, wanted: Callable[[Row], bool] | None = None) -> Sour
     return found
 
 
-def _track(reading: Reading, row: Row) -> SourceTrack | str:
-    columns = reading.columns
-    audio = reading.find(row)
-    if isinstance(audio, str):
-        return audio
+def _track(
+    row: Row, columns: Mapping[str, str], audio: Path, tags: Mapping[str, tuple[str, ...]], licences: Mapping[str, str]
+) -> SourceTrack:
     identifier = row.text(columns.get("id")) or row.text(columns.get("audio"))
     artist = row.text(columns.get("artist"))
-    split = row.text(columns.get("split")).lower()
-    tags = texts_in(row.cells.get(columns.get("tags", ""), ""))
     return SourceTrack(
         identifier=identifier,
         audio=audio,
         captions=texts_in(row.cells.get(columns["caption"])),
-        tags=tuple(filter(None, tags)) + reading.tags.get(identifier.lstrip("0"), ()),
+        tags=(*filter(None, texts_in(row.cells.get(columns.get("tags", "")))), *tags.get(identifier.lstrip("0"), ())),
         artist=artist,
         names=() if artist.isdigit() or not artist else (artist,),
-        licence=row.text(columns.get("licence")) or reading.licences.get(identifier, ""),
-        split=SPLIT_NAMES.get(split, ""),
+        licence=row.text(columns.get("licence")) or licences.get(identifier, ""),
+        split=SPLIT_NAMES.get(row.text(columns.get("split")).lower(), ""),
         instruments=_listed(row.text(columns.get("instruments"))),
     )
 
