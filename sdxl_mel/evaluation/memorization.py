@@ -122,5 +122,5 @@ def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: 
         "highest": float(cosines.max()),
     }
     meaning = "Mean cosine of a clip to its nearest training window; well above `baseline_mean` hints at memorisation."
-    interval = mean_interval(cosines, embeddings.groups).clamped(-1.0, 1.0)
+    interval = mean_interval(cosines, embeddings.groups).within(-1.0, 1.0)
     return embeddings.metric(interval, meaning, better="lower", details=details)

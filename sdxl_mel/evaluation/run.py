@@ -236,7 +236,7 @@ def _signal_checks(generated: Sequence[Facts], reference: Sequence[Facts], group
         values = [value for value, _ in known]
         beside = [value for each in reference if (value := each[fact.name]) is not None]
         metrics[fact.metric] = metric_of(
-            mean_interval(values, [group for _, group in known]).clamped(fact.least),
+            mean_interval(values, [group for _, group in known]).within(fact.least, fact.most),
             fact.meaning,
             n=len(values),
             better=fact.better,
