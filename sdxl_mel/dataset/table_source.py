@@ -209,10 +209,13 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _two_minutes(root: Path, name: str) -> Path | str:
     """Return the first that exists of the names under which the Song Describer audio may lie."""
+    first = file_named(root, name)
+    if isinstance(first, Path) or not name:
+        return first
     stem, dot, suffix = name.rpartition(".")
     short = f"{stem}.2min{dot}{suffix}"
-    found = [file_named(root, each) for each in (name, f"audio/{short}", short, f"audio/{name}")]
-    return next((path for path in found if isinstance(path, Path)), found[2] if "missing" in found[0] else found[0])
+    found = [file_named(root, each) for each in (f"audio/{short}", short, f"audio/{name}")]
+    return next((path for path in found if isinstance(path, Path)), found[1])
 
 
 def _beside(path: Path, name: str) -> Path | None:

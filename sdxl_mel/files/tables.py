@@ -70,9 +70,11 @@ def open_table(path: Path) -> Table:
         if doubled is not None:
             raise FormatError(f"{path}: two columns are named {doubled!r}; rename one")
         return Table(path, columns)
-    names = dict.fromkeys(name for row in _json_rows(path, []) for name in row.cells)
+    bad: list[Skipped] = []
+    names = dict.fromkeys(name for row in _json_rows(path, bad) for name in row.cells)
     if not names:
-        raise FormatError(f"{path}: holds no row that is a JSON object")
+        first = f" ({bad[0].what}: {bad[0].why})" if bad else ""
+        raise FormatError(f"{path}: holds no row that is a JSON object{first}")
     return Table(path, tuple(names))
 
 

@@ -124,8 +124,7 @@ def run(config: Build | Verify | Prune) -> Report:
             built = cache.build(config.out, settings, config.device, config.batch_pixels)
             return Report(action="build", **built.model_dump())
         case Verify():
-            given = config.dataset is not None and config.base is not None
-            current = config.settings_for(config.dataset, config.base) if given else None
+            current = config.settings_for(config.dataset, config.base) if config.dataset and config.base else None
             return Report(action="verify", **cache.verify(config.out, current).model_dump())
         case Prune():
             return Report(action="prune", **cache.prune(config.out).model_dump())

@@ -32,12 +32,13 @@ def test_a_table_may_say_more(tmp_path: Path) -> None:
         ("a.txt", "\n\n", "holds no prompt"),
         ("a.csv", "prompt\n", "holds no prompt"),
         ("a.csv", "prompt,sed\npiano,3\n", r"line 2: unknown column 'sed' \(did you mean 'seed'\?\)"),
-        ("a.csv", "prompt\nslow, sad piano\n", "line 2: more cells than the header names"),
+        ("a.csv", "prompt\nslow, sad piano\n", "line 2: 2 cells under 1 columns"),
         ("a.csv", "seed\n3\n", "line 2: prompt: field required"),
         ("a.csv", "prompt,num\npiano,0\n", "line 2: num: input should be greater"),
         ("a.jsonl", '{"prompt": "a"}\n{bad\n', "line 2: not JSON"),
-        ("a.jsonl", '["a"]\n', "line 1: not an object"),
-        ("a.jsonl", '{"prompt": ""}\n', "line 1: prompt:"),
+        ("a.jsonl", '["a"]\n', "line 1: not a JSON object"),
+        ("a.jsonl", '{"prompt": "", "seed": 3}\n', "line 1: prompt:"),
+        ("a.jsonl", '{"prompt": ""}\n', "holds no prompt"),
         ("a.docx", "piano", "prompts of kind .docx"),
     ],
 )
@@ -47,7 +48,7 @@ def test_bad_files_are_refused_by_line(tmp_path: Path, name: str, content: str, 
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read these prompts"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_prompts(tmp_path / "absent.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match="not UTF-8"):
