@@ -27,8 +27,8 @@ class Found:
     others: list[Path] = field(default_factory=list)
 
 
-def find_files(folder: Path, suffixes: Collection[str], without: Path | None = None, deep: bool = True) -> Found:
-    """Sort the files under a folder by their extension, the folder `without` left out; `deep` looks into its folders.
+def find_files(folder: Path, suffixes: Collection[str], without: Path | None = None) -> Found:
+    """Sort the files under a folder by their extension, lower case in `suffixes`; the folder `without` is left out.
 
     Named as unusable are links to nothing, links to folders, folders that cannot be opened, and music in other forms.
     """
@@ -45,7 +45,7 @@ def find_files(folder: Path, suffixes: Collection[str], without: Path | None = N
     for place, folders, names in os.walk(folder, onerror=unopened):
         paths += [Path(place, name) for name in names]
         paths += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
-        folders[:] = [name for name in folders if deep and Path(place, name).resolve() != out]
+        folders[:] = [name for name in folders if Path(place, name).resolve() != out]
     for path in sorted(paths):
         suffix = path.suffix.lower()
         if any(part.startswith(".") for part in path.relative_to(folder).parts):

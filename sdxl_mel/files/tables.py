@@ -210,13 +210,14 @@ def _json_rows(path: Path, skipped: list[Skipped]) -> Iterator[Row]:
 
 
 def _json_list(path: Path, skipped: list[Skipped]) -> Iterator[Row]:
-    """Yield the rows of a list of objects, also where it is the only value of an object, as in manifest.json."""
+    """Yield the rows of a list of objects, also where it stands inside an object, as in manifest.json."""
     try:
         content = parse_json(_decoded(path))
     except ValueError as error:
         raise FormatError(f"{path}: not JSON in UTF-8 ({error})") from error
-    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
-        content = next(iter(content.values()))
+    if isinstance(content, dict):
+        lists = [each for each in content.values() if isinstance(each, list) and any(isinstance(x, dict) for x in each)]
+        content = lists[0] if len(lists) == 1 else content
     for number, each in enumerate(content if isinstance(content, list) else [content], start=1):
         yield from _json_row(f"{path.name}, row {number}", each, skipped)
 
