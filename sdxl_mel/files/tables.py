@@ -136,7 +136,8 @@ def _delimited_text(path: Path) -> tuple[str, str, int]:
     if stated:
         return text[stated.end() :], stated[1], 1
     possible = DELIMITERS[path.suffix.lower()]
-    return text, max(possible, key=lambda mark: len(_header(text, mark))), 0
+    best = max(possible, key=lambda mark: len(_header(text, mark)))
+    return text, best if len(_header(text, best)) > 1 else possible[0], 0
 
 
 def _header(text: str, delimiter: str) -> tuple[str, ...]:
