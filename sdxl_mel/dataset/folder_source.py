@@ -1,7 +1,7 @@
 """Sources that are folders: audio with side-car captions or tables of them, a saved `datasets` folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from sdxl_mel.dataset.table_source import ROLES, table_source, texts_in
 from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, SourceTrack, listed
 from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
+from sdxl_mel.files.dataset import is_dataset
 from sdxl_mel.files.finding import composed, find_files, is_file
 from sdxl_mel.files.tables import TABLE_SUFFIXES, parse_json, read_text, text_lines
 
@@ -29,7 +30,7 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     """
     found = SourceList()
     files = find_files(folder, AUDIO_SUFFIXES, without)
-    tables = [] if stated is None else [path for path in files.others if path.name in METADATA_NAMES]
+    tables = [] if stated is None else metadata_tables(files.others)
     for path in tables:
         _add_table(found, folder, path, stated or {})
     named = {track.audio for track in found.tracks}
@@ -46,8 +47,13 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     return found
 
 
+def metadata_tables(paths: Iterable[Path]) -> list[Path]:
+    """Return the tables of an audiofolder among files; those of a prepared dataset, which list pictures, are none."""
+    return [path for path in paths if path.name in METADATA_NAMES and not is_dataset(path.parent.parent)]
+
+
 def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
-    part = table_source(path, path.parent, {"audio": "file_name"} | dict(stated))
+    part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
     place = path.parent.relative_to(folder).as_posix()
     for track in part.tracks:
         identifier = track.identifier if place == "." else f"{printable(place)}/{track.identifier}"

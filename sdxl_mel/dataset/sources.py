@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.corpus.tracks import Split, plan_tracks
-from sdxl_mel.dataset.folder_source import ARROW_NAMES, METADATA_NAMES, arrow_source, folder_source
+from sdxl_mel.dataset.folder_source import ARROW_NAMES, arrow_source, folder_source, metadata_tables
 from sdxl_mel.dataset.settings import DemoSource, FileSource, SourceKind
 from sdxl_mel.dataset.table_source import (
     MUSICCAPS_COLUMNS,
@@ -17,6 +17,7 @@ from sdxl_mel.dataset.table_source import (
 from sdxl_mel.dataset.tracks import SPLIT_NAMES, SourceList, SourceTrack, listed
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.dataset import is_dataset
+from sdxl_mel.files.finding import find_files
 from sdxl_mel.files.tables import TABLE_SUFFIXES, open_table
 
 DEMO_SHARES: dict[Split, float] = {
@@ -38,7 +39,7 @@ def find_tracks(source: FileSource, out: Path) -> SourceList:
     place = source.place
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; give a folder of music or a table of captions")
-    kind = kind_of(place) if source.kind == "auto" else source.kind
+    kind = kind_of(place, out) if source.kind == "auto" else source.kind
     if kind in ("folder", "audiofolder", "datasets") and not place.is_dir():
         raise InputError(f"{place}: a file; --source {kind} reads a folder")
     root = source.audio_dir or (place if place.is_dir() else place.parent)
@@ -118,8 +119,8 @@ def demo_tracks(source: DemoSource, seconds: float) -> SourceList:
     return found
 
 
-def kind_of(place: Path) -> SourceKind:
-    """Say what kind of source a file or folder is. Raises InputError for a dataset that is prepared already."""
+def kind_of(place: Path, out: Path | None = None) -> SourceKind:
+    """Say what kind of source a file, or a folder without `out`, is. Raises InputError for a prepared dataset."""
     if place.is_file():
         names = set(open_table(place).columns)
         if names >= SONG_DESCRIBER_COLUMNS:
@@ -131,9 +132,7 @@ def kind_of(place: Path) -> SourceKind:
         return "datasets"
     if (place / "song_describer.csv").is_file():
         return "song-describer"
-    if any(place.rglob(name) for name in METADATA_NAMES if next(place.rglob(name), None)):
-        return "audiofolder"
-    return "folder"
+    return "audiofolder" if metadata_tables(find_files(place, (), out).others) else "folder"
 
 
 def _table_in(place: Path, expected: str | None) -> Path:
@@ -142,7 +141,7 @@ def _table_in(place: Path, expected: str | None) -> Path:
         return place
     if expected is not None and (place / expected).is_file():
         return place / expected
-    tables = sorted(path for path in place.iterdir() if path.suffix in TABLE_SUFFIXES)
+    tables = sorted(path for path in place.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     if len(tables) != 1:
         listed = ", ".join(path.name for path in tables) or "none"
         raise InputError(f"{place}: expected one table here, found {listed}; give the table itself")

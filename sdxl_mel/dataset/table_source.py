@@ -41,8 +41,10 @@ EVALUATION_ONLY = (
 _LICENCE_LINE = re.compile(r"(?P<track>\d+)(?:\.2min)?\.mp3|(?P<licence>https?://\S*(?:creativecommons|artlibre)\S*)")
 
 
-def columns_of(table: Table, stated: Mapping[str, str], needed: tuple[str, ...]) -> dict[str, str]:
-    """Return the column of every role that the table has; `stated` ({role: column}) wins over known names.
+def columns_of(
+    table: Table, stated: Mapping[str, str], needed: tuple[str, ...], usual: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the column of every role that the table has: `stated` ({role: column}), else `usual`, else by known names.
 
     Raises InputError that names the columns, the near miss and the flag for what is needed and absent.
     """
@@ -54,7 +56,7 @@ def columns_of(table: Table, stated: Mapping[str, str], needed: tuple[str, ...])
             raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {listed}")
     lower = {name.lower(): name for name in table.columns}
     found = {role: lower[name] for role, names in ROLES.items() for name in reversed(names) if name in lower}
-    found |= stated
+    found |= {role: name for role, name in usual.items() if name in table.columns} | dict(stated)
     for role in needed:
         if role not in found:
             miss = next((hint for name in ROLES[role] if (hint := near_miss(name, table.columns))), "")
@@ -68,10 +70,12 @@ Finder = Callable[[Row], Path | str]
 """Returns the audio file of a row, or the reason why there is none."""
 
 
-def table_source(path: Path, audio_dir: Path | None, stated: Mapping[str, str]) -> SourceList:
-    """Read any table with a column of audio files and one of captions."""
+def table_source(
+    path: Path, audio_dir: Path | None, stated: Mapping[str, str], usual: Mapping[str, str] = MappingProxyType({})
+) -> SourceList:
+    """Read any table with a column of audio files and one of captions; `stated` and `usual` as in `columns_of`."""
     table = open_table(path)
-    columns = columns_of(table, stated, needed=("audio", "caption"))
+    columns = columns_of(table, stated, ("audio", "caption"), usual)
     root = audio_dir or path.parent
     return _read(table, columns, lambda row: file_named(root, row.text(columns["audio"])))
 
@@ -81,12 +85,8 @@ def song_describer_source(
 ) -> SourceList:
     """Read song_describer.csv; `34/1004034.mp3` is found as `audio/34/1004034.2min.mp3` too."""
     table = open_table(path)
-    needed = {"id": "track_id", "caption": "caption", "audio": "path", "artist": "artist_id"}
-    columns = columns_of(
-        table,
-        {role: name for role, name in needed.items() if name in table.columns} | dict(stated),
-        ("audio", "caption", "id"),
-    )
+    usual = {"id": "track_id", "caption": "caption", "audio": "path", "artist": "artist_id"}
+    columns = columns_of(table, stated, ("audio", "caption", "id"), usual)
     root = audio_dir or path.parent
     tsv = tags or _beside(path, "song_describer.mtg-jamendo.tsv")
     licences = _beside(path, "audio_licenses.txt")

@@ -430,3 +430,17 @@ def test_hostile_cells_are_reasons(tmp_path: Path, text: str) -> None:
     ):
         found = read(table(tmp_path, content, name))
         assert (len(found.tracks), len(found.skipped)) == (0, 1)
+
+
+def test_tables_of_pictures_are_no_audiofolder(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav", tmp_path / "earlier/train/x.png")
+    (tmp_path / "a.txt").write_text("slow")
+    (tmp_path / "earlier/dataset.json").write_text("{}")
+    table(tmp_path / "earlier/train", '{"file_name": "x.png", "captions": ["a"]}\n', "metadata.jsonl")
+    assert kind_of(tmp_path) == "folder"
+    assert [track.identifier for track in read(tmp_path).tracks] == ["a.wav"]
+
+
+def test_an_audiofolder_whose_column_is_named_otherwise(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav")
+    assert len(read(table(tmp_path, "filename,caption\na.wav,slow\n", "metadata.csv").parent).tracks) == 1
