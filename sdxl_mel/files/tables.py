@@ -4,6 +4,7 @@ What ends a line is what the format says: in text and tables \\n, \\r\\n or \\r 
 never one of the other characters that Unicode calls line ends, which are part of a text.
 """
 
+import ast
 import csv
 import io
 import json
@@ -110,6 +111,28 @@ def parse_json(text: str) -> Any:
 def is_missing(value: object) -> bool:
     """Say whether a cell holds nothing: no value, or a number that is none. The word "nan" is a text."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def texts_in(value: object) -> tuple[str, ...]:
+    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text.
+
+    >>> texts_in("['slow', 'piano']")
+    ('slow', 'piano')
+    """
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        value = _list_in(value.strip())
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(str(item) for item in values if not is_missing(item))
+
+
+def _list_in(text: str) -> object:
+    """Return the list written as JSON or as Python, or the text itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text
 
 
 def _decoded(path: Path) -> str:
