@@ -33,17 +33,18 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     tables = [] if stated is None else metadata_tables(files.others)
     for path in tables:
         _add_table(found, folder, path, stated or {})
-    named = {track.audio for track in found.tracks}
-    texts = {_key(path, path.suffix): path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES}
+    named = {composed(str(track.audio)) for track in found.tracks}
+    describing = [path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES]
+    texts = {_key(path, path.suffix): path for path in reversed(describing)}
     used: set[Path] = set(tables)
     for path in files.usable:
-        if path not in named:
+        if composed(str(path)) not in named:
             side_cars = [texts[key] for key in (_key(path, ".json"), _key(path, ".txt")) if key in texts]
             used.update(side_cars)
             _add_file(found, folder, path, side_cars)
     found.skipped += files.unusable
     _note(found, "hidden files are left out", folder, files.hidden)
-    _note(found, "files beside the music describe none of it", folder, [x for x in texts.values() if x not in used])
+    _note(found, "files beside the music describe none of it", folder, [x for x in describing if x not in used])
     return found
 
 
@@ -54,11 +55,11 @@ def metadata_tables(paths: Iterable[Path]) -> list[Path]:
 
 def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
     part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
-    place = path.parent.relative_to(folder).as_posix()
+    place = printable(path.parent.relative_to(folder).as_posix())
+    prefix = "" if place == "." else f"{place}/"
     for track in part.tracks:
-        identifier = track.identifier if place == "." else f"{printable(place)}/{track.identifier}"
-        found.add(replace(track, identifier=identifier), f"{identifier} in {path.name}")
-    found.skipped += part.skipped
+        found.add(replace(track, identifier=prefix + track.identifier), f"{prefix}{track.identifier} in {path.name}")
+    found.skipped += [Skipped(what=prefix + each.what, why=each.why) for each in part.skipped]
 
 
 def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[Path]) -> None:

@@ -47,12 +47,12 @@ def columns_of(
 
     Raises InputError that names the columns, the near miss and the flag for what is needed and absent.
     """
-    listed = f"its columns are {', '.join(table.columns)}"
+    columns = f"its columns are {', '.join(table.columns)}"
     for role, column in stated.items():
         if role not in ROLES:
             raise InputError(f"--columns {role}: unknown{near_miss(role, ROLES)}; known: {', '.join(ROLES)}")
         if column not in table.columns:
-            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {listed}")
+            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {columns}")
     lower = {name.lower(): name for name in table.columns}
     found = {role: lower[name] for role, names in ROLES.items() for name in reversed(names) if name in lower}
     found |= {role: name for role, name in usual.items() if name in table.columns} | dict(stated)
@@ -60,7 +60,7 @@ def columns_of(
         if role not in found:
             miss = next((hint for name in ROLES[role] if (hint := near_miss(name, table.columns))), "")
             raise InputError(
-                f"{table.path}: no column for the {role}{miss}; {listed}; state it with --columns {role}=NAME"
+                f"{table.path}: no column for the {role}{miss}; {columns}; state it with --columns {role}=NAME"
             )
     return found
 
@@ -95,7 +95,7 @@ def song_describer_source(
         lambda row: _two_minutes(root, row.text(columns["audio"])),
         tags=jamendo_tags(tsv) if tsv else {},
         licences=track_licences(licences) if licences else {},
-        wanted=lambda row: not valid_subset or row.text("is_valid_subset") == "True",
+        wanted=lambda row: not valid_subset or row.text("is_valid_subset").lower() == "true",
     )
     found.notes.append(EVALUATION_ONLY)
     return found
