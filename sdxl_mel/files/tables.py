@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, printable
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """By extension: what may stand between two cells; the first where a header does not tell."""
@@ -167,7 +167,7 @@ def _header(text: str, delimiter: str) -> tuple[str, ...]:
     """Return the column names under a delimiter, none where the first line cannot be read with it."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return tuple(name.strip() for name in next(rows, ()))
+        return tuple(printable(name.strip()) for name in next(rows, ()))
     except csv.Error:
         return ()
 
