@@ -194,7 +194,7 @@ def write_pictures(folder: Path, tile: Path) -> None:
 
 
 BAD_PICTURES = {
-    "missing.png": "cannot read this picture",
+    "missing.png": "no such file; expected a picture",
     "hollow": "no PNG pictures",
     "empty.png": "an empty file",
     "cut.png": "not a readable PNG",
