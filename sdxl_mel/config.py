@@ -5,11 +5,11 @@ import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.names import near_miss, settings_of
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,12 +49,12 @@ class StageConfig(Settings):
 
 
 class Skipped(BaseModel):
-    """An input that was left out, and why."""
+    """An input that was left out, and why; bytes of file names that are not UTF-8 are escaped."""
 
     model_config = ConfigDict(frozen=True)
 
-    what: str
-    why: str
+    what: Annotated[str, BeforeValidator(printable)]
+    why: Annotated[str, BeforeValidator(printable)]
 
 
 class StageReport(BaseModel):

@@ -184,21 +184,6 @@ class Cache:
     by_key: Mapping[str, CachedExample]
     rows: Mapping[str, tuple[Shard, int]]
 
-    @property
-    def spec(self) -> MelSpec:
-        """Return the spec of the pictures."""
-        return self.header.spec
-
-    @property
-    def anchor(self) -> str:
-        """Return the words every caption starts with."""
-        return self.header.anchor
-
-    @property
-    def clip_skip(self) -> int:
-        """Return how many layers beyond the penultimate one the text encoders skipped."""
-        return self.header.clip_skip
-
     def examples(self, split: str) -> list[CachedExample]:
         """Return the clips of a split; empty if there are none."""
         return self.splits.get(split, [])
@@ -208,7 +193,7 @@ class Cache:
         row_key = self.by_key[key].offsets[offset]
         shard, index = self.rows[row_key]
         mean, logvar = shard.row(index)
-        if tuple(mean.shape) != latent_shape(self.spec) or mean.shape != logvar.shape:
+        if tuple(mean.shape) != latent_shape(self.header.spec) or mean.shape != logvar.shape:
             raise FormatError(
                 f"{self.folder}: latents {row_key[:12]} have shape {tuple(mean.shape)}; make the cache anew"
             )

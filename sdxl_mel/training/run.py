@@ -49,7 +49,7 @@ def train_lora(config: Config) -> Results | None:
     header = run_header(config, base, cache, earlier)
     task = open_task(config, base, cache, splits, header=header, accelerator=accelerator)
     # Costs are counted for the line that one process prints.
-    expected = estimate(task.model, cache.spec, config.loop, accelerator.num_processes) if main else None
+    expected = estimate(task.model, cache.header.spec, config.loop, accelerator.num_processes) if main else None
     if expected:
         describe(config, header, splits, expected)
         warn_of_memory(expected, device)
@@ -150,7 +150,7 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     identity |= {"vae": base.identity_of("vae")}
     cache.require_identity(identity, config.base)
     if base.spec is not None:
-        require_equal(base.spec, cache.spec, f"base {config.base}", f"cache {config.cache}")
+        require_equal(base.spec, cache.header.spec, f"base {config.base}", f"cache {config.cache}")
     inputs = {"cache": sha256_file(config.cache / "cache.json")} | identity
     if (init := config.adapter.init) is not None:
         inputs["init"] = sha256_file(init / DIFFUSERS_FILE if init.is_dir() else init)
@@ -167,9 +167,9 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
                 "take them back, or give --resume-with-changes, which records them"
             )
     return RunHeader(
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
+        spec=cache.header.spec,
+        anchor=cache.header.anchor,
+        clip_skip=cache.header.clip_skip,
         identity=identity,
         settings=config.model_dump(mode="json", exclude={"resume", "resume_with_changes", "dry_run"}),
         changes=(*(earlier.changes if earlier else ()), *([changes] if changes else ())),
@@ -199,8 +199,8 @@ def open_task(
         base,
         config.adapter,
         config.hardware,
-        clip_skip=cache.clip_skip,
-        size=cache.spec.size,
+        clip_skip=cache.header.clip_skip,
+        size=cache.header.spec.size,
         device=accelerator.device,
         seed=config.seed,
     )
@@ -239,7 +239,7 @@ def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identit
     lora = read_lora(path)
     lora.require_family(base.family, str(path), base.name)
     if lora.header.spec is not None:
-        require_equal(lora.header.spec, cache.spec, str(path), "the cache")
+        require_equal(lora.header.spec, cache.header.spec, str(path), "the cache")
     other = [part for part, made_for in lora.header.base.items() if identity.get(part) != made_for]
     if other:
         raise MismatchError(f"{path}: trained on another {' and '.join(other)}; give the base it was trained on")
@@ -283,9 +283,9 @@ def open_sampler(config: Config, task: LoraTask, base: Base, splits: Splits, rec
         base,
         model.unet,
         vae=config.vae,
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
+        spec=cache.header.spec,
+        anchor=cache.header.anchor,
+        clip_skip=cache.header.clip_skip,
         device=str(model.device),
     )
     clips = splits["validation"] or splits["train"]

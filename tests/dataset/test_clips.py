@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.dataset.clips import (
-    Cut,
     clip_loudness,
     clipped_seconds,
     needed_seconds,
@@ -14,7 +13,7 @@ from sdxl_mel.dataset.clips import (
     silent_share,
     windows,
 )
-from sdxl_mel.dataset.settings import RejectSettings
+from sdxl_mel.dataset.settings import Cutting, RejectSettings
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.fingerprint import fingerprint, similar_pairs
 from sdxl_mel.sound.mel import margin
@@ -34,7 +33,8 @@ SPEC = PRESETS["mini"]
     st.floats(0.1, 200),
 )
 def test_every_clip_has_its_true_neighbours(name, stride, count, skip, offsets, seconds) -> None:
-    spec, cut = PRESETS[name], Cut(stride, count, skip, offsets)
+    spec = PRESETS[name]
+    cut = Cutting(stride * spec.hop_length / spec.sample_rate, count, skip, offsets)
     samples = round(seconds * spec.sample_rate)
     found = windows(samples, spec, cut)
     assert bool(found) == (samples >= needed_seconds(spec, cut) * spec.sample_rate - 0.5)

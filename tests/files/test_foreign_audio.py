@@ -151,7 +151,12 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("at", "number", "value", "said"),
-    [(24, "<I", 1, "states 1 Hz"), (24, "<I", 2**30, "states 1073741824 Hz"), (22, "<H", 1000, "1000 channels"), (22, "<H", 0, "not a")],
+    [
+        (24, "<I", 1, "states 1 Hz"),
+        (24, "<I", 2**30, "states 1073741824 Hz"),
+        (22, "<H", 1000, "1000 channels"),
+        (22, "<H", 0, "not a"),
+    ],
 )
 def test_absurd_headers_are_refused(tmp_path: Path, at: int, number: str, value: int, said: str) -> None:
     with pytest.raises(FormatError, match=said):
