@@ -1,6 +1,7 @@
 """The program `sdxl-mel COMMAND`: calls a command, prints its report or its error, and returns an exit code."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ EVERYWHERE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sdxl-mel ...` and return its exit code."""
+    _write_any_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         Console(highlight=False).print(overview(), markup=False)
@@ -61,6 +63,7 @@ def overview() -> str:
 
 def run_stage(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one command with its arguments; failures become one line and an exit code."""
+    _write_any_character()
     debug = "--debug" in arguments
     return guarded(lambda: _run(name, arguments, program), debug=debug)
 
@@ -103,6 +106,13 @@ def common_parser(program: str) -> argparse.ArgumentParser:
 def _print_completion(words: Sequence[str]) -> None:
     """Print the completion script of a shell, `bash` if none is named."""
     sys.stdout.write(completion_script(words[0] if words else "bash", COMMANDS, common_parser("sdxl-mel")))
+
+
+def _write_any_character() -> None:
+    """Let output go on where the encoding of a terminal or a file lacks a character: it is written as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _hush_libraries() -> None:
