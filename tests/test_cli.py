@@ -1,6 +1,7 @@
 """The command line: the table of commands, their actions, exit codes, and errors in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,36 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(stopped) == 130
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 / 0)  # A bug is not dressed up as bad input.
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_never_fails_for_its_characters(encoding: str) -> None:
+    """A log of another encoding, an emoji, and a file name that is not UTF-8, in results, errors and progress."""
+    script = (
+        "from sdxl_mel.cli import main\n"
+        "from sdxl_mel.config import StageReport, Skipped\n"
+        "from sdxl_mel.errors import InputError\n"
+        "from sdxl_mel.progress import log\n"
+        "from sdxl_mel.stages import inspect\n"
+        "def run(config):\n"
+        "    log('a \\u2192 b \\U0001f3b5')\n"
+        "    if 'fail' in str(config.file): raise InputError('c \\udcff \\u2192')\n"
+        "    return StageReport(skipped=(Skipped(what='d \\u266a', why='e \\U0001f3b5'),))\n"
+        "inspect.run = run\n"
+        "codes = [main(['inspect', *words]) for words in (['x'], ['fail'], ['x', '--progress', 'json'])]\n"
+        "assert codes == [3, 2, 3], codes\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    printed = (done.stdout + done.stderr).decode(encoding)
+    assert done.returncode == 0, printed
+    assert ("\u266a" if encoding == "utf-8" else "\\u266a") in printed and "Traceback" not in printed
+    events = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [event["text"] for event in events] == ["a \u2192 b \U0001f3b5"]
 
 
 def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,8 +114,8 @@ def kohya_metadata(
 ) -> dict[str, str]:
     """Return the pairs that ComfyUI, A1111 and Civitai show: kohya's minimum and Stability's modelspec 1.0.1.
 
-    Rank and alpha are the most common ones; the file holds each module's own. A DoRA is a network of LyCORIS, and a base
-    whose blocks are not those of the published ones, `mini` for one, is called by what it is.
+    Rank and alpha are the most common ones; the file holds each module's own. A DoRA is a network of LyCORIS; a base
+    whose blocks are not those of the published ones, such as `mini`, is called by what it is.
     """
     known, family, layers = list(modules), header.architecture.family, header.architecture.layers_per_block
     published = layers == LAYERS_PER_BLOCK

@@ -30,7 +30,7 @@ def refused(path, alpha=None) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("tensor", ["lora_down.weight", "lora_up.weight", "alpha"])
+@pytest.mark.parametrize("tensor", ["lora_down.weight", "lora_up.weight"])
 def test_a_missing_tensor(tensor, lora):
     tensors = load_file(lora)
     del tensors[f"{NAME}.{tensor}"]
@@ -43,7 +43,7 @@ def test_a_missing_alpha_can_be_stated(lora):
     tensors = load_file(lora)
     del tensors[f"{NAME}.alpha"]
     save_file(tensors, lora)
-    assert read_lora(lora, alpha="rank").modules[PATH].scale == 1
+    assert read_lora(lora, alpha="rank").modules[PATH].scale == read_lora(lora).modules[PATH].scale == 1
     assert read_lora(lora, alpha=4.0).modules[PATH].scale == 2
 
 
@@ -80,11 +80,7 @@ def test_another_rank_layout(shapes, said, lora):
     ("names", "said"),
     [
         ("lora_unet_down_blocks_0_attentions_9_proj_in.lora_down.weight", "belong to no module of SDXL"),
-        ("lora_unet_input_blocks_4_1_proj_in.hada_w1_a", "LoHa"),
-        ("lora_unet_input_blocks_4_1_proj_in.lokr_w1", "LoKr"),
-        ("transformer.blocks.0.attn.lora_A.weight", "belong to no module of SDXL"),
         ("lora_unet_input_blocks_99_1_proj_in.lora_down.weight", "belong to no module of SDXL"),
-        ("model.diffusion_model.out.2.weight", "belong to no module of SDXL"),
     ],
 )
 def test_names_that_match_nothing(names, said, lora):
@@ -95,8 +91,8 @@ def test_names_that_match_nothing(names, said, lora):
 
 
 def test_one_unmatched_tensor_among_matched_ones(lora):
-    save_file(load_file(lora) | {"bundle_emb.string_to_param": torch.zeros(1)}, lora)
-    assert "1 of 4 tensors belong to no module of SDXL: bundle_emb.string_to_param" in refused(lora)
+    save_file(load_file(lora) | {"something.else": torch.zeros(1)}, lora)
+    assert "1 of 4 tensors belong to no module of SDXL: something.else" in refused(lora)
 
 
 def test_a_lora_of_sd2(lora):
