@@ -12,7 +12,7 @@ from typing import get_args
 from rich.console import Console
 
 from sdxl_mel import __version__
-from sdxl_mel.arguments import Parser
+from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
@@ -88,7 +88,8 @@ def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
     common, words = common_parser(program).parse_known_args(arguments)
     if not common.verbose:
         _hush_libraries()
-    with showing(named_sink("none" if common.quiet else common.progress, verbose=common.verbose)):
+    sink = "none" if common.quiet else getattr(common, "progress", "auto")
+    with showing(named_sink(sink, verbose=common.verbose)):
         return run_command(name, words, program)
 
 
@@ -97,7 +98,7 @@ def common_parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(prog=program, add_help=False, allow_abbrev=False)
     for flag, purpose in EVERYWHERE.items():
         if flag == "--progress":
-            parser.add_argument(flag, choices=PROGRESS, default="auto", help=purpose)
+            parser.add_argument(flag, choices=PROGRESS, action=Once, default=argparse.SUPPRESS, help=purpose)
         else:
             parser.add_argument(flag, action="store_true", help=purpose)
     return parser
