@@ -34,7 +34,9 @@ def adaptation(
     roles = group.keys() - DIFFERENCES.keys()
     if roles <= {"alpha"} and len(roles) < len(group):
         return None, False
-    held = float(group["alpha"].float().reshape(-1)[0]) if "alpha" in group else stated
+    if "alpha" in group and group["alpha"].numel() != 1:
+        raise InputError(f"{where}: its alpha is {group['alpha'].numel()} numbers; the file is damaged")
+    held = float(group["alpha"]) if "alpha" in group else stated
     if held is None and alpha != "rank":
         held = alpha
     kind: Kind | None = next(
@@ -47,7 +49,7 @@ def adaptation(
     if "mid" in group:
         down = _with_core(group["mid"], down, where)
     magnitude, axis = _magnitude(group, down.shape[1] if down.ndim > 1 else 0)
-    module = LoraModule(down, up, float(len(down) if held is None else held), magnitude, axis)
+    module = LoraModule(down, up, float(down.shape[:1].numel() if held is None else held), magnitude, axis)
     return _sound(module, where), held is None
 
 
@@ -81,7 +83,7 @@ def _require(group: Group, roles: Sequence[Role], where: str) -> None:
 
 def _with_core(core: Tensor, down: Tensor, where: str) -> Tensor:
     """Return one convolution that does what a 1 x 1 convolution and then a small one do (LyCORIS' Tucker form)."""
-    if core.ndim != 4 or down.shape[2:] != (1, 1) or core.shape[1] != len(down):
+    if core.ndim != 4 or down.ndim != 4 or (core.shape[1], 1, 1) != (down.shape[0], *down.shape[2:]):
         raise InputError(f"{where}: its mid and down tensors do not fit together; the file is damaged")
     return torch.einsum("abkl,bi->aikl", core.float(), down.float().flatten(1))
 

@@ -206,7 +206,8 @@ def _assembled(
     groups = _grouped(used, len(tensors), architecture, path)
     if len(used) < len(tensors):
         log(f"{path}: {some(tensors.keys() - used.keys())} are embeddings (textual inversions), which are not used")
-    stated = alphas_of(configs, {key: len(group["down"]) for key, group in groups.items() if "down" in group})
+    ranks = {key: group["down"].shape[0] for key, group in groups.items() if "down" in group and group["down"].ndim}
+    stated = alphas_of(configs, ranks, str(path))
     modules: dict[Module, LoraModule] = {}
     others: dict[Param, FullModule] = {}
     guessed = 0
@@ -264,7 +265,7 @@ def _grouped(tensors: Mapping[str, Stored], total: int, architecture: Architectu
             raise FormatError(f"{path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
         group[key.role] = _read(*tensors[name], path)
     if unmatched or not groups:
-        raise InputError(refusal(path, unmatched or list(tensors), total, architecture.family))
+        raise InputError(refusal(path, unmatched or list(tensors), total, architecture))
     width = _text_width(tensors)
     other = architecture.family.other_widths.get(width or 0)
     if other:

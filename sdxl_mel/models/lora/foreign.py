@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdxl_mel.models.families import TITLES
-from sdxl_mel.models.family import Family
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.names import parse_module, rewritten
 
 SHOWN = 3
 EMBEDDING = re.compile(r"bundle_emb\..+|emb_params|clip_[lg]|string_to_param\..+|text_encoders_[01]|<.+>")
@@ -50,23 +51,23 @@ FOREIGN = tuple(
         (r"^lora_controlnet$|^control_model\.|^controlnet_|^lllite_|^input_hint_block", "a ControlNet", GIVE_OTHER),
         (r"^image_proj\b|^ip_adapter\b", "an IP-Adapter", GIVE_OTHER),
         (
-            r"^(model\.diffusion_model|first_stage_model|conditioner|cond_stage_model)\..*\.(weight|bias)$",
+            r"^(model\.diffusion_model|conditioner|cond_stage_model)\.(?!.*lora).*\.(weight|bias)$",
             "a whole model, no LoRA",
             "give it as --base, or make a LoRA of it with `lora extract`",
         ),
         (
-            r"^(unet\.)?(conv_in|down_blocks\..*(?<!_lora\.down)(?<!_lora\.up))\.(weight|bias)$",
+            r"^(unet\.)?(conv_in|down_blocks)\.(?!.*lora).*(weight|bias)$",
             "a UNet, no LoRA",
             "put it into a diffusers folder and give that as --base, or make a LoRA of it with `lora extract`",
         ),
-        (r"^(encoder|decoder)\.", "a VAE, no LoRA", "give it as --vae"),
+        (r"^(first_stage_model\.)?(encoder|decoder)\.", "a VAE, no LoRA", "give it as --vae"),
         (r"^text_model\.", "a text encoder or its LoRA, which could be either of two", GIVE_OTHER),
     )
 )
 """The first row that fits any name counts; names that are read already are not looked at."""
 
 
-def refusal(path: Path, unmatched: Sequence[str], total: int, family: Family) -> str:
+def refusal(path: Path, unmatched: Sequence[str], total: int, architecture: Architecture) -> str:
     """Return why a file is refused: what it is, the names that show it, and what to do."""
     if not total:
         return f"{path}: holds no tensor; give a LoRA file"
@@ -76,10 +77,21 @@ def refusal(path: Path, unmatched: Sequence[str], total: int, family: Family) ->
             return f"{path}: {foreign.what} ({some(names)}); {foreign.advice}"
     if all(EMBEDDING.fullmatch(name) for name in unmatched) and len(unmatched) == total:
         return f"{path}: an embedding (textual inversion), no LoRA ({some(unmatched)}); {GIVE_OTHER}"
+    title = architecture.family.title
+    ours = [name for name in unmatched if _starts_with_a_module(name, architecture)]
+    if ours:
+        return (
+            f"{path}: a LoRA of {title} in a spelling that is not known ({some(ours)}); write it with kohya's or "
+            "diffusers' names in the program that made it"
+        )
     return (
-        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {family.title}: {some(unmatched)}; "
-        f"{GIVE_OTHER}"
+        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {title}: {some(unmatched)}; {GIVE_OTHER}"
     )
+
+
+def _starts_with_a_module(name: str, architecture: Architecture) -> bool:
+    words = rewritten(name).split(".")
+    return any(parse_module(".".join(words[:end]), architecture) for end in range(1, len(words)))
 
 
 def some(names: Iterable[str]) -> str:

@@ -183,7 +183,8 @@ class FullModule(Adaptation):
         """Return what is wrong with the numbers or shapes, or None."""
         for factor in self.factors:
             if not _fit_together(factor):
-                return f"{' and '.join(map(shape_text, factor))} do not fit together"
+                shapes = " and ".join(map(shape_text, factor))
+                return f"{shapes} do not fit together" if len(factor) > 1 else f"{shapes} is no shape of a weight"
         if self.kind == "LoHa" and len({_size(factor) for factor in self.factors}) > 1:
             return "its two products are of different shapes"
         return self.not_finite()
@@ -224,7 +225,7 @@ def _multiplied(factor: Factor) -> Tensor:
 
 def _finite(tensor: Tensor) -> bool:
     # NaN and infinity survive the extremes, which take an 18th of the time of isfinite over all in fp16.
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())
+    return tensor.numel() == 0 or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def shape_text(tensor: Tensor) -> str:

@@ -148,6 +148,38 @@ def test_damaged_settings_of_peft(text, lora):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{"lora_alpha": None}, {"lora_alpha": "x"}, {"lora_alpha": 1, "alpha_pattern": {"(": 1}}, {"lora_alpha": [1]},
+     {"lora_alpha": 1, "alpha_pattern": [1]}],
+)  # fmt: skip
+def test_alphas_in_pefts_settings_that_are_none(settings, lora):
+    tensors = load_file(lora)
+    del tensors[f"{NAME}.alpha"]
+    text = json.dumps({f"unet.{name}": value for name, value in settings.items()})
+    save_file(tensors, lora, {"lora_adapter_metadata": text})
+    assert "the alphas in its settings of peft are damaged" in refused(lora)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("lora_down.weight", (), "neither linear nor convolutional"),
+        ("lora_up.weight", (4,), "neither linear nor convolutional"),
+        ("alpha", (0,), "alpha is 0 numbers"),
+        ("alpha", (2,), "alpha is 2 numbers"),
+        ("dora_scale", (0,), "0 magnitudes for 4 rows"),
+        ("diff", (), "scalar is no shape of a weight"),
+        ("diff_b", (0,), "0 is no shape of a weight"),
+        ("lora_mid.weight", (3,), "mid and down"),
+        ("lokr_w1", (), "has no lokr_w2_a"),
+    ],
+)
+def test_tensors_of_shapes_that_cannot_be(name, shape, said, lora):
+    save_file(load_file(lora) | {f"{NAME}.{name}": torch.ones(shape)}, lora)
+    assert said in refused(lora)
+
+
+@pytest.mark.parametrize(
     ("pairs", "said"),
     [
         ({"sdxl_mel.spec": "{}"}, "spec"),
@@ -171,6 +203,7 @@ def test_damaged_metadata(pairs, said, lora):
         ({"modules_to_save": ["conv_in"]}, "modules_to_save"),
         ({"peft_type": "LOHA"}, "only LORA is read"),
         ({"auto_mapping": None}, "does not say which model it adapts"),
+        ({"auto_mapping": ["x"]}, "does not say which model it adapts"),
     ],
 )
 def test_peft_folders_that_a_lora_cannot_express(setting, said, tmp_path):
