@@ -37,20 +37,21 @@ def adaptation(
     if "alpha" in group and group["alpha"].numel() != 1:
         raise InputError(f"{where}: its alpha is {group['alpha'].numel()} numbers; the file is damaged")
     held = float(group["alpha"]) if "alpha" in group else stated
+    unknown = held is None and alpha is None
     if held is None and alpha != "rank":
         held = alpha
     kind: Kind | None = next(
         (kind for start, kind in FULL.items() if any(role.startswith(start) for role in roles)), None
     )
     if kind is not None:
-        return _sound(_full(kind, group, held, where), where), held is None
+        return _sound(_full(kind, group, held, where), where), unknown
     _require(group, ("down", "up"), where)
     down, up = group["down"], group["up"]
     if "mid" in group:
         down = _with_core(group["mid"], down, where)
     magnitude, axis = _magnitude(group, down.shape[1] if down.ndim > 1 else 0)
     module = LoraModule(down, up, float(down.shape[:1].numel() if held is None else held), magnitude, axis)
-    return _sound(module, where), held is None
+    return _sound(module, where), unknown
 
 
 FULL: dict[str, Kind] = {"hada_": "LoHa", "lokr_": "LoKr"}

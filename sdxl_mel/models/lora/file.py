@@ -126,7 +126,9 @@ def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.
         raise InputError(f"{path}: there is no adapter to write")
     if dialect == "diffusers":
         # Programs that do not read peft's settings take the scale to be 1.
-        lora = replace(lora, modules={key: module.with_alpha(module.rank) for key, module in lora.modules.items()})
+        lora = replace(
+            lora, modules={key: module.with_alpha(float(module.rank)) for key, module in lora.modules.items()}
+        )
     tensors = _tensors(lora, dialect, dtype)
     types = {name: TensorType(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     metadata = to_metadata(lora.header)
@@ -203,7 +205,7 @@ def _assembled(
 ) -> tuple[dict[Module, LoraModule], dict[Param, FullModule]]:
     """Return what these tensors change, and say what of them is not used or not known."""
     used = {name: stored for name, stored in tensors.items() if not EMBEDDING.fullmatch(name)}
-    groups = _grouped(used, len(tensors), architecture, path)
+    groups = _grouped(used, sorted(tensors), architecture, path)
     if len(used) < len(tensors):
         log(f"{path}: {some(tensors.keys() - used.keys())} are embeddings (textual inversions), which are not used")
     ranks = {key: group["down"].shape[0] for key, group in groups.items() if "down" in group and group["down"].ndim}
@@ -252,7 +254,10 @@ def _text_width(tensors: Mapping[str, Stored]) -> int | None:
     return None
 
 
-def _grouped(tensors: Mapping[str, Stored], total: int, architecture: Architecture, path: Path) -> dict[Module, Group]:
+def _grouped(
+    tensors: Mapping[str, Stored], whole: Sequence[str], architecture: Architecture, path: Path
+) -> dict[Module, Group]:
+    """Return the tensors by module and role; `whole` are the names of all that the file holds."""
     groups: dict[Module, Group] = {}
     unmatched = []
     for name in sorted(tensors):
@@ -265,7 +270,7 @@ def _grouped(tensors: Mapping[str, Stored], total: int, architecture: Architectu
             raise FormatError(f"{path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
         group[key.role] = _read(*tensors[name], path)
     if unmatched or not groups:
-        raise InputError(refusal(path, unmatched or list(tensors), total, architecture))
+        raise InputError(refusal(path, unmatched or whole, len(whole), architecture))
     width = _text_width(tensors)
     other = architecture.family.other_widths.get(width or 0)
     if other:

@@ -203,7 +203,7 @@ def test_rslora_is_converted_to_its_effective_alpha(tmp_path, fresh):
     ("part", "path"),
     [
         ("unet", "mid_block.attentions.0.proj_in"),
-        ("text_encoder", "text_model.encoder.layers.0.mlp.fc1"),
+        ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj"),
         ("text_encoder_2", "text_model.encoder.layers.2.self_attn.q_proj"),
     ],
 )
