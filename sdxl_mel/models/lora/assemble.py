@@ -44,7 +44,8 @@ def adaptation(
         (kind for start, kind in FULL.items() if any(role.startswith(start) for role in roles)), None
     )
     if kind is not None:
-        return _sound(_full(kind, group, held, where), where), unknown
+        full = _full(kind, group, held, where)
+        return _sound(full, where), unknown and any(len(factor) > 1 for factor in full.factors)
     _require(group, ("down", "up"), where)
     down, up = group["down"], group["up"]
     if "mid" in group:

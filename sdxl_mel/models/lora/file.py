@@ -215,13 +215,14 @@ def _assembled(
     guessed = 0
     for module, group in groups.items():
         where = f"{path}: {'.'.join(module)}"
-        others |= {(module[0], f"{module[1]}.{kind}"): each for kind, each in differences(group, where)}
         found, unknown = adaptation(group, stated.get(module), alpha, where)
         guessed += unknown
         if isinstance(found, LoraModule):
             modules[module] = found
-        elif found is not None:
-            others[module[0], f"{module[1]}.weight"] = found
+        for kind, each in (*differences(group, where), ("weight", found)):
+            param = module[0], f"{module[1]}.{kind}"
+            if isinstance(each, FullModule) and others.setdefault(param, each) is not each:
+                raise FormatError(f"{where}: two changes of its {kind} of which none is a LoRA; the file is damaged")
     if guessed:
         log(
             f"{path}: {guessed} of {len(groups)} modules hold no alpha; their scale is 1 (alpha = rank), as in kohya, "
