@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from sdxl_mel.arguments import Show
-from sdxl_mel.config import UNRECORDED, Skipped, StageConfig, StageReport
+from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
-from sdxl_mel.files.finding import find_files
+from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Preset
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
@@ -54,8 +54,7 @@ def run(config: Config) -> Report:
 
     if config.out.suffix.lower() not in ("", ".png") and not config.out.is_dir():
         raise InputError(f"{config.out}: pictures are written as .png; give NAME.png or a folder as --out")
-    unusable: list[Skipped] = []
-    sounds = [found for path in config.audio for found in _sounds_of(path, unusable)]
+    sounds, unusable = files_given(config.audio, AUDIO_SUFFIXES, "sounds")
     jobs = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
     work = partial(
         codec.encode_file,
@@ -66,16 +65,3 @@ def run(config: Config) -> Report:
     )
     written, skipped = codec.convert_files(work, jobs, "sounds", "encoding", config.jobs)
     return Report(written=tuple(written), skipped=(*skipped, *unusable))
-
-
-def _sounds_of(path: Path, unusable: list[Skipped]) -> list[Path]:
-    """Return a sound itself, or the sounds in a folder, appending to `unusable` what looks like one and is not used."""
-    if not path.is_dir():
-        return [path]
-    found = find_files(path, AUDIO_SUFFIXES)
-    sounds = [file for file in found.usable if file.parent == path]
-    if not sounds:
-        raise InputError(f"{path}: holds no sound files ({' '.join(sorted(AUDIO_SUFFIXES))})")
-    deeper = sorted({str(file.parent) for file in found.usable} - {str(path)})
-    unusable += [*found.unusable, *(Skipped(what=each, why="a folder inside; give it too") for each in deeper)]
-    return sounds
