@@ -2,12 +2,13 @@
 
 import os
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from sdxl_mel.config import Skipped
+from sdxl_mel.errors import InputError
 from sdxl_mel.files.dataset import is_inside
 
 OTHER_MUSIC_SUFFIXES = frozenset(
@@ -15,6 +16,9 @@ OTHER_MUSIC_SUFFIXES = frozenset(
     + [".dff", ".mp4", ".webm", ".mid", ".midi"]
 )
 """Of files that hold music, in a form that is not read."""
+
+LOSSY_SUFFIXES = frozenset([".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
+"""Of pictures in a form that is not read."""
 
 
 @dataclass
@@ -61,6 +65,30 @@ def find_files(folder: Path, suffixes: Collection[str], without: Path | None = N
         else:
             unusable(path, "a link to a file that does not exist" if path.is_symlink() else "not a file")
     return found
+
+
+def files_given(given: Sequence[Path], suffixes: Collection[str], kind: str) -> tuple[list[Path], list[Skipped]]:
+    """Return the files that a command line names, of folders those in them, and what of the folders is left out.
+
+    `kind` is a word for them ("sounds"). Raises InputError for a folder without any.
+    """
+    files: list[Path] = []
+    left_out: list[Skipped] = []
+    for path in given:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = find_files(path, suffixes)
+        usable = [file for file in found.usable if file.parent == path]
+        if not usable:
+            raise InputError(f"{path}: no {kind} in this folder ({' '.join(sorted(suffixes))})")
+        files += usable
+        lossy = [file.name for file in found.others if ".png" in suffixes and file.suffix.lower() in LOSSY_SUFFIXES]
+        deeper = sorted({str(file.parent) for file in found.usable} - {str(path)})
+        left_out += found.unusable
+        left_out += [Skipped(what=name, why="only PNG keeps every level; give the original PNG") for name in lossy]
+        left_out += [Skipped(what=name, why="a folder inside; give it too") for name in deeper]
+    return files, left_out
 
 
 def file_named(root: Path, name: str) -> Path | str:

@@ -237,6 +237,7 @@ def diffusion_of(base: Base) -> Diffusion:
 def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identity: Mapping[str, str]) -> None:
     """Load a LoRA to continue. Raises MismatchError unless it belongs to this base and spec and has these layers."""
     lora = read_lora(path)
+    lora.require_low_rank(str(path))
     lora.require_family(base.family, str(path), base.name)
     if lora.header.spec is not None:
         require_equal(lora.header.spec, cache.header.spec, str(path), "the cache")

@@ -15,7 +15,7 @@ from sdxl_mel.dataset.clips import (
 )
 from sdxl_mel.dataset.settings import Cutting, RejectSettings
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
-from sdxl_mel.sound.fingerprint import fingerprint, similar_pairs, similarity
+from sdxl_mel.sound.fingerprint import fingerprint, similar_pairs
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
 from tests.dataset.music import SAMPLE_RATE, melody
@@ -88,6 +88,10 @@ def test_silent_share_counts_tenths_of_a_second() -> None:
 def print_of(sound: np.ndarray, start: int = SAMPLE_RATE) -> bytes:
     signal = prepare_signal(sound, SAMPLE_RATE, SPEC)
     return fingerprint(encode_clip(cut_clip(signal, start, SPEC.width, SPEC), SPEC))
+
+
+def similarity(first: bytes, second: bytes) -> float:
+    return next(similar_pairs([first, second], at_least=-1.0))[2]
 
 
 def test_a_fingerprint_knows_a_copy() -> None:

@@ -159,7 +159,7 @@ def write_sounds(folder: Path) -> None:
 
 BAD_SOUNDS = {
     "missing.wav": "no such file",
-    "hollow": "holds no sound files",
+    "hollow": "no sounds in this folder",
     "empty.wav": "an empty file",
     "cut.wav": "cut off",
     "text.wav": "not a readable sound file",
@@ -206,8 +206,8 @@ def write_pictures(folder: Path, tile: Path) -> None:
 
 
 BAD_PICTURES = {
-    "missing.png": "cannot read this picture",
-    "hollow": "holds no PNG",
+    "missing.png": "no such file; expected a picture",
+    "hollow": "no pictures in this folder",
     "empty.png": "an empty file",
     "cut.png": "not a readable PNG",
     "text.png": "not a readable PNG",
