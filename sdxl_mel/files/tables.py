@@ -59,7 +59,8 @@ def open_table(path: Path) -> Table:
     """Read the column names of a table. Raises InputError or FormatError for what is none."""
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        raise InputError(f"{path}: expected a table: {', '.join(sorted(TABLE_SUFFIXES))}")
+        known = ", ".join(sorted(TABLE_SUFFIXES))
+        raise InputError(f"{path}: expected a table: {known}; export a spreadsheet as CSV, unpack an archive")
     if suffix in DELIMITERS:
         text, delimiter, _ = _delimited_text(path)
         columns = _header(text, delimiter)
