@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.config import Skipped
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.finding import find_files
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.options import Method
@@ -15,6 +17,7 @@ from sdxl_mel.record import sha256_bytes, sha256_file
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
+CLIP_SUFFIXES = AUDIO_SUFFIXES | {".png"}
 SHORTEST_SECONDS = 0.25
 OFFSETS_FOLDER = "offsets"
 """Holds the same clips of a prepared dataset again, a few milliseconds later."""
@@ -71,7 +74,9 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
     if not paths:
         raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
-    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path), _beside(path)) for path in paths]
+    return [
+        Clip(printable(path.relative_to(folder).as_posix()), path, sha256_file(path), _beside(path)) for path in paths
+    ]
 
 
 def pairs_hash(pairs: Iterable[tuple[str, str]]) -> str:
@@ -116,15 +121,15 @@ def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
     return (dataset.path(item) for item in items)
 
 
+def unusable_files(folder: Path, leave_out: Path | None = None) -> list[Skipped]:
+    """Return what looks like a clip in a folder and is none, with the reasons; nothing of a prepared dataset."""
+    return [] if is_dataset(folder) else find_files(folder, CLIP_SUFFIXES, leave_out).unusable
+
+
 def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    found = sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file())
+    usable = find_files(folder, CLIP_SUFFIXES, leave_out).usable
+    found = [path for path in usable if OFFSETS_FOLDER not in path.relative_to(folder).parts]
     sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
     for path in found:
-        below = leave_out is not None and leave_out.resolve() in path.resolve().parents
-        if not below and (path.suffix.lower() != ".png" or path.with_suffix("") not in sounds):
+        if path.suffix.lower() != ".png" or path.with_suffix("") not in sounds:
             yield path
-
-
-def _is_clip(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == OFFSETS_FOLDER for part in path.parts)
-    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES | {".png"}

@@ -12,7 +12,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.evaluation.alignment import Scores, alignment, score_prompts
-from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash
+from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash, unusable_files
 from sdxl_mel.evaluation.diversity import diversity
 from sdxl_mel.evaluation.embed_clips import ClipSet, embed_sets, resampled
 from sdxl_mel.evaluation.embeddings import Embeddings, Metrics, SetEmbeddings, metric_of
@@ -66,9 +66,12 @@ def evaluate(
     `stated`. `settings` are what the record says. Raises InputError where there is nothing to evaluate.
     """
     decoding = Decoding(inversion, stated)
-    files = {"generated": find_clips(generated, "test", leave_out)}
-    others = {"reference": (reference, "test"), "training": (training, "train"), "against": (against, "test")}
-    files |= {name: find_clips(folder, split) for name, (folder, split) in others.items() if folder is not None}
+    given = {"generated": generated, "reference": reference, "training": training, "against": against}
+    folders = {name: folder for name, folder in given.items() if folder is not None}
+    files = {
+        name: find_clips(folder, "train" if name == "training" else "test", leave_out if name == "generated" else None)
+        for name, folder in folders.items()
+    }
     texts, unmatched = pair_prompts(files["generated"], generated, prompts, anchor)
     opened, closed = open_embedders(embedders, Sources(clap, laion_clap, device))
     if not opened:
@@ -93,7 +96,9 @@ def evaluate(
     if texts:
         hashes["prompts"] = pairs_hash(texts.items())
     left_out = [
-        Skipped(what=f"{name}/{each.what}", why=each.why) for name, those in sets.items() for each in those.left_out
+        Skipped(what=f"{name}/{each.what}", why=each.why)
+        for name, folder in folders.items()
+        for each in (*sets[name].left_out, *unusable_files(folder, leave_out if name == "generated" else None))
     ]
     evaluation = Evaluation(
         record=Record(stage="evaluate", settings=dict(settings or {}), inputs=hashes),

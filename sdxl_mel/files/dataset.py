@@ -131,15 +131,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         else:
             rows.unlink(missing_ok=True)
     write_text(folder / "README.md", _card(dataset))
-    header = Header(
-        spec=dataset.spec,
-        anchor=dataset.anchor,
-        counts=dataset.counts,
-        skipped=dataset.skipped,
-        rejected=dataset.rejected,
-        notes=dataset.notes,
-        record=dataset.record,
-    )
+    header = Header.model_validate(dataset, from_attributes=True)
     write_json(folder / HEADER_NAME, header.model_dump(mode="json"))
 
 

@@ -49,7 +49,7 @@ def train_lora(config: Config) -> Results | None:
     header = run_header(config, base, cache, earlier)
     task = open_task(config, base, cache, splits, header=header, accelerator=accelerator)
     # Costs are counted for the line that one process prints.
-    expected = estimate(task.model, cache.spec, config.loop, accelerator.num_processes) if main else None
+    expected = estimate(task.model, cache.header.spec, config.loop, accelerator.num_processes) if main else None
     if expected:
         describe(config, header, splits, expected)
         notes = limits(task.model.adapters)
@@ -164,7 +164,7 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     identity |= {"vae": base.identity_of("vae")}
     cache.require_identity(identity, config.base)
     if base.spec is not None:
-        require_equal(base.spec, cache.spec, f"base {config.base}", f"cache {config.cache}")
+        require_equal(base.spec, cache.header.spec, f"base {config.base}", f"cache {config.cache}")
     inputs = {"cache": sha256_file(config.cache / "cache.json")} | identity
     if (init := config.adapter.init) is not None:
         inputs["init"] = sha256_file(init / DIFFUSERS_FILE if init.is_dir() else init)
@@ -183,9 +183,9 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
                 "take them back, or give --resume-with-changes, which records them"
             )
     return RunHeader(
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
+        spec=cache.header.spec,
+        anchor=cache.header.anchor,
+        clip_skip=cache.header.clip_skip,
         identity=identity,
         settings=config.model_dump(mode="json", exclude={"resume", "resume_with_changes", "dry_run"}),
         changes=(*(earlier.changes if earlier else ()), *([changes] if changes else ())),
@@ -214,8 +214,8 @@ def open_task(
         base,
         config.adapter,
         config.hardware,
-        clip_skip=cache.clip_skip,
-        size=cache.spec.size,
+        clip_skip=cache.header.clip_skip,
+        size=cache.header.spec.size,
         device=accelerator.device,
         seed=config.seed,
     )
@@ -253,9 +253,10 @@ def diffusion_of(base: Base) -> Diffusion:
 def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identity: Mapping[str, str]) -> None:
     """Load a LoRA to continue. Raises MismatchError unless it belongs to this base and spec and has these layers."""
     lora = read_lora(path)
+    lora.require_low_rank(str(path))
     lora.require_family(base.family, str(path), base.name)
     if lora.header.spec is not None:
-        require_equal(lora.header.spec, cache.spec, str(path), "the cache")
+        require_equal(lora.header.spec, cache.header.spec, str(path), "the cache")
     other = [part for part, made_for in lora.header.base.items() if identity.get(part) != made_for]
     if other:
         raise MismatchError(f"{path}: trained on another {' and '.join(other)}; give the base it was trained on")

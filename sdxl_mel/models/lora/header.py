@@ -26,14 +26,7 @@ PREDICTION_KEY = "modelspec.prediction_type"
 """Of Stability's modelspec: epsilon or v."""
 MOST_LAYERS = 16
 MOST_GUIDANCE = 100.0
-DERIVED = {
-    "ss_v2",
-    "ss_base_model_version",
-    "ss_network_module",
-    "ss_network_dim",
-    "ss_network_alpha",
-    "ss_network_args",
-}
+DERIVED = {"ss_v2", "ss_base_model_version"} | {f"ss_network_{name}" for name in ("module", "dim", "alpha", "args")}
 """The keys that `kohya_metadata` computes; every other `ss_*` key is the trainer's."""
 
 
@@ -130,21 +123,25 @@ def kohya_metadata(
 ) -> dict[str, str]:
     """Return the pairs that ComfyUI, A1111 and Civitai show: kohya's minimum and Stability's modelspec 1.0.1.
 
-    Rank and alpha are the most common ones; the file holds each module's own.
+    Rank and alpha are the most common ones; the file holds each module's own. A DoRA is a network of LyCORIS; a base
+    whose blocks are not those of the published ones, such as `mini`, is called by what it is.
     """
-    known, family = list(modules), header.architecture.family
+    known, family, layers = list(modules), header.architecture.family, header.architecture.layers_per_block
+    published = layers == LAYERS_PER_BLOCK
+    own = f"{family.name}-with-{layers}-layers-per-block"
+    dora = any(module.magnitude is not None for module in known)
     rank = Counter(module.rank for module in known).most_common(1)[0][0]
     alpha = Counter(module.alpha for module in known).most_common(1)[0][0]
     resolution = "x".join(map(str, header.spec.size)) if header.spec else family.resolution
     return {
         "ss_v2": "False",
-        "ss_base_model_version": family.kohya_version,
-        "ss_network_module": "networks.lora",
+        "ss_base_model_version": family.kohya_version if published else own,
+        "ss_network_module": "lycoris.kohya" if dora else "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
-        "ss_network_args": "{}",
+        "ss_network_args": json.dumps({"algo": "lora", "dora_wd": "True"} if dora else {}),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": family.lora_modelspec,
+        "modelspec.architecture": family.lora_modelspec if published else f"{own}/lora",
         "modelspec.implementation": family.lora_implementation,
         "modelspec.title": title,
         "modelspec.resolution": resolution,

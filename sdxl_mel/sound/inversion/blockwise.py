@@ -18,7 +18,7 @@ from sdxl_mel.execution import piecewise
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.inversion.mel_to_linear import mel_to_linear, multiplicative_update
 from sdxl_mel.sound.inversion.phase_init import accumulated_phases, initial_phases, partial_frequencies
-from sdxl_mel.sound.inversion.projections import Consistency, KnownSound, TargetUpdate, fast_griffin_lim, raar
+from sdxl_mel.sound.inversion.projections import Consistency, KnownSound, fast_griffin_lim, raar
 from sdxl_mel.sound.inversion.stereo import leading_channel, magnitudes, stereo_from_leading, with_magnitude
 from sdxl_mel.sound.mel import magnitude, margin, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
@@ -103,7 +103,7 @@ def _invert_block(
     with piecewise() as workers:
         target = mel_to_linear(mel, spec, iterations.mel_to_linear, workers)
         lead = leading_channel(target)
-        known_lead = None if known is None else known.left() if lead == 0 else known.mid()
+        known_lead = None if known is None else known.leading(lead)
         coarse = coarse_grid(spec)
         coarse_target = target[..., :: spec.n_fft // coarse.n_fft].contiguous()
         start = initial_spectrum(target[lead], spec, generator, known_lead, workers)
@@ -114,7 +114,12 @@ def _invert_block(
             sound = consistency.sound_of(stereo_from_leading(stft(sound, coarse), coarse_target))
             sound = fast_griffin_lim(sound, coarse_target, consistency, iterations.stereo)
         consistency = Consistency(spec, frames, loop, known, workers)
-        return fast_griffin_lim(sound, target, consistency, iterations.final, _target_update(mel, spec))
+
+        def moved_target(spectrum: Tensor, rows: slice) -> Tensor:
+            """Return the sound's own magnitudes, moved one step towards the mel values."""
+            return multiplicative_update(magnitudes(spectrum, channels), mel[..., rows], spec)
+
+        return fast_griffin_lim(sound, target, consistency, iterations.final, moved_target)
 
 
 def coarse_grid(spec: MelSpec) -> MelSpec:
@@ -151,11 +156,6 @@ def initial_spectrum(
     cycles += spectrum[0, last].angle() / (2 * torch.pi) - cycles[last]
     continued = torch.polar(coarse_target, 2 * torch.pi * cycles)
     return torch.where(magnitude(spectrum) > 0, with_magnitude(spectrum, coarse_target), continued)
-
-
-def _target_update(mel: Tensor, spec: MelSpec) -> TargetUpdate:
-    """Return the update that makes targets of the sound's own magnitudes, moved one step towards the mel values."""
-    return lambda spectrum, rows: multiplicative_update(magnitudes(spectrum, mel.shape[0]), mel[..., rows], spec)
 
 
 def _known_from_previous(previous: Tensor, known_frames: int, frames: int, spec: MelSpec) -> KnownSound:
