@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.evaluation.clips import Clip, find_clips, unusable_files
+from sdxl_mel.evaluation.clips import Clip, find_clips
 from sdxl_mel.evaluation.prompts import pair_prompts, read_manifest
+from tests.tiles import write_tiles
 
 
 def touch(folder: Path, *names: str | bytes) -> None:
@@ -21,9 +22,21 @@ def touch(folder: Path, *names: str | bytes) -> None:
 def test_what_looks_like_a_clip_is_one_or_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "a.png", "b.m4a", "deep/c.MP3", ".d.wav", "offsets/e.png", "out/f.wav", b"g\xe9.wav")
     (tmp_path / "h.flac").symlink_to("gone.flac")
-    names = [clip.name for clip in find_clips(tmp_path, "test", tmp_path / "out")]
-    assert names == ["a.wav", "deep/c.MP3", "g\\xe9.wav"]
-    assert [each.what for each in unusable_files(tmp_path, tmp_path / "out")] == ["b.m4a", "h.flac"]
+    clips, unusable = find_clips(tmp_path, "test", tmp_path / "out")
+    assert [clip.name for clip in clips] == ["a.wav", "deep/c.MP3", "g\\xe9.wav"]
+    assert [each.what for each in unusable] == ["b.m4a", "h.flac"]
+
+
+def test_a_picture_that_a_dataset_lacks_is_named(tmp_path: Path) -> None:
+    write_tiles(tmp_path, clips=3)
+    clips, unusable = find_clips(tmp_path, "train")
+    assert (len(clips), unusable) == (3, [])
+    clips[1].path.unlink()
+    fewer, unusable = find_clips(tmp_path, "train")
+    assert fewer == [clips[0], clips[2]]
+    assert [(each.what, each.why) for each in unusable] == [
+        (clips[1].name, "cannot be read (No such file or directory)")
+    ]
 
 
 @pytest.mark.parametrize(
