@@ -12,7 +12,7 @@ import numpy as np
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.audio import open_audio, read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
@@ -131,7 +131,7 @@ def invert_file(
 
 
 def _of(record: Record, path: Path) -> Record:
-    return record.model_copy(update={"inputs": {path.name: sha256_file(path)}})
+    return record.model_copy(update={"inputs": {printable(path.name): sha256_file(path)}})
 
 
 def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str) -> list[Conversion]:

@@ -63,13 +63,13 @@ def alignment(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedde
     if len(scores.prompts) < 2:
         why = "needs 2 different prompts: with one there is nothing to confuse it with"
         return metrics, [Absent(metric=f"{prefix}_{name}", why=why) for name in ("gap", "r1", "r5", "mrr")]
-    others = {"gap": _gap(scores, embeddings)} | _retrieval(scores, embeddings)
+    others = {"gap": _gap(scores, embeddings, embedder)} | _retrieval(scores, embeddings)
     return metrics | {f"{prefix}_{name}": metric for name, metric in others.items()}, []
 
 
 def _mean(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> Metric:
     own, prompts = scores.own, scores.own_prompts
-    interval = mean_interval(own, prompts)
+    interval = mean_interval(own, prompts).within(*embedder.score_range)
     return embeddings.metric(
         interval,
         embedder.score_meaning,
@@ -81,10 +81,11 @@ def _mean(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -
     )
 
 
-def _gap(scores: Scores, embeddings: Embeddings) -> Metric:
+def _gap(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> Metric:
+    least, most = embedder.score_range
     gap = matched_gap(scores.matrix, scores.truth, PERMUTATIONS, embeddings.seed)
     return embeddings.metric(
-        gap.interval,
+        gap.interval.within(least - most, most - least),
         "Mean score with the own prompt minus that with the other prompts; 0 is chance, whatever the model.",
         n=len(scores.truth),
         better="higher",

@@ -201,8 +201,8 @@ def chart(name: str, evaluations: Sequence[NamedEvaluation], over_steps: bool) -
     stepped = over_steps and all(one.step is not None for one in evaluations)
     places = [float(one.step or 0) for one in evaluations] if stepped else [float(i) for i in range(len(metrics))]
     values = [metric.value for metric in metrics]
-    below = [0.0 if one.low is None else max(0.0, one.value - one.low) for one in metrics]
-    above = [0.0 if one.high is None else max(0.0, one.high - one.value) for one in metrics]
+    below = [np.nan if one.low is None else max(0.0, one.value - one.low) for one in metrics]
+    above = [np.nan if one.high is None else max(0.0, one.high - one.value) for one in metrics]
     figure = Figure(figsize=(4.6, 2.8))
     axes = figure.add_subplot()
     axes.errorbar(places, values, yerr=[below, above], fmt="o-" if stepped else "o", color=BLUE, capsize=3)

@@ -18,6 +18,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def parsed_json(content: str | bytes) -> Any:
+    """Return what JSON holds. Raises ValueError for what is none, also where it is nested deeper than can be read."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def read_versioned(
     path: Path,
     model: type[Model],
@@ -36,7 +44,7 @@ def read_versioned(
     damaged. Raises InputError where there is no file, FormatError where it is damaged, of another kind, or newer.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parsed_json(path.read_bytes())
     except OSError as error:
         thing, _, remedy = missing.partition("; ")
         raise InputError(f"{path.parent}: {thing} ({path.name}: {error.strerror}); {remedy}") from error

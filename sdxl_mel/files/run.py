@@ -74,7 +74,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
     path = folder / METRICS_NAME
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.opening import first_bytes
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -25,6 +26,11 @@ SPEC_KEY, RECORD_KEY = "melspec", "record"
 MAX_PIXELS = 1 << 28
 """More than any spectrogram picture has: 512 rows of two hours are 2.3e8 pixels."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_DEFLATED = 1032
+"""Bytes that one byte of a deflate stream stands for at most."""
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_FAILURES = (OSError, SyntaxError, ValueError, LookupError, OverflowError, TypeError, struct.error, zlib.error)
+"""What Pillow raises for damaged pictures."""
 FILTER_UP = 2
 GREY, RGB = 0, 2
 MEMORY_LEVEL = 9
@@ -85,13 +91,8 @@ def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of a picture file. Raises InputError when it cannot be read, FormatError when it is empty."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this picture ({error.strerror})") from error
-    if not content:
-        raise FormatError(f"{path}: an empty file")
-    return content
+    first_bytes(path, "a picture")
+    return path.read_bytes()
 
 
 def read_tile(path: Path, spec: MelSpec) -> Levels:
@@ -127,23 +128,43 @@ def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spe
 
 
 def _open(content: bytes, where: str) -> PngImageFile:
+    if not content.startswith(SIGNATURE):
+        raise FormatError(f"{where}: {_kind_of(content)}; only PNG keeps every level, so give the original PNG")
     try:
-        if not content.startswith(SIGNATURE):
-            raise FormatError(f"{where}: {_kind_of(content)}; only PNG keeps every level, so give the original PNG")
         # Not by Image.open, whose limit of pixels is a global setting, and lower than this one.
-        image = PngImageFile(BytesIO(content))
+        image = PngImageFile(BytesIO(_without_other_text(content)))
         if image.width * image.height > MAX_PIXELS:
             raise FormatError(f"{where}: {image.width} x {image.height} pixels is more than any spectrogram has")
+        # By a damaged header, whose size would be taken as memory. Byte 24 says how many bits a pixel has at least.
+        if image.width * image.height * content[24] > len(content) * MOST_DEFLATED * 8:
+            raise FormatError(f"{where}: not a readable PNG (it holds less than {image.width} x {image.height} pixels)")
         image.load()
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise FormatError(f"{where}: not a readable PNG ({error})") from error
+    except PNG_FAILURES as error:
+        raise FormatError(f"{where}: not a readable PNG ({_reason(error)})") from error
     return image
+
+
+def _without_other_text(content: bytes) -> bytes:
+    """Return a PNG without the text of other programs: Pillow refuses pictures for text of more than a megabyte."""
+    kept, at = [SIGNATURE], len(SIGNATURE)
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4])
+        name, key = content[at + 4 : at + 8], content[at + 8 : at + 8 + 80].partition(b"\0")[0]
+        if name not in TEXT_CHUNKS or key in (SPEC_KEY.encode(), RECORD_KEY.encode()):
+            kept.append(content[at : at + 12 + size])
+        at += 12 + size
+    return b"".join(kept)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a decoder says of a file, without the object it read it from."""
+    return "damaged" if "object at 0x" in str(error) or not str(error) else str(error)
 
 
 def _kind_of(content: bytes) -> str:
     try:
         return f"a {Image.open(BytesIO(content)).format} picture"
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except (*PNG_FAILURES, Image.DecompressionBombError):
         return "not a readable PNG"
 
 

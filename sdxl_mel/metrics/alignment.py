@@ -119,7 +119,7 @@ def _retrieval(ranks: Vectors, groups: list[int] | None, chance_1: float, chance
     return Retrieval(
         recall_1=share_interval(ranks <= 1.0, groups),
         recall_5=share_interval(ranks <= 5.0, groups),
-        reciprocal_rank=mean_interval(1.0 / ranks, groups).clamped(0.0, 1.0),
+        reciprocal_rank=mean_interval(1.0 / ranks, groups).within(0.0, 1.0),
         median_rank=float(np.median(ranks)),
         chance_1=chance_1,
         chance_5=chance_5,

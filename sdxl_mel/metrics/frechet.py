@@ -177,7 +177,7 @@ def line_at_zero(x: Vectors, y: Vectors) -> tuple[float | None, float | None]:
     slope, intercept = np.polyfit(x, y, 1)
     spread = np.square(y - y.mean()).sum()
     error = np.square(y - slope * x - intercept).sum()
-    return float(intercept), float(1 - error / spread) if spread > 0 else 1.0
+    return float(intercept), float(1 - error / spread) if spread > 0 else None
 
 
 def noise_floor(rows: Vectors, owner: Owner, clips: int, seed: int, draws: int = 6) -> Floor | None:

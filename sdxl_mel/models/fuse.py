@@ -21,7 +21,7 @@ from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header, read_loras
+from sdxl_mel.models.lora.file import Alpha, ScaledLora, changes_of, input_hashes, joint_header, read_loras
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, Loss, fuse_into
 from sdxl_mel.models.single_file import spec_of_file
@@ -69,7 +69,9 @@ def fuse(
     loras = read_loras(files, scales, alpha)
     checkpoint, folder = open_checkpoint(base, configs, needs_configs=not single)
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
-    weights = FusedWeights(checkpoint, match(loras, checkpoint, base), chosen)
+    shapes = {param: checkpoint.type_of(param).shape for param in checkpoint.places}
+    changes = changes_of(loras, shapes.get, checkpoint.architecture.family, base)
+    weights = FusedWeights(checkpoint, changes, chosen)
     header = fused_header(loras, checkpoint, base, precision_of(chosen), alpha)
     require_space(out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
@@ -148,27 +150,6 @@ def chosen_dtype(checkpoint: Checkpoint, wanted: Precision | None, force_bf16: b
         return DTYPES[wanted]
     own = checkpoint.type_of(("unet", "conv_in.weight")).dtype
     return torch.float32 if own in (torch.float32, torch.float64) else torch.float16
-
-
-def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Changes:
-    """Return the changes of every weight. Raises MismatchError for a module that the base has not in that shape."""
-    changes: dict[Param, list[Change]] = defaultdict(list)
-    for path, lora, scale in loras:
-        lora.require_family(checkpoint.architecture.family, str(path), base)
-        wrong = []
-        for (part, name), module in lora.modules.items():
-            param: Param = (part, f"{name}.weight")
-            there = checkpoint.type_of(param).shape if param in checkpoint.places else None
-            if there != module.weight_shape:
-                wrong.append(f"{part}.{name} ({_explained(there, module.weight_shape)})")
-            changes[param].append(Change(module, scale))
-        lora.require_fit(wrong, str(path), base, "give the base it was trained on or another of its kind")
-    return changes
-
-
-def _explained(there: tuple[int, ...] | None, wanted: tuple[int, ...]) -> str:
-    shape = " x ".join(map(str, wanted))
-    return f"for a weight of {shape}, the base has {' x '.join(map(str, there))}" if there else "not in the base"
 
 
 class FusedWeights:

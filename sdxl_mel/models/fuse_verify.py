@@ -29,13 +29,15 @@ def differences(base: str, fused: Path, loras: Sequence[ScaledLora], configs: Pa
     for part in ADAPTABLE:
         changes: dict[str, list[Change]] = defaultdict(list)
         for _, lora, scale in loras:
-            for path, module in lora.of(part).items():
-                changes[path].append(Change(module, scale))
+            for (owner, name), module in lora.changes():
+                if owner == part:
+                    changes[name].append(Change(module, scale))
         if changes:
             adapted = open_base(base, (part,), config=configs).models[part]
             paths = module_paths(adapted, part)
-            for path, group in changes.items():
-                weight: Any = adapted.get_submodule(paths[path]).weight
+            for name, group in changes.items():
+                path, _, kind = name.rpartition(".")
+                weight: Any = getattr(adapted.get_submodule(paths[path]), kind)
                 weight += combined_delta(weight, group)
             wanted = probe(part, adapted)
             del adapted

@@ -9,7 +9,7 @@ from pydantic import Field
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.files.audio import CONTAINERS
-from sdxl_mel.files.spectrogram import tile_paths
+from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Bits, Container, Format, Method
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
@@ -63,7 +63,8 @@ def run(config: Config) -> Report:
     """Invert every picture; of several, those that cannot be read are skipped and reported."""
     from sdxl_mel import codec
 
-    jobs = codec.outputs(tile_paths(config.pictures), config.out, CONTAINERS, f".{config.suffix}", "pictures")
+    pictures, unusable = files_given(config.pictures, [".png"], "pictures")
+    jobs = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
     work = partial(
         codec.invert_file,
         record=Record(stage="invert", settings=config.recorded()),
@@ -79,5 +80,5 @@ def run(config: Config) -> Report:
         written=tuple(sound.path for sound in sounds),
         seconds=sum(sound.seconds for sound in sounds),
         clipped=sum(sound.clipped for sound in sounds),
-        skipped=skipped,
+        skipped=(*skipped, *unusable),
     )

@@ -22,7 +22,7 @@ class Reading(StageConfig):
     """What every action that reads LoRA files takes."""
 
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
-    """alpha of files that hold none: a number, or rank for a scale of 1"""
+    """alpha of files that hold none, a number; none or rank = a scale of 1"""
 
 
 class OneFile(Reading):

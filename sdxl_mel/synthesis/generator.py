@@ -305,7 +305,7 @@ class Generator:
 
     def _exchange(self, loras: Sequence[ScaledLora]) -> None:
         self._attached.replace(loras)
-        if any(part in TEXT_ENCODERS for each in (*self.loras, *loras) for part, _ in each.lora.modules):
+        if any(part in TEXT_ENCODERS for each in (*self.loras, *loras) for (part, _), _ in each.lora.changes()):
             self.texts.clear()
         self.loras = tuple(loras)
 

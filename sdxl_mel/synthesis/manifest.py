@@ -35,7 +35,7 @@ def write_manifest(folder: Path, entries: Sequence[Entry]) -> None:
     """Write both lists; there is no playlist where there are no sounds."""
     write_json(folder / MANIFEST, {"results": [entry.model_dump(mode="json") for entry in entries]})
     lines = [
-        f"#EXTINF:{entry.seconds:.3f},{entry.prompt.replace(chr(10), ' ')}\n{entry.sound}"
+        f"#EXTINF:{entry.seconds:.3f},{' '.join(entry.prompt.split())}\n{entry.sound}"
         for entry in entries
         if entry.sound
     ]

@@ -59,16 +59,18 @@ class Samples:
             write_audio(folder / f"{index:02d}.wav", sound, spec.sample_rate, record, spec=spec)
             errors.append(pixel_rmse(levels, sound, spec))
         values = [dequantise(levels) for levels in pictures]
+        measured = {
+            "samples/level": float(np.mean([value.mean() for value in values])),
+            "samples/inconsistency": float(np.mean(errors)),
+        }
+        if len(values) < 2:
+            return measured
         spread = diversity(values)
         if state.history.diversity is None:
             state.history.diversity = spread
         if alarm := diversity_alarm(spread, state.history.diversity, self.least_diversity):
             log(alarm)
-        return {
-            "samples/diversity": spread,
-            "samples/level": float(np.mean([value.mean() for value in values])),
-            "samples/inconsistency": float(np.mean(errors)),
-        }
+        return {"samples/diversity": spread} | measured
 
 
 def generator_in_training(base: Base, unet: Any, lora: LoraHeader, *, vae: str | None, device: str) -> Generator:
@@ -106,9 +108,9 @@ def sampling_in_training(generator: Generator, steps: int, guidance: float | Non
 
 
 def diversity(values: Sequence[Float]) -> float:
-    """Return the mean over pairs of the root mean square difference of two pictures (values 0..1)."""
+    """Return the mean over pairs of at least two pictures (values 0..1) of their root mean square difference."""
     pairs = [float(np.sqrt(np.mean((one - two) ** 2))) for one, two in combinations(values, 2)]
-    return sum(pairs) / len(pairs) if pairs else 0.0
+    return sum(pairs) / len(pairs)
 
 
 def diversity_alarm(now: float, first: float, allowed: float) -> str | None:

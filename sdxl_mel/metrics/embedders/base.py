@@ -60,6 +60,7 @@ class TextAudioEmbedder(AudioEmbedder):
 
     prefix: str
     score_meaning: str = "Mean cosine of a clip and its prompt, no clamp and no factor."
+    score_range: tuple[float, float] = (-1.0, 1.0)
 
     @abstractmethod
     def scores(self, clips: list[Float], texts: list[str]) -> Vectors:

@@ -1,6 +1,6 @@
 """What is done with whole LoRAs: telling, comparing, renaming, cutting to a lower rank, making one of several."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,11 +11,14 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.family import ADAPTABLE, DTYPES
 from sdxl_mel.models.lora.file import Lora, ScaledLora, input_hashes, joint_header, write_lora
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Change, Cut, LoraModule, concatenated, inner, resized
+from sdxl_mel.models.lora.module import Cut, LoraModule, concatenated, inner, resized
 from sdxl_mel.models.lora.names import Module
 from sdxl_mel.options import Dialect, Precision
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import differences, name_of
+
+UNET_ENDS = tuple(f"unet.{name}" for name in ("conv_in", "conv_out", "time_embedding.", "add_embedding."))
+"""Where a UNet's layers start that kohya's scripts (networks/lora.py) give no LoRA: those outside its blocks."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,39 @@ def derived_header(action: str, loras: Sequence[ScaledLora], **settings: JsonVal
 def write_with_remarks(out: Path, lora: Lora, dialect: Dialect, precision: Precision) -> tuple[str, ...]:
     """Write a LoRA file; return what another program is known to make of such a file."""
     write_lora(out, lora, dialect, DTYPES[precision])
+    return remarks(lora, dialect)
+
+
+def remarks(lora: Lora, dialect: Dialect) -> tuple[str, ...]:
+    """Return what other programs are known to make of a file of this LoRA in this dialect, and the cure."""
+    if dialect == "diffusers":
+        return ()
     alphas = {module.alpha for module in lora.modules.values()}
     dora = any(module.magnitude is not None for module in lora.modules.values())
+    ends = [name for name in map(".".join, lora.modules) if name.startswith(UNET_ENDS)]
     lines = []
-    if dialect == "kohya" and len(alphas) > 1:
+    if len(alphas) > 1:
         lines.append(
             f"its modules have {len(alphas)} different alphas, which diffusers (0.42) reads wrongly under kohya's "
             "names; write --one-alpha or --to diffusers for it"
         )
-    if dialect == "kohya" and dora:
-        lines.append("a DoRA: diffusers (0.42) drops the magnitudes under kohya's names; write --to diffusers for it")
+    if dora:
+        lines.append(
+            "a DoRA under kohya's names: LyCORIS reads it exactly, ComfyUI, Forge and A1111 draw with other weights, "
+            "kohya's scripts and diffusers (0.42) drop the magnitudes; fuse it into its base for them, or write "
+            "--to diffusers for diffusers"
+        )
+    if ends:
+        lines.append(
+            f"kohya's scripts ignore {len(ends)} of its modules, those outside the UNet's blocks ({', '.join(ends)}); "
+            "ComfyUI and A1111 read them"
+        )
     return tuple(lines)
 
 
 def resize_lora(source: ScaledLora, rank: int) -> Outcome:
     """Return the closest LoRA with at most `rank` everywhere."""
+    source.lora.require_low_rank(str(source.path))
     cuts = {key: resized(module, rank) for key, module in source.lora.modules.items()}
     lines = (f"{source.path.name}: {len(cuts)} modules cut to rank {rank}",)
     return outcome_of(cuts, derived_header("resize", [source], rank=rank), lines)
@@ -87,7 +108,7 @@ def average_loras(sources: Sequence[ScaledLora], rank: int | None) -> Outcome:
         raise InputError("lora merge: the scales add up to 0, so there is no average; give other scales")
     size = rank or max(module.rank for _, lora, _ in sources for module in lora.modules.values())
     cuts = {
-        key: resized(concatenated([Change(m, s / total) for m, s in group]), size)
+        key: resized(concatenated([(module, scale / total) for module, scale in group]), size)
         for key, group in _changes(sources).items()
     }
     scales: list[JsonValue] = [scale / total for _, _, scale in sources]
@@ -95,21 +116,22 @@ def average_loras(sources: Sequence[ScaledLora], rank: int | None) -> Outcome:
     return outcome_of(cuts, header, (f"the mean of {len(sources)} LoRAs in {len(cuts)} modules, cut to rank {size}",))
 
 
-def _changes(sources: Sequence[ScaledLora]) -> dict[Module, list[Change]]:
+def _changes(sources: Sequence[ScaledLora]) -> dict[Module, list[tuple[LoraModule, float]]]:
     """Return each module's part in every LoRA. Raises InputError for a DoRA, MismatchError for different shapes."""
-    changes: dict[Module, list[Change]] = defaultdict(list)
+    changes: dict[Module, list[tuple[LoraModule, float]]] = defaultdict(list)
     for path, lora, scale in sources:
+        lora.require_low_rank(str(path))
         lora.require_family(sources[0].lora.family, str(path), str(sources[0].path))
         for key, module in lora.modules.items():
             if module.magnitude is not None:
                 raise InputError(f"{path}: a DoRA, whose magnitudes do not add up; fuse it into a base instead")
             known = changes[key]
-            if known and known[0].module.weight_shape != module.weight_shape:
+            if known and known[0][0].weight_shape != module.weight_shape:
                 raise MismatchError(
                     f"{path}: {'.'.join(key)} is for a weight of {module.weight_shape}, in {sources[0].path} of "
-                    f"{known[0].module.weight_shape}; they are for different models"
+                    f"{known[0][0].weight_shape}; they are for different models"
                 )
-            known.append(Change(module, scale))
+            known.append((module, scale))
     return changes
 
 
@@ -122,6 +144,8 @@ def describe_lora(source: ScaledLora, each: bool) -> Outcome:
         own = source.lora.of(part)
         if own:
             lines.append(f"  {part}: {len(own)} modules, {_kinds(own.values())}")
+    kinds = Counter(module.kind for module in source.lora.others.values())
+    lines += [f"  {count} changes of the kind {kind}; fuse and generate use them" for kind, count in kinds.items()]
     spec = "none; made by another tool" if header.spec is None else name_of(header.spec) or header.spec.to_json()
     lines.append(f"  spec: {spec}")
     lines.append(f"  anchor: {header.anchor or 'none'}; clip skip {header.clip_skip}")
@@ -139,6 +163,8 @@ def describe_lora(source: ScaledLora, each: bool) -> Outcome:
 
 def compare_loras(one: ScaledLora, other: ScaledLora, each: bool) -> Outcome:
     """Return by block how far the second file's changes are from the first's, and their cosine."""
+    for source in (one, other):
+        source.lora.require_low_rank(str(source.path))
     ours, theirs = one.lora.modules, other.lora.modules
     lines = _header_differences(one, other)
     for name, missing in ((one.path.name, theirs.keys() - ours.keys()), (other.path.name, ours.keys() - theirs.keys())):

@@ -101,7 +101,10 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, modules: Mapping[Module, LoraModule], where: str = "LoRA") -> None:
-        """Take over the tensors of `modules`. Raises MismatchError unless layers, ranks and scales are the same."""
+        """Take over the changes that `modules` make, under these layers' alphas.
+
+        Raises MismatchError unless layers, ranks and axes of magnitudes are the same.
+        """
         missing, extra = self.layers.keys() - modules.keys(), modules.keys() - self.layers.keys()
         if missing or extra:
             raise MismatchError(
@@ -227,13 +230,13 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 def _fill(layer: Layer, module: LoraModule, where: str) -> None:
     own = _to_module(layer)
     dora = own.magnitude is not None
-    if (own.down.shape, own.up.shape, dora) != (module.down.shape, module.up.shape, module.magnitude is not None):
+    theirs = (module.down.shape, module.up.shape, module.magnitude is not None, module.axis)
+    if (own.down.shape, own.up.shape, dora, own.axis) != theirs:
         raise MismatchError(
             f"{where}: found down {tuple(module.down.shape)}, up {tuple(module.up.shape)}; "
-            f"expected {tuple(own.down.shape)}, {tuple(own.up.shape)}{' with magnitudes' if dora else ''}"
+            f"expected {tuple(own.down.shape)}, {tuple(own.up.shape)}{' with magnitudes of the rows' if dora else ''}"
         )
-    if abs(own.alpha - module.alpha) > 1e-4 * abs(own.alpha):
-        raise MismatchError(f"{where}: alpha is {module.alpha:g}, this run's is {own.alpha:g}; set adapter.alpha to it")
+    module = module.with_alpha(own.alpha)
     layer.lora_A[ADAPTER].weight.copy_(module.down)
     layer.lora_B[ADAPTER].weight.copy_(module.up)
     if module.magnitude is not None:
