@@ -18,18 +18,8 @@ from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, parse_json, read_text, 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 ARROW_NAMES = ("dataset_dict.json", "state.json")
 SIDE_CAR_SUFFIXES = (".json", ".txt", ".caption")
-DESCRIBING_SUFFIXES = {
-    *TABLE_SUFFIXES,
-    *SIDE_CAR_SUFFIXES,
-    ".parquet",
-    ".xlsx",
-    ".ods",
-    ".zip",
-    ".tar",
-    ".gz",
-    ".7z",
-    ".rar",
-}
+PACKED_SUFFIXES = (".parquet", ".xlsx", ".ods", ".zip", ".tar", ".gz", ".7z", ".rar")
+DESCRIBING_SUFFIXES = {*TABLE_SUFFIXES, *SIDE_CAR_SUFFIXES, *PACKED_SUFFIXES}
 """Of files that may hold captions, or music inside."""
 
 
@@ -37,8 +27,8 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     """Read the music under a folder, that under `without` left out, and its captions.
 
     Captions stand in side-cars of the same name: `.txt` or kohya's `.caption`, a caption a line, or `.json` with the
-    words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder, which may stand in any
-    folder: what they do not name is read by its side-cars.
+    words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder,
+    which may stand in any folder: what they do not name is read by its side-cars.
     """
     found = SourceList()
     files = find_files(folder, AUDIO_SUFFIXES, without)
