@@ -344,7 +344,9 @@ def paired_scales(files: Sequence[str], scales: Sequence[float] = ()) -> list[tu
     """
     split = [_split(text) for text in files]
     if scales and any(scale is not None for _, scale in split):
-        raise InputError("a scale is given both as FILE:SCALE and as a setting (--scale, --lora-scale); use one of the two")
+        raise InputError(
+            "a scale is given both as FILE:SCALE and as a setting (--scale, --lora-scale); use one of the two"
+        )
     if scales and len(scales) != len(split):
         raise InputError(
             f"{len(scales)} --scale for {len(split)} --lora; give one for each in the same order, or none for 1"
