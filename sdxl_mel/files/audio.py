@@ -18,7 +18,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import containers, mpeg
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.files.header import parsed_json
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
 from sdxl_mel.names import near_miss
 from sdxl_mel.record import Record
@@ -224,10 +224,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
             with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 comment = containers.read_wav_comment(content)
     try:
-        found = parsed_json(comment or "{}")
+        found = parse_json(comment or "{}")
     except ValueError:
         return {}  # Another program's comment.
-    return found if isinstance(found, dict) and found.keys() <= {"melspec", "record"} else {}
+    ours = isinstance(found, dict) and found.keys() <= {"melspec", "record"}
+    return found if ours and all(isinstance(part, dict) for part in found.values()) else {}
 
 
 def sound_description(path: Path) -> dict[str, JsonValue]:

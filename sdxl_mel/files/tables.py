@@ -6,7 +6,6 @@ never one of the other characters that Unicode calls line ends, which are part o
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.header import parse_json
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """By extension: what may stand between two cells; the first where a header does not tell."""
@@ -95,16 +95,6 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if line.strip():
             yield number, line.strip()
-
-
-def parse_json(text: str) -> Any:
-    """Return JSON content. Raises ValueError, also for what is nested too deep and for half a UTF-16 character."""
-    try:
-        content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    return content
 
 
 def is_missing(value: object) -> bool:
