@@ -32,18 +32,9 @@ CONTAINERS = {
     ".mp3": ("MP3", "MPEG_LAYER_III", ("MPEG_LAYER_III",)),
 }
 """By extension: libsndfile's container, the default subtype, and all subtypes that can be chosen."""
-AUDIO_SUFFIXES = frozenset(CONTAINERS) | {
-    ".oga",
-    ".wave",
-    ".rf64",
-    ".w64",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".caf",
-    ".au",
-    ".snd",
-}
+AUDIO_SUFFIXES = frozenset(
+    [*CONTAINERS, ".oga", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"]
+)
 OPUS_RATE = 48000
 PIECE_SAMPLES = 1 << 16
 """Samples of each channel per write: libsndfile's Vorbis encoder keeps those of a whole call on the stack."""

@@ -94,7 +94,8 @@ def is_of_unknown_size(content: Content, sound: Chunk) -> bool:
 def with_size(content: Content, sound: Chunk) -> bytes:
     """Return the file with the size of its sound stated as the rest of the file."""
     own = FORMS[content[:4]].own if content[:4] in FORMS else 0
-    size = struct.pack(sound.number, len(content) - sound.start + own)
+    largest = 256 ** struct.calcsize(sound.number) - 1
+    size = struct.pack(sound.number, min(len(content) - sound.start + own, largest))
     return b"".join([content[: sound.size_at], size, content[sound.size_at + len(size) :]])
 
 
