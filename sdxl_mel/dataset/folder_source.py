@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.table_source import ROLES, table_source, texts_in
-from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, SourceTrack, listed
+from sdxl_mel.dataset.table_source import ROLES, columns_of, table_source
+from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, described, listed
 from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.files.dataset import is_dataset
 from sdxl_mel.files.finding import composed, find_files, is_file
 from sdxl_mel.files.header import parse_json
-from sdxl_mel.files.tables import TABLE_SUFFIXES, read_text, text_lines
+from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, read_text, text_lines, texts_in
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 ARROW_NAMES = ("dataset_dict.json", "state.json")
@@ -34,17 +34,18 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     tables = [] if stated is None else metadata_tables(files.others)
     for path in tables:
         _add_table(found, folder, path, stated or {})
-    named = {track.audio for track in found.tracks}
-    texts = {_key(path, path.suffix): path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES}
+    named = {composed(str(track.audio)) for track in found.tracks}
+    describing = [path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES]
+    texts = {_key(path, path.suffix): path for path in reversed(describing)}
     used: set[Path] = set(tables)
     for path in files.usable:
-        if path not in named:
+        if composed(str(path)) not in named:
             side_cars = [texts[key] for key in (_key(path, ".json"), _key(path, ".txt")) if key in texts]
             used.update(side_cars)
             _add_file(found, folder, path, side_cars)
     found.skipped += files.unusable
     _note(found, "hidden files are left out", folder, files.hidden)
-    _note(found, "files beside the music describe none of it", folder, [x for x in texts.values() if x not in used])
+    _note(found, "files beside the music describe none of it", folder, [x for x in describing if x not in used])
     return found
 
 
@@ -55,11 +56,11 @@ def metadata_tables(paths: Iterable[Path]) -> list[Path]:
 
 def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
     part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
-    place = path.parent.relative_to(folder).as_posix()
+    place = printable(path.parent.relative_to(folder).as_posix())
+    prefix = "" if place == "." else f"{place}/"
     for track in part.tracks:
-        identifier = track.identifier if place == "." else f"{printable(place)}/{track.identifier}"
-        found.add(replace(track, identifier=identifier), f"{identifier} in {path.name}")
-    found.skipped += part.skipped
+        found.add(replace(track, identifier=prefix + track.identifier), f"{prefix}{track.identifier} in {path.name}")
+    found.skipped += [Skipped(what=prefix + each.what, why=each.why) for each in part.skipped]
 
 
 def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[Path]) -> None:
@@ -70,19 +71,7 @@ def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[P
         reason = str(error).replace(printable(f"{path.parent}{os.sep}"), "")  # A dataset holds no path of a machine.
         found.skipped.append(Skipped(what=name, why=f"its side-car cannot be read ({reason})"))
         return
-    artist = "".join(side.get("artist", ())[:1])
-    track = SourceTrack(
-        identifier=name,
-        audio=path,
-        captions=tuple(text for text in side.get("caption", ()) if text.strip()),
-        tags=side.get("tags", ()),
-        artist=artist,
-        names=(artist,) if artist else (),
-        licence="".join(side.get("licence", ())[:1]),
-        split="".join(side.get("split", ())[:1]),
-        instruments=side.get("instruments", ()),
-    )
-    found.add(track, name)
+    found.add(described(name, path, side), name)
 
 
 def _side_cars(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
@@ -114,31 +103,20 @@ def _note(found: SourceList, what: str, folder: Path, paths: Sequence[Path]) -> 
 def arrow_source(folder: Path, stated: Mapping[str, str]) -> SourceList:
     """Read what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; audio is decoded when it is needed."""
     found = SourceList()
+    places: dict[str, ArrowRow] = {}
     for name, rows in load_arrow(folder).items():
-        audio = stated.get("audio") or next((column for column in rows.column_names if column in ROLES["audio"]), "")
-        if audio not in rows.column_names:
-            raise FormatError(
-                f"{folder}: no audio column among {', '.join(rows.column_names)}; state --columns audio=NAME"
-            )
-        columns = {role: next((c for c in names if c in rows.column_names), "") for role, names in ROLES.items()}
-        columns |= stated
-        places: dict[str, ArrowRow] = {}
+        columns = columns_of(Table(folder, tuple(rows.column_names)), stated, ("audio",))
+        audio = columns.pop("audio")
         for index, cells in enumerate(rows.remove_columns([audio])):
-            texts = {role: texts_in(cells.get(column)) for role, column in columns.items() if column in cells}
-            first = {role: "".join(values[:1]) for role, values in texts.items()}
-            identifier = first.get("id") or f"{name}-{index:06d}"
+            texts = {role: texts_in(cells.get(column)) for role, column in columns.items()}
+            identifier = "".join(texts.get("id", ())[:1]) or f"{name}-{index:06d}"
             place = ArrowRow(folder, name, index, audio)
+            if places.setdefault(identifier, place).split != name:  # The ids of a split may begin anew.
+                identifier = f"{name}/{identifier}"
             known = places.setdefault(identifier, place)
-            track = SourceTrack(
-                identifier=identifier,
-                audio=known if _same_audio(known, place) else place,
-                captions=texts.get("caption", ()),
-                tags=texts.get("tags", ()),
-                artist=first.get("artist", ""),
-                licence=first.get("licence", ""),
-                split=name if name.lower() in SPLIT_NAMES else first.get("split", name),
-            )
-            found.add(track, f"row {index} of {name or folder.name}")
+            track = described(identifier, known if _same_audio(known, place) else place, texts)
+            split = name if name.lower() in SPLIT_NAMES else track.split or name
+            found.add(replace(track, split=split), f"row {index} of {name or folder.name}")
     return found
 
 

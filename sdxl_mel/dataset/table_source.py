@@ -3,19 +3,18 @@
 Rows are read one by one; a bad row is skipped with its line and the reason.
 """
 
-import ast
-import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.tracks import SourceList, SourceTrack, listed
+from sdxl_mel.dataset.tracks import SourceList, described, listed
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.files.finding import file_named, find_files
-from sdxl_mel.files.tables import Row, Table, is_missing, open_table
+from sdxl_mel.files.tables import Row, Table, open_table, texts_in
 from sdxl_mel.names import near_miss
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -48,12 +47,12 @@ def columns_of(
 
     Raises InputError that names the columns, the near miss and the flag for what is needed and absent.
     """
-    listed = f"its columns are {', '.join(table.columns)}"
+    columns = f"its columns are {', '.join(table.columns)}"
     for role, column in stated.items():
         if role not in ROLES:
             raise InputError(f"--columns {role}: unknown{near_miss(role, ROLES)}; known: {', '.join(ROLES)}")
         if column not in table.columns:
-            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {listed}")
+            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {columns}")
     lower = {name.lower(): name for name in table.columns}
     found = {role: lower[name] for role, names in ROLES.items() for name in reversed(names) if name in lower}
     found |= {role: name for role, name in usual.items() if name in table.columns} | dict(stated)
@@ -61,7 +60,7 @@ def columns_of(
         if role not in found:
             miss = next((hint for name in ROLES[role] if (hint := near_miss(name, table.columns))), "")
             raise InputError(
-                f"{table.path}: no column for the {role}{miss}; {listed}; state it with --columns {role}=NAME"
+                f"{table.path}: no column for the {role}{miss}; {columns}; state it with --columns {role}=NAME"
             )
     return found
 
@@ -96,7 +95,7 @@ def song_describer_source(
         lambda row: _two_minutes(root, row.text(columns["audio"])),
         tags=jamendo_tags(tsv) if tsv else {},
         licences=track_licences(licences) if licences else {},
-        wanted=lambda row: not valid_subset or row.text("is_valid_subset") == "True",
+        wanted=lambda row: not valid_subset or row.text("is_valid_subset").lower() == "true",
     )
     found.notes.append(EVALUATION_ONLY)
     return found
@@ -147,28 +146,6 @@ def track_licences(path: Path) -> dict[str, str]:
     return licences
 
 
-def texts_in(value: object) -> tuple[str, ...]:
-    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text.
-
-    >>> texts_in("['slow', 'piano']")
-    ('slow', 'piano')
-    """
-    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
-        value = _list_in(value.strip())
-    values = value if isinstance(value, list | tuple) else (value,)
-    return tuple(str(item) for item in values if not is_missing(item))
-
-
-def _list_in(text: str) -> object:
-    """Return the list written as JSON or as Python, or the text itself."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
-
-
 def _read(
     table: Table,
     columns: Mapping[str, str],
@@ -186,25 +163,11 @@ def _read(
             found.skipped.append(Skipped(what=row.where, why=audio))
             continue
         identifier = row.text(columns.get("id")) or row.text(columns.get("audio"))
-        artist = row.text(columns.get("artist"))
-        own_tags = texts_in(row.cells.get(columns.get("tags", "")))
-        track = SourceTrack(
-            identifier=identifier,
-            audio=audio,
-            captions=texts_in(row.cells.get(columns["caption"])),
-            tags=(*filter(None, own_tags), *tags.get(identifier.lstrip("0"), ())),
-            artist=artist,
-            names=() if artist.isdigit() or not artist else (artist,),
-            licence=row.text(columns.get("licence")) or licences.get(identifier, ""),
-            split=row.text(columns.get("split")),
-            instruments=_listed(row.text(columns.get("instruments"))),
-        )
-        found.add(track, row.where)
+        track = described(identifier, audio, {role: texts_in(row.cells.get(name)) for role, name in columns.items()})
+        all_tags = track.tags + tags.get(identifier.lstrip("0"), ())
+        licence = track.licence or licences.get(identifier, "")
+        found.add(replace(track, tags=all_tags, licence=licence), row.where)
     return found
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in re.split(r"[,;+]", text) if part.strip())
 
 
 def _two_minutes(root: Path, name: str) -> Path | str:

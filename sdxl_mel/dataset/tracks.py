@@ -1,6 +1,7 @@
 """What a source yields: tracks with their captions, and a word for everything that could not be one."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -42,6 +43,24 @@ class SourceTrack:
     split: str = ""
     group: str = ""
     instruments: tuple[str, ...] = ()
+
+
+def described(identifier: str, audio: AudioPlace, texts: Mapping[str, tuple[str, ...]]) -> SourceTrack:
+    """Return a track from what its source says of it: texts by role, such as `caption` and `artist`."""
+    first = {role: "".join(values[:1]).strip() for role, values in texts.items()}
+    artist = first.get("artist", "")
+    instruments = (part.strip() for text in texts.get("instruments", ()) for part in re.split(r"[,;+]", text))
+    return SourceTrack(
+        identifier=identifier,
+        audio=audio,
+        captions=texts.get("caption", ()),
+        tags=tuple(filter(None, texts.get("tags", ()))),
+        artist=artist,
+        names=() if artist.isdigit() or not artist else (artist,),
+        licence=first.get("licence", ""),
+        split=first.get("split", ""),
+        instruments=tuple(filter(None, instruments)),
+    )
 
 
 @dataclass

@@ -4,6 +4,7 @@ What ends a line is what the format says: in text and tables \\n, \\r\\n or \\r 
 never one of the other characters that Unicode calls line ends, which are part of a text.
 """
 
+import ast
 import csv
 import io
 import math
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.header import parse_json
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
@@ -58,7 +59,8 @@ def open_table(path: Path) -> Table:
     """Read the column names of a table. Raises InputError or FormatError for what is none."""
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        raise InputError(f"{path}: expected a table: {', '.join(sorted(TABLE_SUFFIXES))}")
+        known = ", ".join(sorted(TABLE_SUFFIXES))
+        raise InputError(f"{path}: expected a table: {known}; export a spreadsheet as CSV, unpack an archive")
     if suffix in DELIMITERS:
         text, delimiter, _ = _delimited_text(path)
         columns = _header(text, delimiter)
@@ -102,6 +104,28 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def texts_in(value: object) -> tuple[str, ...]:
+    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text.
+
+    >>> texts_in("['slow', 'piano']")
+    ('slow', 'piano')
+    """
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        value = _list_in(value.strip())
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(str(item) for item in values if not is_missing(item))
+
+
+def _list_in(text: str) -> object:
+    """Return the list written as JSON or as Python, or the text itself."""
+    for read in (parse_json, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text
+
+
 def _decoded(path: Path) -> str:
     """Return the text of a file; bytes that are not UTF-8 are surrogates."""
     try:
@@ -134,7 +158,7 @@ def _header(text: str, delimiter: str) -> tuple[str, ...]:
     """Return the column names under a delimiter, none where the first line cannot be read with it."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return tuple(name.strip() for name in next(rows, ()))
+        return tuple(printable(name.strip()) for name in next(rows, ()))
     except csv.Error:
         return ()
 

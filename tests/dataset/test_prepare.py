@@ -235,6 +235,18 @@ def test_of_few_songs_one_that_can_be_used_is_trained_on(music: Path, tmp_path: 
     assert "a small set: 1 tracks to train on, and none for validation; a LoRA learns so few by heart" in report.notes
 
 
+def test_a_name_that_is_not_utf8_is_read_and_written_escaped(music: Path, tmp_path: Path) -> None:
+    mine, name = tmp_path / "music", os.fsdecode(b"caf\xe9")
+    mine.mkdir()
+    shutil.copy(music / "one.wav", mine / f"{name}.wav")
+    (mine / f"{name}.txt").write_text("piano")
+    (mine / f"{name}.m4a").write_bytes(b"sound")
+    report = prepare(mine, tmp_path / f"set-{name}", layout="kohya")
+    assert [each.what for each in report.skipped] == ["caf\\xe9.m4a"]
+    assert {item.track for item in read_dataset(report.out).splits["train"]} == {"caf\\xe9.wav"}
+    assert "caf\\xe9.wav" in (report.out / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_source_without_anything_to_train_on_says_so(music: Path, tmp_path: Path) -> None:
     (tmp_path / "music/test").mkdir(parents=True)
     shutil.copy(music / "one.wav", tmp_path / "music/test/one.wav")

@@ -12,9 +12,10 @@ from datasets import Audio, Dataset, DatasetDict
 from sdxl_mel.dataset.decode import opened
 from sdxl_mel.dataset.settings import FileSource
 from sdxl_mel.dataset.sources import find_tracks, kind_of
-from sdxl_mel.dataset.table_source import jamendo_tags, texts_in, track_licences
+from sdxl_mel.dataset.table_source import jamendo_tags, track_licences
 from sdxl_mel.dataset.tracks import SourceList
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.tables import texts_in
 from tests.dataset.music import write_music
 
 
@@ -444,3 +445,25 @@ def test_tables_of_pictures_are_no_audiofolder(tmp_path: Path) -> None:
 def test_an_audiofolder_whose_column_is_named_otherwise(tmp_path: Path) -> None:
     touch(tmp_path / "a.wav")
     assert len(read(table(tmp_path, "filename,caption\na.wav,slow\n", "metadata.csv").parent).tracks) == 1
+
+
+def test_ids_that_begin_anew_in_every_split(tmp_path: Path) -> None:
+    splits = {
+        name: Dataset.from_dict({"path": [f"{name}.wav"], "id": [0], "text": [name]}) for name in ("train", "test")
+    }
+    DatasetDict(splits).save_to_disk(tmp_path / "set")
+    found = read(tmp_path / "set")
+    assert [(track.identifier, track.split) for track in found.tracks] == [("0", "train"), ("test/0", "test")]
+
+
+def test_every_source_says_of_a_track_what_it_knows(tmp_path: Path) -> None:
+    touch(tmp_path / "folder/a.wav", tmp_path / "a.wav")
+    row = {"caption": ["slow"], "artist": "Ann", "tags": ["x", ""], "instruments": "violin; piano", "split": "val"}
+    (tmp_path / "folder/a.json").write_text(json.dumps(row))
+    saved = {name: [value] for name, value in row.items()} | {"path": ["a.wav"]}
+    Dataset.from_dict(saved).save_to_disk(tmp_path / "set")
+    lines = table(tmp_path, json.dumps(row | {"path": "a.wav"}), "songs.jsonl")
+    for place in (tmp_path / "folder", tmp_path / "set", lines):
+        (track,) = read(place).tracks
+        known = (track.captions, track.artist, track.names, track.tags, track.instruments, track.split)
+        assert known == (("slow",), "Ann", ("Ann",), ("x",), ("violin", "piano"), "validation")
