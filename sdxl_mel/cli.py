@@ -88,7 +88,7 @@ def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
     common, words = common_parser(program).parse_known_args(arguments)
     if not common.verbose:
         _hush_libraries()
-    sink = "none" if common.quiet else getattr(common, "progress", "auto")
+    sink: SinkName = "none" if common.quiet else getattr(common, "progress", "auto")
     with showing(named_sink(sink, verbose=common.verbose)):
         return run_command(name, words, program)
 

@@ -17,8 +17,8 @@ from sdxl_mel.names import near_miss, settings_of
 Model = TypeVar("Model", bound=BaseModel)
 
 
-ESCAPING = re.compile(r'"[^"\n]*\\[^"\\\n][^"\n]*"')
-"""A backslash within a text in double quotes: in a file that is no TOML, most likely a Windows path."""
+ESCAPING = re.compile(r"Unescaped|hex value|scalar value")
+"""What tomllib says of a backslash that begins no escape, as in most Windows paths in double quotes."""
 SPOILT = re.compile(r"[\b\f\r\t]|^[A-Za-z]:.*\n|^\S+\n\S+$")
 """What becomes of a Windows path that is TOML by chance: `runs\\tape` has a tab in it."""
 
@@ -101,10 +101,10 @@ def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not a TOML file: {error}") from error
     except tomllib.TOMLDecodeError as error:
-        found = ESCAPING.search(text)
-        raise FormatError(
-            f"{path}: {_unescaped(found[0])}" if found else f"{path}: not a TOML file: {error}"
-        ) from error
+        place = re.search(r"line (\d+)", str(error))
+        line = text.rstrip().split("\n")[int(place[1]) - 1 if place else -1].strip()
+        spoilt = ESCAPING.search(str(error)) or line.endswith('\\"')
+        raise FormatError(f"{path}: {_unescaped(line) if spoilt else f'not a TOML file: {error}'}") from error
     for value in _texts(tables):
         if SPOILT.search(value):
             raise FormatError(f"{path}: {_unescaped(json.dumps(value))}")

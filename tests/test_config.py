@@ -94,6 +94,13 @@ def test_a_windows_path_in_double_quotes_is_explained(path: str, tmp_path: Path)
         assert "\n" not in str(caught.value)
         file.write_text(line.replace('"', "'"), encoding="utf-8")
         assert path in str(read_toml(file)).replace("\\\\", "\\")
+    for ending in ("", "\nsteps = 3"):
+        file.write_text(f'name = "C:\\music\\"{ending}', encoding="utf-8")
+        with pytest.raises(FormatError, match="write a Windows path in single quotes"):
+            read_toml(file)
+    file.write_text('name = "a\\tb\nsteps = = 3', encoding="utf-8")
+    with pytest.raises(FormatError, match="not a TOML file"):
+        read_toml(file)
     file.write_text('name = "a \\"word\\" and \\u00e9"\nfiles = "C:\\\\music"\n', encoding="utf-8")
     assert read_toml(file) == {"name": 'a "word" and é', "files": r"C:\music"}
 

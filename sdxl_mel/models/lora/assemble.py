@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.lora.module import Axis, Factor, FullModule, Kind, LoraModule
+from sdxl_mel.models.lora.module import Axis, FullModule, Kind, LoraModule
 from sdxl_mel.models.lora.names import DIFFERENCES, Role
 
 Alpha = float | Literal["rank"]
@@ -29,7 +29,7 @@ def adaptation(
     """Return what a module's other tensors make, None where there are none, and whether its alpha is not known.
 
     Its alpha is the file's, else the one `stated` in its settings, else `alpha`, else its rank. Raises InputError for a
-    missing tensor, and shapes or numbers that cannot be.
+    tensor that is missing or fits to no other, and for shapes or numbers that cannot be.
     """
     roles = group.keys() - DIFFERENCES.keys()
     if roles <= {"alpha"} and len(roles) < len(group):
@@ -40,41 +40,35 @@ def adaptation(
     unknown = held is None and alpha is None
     if held is None and alpha != "rank":
         held = alpha
-    kind: Kind | None = next(
-        (kind for start, kind in FULL.items() if any(role.startswith(start) for role in roles)), None
-    )
-    if kind is not None:
-        full = _full(kind, group, held, where)
-        return _sound(full, where), unknown and any(len(factor) > 1 for factor in full.factors)
-    _require(group, ("down", "up"), where)
+    prefix = next((prefix for prefix in FULL if any(role.startswith(prefix) for role in roles)), None)
+    used = [_factor_roles(group, prefix, number) for number in "12"] if prefix else [LOW_RANK]
+    _require(group, [role for factor in used for role in factor if role != "mid"], where)
+    extra = roles - {"alpha", "magnitude", "dora_scale"}.union(*used)
+    if extra or {"magnitude", "dora_scale"} <= roles:
+        others = ", ".join(sorted(extra)) or "two kinds of magnitudes"
+        raise InputError(f"{where} holds {others} beside what makes its change; the file is damaged")
+    if prefix:
+        factors = tuple(tuple(group[role] for role in factor) for factor in used)
+        ranks = [factor[-1].shape[0] for factor in factors if len(factor) > 1 and factor[-1].ndim]
+        # What is given whole has no rank, and LyCORIS scales it by 1.
+        scale = held / ranks[0] if held is not None and ranks else 1.0
+        return _sound(FullModule(FULL[prefix], factors, scale, *_magnitude(group)), where), unknown and bool(ranks)
     down, up = group["down"], group["up"]
     if "mid" in group:
         down = _with_core(group["mid"], down, where)
-    magnitude, axis = _magnitude(group, down.shape[1] if down.ndim > 1 else 0)
-    module = LoraModule(down, up, float(down.shape[:1].numel() if held is None else held), magnitude, axis)
-    return _sound(module, where), unknown
+    rank = float(down.shape[:1].numel())
+    magnitude = _magnitude(group, down.shape[1] if down.ndim > 1 else 0)
+    return _sound(LoraModule(down, up, rank if held is None else held, *magnitude), where), unknown
 
 
 FULL: dict[str, Kind] = {"hada_": "LoHa", "lokr_": "LoKr"}
+LOW_RANK = ("down", "up", "mid")
 
 
-def _full(kind: Kind, group: Group, alpha: float | None, where: str) -> FullModule:
-    """Return a LoHa or LoKr from its tensors, LyCORIS' names for them."""
-    prefix = next(start for start, name in FULL.items() if name == kind)
-    factors = tuple(_factor(group, prefix, number, where) for number in (1, 2))
-    # What is given whole has no rank, and LyCORIS scales it by 1.
-    ranks = [factor[-1].shape[0] for factor in factors if len(factor) > 1]
-    magnitude, axis = _magnitude(group)
-    return FullModule(kind, factors, 1.0 if alpha is None or not ranks else alpha / ranks[0], magnitude, axis)
-
-
-def _factor(group: Group, prefix: str, number: int, where: str) -> Factor:
-    whole, core = group.get(f"{prefix}w{number}"), group.get(f"{prefix}t{number}")
-    if whole is not None:
-        return (whole,)
-    pair = tuple(f"{prefix}w{number}_{letter}" for letter in "ab")
-    _require(group, pair, where)
-    return (*([] if core is None else [core]), *(group[role] for role in pair))
+def _factor_roles(group: Group, prefix: str, number: str) -> tuple[Role, ...]:
+    """Return the tensors of a factor: the whole of it, or two whose product it is, with a core before them or not."""
+    whole, core = f"{prefix}w{number}", f"{prefix}t{number}"
+    return (whole,) if whole in group else (*([core] if core in group else []), f"{whole}_a", f"{whole}_b")
 
 
 def _require(group: Group, roles: Sequence[Role], where: str) -> None:

@@ -371,6 +371,15 @@ def test_a_lora_of_the_refiner(tmp_path):
         ({"lora_down.weight": (2, 4), "lora_up.weight": (4, 3), "lora_mid.weight": (3, 2, 3, 3)}, "mid and down"),
         ({"lora_down.weight": (2, 4), "lora_up.weight": (4, 2), "dora_scale": (3, 1)}, "3 magnitudes for 4 rows"),
         ({"diff": (4, 4), "lokr_w1": (2, 2), "lokr_w2": (2, 2)}, "two changes of its weight"),
+        ({"lokr_w1": (2, 2), "lokr_w2": (2, 2), "lora_down.weight": (2, 4)}, "holds down beside"),
+        (
+            {"lokr_w1": (2, 2), "lokr_w2": (2, 2), "lokr_w2_a": (2, 1), "lokr_w2_b": (1, 2)},
+            "holds lokr_w2_a, lokr_w2_b beside",
+        ),
+        (
+            {"lora_down.weight": (2, 4), "lora_up.weight": (4, 2), "dora_scale": (4, 1), "lora_magnitude_vector": (4,)},
+            "two",
+        ),
         ({"diff": (4,), "w_norm": (4,)}, "two changes of its weight"),
         ({"lokr_w1": (2,), "lokr_w2_a": (2, 3), "lokr_w2_b": (3,)}, "do not fit together"),
     ],
