@@ -52,3 +52,8 @@ class MissingError(SdxlMelError):
 
 class ResourceError(SdxlMelError):
     """The machine cannot do it: no space, no memory, no permission."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of another library's message."""
+    return str(error).strip().partition("\n")[0]

@@ -14,7 +14,7 @@ from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.evaluation import Metric
 from sdxl_mel.files.run import read_metrics
 from sdxl_mel.report.page import Page, code, paragraph, picture, player, sound_bytes, svg, table
-from sdxl_mel.training.curves import curves_figure
+from sdxl_mel.training.log import curves_figure
 
 SHOWN = 6
 NAMES = {

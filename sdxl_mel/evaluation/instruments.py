@@ -1,6 +1,7 @@
 """Whether tiles of the demo corpus hold the instruments of their prompts, by the instrument oracle."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,8 @@ def instruments(
         return {}, [Absent(metric="instruments_all", why=why)]
     pictures, wanted = np.stack([levels for levels, _ in tiles]), [names for _, names in tiles]
     found = oracle.found(pictures, wanted)
-    shuffled = oracle.found(pictures, _others(wanted, seed))
+    order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
+    shuffled = oracle.found(pictures, [wanted[index] for index in order])
     groups = [", ".join(names) for names in wanted]
     everyone = share_interval([all(flags) for flags in found], groups)
     flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
@@ -104,12 +106,6 @@ def _tile(clip: Clip) -> "np.ndarray | None":
     return np.rint(picture.levels.mean(-1)).astype(np.uint8)
 
 
-def _others(wanted: Sequence[Wanted], seed: int) -> list[Wanted]:
-    """Return the wishes of other clips, the floor of the score."""
-    order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
-    return [wanted[index] for index in order]
-
-
 def _by_instrument(flat: Sequence[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
-    names = dict.fromkeys(name for name, _ in flat)
-    return {name: (sum(flag for n, flag in flat if n == name), sum(n == name for n, _ in flat)) for name in names}
+    asked, found = Counter(name for name, _ in flat), Counter(name for name, flag in flat if flag)
+    return {name: (found[name], count) for name, count in asked.items()}

@@ -80,16 +80,15 @@ def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, l
         "set, and with the same mel picture when aligned. Never concluded from FAD."
     )
     count = Interval(float(len(copies)), None, None, None, "nearest neighbour, then aligned mel correlation")
-    return (
-        {
-            "copies": embeddings.metric(count, meaning, better="lower", details=details),
-            "copy_share": embeddings.metric(rate, "Copies over generated clips.", better="lower"),
-            "nearest_training": _nearest(generated, baseline, embeddings),
-            "authenticity": _authenticity(generated, within, embeddings),
-        },
-        [],
-        pairs,
-    )
+    authentic = proportion_interval(round(authenticity(generated, within) * len(generated)), len(generated))
+    nearer = "Share of clips no nearer to their nearest training clip than that is to its own (Alaa et al., 2022)."
+    metrics = {
+        "copies": embeddings.metric(count, meaning, better="lower", details=details),
+        "copy_share": embeddings.metric(rate, "Copies over generated clips.", better="lower"),
+        "nearest_training": _nearest(generated, baseline, embeddings),
+        "authenticity": embeddings.metric(authentic, nearer, better="higher"),
+    }
+    return metrics, [], pairs
 
 
 def _baseline(
@@ -123,12 +122,5 @@ def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: 
         "highest": float(cosines.max()),
     }
     meaning = "Mean cosine of a clip to its nearest training window; well above `baseline_mean` hints at memorisation."
-    interval = mean_interval(cosines, embeddings.groups).clamped(-1.0, 1.0)
+    interval = mean_interval(cosines, embeddings.groups).within(-1.0, 1.0)
     return embeddings.metric(interval, meaning, better="lower", details=details)
-
-
-def _authenticity(generated: list[Neighbour], within: list[Neighbour], embeddings: Embeddings) -> Metric:
-    share = authenticity(generated, within)
-    interval = proportion_interval(round(share * len(generated)), len(generated))
-    meaning = "Share of clips no nearer to their nearest training clip than that is to its own (Alaa et al., 2022)."
-    return embeddings.metric(interval, meaning, better="higher")

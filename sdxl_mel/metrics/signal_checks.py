@@ -128,7 +128,8 @@ def rolloff_hertz(signal: Signal) -> float:
 class Fact:
     """A number of one signal, its `name` and how it is computed; `column` says that the table of clips shows it.
 
-    Where `metric` is not empty, the mean over the clips is the metric of that name and `meaning`, at least `least`.
+    Where `metric` is not empty, the mean over the clips is the metric of that name and `meaning`, between `least` and
+    `most`.
     """
 
     name: str
@@ -137,20 +138,22 @@ class Fact:
     meaning: str = ""
     better: Literal["higher", "lower"] | None = None
     least: float = 0.0
+    most: float = np.inf
     column: bool = True
 
 
+CLIPPING = "Mean share of samples in runs of 3 or more at full scale."
 CONSISTENCY = "RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from a spectrogram."
 SEAMS = "Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is audible."
 FACTS = (
     Fact("seconds", lambda signal: signal.samples.shape[1] / signal.rate),
     Fact("peak", lambda signal: float(np.abs(signal.samples).max()), column=False),
     Fact("lufs", loudness_lufs, "loudness", "Mean integrated loudness in LUFS (ITU-R BS.1770-4).", least=-np.inf),
-    Fact("silent", silent_share, "silence", "Mean share of the time below -60 dBFS.", "lower"),
-    Fact("clipped", clipped_share, "clipping", "Mean share of samples in runs of 3 or more at full scale.", "lower"),
+    Fact("silent", silent_share, "silence", "Mean share of the time below -60 dBFS.", "lower", most=1.0),
+    Fact("clipped", clipped_share, "clipping", CLIPPING, "lower", most=1.0),
     Fact("offset", offset, "offset", "Mean constant part of the signal, full scale = 1.", "lower", column=False),
     Fact("rolloff", rolloff_hertz, "rolloff", "Mean frequency in Hz below which 95 % of the energy lies."),
-    Fact("consistency", consistency, "consistency", CONSISTENCY, "lower"),
+    Fact("consistency", consistency, "consistency", CONSISTENCY, "lower", most=1.0),
     Fact("seam", seam, "seams", SEAMS, "lower", least=-np.inf, column=False),
 )
 

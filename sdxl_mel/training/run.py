@@ -22,9 +22,9 @@ from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.batches import Diffusion, TrainingData
-from sdxl_mel.training.card import push, write_card
+from sdxl_mel.training.card import limits, push, write_card
 from sdxl_mel.training.estimate import Estimate, compare, estimate, warn_of_memory
-from sdxl_mel.training.loop import Results, Sample, train
+from sdxl_mel.training.loop import SECONDS, Results, Sample, train
 from sdxl_mel.training.lora_task import LoraTask, Objective, choose_clips
 from sdxl_mel.training.model import build_model, compile_blocks, quick_attention
 from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
@@ -52,6 +52,9 @@ def train_lora(config: Config) -> Results | None:
     expected = estimate(task.model, cache.header.spec, config.loop, accelerator.num_processes) if main else None
     if expected:
         describe(config, header, splits, expected)
+        notes = limits(task.model.adapters)
+        for note in notes:
+            log(note)
         warn_of_memory(expected, device)
     if config.dry_run:
         return None
@@ -77,10 +80,15 @@ def train_lora(config: Config) -> Results | None:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(memory_advice(config)) from error
     if expected:
-        if isinstance(seconds := results.get("seconds per step"), float):
+        if isinstance(seconds := results.get(SECONDS), float):
             log(compare(expected, seconds, device))
-        results = header.results | results
-        finish(config, header.model_copy(update={"results": results}))
+        if earlier and SECONDS in earlier.results:
+            results = {SECONDS: earlier.results[SECONDS]} | results
+        header = header.model_copy(update={"results": results})
+        write_run(config.out, header)
+        write_card(config.out, header, notes)
+        if config.push_to_hub:
+            push(config.out, config.push_to_hub)
     accelerator.end_training()
     return results
 
@@ -90,12 +98,11 @@ def claim_folder(config: Config) -> RunHeader | None:
     folder = config.out
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give --out a folder")
-    wants = config.resume or config.resume_with_changes
     if not is_run(folder):
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder}: has files in it that are no run; give another --out")
         return None
-    if not wants:
+    if not (config.resume or config.resume_with_changes):
         raise InputError(
             f"{folder}: there is a run in it already; --resume continues it, another --out starts a new one"
         )
@@ -108,6 +115,12 @@ def start_accelerator(config: Config) -> Accelerator:
     if "wandb" in config.trackers and "wandb" not in trackers:
         raise MissingError("trackers: wandb is not installed; pip install wandb, or leave it out")
     accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(config.out))
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise MismatchError(
+            f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "
+            f"there is none here; run `accelerate config` again, or accelerate launch --cpu --num_processes {launched}"
+        )
     if accelerator.device.type == "cuda":
         # An overrun is an error then: drivers would else spill to the host without a word.
         torch.cuda.set_per_process_memory_fraction(1.0, accelerator.device)
@@ -146,6 +159,7 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     Raises MismatchError unless the cache was made with this base, for the pictures it makes, and a resumed run is
     still the same.
     """
+    prediction = diffusion_of(base).prediction
     identity: dict[str, str] = {part: base.identity_of(part) for part in base.family.parts if part != "vae"}
     identity |= {"vae": base.identity_of("vae")}
     cache.require_identity(identity, config.base)
@@ -154,12 +168,14 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     inputs = {"cache": sha256_file(config.cache / "cache.json")} | identity
     if (init := config.adapter.init) is not None:
         inputs["init"] = sha256_file(init / DIFFUSERS_FILE if init.is_dir() else init)
+    if prediction != "epsilon":
+        inputs["prediction"] = prediction
     changes: dict[str, Any] = {}
     if earlier:
         before = validated(Config, earlier.settings, str(config.out / "run.json"))
-        changes = changed(before.recorded(), config.recorded()) | changed(
-            earlier.record.inputs, {name: inputs[name] for name in inputs if name in earlier.record.inputs}
-        )
+        made_with = {"prediction": "epsilon"} | earlier.record.inputs
+        now = {"prediction": "epsilon"} | {name: each for name, each in inputs.items() if name in made_with}
+        changes = changed(before.recorded(), config.recorded()) | changed(made_with, now)
         if changes and not config.resume_with_changes:
             listed = ", ".join(f"{name} {one!r} -> {two!r}" for name, (one, two) in changes.items())
             raise MismatchError(
@@ -173,7 +189,6 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
         identity=identity,
         settings=config.model_dump(mode="json", exclude={"resume", "resume_with_changes", "dry_run"}),
         changes=(*(earlier.changes if earlier else ()), *([changes] if changes else ())),
-        results=earlier.results if earlier else {},
         record=Record(stage="train", settings=config.recorded(), inputs=inputs),
     )
 
@@ -214,7 +229,7 @@ def open_task(
         model,
         TrainingData(cache, splits, diffusion, config.data, encodes_captions=encodes),
         objective,
-        header=header_of_lora(header, base.architecture),
+        header=header_of_lora(header, base.architecture, diffusion),
         adapter=config.adapter,
         optimizer=config.optimizer,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
@@ -227,11 +242,12 @@ def diffusion_of(base: Base) -> Diffusion:
     alphas, prediction = base.scheduler.alphas_cumprod.double(), base.scheduler.config.prediction_type
     if prediction not in ("epsilon", "v_prediction"):
         raise InputError(f"{base.name}: predicts {prediction!r}; epsilon and v_prediction can be trained")
-    if prediction == "epsilon" and float(alphas[-1]) < 1e-6:
+    diffusion = Diffusion(alphas, prediction)
+    if prediction == "epsilon" and diffusion.ends_in_noise:
         raise InputError(
             f"{base.name}: zero terminal SNR with epsilon prediction has no image to learn from at the last step"
         )
-    return Diffusion(alphas, prediction)
+    return diffusion
 
 
 def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identity: Mapping[str, str]) -> None:
@@ -247,7 +263,7 @@ def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identit
     adapters.load(lora.modules, str(path))
 
 
-def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
+def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Diffusion) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -263,6 +279,8 @@ def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
         "clip_skip": str(header.clip_skip),
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
+    if diffusion.ends_in_noise:
+        training["zero_terminal_snr"] = "True"
     base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
         spec=header.spec,
@@ -272,6 +290,7 @@ def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
         record=header.record,
         training=training,
         architecture=architecture,
+        prediction=diffusion.prediction,
     )
 
 
@@ -280,15 +299,7 @@ def open_sampler(config: Config, task: LoraTask, base: Base, splits: Splits, rec
     if not config.samples.every:
         return None
     settings, model, cache = config.samples, task.model, task.data.cache
-    generator = generator_in_training(
-        base,
-        model.unet,
-        vae=config.vae,
-        spec=cache.header.spec,
-        anchor=cache.header.anchor,
-        clip_skip=cache.header.clip_skip,
-        device=str(model.device),
-    )
+    generator = generator_in_training(base, model.unet, task.header, vae=config.vae, device=str(model.device))
     clips = splits["validation"] or splits["train"]
     chosen = [clips[len(clips) * index // settings.count] for index in range(settings.count)]
     prompts = settings.prompts or [cache.caption(clip.captions[0]) for clip in chosen]
@@ -324,21 +335,11 @@ def describe(config: Config, header: RunHeader, splits: Splits, expected: Estima
         log(to_toml(header.settings))
 
 
-def finish(config: Config, header: RunHeader) -> None:
-    """Write what the run came to, and give it to the hub if that is wanted."""
-    write_run(config.out, header)
-    write_card(config.out, header)
-    if config.push_to_hub:
-        push(config.out, config.push_to_hub)
-
-
 def memory_advice(config: Config) -> str:
     """Return what to change when the memory does not suffice, the cheapest first."""
-    advice = []
-    if (config.micro_batch or config.batch) > 1:
-        advice.append(
-            f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)"
-        )
+    advice, at_once = [], config.micro_batch or config.batch
+    if at_once > 1:
+        advice.append(f"--micro-batch {at_once // 2} (same result, a little slower)")
     if not config.hardware.gradient_checkpointing:
         advice.append("--hardware.gradient-checkpointing (same result, a third slower)")
     if config.optimizer.name == "adamw":

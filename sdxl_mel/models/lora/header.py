@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.samplers import Drawing, format_timesteps, parse_timesteps
 from sdxl_mel.errors import FormatError
 from sdxl_mel.models.families import family_named
@@ -21,6 +22,8 @@ OURS = "sdxl_mel."
 KOHYA = "ss_"
 LAYERS_KEY = f"{OURS}layers_per_block"
 """In every file of ours, so that its architecture need not be guessed."""
+PREDICTION_KEY = "modelspec.prediction_type"
+"""Of Stability's modelspec: epsilon or v."""
 MOST_LAYERS = 16
 MOST_GUIDANCE = 100.0
 DERIVED = {"ss_v2", "ss_base_model_version"} | {f"ss_network_{name}" for name in ("module", "dim", "alpha", "args")}
@@ -33,7 +36,8 @@ class LoraHeader:
 
     `base` holds the SHA-256 of the base model's parts, `training` the trainer's own figures by kohya's names without
     the `ss_` ("learning_rate"), `architecture` what its modules' names depend on, `drawing` how it asks to be drawn:
-    the guidance that was found good, if any was looked for, and for a few-step model the rest.
+    the guidance that was found good, if any was looked for, and for a few-step model the rest; `prediction` what the
+    UNet predicts.
     """
 
     spec: MelSpec | None = None
@@ -44,6 +48,7 @@ class LoraHeader:
     training: Mapping[str, str] = field(default_factory=dict)
     architecture: Architecture = Architecture(SDXL)
     drawing: Drawing = Drawing()
+    prediction: Prediction = "epsilon"
 
 
 def to_metadata(header: LoraHeader) -> dict[str, str]:
@@ -61,6 +66,8 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
         "guidance": None if drawing.guidance is None else f"{drawing.guidance:g}",
         "sampler": drawing.sampler,
         "steps": None if drawing.steps is None else str(drawing.steps),
+        # Epsilon goes without saying, as in files that are older.
+        "prediction": None if header.prediction == "epsilon" else header.prediction,
         "timesteps": None if drawing.timesteps is None else format_timesteps(drawing.timesteps),
     }
     pairs = {OURS + name: value for name, value in ours.items() if value is not None}
@@ -70,6 +77,7 @@ def to_metadata(header: LoraHeader) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
     """Read what `to_metadata` wrote; foreign keys are ignored. Raises FormatError for a damaged value."""
     ours = {name.removeprefix(OURS): value for name, value in metadata.items() if name.startswith(OURS)}
+    predicts = ours.get("prediction", metadata.get(PREDICTION_KEY, ""))
     try:
         base = dict(json.loads(ours.get("base", "{}")))
         return LoraHeader(
@@ -88,6 +96,7 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
                 _positive(ours.get("layers_per_block", str(LAYERS_PER_BLOCK))),
             ),
             drawing=_drawing(ours, where),
+            prediction="v_prediction" if predicts.startswith("v") else "epsilon",
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
@@ -136,6 +145,6 @@ def kohya_metadata(
         "modelspec.implementation": family.lora_implementation,
         "modelspec.title": title,
         "modelspec.resolution": resolution,
-        "modelspec.prediction_type": "epsilon",
+        PREDICTION_KEY: "v" if header.prediction == "v_prediction" else "epsilon",
         "modelspec.hash_sha256": f"0x{tensors_sha256}",
     }
