@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from sdxl_mel.cli import main as sdxl_mel
 
 RATE = 16000
-SOUND_SECONDS = 4.3
+SOUND_SECONDS = 6.5
 PACKAGE = Path(__file__).parents[1] / "sdxl_mel"
 CODES = {0, 1, 2, 3}
 LONGEST_SECONDS = 120

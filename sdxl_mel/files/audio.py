@@ -110,7 +110,7 @@ def _samples(path: Path, sound: Path | BytesIO) -> tuple[Float, int]:
     return np.concatenate(blocks, axis=1), rate
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types.
+class _Sequential(soundfile.SoundFile):
     """A sound file that is read from start to end: a FLAC that does not state its length cannot be sought in."""
 
     def seekable(self) -> bool:
