@@ -8,6 +8,7 @@ from pathlib import Path
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.results import listed
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.options import Method
@@ -63,8 +64,8 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     """Return the clips of a folder, searched through and in the order of their names.
 
     Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
-    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
-    for a folder that does not exist or holds none.
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips, nor is what a folder
+    of results does not list. Raises InputError for a folder that does not exist or holds none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
@@ -117,7 +118,7 @@ def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
 
 
 def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    found = sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file())
+    found = listed(sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file()))
     sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
     for path in found:
         below = leave_out is not None and leave_out.resolve() in path.resolve().parents

@@ -17,6 +17,7 @@ from pydantic import JsonValue, ValidationError
 from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.results import listed
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -205,7 +206,8 @@ def picture_description(path: Path) -> dict[str, JsonValue]:
 def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Return the pictures named in `given`; a folder stands for its PNGs, 2.png before 10.png.
 
-    `leave_out` are pictures that may lie in such a folder and are no tiles. Raises InputError for an empty folder.
+    `leave_out` are pictures that may lie in such a folder and are no tiles, as is what a folder of results does not
+    list. Raises InputError for an empty folder.
     """
     others = {path.resolve() for path in leave_out}
     paths: list[Path] = []
@@ -213,7 +215,7 @@ def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Pa
         if not place.is_dir():
             paths.append(place)
             continue
-        inside = [path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others]
+        inside = listed([path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others])
         if not inside:
             raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds the tiles")
         paths += inside

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
-from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import CONTAINERS
+from sdxl_mel.files.spectrogram import tile_paths
 from sdxl_mel.options import Bits, Container, Format, Method
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record
@@ -63,7 +63,7 @@ def run(config: Config) -> Report:
     """Invert every picture; of several, those that cannot be read are skipped and reported."""
     from sdxl_mel import codec
 
-    pictures = [found for path in config.pictures for found in _pictures_of(path)]
+    pictures = tile_paths(config.pictures)
     jobs = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
     results = codec.invert_files(
         jobs,
@@ -82,12 +82,3 @@ def run(config: Config) -> Report:
         clipped=sum(sound.clipped for sound in sounds),
         skipped=skipped,
     )
-
-
-def _pictures_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.png"))
-    if not found:
-        raise InputError(f"{path}: holds no PNG")
-    return found

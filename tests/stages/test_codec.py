@@ -195,7 +195,7 @@ def write_pictures(folder: Path, tile: Path) -> None:
 
 BAD_PICTURES = {
     "missing.png": "cannot read this picture",
-    "hollow": "holds no PNG",
+    "hollow": "no PNG pictures in this folder",
     "empty.png": "an empty file",
     "cut.png": "not a readable PNG",
     "text.png": "not a readable PNG",
