@@ -10,6 +10,7 @@ from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.finding import find_files
+from sdxl_mel.files.results import listed
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.options import Method
@@ -66,8 +67,8 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     """Return the clips of a folder, searched through and in the order of their names.
 
     Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
-    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
-    for a folder that does not exist or holds none.
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips, nor is what a folder
+    of results does not list. Raises InputError for a folder that does not exist or holds none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
@@ -127,7 +128,7 @@ def unusable_files(folder: Path, leave_out: Path | None = None) -> list[Skipped]
 
 
 def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    usable = find_files(folder, CLIP_SUFFIXES, leave_out).usable
+    usable = listed(find_files(folder, CLIP_SUFFIXES, leave_out).usable)
     found = [path for path in usable if OFFSETS_FOLDER not in path.relative_to(folder).parts]
     sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
     for path in found:
