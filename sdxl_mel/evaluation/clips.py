@@ -1,7 +1,7 @@
 """The clips of a set: which files they are, how they are decoded, and which cannot be used."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,8 +63,8 @@ class Decoding:
         return sha256_bytes(f"{clip.sha256} beside {sha256_file(clip.beside)}".encode())
 
 
-def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[Clip]:
-    """Return the clips of a folder, searched through and in the order of their names.
+def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> tuple[list[Clip], list[Skipped]]:
+    """Return the clips of a folder, searched through and in the order of their names, and what only looks like one.
 
     Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
     and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips, nor is what a folder
@@ -72,12 +72,17 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
-    paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
+    paths, unusable = _dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out)
     if not paths:
         raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
-    return [
-        Clip(printable(path.relative_to(folder).as_posix()), path, sha256_file(path), _beside(path)) for path in paths
-    ]
+    clips = []
+    for path in paths:
+        name = printable(path.relative_to(folder).as_posix())
+        try:
+            clips.append(Clip(name, path, sha256_file(path), _beside(path)))
+        except OSError as error:
+            unusable.append(Skipped(what=name, why=f"cannot be read ({error.strerror})"))
+    return clips, unusable
 
 
 def pairs_hash(pairs: Iterable[tuple[str, str]]) -> str:
@@ -116,21 +121,15 @@ def _beside(path: Path) -> Path | None:
     return picture if picture != path and picture.is_file() else None
 
 
-def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
+def _dataset_files(folder: Path, split: str) -> tuple[list[Path], list[Skipped]]:
     dataset = read_dataset(folder)
     items = dataset.splits.get(split) or dataset.splits.get("validation") or []
-    return (dataset.path(item) for item in items)
+    return [dataset.path(item) for item in items], []
 
 
-def unusable_files(folder: Path, leave_out: Path | None = None) -> list[Skipped]:
-    """Return what looks like a clip in a folder and is none, with the reasons; nothing of a prepared dataset."""
-    return [] if is_dataset(folder) else find_files(folder, CLIP_SUFFIXES, leave_out).unusable
-
-
-def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    usable = listed(find_files(folder, CLIP_SUFFIXES, leave_out).usable)
-    found = [path for path in usable if OFFSETS_FOLDER not in path.relative_to(folder).parts]
-    sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
-    for path in found:
-        if path.suffix.lower() != ".png" or path.with_suffix("") not in sounds:
-            yield path
+def _files(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Skipped]]:
+    found = find_files(folder, CLIP_SUFFIXES, leave_out)
+    usable = [path for path in listed(found.usable) if OFFSETS_FOLDER not in path.relative_to(folder).parts]
+    sounds = {path.with_suffix("") for path in usable if path.suffix.lower() != ".png"}
+    clips = [path for path in usable if path.suffix.lower() != ".png" or path.with_suffix("") not in sounds]
+    return clips, found.unusable

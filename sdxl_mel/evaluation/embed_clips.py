@@ -105,7 +105,11 @@ class _Embedding:
             return facts, {}
         at_rate: dict[int, Float] = {signal.rate: signal.mono()}
         lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
-        return facts, {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
+        windows = {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
+        known = [value for value in facts.values() if value is not None]
+        if not all(np.isfinite(each).all() for each in (known, *windows.values())):
+            return "what is measured of it is not finite: its samples are far beyond full scale; export it again"
+        return facts, windows
 
     def _known_facts(self, facts_key: str) -> Facts:
         return from_row(self._facts[facts_key], self._table)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
+from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.clips import Clip
 from sdxl_mel.evaluation.embeddings import Metrics, metric_of
 from sdxl_mel.files.dataset import is_dataset, read_dataset
@@ -100,7 +101,10 @@ def _tile(clip: Clip) -> "np.ndarray | None":
     path = clip.path.with_suffix(".png")
     if not path.exists():
         return None
-    picture = read_spectrogram(path)
+    try:
+        picture = read_spectrogram(path)
+    except InputError:
+        return None  # A picture beside a sound need not be one of ours.
     if picture.spec != PRESETS["mini"] or picture.levels.shape[1] != picture.spec.width:
         return None
     return np.rint(picture.levels.mean(-1)).astype(np.uint8)

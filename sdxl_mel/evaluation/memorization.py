@@ -31,7 +31,6 @@ class Pair:
     clip: str
     training: str
     cosine: float
-    ratio: float
     correlation: float | None
 
     @property
@@ -67,7 +66,7 @@ def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, l
     pairs = [_pair(embeddings, training, int(index), generated[index], index in compared) for index in order]
     copies = [pair for pair in pairs if pair.is_copy]
     rate = proportion_interval(len(copies), len(generated))
-    details = {
+    details: dict[str, object] = {
         "threshold": threshold,
         "baseline": source,
         "baseline_clips": len(baseline),
@@ -75,6 +74,9 @@ def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, l
         "suspects": len(suspects),
         "pairs": [[pair.clip, pair.training, pair.cosine, pair.correlation] for pair in copies],
     }
+    # They are the nearest pairs.
+    if unknown := sum(pair.correlation is None for pair in pairs[: len(suspects)]):
+        details["suspects_not_compared"] = unknown
     meaning = (
         "Generated clips that are copies of a training clip: nearer to it than held-out music comes to the training "
         "set, and with the same mel picture when aligned. Never concluded from FAD."
@@ -109,8 +111,7 @@ def _pair(embeddings: Embeddings, training: Training, index: int, one: Neighbour
             correlation = copy_correlation(training.samples(False, index), training.samples(True, one.clip))
         except SdxlMelError:
             correlation = None  # The file went away since it was embedded.
-    ratio = (1.0 - one.cosine) / max(1.0 - one.second, 1e-12)
-    return Pair(embeddings.names[index], training.names[one.clip], one.cosine, ratio, correlation)
+    return Pair(embeddings.names[index], training.names[one.clip], one.cosine, correlation)
 
 
 def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: Embeddings) -> Metric:

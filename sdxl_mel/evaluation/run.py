@@ -12,7 +12,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.evaluation.alignment import Scores, alignment, score_prompts
-from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash, unusable_files
+from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash
 from sdxl_mel.evaluation.diversity import diversity
 from sdxl_mel.evaluation.embed_clips import ClipSet, embed_sets, resampled
 from sdxl_mel.evaluation.embeddings import Embeddings, Metrics, SetEmbeddings, metric_of
@@ -68,18 +68,20 @@ def evaluate(
     decoding = Decoding(inversion, stated)
     given = {"generated": generated, "reference": reference, "training": training, "against": against}
     folders = {name: folder for name, folder in given.items() if folder is not None}
-    files = {
+    found = {
         name: find_clips(folder, "train" if name == "training" else "test", leave_out if name == "generated" else None)
         for name, folder in folders.items()
     }
+    files = {name: clips for name, (clips, _) in found.items()}
     texts, unmatched = pair_prompts(files["generated"], generated, prompts, anchor)
     opened, closed = open_embedders(embedders, Sources(clap, laion_clap, device))
     if not opened:
         raise InputError("none of the embedders can be opened: " + "; ".join(closed.values()))
     sets = embed_sets(files, opened, decoding, cache)
+    bad_files = {name: [*those.left_out, *found[name][1]] for name, those in sets.items()}
     for name in ("generated", "reference"):
         if not sets[name].clips:
-            bad = sets[name].left_out
+            bad = bad_files[name]
             raise InputError(f"none of the {len(bad)} {name} clips can be used; the first: {bad[0].what}: {bad[0].why}")
     views = [_embeddings(embedder, sets, texts, seed) for embedder in opened]
     plain = next((view for view, embedder in zip(views, opened) if embedder.is_space), None)
@@ -96,9 +98,7 @@ def evaluate(
     if texts:
         hashes["prompts"] = pairs_hash(texts.items())
     left_out = [
-        Skipped(what=f"{name}/{each.what}", why=each.why)
-        for name, folder in folders.items()
-        for each in (*sets[name].left_out, *unusable_files(folder, leave_out if name == "generated" else None))
+        Skipped(what=f"{name}/{each.what}", why=each.why) for name, those in bad_files.items() for each in those
     ]
     evaluation = Evaluation(
         record=Record(stage="evaluate", settings=dict(settings or {}), inputs=hashes),
@@ -107,7 +107,7 @@ def evaluate(
         absent=tuple(findings.absent),
         warnings=tuple(findings.warnings),
         embedders={one.name: _info(one, sets) for one in opened},
-        sets={name: _set_info(those) for name, those in sets.items()},
+        sets={name: _set_info(those, len(bad_files[name])) for name, those in sets.items()},
         left_out=(*left_out, *unmatched),
         clips=tuple(_clip_rows(sets["generated"], texts, findings)),
     )
@@ -260,10 +260,10 @@ def _info(embedder: AudioEmbedder, sets: Mapping[str, ClipSet]) -> EmbedderInfo:
     )
 
 
-def _set_info(clips: ClipSet) -> SetInfo:
+def _set_info(clips: ClipSet, left_out: int) -> SetInfo:
     return SetInfo(
         used=len(clips.clips),
-        left_out=len(clips.left_out),
+        left_out=left_out,
         seconds=sum(facts["seconds"] or 0.0 for facts in clips.facts),
         files={clip.name: clip.sha256 for clip in clips.clips},
     )

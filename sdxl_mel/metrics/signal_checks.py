@@ -18,7 +18,7 @@ from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import seam_scores
 
-FORMAT = "2"
+FORMAT = "3"
 """Counts up when a fact is computed in another way."""
 SILENT_PEAK = 1e-3
 """-60 dBFS: a clip whose loudest sample is below it is silent."""
@@ -26,7 +26,6 @@ FRAME_SECONDS = 0.1
 QUIET_RMS = 1e-3
 CLIP_LEVEL, CLIP_RUN = 0.999, 3
 """Three samples in a row at full scale are clipped; one may be a peak."""
-QUIETEST_LUFS = -70.0
 UNKNOWN = -1000.0
 """Stands for None in a row; no fact has this value."""
 SEAM_SHARES = (1.0, 0.875, 0.8125, 0.75, 0.5)
@@ -49,9 +48,10 @@ class Signal:
         return np.ascontiguousarray(self.samples.mean(0))
 
 
-def loudness_lufs(signal: Signal) -> float:
-    """Return the integrated loudness, at least -70 LUFS."""
-    return max(QUIETEST_LUFS, integrated_loudness(signal.samples[:2], signal.rate))
+def loudness_lufs(signal: Signal) -> float | None:
+    """Return the integrated loudness in LUFS; None where no block of 0.4 s is as loud as the gate, -70 LUFS."""
+    loudness = integrated_loudness(signal.samples[:2], signal.rate)
+    return loudness if np.isfinite(loudness) else None
 
 
 def offset(signal: Signal) -> float:

@@ -1,6 +1,5 @@
 """What tells others of a finished run: its model card, and the hub."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,32 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 from sdxl_mel.errors import MissingError, ResourceError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME, RunHeader
-from sdxl_mel.models.lora.adapters import Adapters
-
-IN_BLOCKS = re.compile(r"(down|mid|up)_blocks?\.")
-
-
-def limits(adapters: Adapters) -> list[str]:
-    """Return what other programs do not read of the adapters' file in kohya's names, and the cure; one line each.
-
-    Found by loading such files: LyCORIS reads a DoRA exactly, ComfyUI, Forge and A1111 otherwise, kohya's scripts drop
-    its magnitudes. Kohya's scripts look for layers in the blocks of a UNet only.
-    """
-    lines = []
-    if any(name.endswith(".magnitude") for name, _ in adapters.named_parameters()):
-        lines.append(
-            f"a DoRA: of `{LORA_NAME}`, ComfyUI, Forge and A1111 make another sound and kohya's scripts drop the "
-            f"magnitudes; LyCORIS and diffusers (`{DIFFUSERS_NAME}`) read it rightly, and so does any program once "
-            "it is fused into the base (`sdxl-mel fuse`)"
-        )
-    outside = [path for part, path in adapters.layers if part == "unet" and not IN_BLOCKS.match(path)]
-    if outside:
-        lines.append(f"kohya's scripts ignore {len(outside)} of its layers: {', '.join(outside)}")
-    return lines
 
 
 def write_card(run: Path, header: RunHeader, notes: Sequence[str] = ()) -> None:
-    """Write the model card, with the head that the hub reads, and what `limits` found."""
+    """Write the model card, with the head that the hub reads, and `notes` on the LoRA."""
     base = header.settings["base"]
     on_hub = isinstance(base, str) and base.count("/") == 1 and not Path(base).exists()
     settings, results = header.settings, header.results

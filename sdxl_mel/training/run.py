@@ -16,13 +16,14 @@ from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
 from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.actions import remarks
 from sdxl_mel.models.lora.adapters import Adapters
-from sdxl_mel.models.lora.file import DIFFUSERS_FILE, LoraHeader, read_lora
+from sdxl_mel.models.lora.file import DIFFUSERS_FILE, Lora, LoraHeader, read_lora
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.batches import Diffusion, TrainingData
-from sdxl_mel.training.card import limits, push, write_card
+from sdxl_mel.training.card import push, write_card
 from sdxl_mel.training.estimate import Estimate, compare, estimate, warn_of_memory
 from sdxl_mel.training.loop import SECONDS, Results, Sample, train
 from sdxl_mel.training.lora_task import LoraTask, Objective, choose_clips
@@ -52,7 +53,7 @@ def train_lora(config: Config) -> Results | None:
     expected = estimate(task.model, cache.header.spec, config.loop, accelerator.num_processes) if main else None
     if expected:
         describe(config, header, splits, expected)
-        notes = limits(task.model.adapters)
+        notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya")
         for note in notes:
             log(note)
         warn_of_memory(expected, device)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.evaluation.clips import Clip, find_clips, unusable_files
+from sdxl_mel.evaluation.clips import Clip, find_clips
 from sdxl_mel.evaluation.prompts import pair_prompts, read_manifest
 
 
@@ -21,9 +21,18 @@ def touch(folder: Path, *names: str | bytes) -> None:
 def test_what_looks_like_a_clip_is_one_or_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "a.png", "b.m4a", "deep/c.MP3", ".d.wav", "offsets/e.png", "out/f.wav", b"g\xe9.wav")
     (tmp_path / "h.flac").symlink_to("gone.flac")
-    names = [clip.name for clip in find_clips(tmp_path, "test", tmp_path / "out")]
-    assert names == ["a.wav", "deep/c.MP3", "g\\xe9.wav"]
-    assert [each.what for each in unusable_files(tmp_path, tmp_path / "out")] == ["b.m4a", "h.flac"]
+    clips, unusable = find_clips(tmp_path, "test", tmp_path / "out")
+    assert [clip.name for clip in clips] == ["a.wav", "deep/c.MP3", "g\\xe9.wav"]
+    assert [each.what for each in unusable] == ["b.m4a", "h.flac"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read")
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "b.wav").symlink_to("/proc/self/mem")
+    clips, unusable = find_clips(tmp_path, "test")
+    assert [clip.name for clip in clips] == ["a.wav"]
+    assert [(each.what, each.why) for each in unusable] == [("b.wav", "cannot be read (Input/output error)")]
 
 
 @pytest.mark.parametrize(

@@ -221,11 +221,10 @@ def test_what_other_programs_do_not_read_is_said(settings, capsys):
     adapter = {"rank": 1, "targets": ("attention+conv",), "dora": True}
     _run(settings, steps=1, adapter=adapter, validation={"every": 0})
     shown, card = " ".join(capsys.readouterr().err.split()), (settings["out"] / "README.md").read_text()
-    outside = "conv_in, time_embedding.linear_1, time_embedding.linear_2, add_embedding.linear_1"
     for text in (shown, card):
-        assert "kohya's scripts drop the magnitudes" in text
-        assert "sdxl-mel fuse" in text
-        assert f"ignore 6 of its layers: {outside}" in text
+        assert "kohya's scripts and diffusers (0.42) drop the magnitudes; fuse it into its base" in text
+        assert "kohya's scripts ignore 6 of its modules" in text
+        assert "unet.conv_in, unet.time_embedding.linear_1" in text
 
 
 def test_processes_that_do_not_see_each_other_are_refused(settings, monkeypatch):
