@@ -18,16 +18,18 @@ from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, read_text, text_lines, 
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 ARROW_NAMES = ("dataset_dict.json", "state.json")
-DESCRIBING_SUFFIXES = TABLE_SUFFIXES | {".txt", ".parquet", ".xlsx", ".ods", ".zip", ".tar", ".gz", ".7z", ".rar"}
+SIDE_CAR_SUFFIXES = (".json", ".txt", ".caption")
+PACKED_SUFFIXES = (".parquet", ".xlsx", ".ods", ".zip", ".tar", ".gz", ".7z", ".rar")
+DESCRIBING_SUFFIXES = {*TABLE_SUFFIXES, *SIDE_CAR_SUFFIXES, *PACKED_SUFFIXES}
 """Of files that may hold captions, or music inside."""
 
 
 def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None) -> SourceList:
     """Read the music under a folder, that under `without` left out, and its captions.
 
-    Captions stand in side-cars of the same name: `.txt`, a caption a line, or `.json` with the words of ROLES. With
-    `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder, which may stand in any
-    folder: what they do not name is read by its side-cars.
+    Captions stand in side-cars of the same name: `.txt` or kohya's `.caption`, a caption a line, or `.json` with the
+    words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder,
+    which may stand in any folder: what they do not name is read by its side-cars.
     """
     found = SourceList()
     files = find_files(folder, AUDIO_SUFFIXES, without)
@@ -40,7 +42,7 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
     used: set[Path] = set(tables)
     for path in files.usable:
         if composed(str(path)) not in named:
-            side_cars = [texts[key] for key in (_key(path, ".json"), _key(path, ".txt")) if key in texts]
+            side_cars = [texts[key] for suffix in SIDE_CAR_SUFFIXES if (key := _key(path, suffix)) in texts]
             used.update(side_cars)
             _add_file(found, folder, path, side_cars)
     found.skipped += files.unusable
@@ -78,7 +80,7 @@ def _side_cars(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """Return the texts of every role. Raises ValueError or InputError for a side-car that cannot be read."""
     roles: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        if path.suffix.lower() == ".txt":
+        if path.suffix.lower() != ".json":
             roles["caption"] = (*roles.get("caption", ()), *(line for _, line in text_lines(read_text(path))))
             continue
         content = parse_json(read_text(path))

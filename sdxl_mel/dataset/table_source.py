@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.dataset.tracks import SourceList, described, listed
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.files.finding import file_named, find_files
 from sdxl_mel.files.tables import Row, Table, open_table, texts_in
@@ -117,7 +117,7 @@ def musiccaps_source(path: Path, audio_dir: Path | None, stated: Mapping[str, st
     used = {track.audio for track in found.tracks}
     unused = [path.name for path in files.usable if path not in used]
     if unused:
-        found.notes.append(f"{len(unused)} clips under {root.name} are of no row that was used: {listed(unused)}")
+        found.notes.append(f"{len(unused)} clips under {printable(root.name)} are of no row used: {listed(unused)}")
     return found
 
 

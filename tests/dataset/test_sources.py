@@ -376,6 +376,14 @@ def test_side_cars_beside_folders_with_tables(tmp_path: Path) -> None:
     assert {track.identifier for track in read(tmp_path, "folder").tracks} == {"a.wav", "sub/b.wav", "sub/c.wav"}
 
 
+@pytest.mark.parametrize("name", ["a.caption", "a.TXT", "a.Json"])
+def test_side_cars_of_other_programs(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "a.wav")
+    (tmp_path / name).write_text('{"text": "slow"}' if name.lower().endswith("json") else "slow\n")
+    (track,) = read(tmp_path).tracks
+    assert track.captions == ("slow",)
+
+
 def test_two_tables_that_name_one_file(tmp_path: Path) -> None:
     touch(tmp_path / "train/x.wav")
     table(tmp_path, "file_name,text\ntrain/x.wav,one\n", "metadata.csv")

@@ -304,7 +304,7 @@ def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Pa
         (["--prompt", "a", "--sampler", "eulr"], "did you mean 'euler'"),
         (["--prompt", "a", "--preset", "minni"], "did you mean 'mini'"),
         (["--prompts", "empty.txt"], "holds no prompt"),
-        (["--prompts", "missing.txt"], "cannot read these prompts"),
+        (["--prompts", "missing.txt"], "cannot be read"),
         (["--prompts", "bad.csv"], "unknown column 'promt'"),
         (["--prompt", "a", "--prompts", "empty.txt"], "give one of --prompt, --prompts and --schedule"),
         ([], "give one of --prompt, --prompts and --schedule"),
