@@ -14,7 +14,7 @@ from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, printable
 from sdxl_mel.execution import map_jobs
-from sdxl_mel.files.audio import open_audio, read_audio, write_audio
+from sdxl_mel.files.audio import SUBTYPES, open_audio, read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
 from sdxl_mel.options import Bits, Method
@@ -34,7 +34,6 @@ LOUDNESS_LUFS = -16.0
 TRUE_PEAK_DBTP = -1.0
 FILES_A_PROCESS = 4
 """Fewer files than this a process do not repay starting one."""
-SUBTYPES: dict[Bits, str] = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
 Conversion = tuple[Path, Path]
 """A file, and the file it becomes."""

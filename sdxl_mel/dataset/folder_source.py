@@ -13,7 +13,8 @@ from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
 from sdxl_mel.files.dataset import is_dataset
 from sdxl_mel.files.finding import composed, find_files, is_file
-from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, parse_json, read_text, text_lines, texts_in
+from sdxl_mel.files.header import parse_json
+from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, read_text, text_lines, texts_in
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 ARROW_NAMES = ("dataset_dict.json", "state.json")

@@ -10,6 +10,7 @@ from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.finding import find_files
+from sdxl_mel.files.results import listed
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.options import Method
@@ -66,8 +67,8 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> tuple
     """Return the clips of a folder, searched through and in the order of their names, and what only looks like one.
 
     Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
-    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
-    for a folder that does not exist or holds none.
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips, nor is what a folder
+    of results does not list. Raises InputError for a folder that does not exist or holds none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
@@ -128,7 +129,7 @@ def _dataset_files(folder: Path, split: str) -> tuple[list[Path], list[Skipped]]
 
 def _files(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Skipped]]:
     found = find_files(folder, CLIP_SUFFIXES, leave_out)
-    usable = [path for path in found.usable if OFFSETS_FOLDER not in path.relative_to(folder).parts]
+    usable = [path for path in listed(found.usable) if OFFSETS_FOLDER not in path.relative_to(folder).parts]
     sounds = {path.with_suffix("") for path in usable if path.suffix.lower() != ".png"}
     clips = [path for path in usable if path.suffix.lower() != ".png" or path.with_suffix("") not in sounds]
     return clips, found.unusable

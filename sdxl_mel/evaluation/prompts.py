@@ -79,7 +79,7 @@ def recorded_prompt(clip: Clip) -> str | None:
             settings = read_provenance(clip.path).get("record", {}).get("settings", {})
     except SdxlMelError:
         return None  # What cannot be read is listed when it is decoded.
-    prompt = settings.get("prompt")
+    prompt = settings.get("prompt") if isinstance(settings, Mapping) else None
     return prompt if isinstance(prompt, str) and prompt.strip() else None
 
 

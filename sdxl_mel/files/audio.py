@@ -18,9 +18,10 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import containers, mpeg
 from sdxl_mel.files.atomic import atomic_path
-from sdxl_mel.files.header import parsed_json
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
 from sdxl_mel.names import near_miss
+from sdxl_mel.options import Bits
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -32,19 +33,12 @@ CONTAINERS = {
     ".mp3": ("MP3", "MPEG_LAYER_III", ("MPEG_LAYER_III",)),
 }
 """By extension: libsndfile's container, the default subtype, and all subtypes that can be chosen."""
-AUDIO_SUFFIXES = frozenset(CONTAINERS) | {
-    ".oga",
-    ".wave",
-    ".rf64",
-    ".w64",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".caf",
-    ".au",
-    ".snd",
-}
+AUDIO_SUFFIXES = frozenset(
+    [*CONTAINERS, ".oga", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"]
+)
 OPUS_RATE = 48000
+SUBTYPES: dict[Bits, str] = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
+INTEGER_BITS = {"PCM_16": 16, "PCM_24": 24}
 PIECE_SAMPLES = 1 << 16
 """Samples of each channel per write: libsndfile's Vorbis encoder keeps those of a whole call on the stack."""
 BLOCK_SAMPLES = 1 << 20
@@ -119,7 +113,7 @@ def _samples(path: Path, sound: Path | BytesIO) -> tuple[Float, int]:
     return np.concatenate(blocks, axis=1), rate
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types.
+class _Sequential(soundfile.SoundFile):
     """A sound file that is read from start to end: a FLAC that does not state its length cannot be sought in."""
 
     def seekable(self) -> bool:
@@ -157,21 +151,22 @@ def write_audio(
     subtype: str | None = None,
     *,
     spec: MelSpec | None = None,
+    loop: bool = False,
 ) -> None:
     """Write samples (channels, n) to `path`, whole or not at all; `read_audio` is the inverse.
 
     The extension chooses the format, `subtype` (PCM_16, PCM_24, FLOAT) the precision. Samples beyond full scale are
-    clipped, except with FLOAT. Opus is resampled to 48 kHz.
+    clipped, except with FLOAT. Opus is resampled to 48 kHz. A WAV that is a `loop` gets loop points.
     """
-    with open_audio(path, sample_rate, samples.shape[0], record, subtype, spec=spec) as writer:
+    with open_audio(path, sample_rate, samples.shape[0], record, subtype, spec=spec, loop=loop) as writer:
         writer.write(samples)
 
 
 class AudioWriter:
     """Writes a sound piece by piece and counts the samples that were clipped."""
 
-    def __init__(self, file: soundfile.SoundFile, resampler: soxr.ResampleStream | None) -> None:
-        self.file, self.resampler = file, resampler
+    def __init__(self, file: soundfile.SoundFile, resampler: soxr.ResampleStream | None, exact: bool = False) -> None:
+        self.file, self.resampler, self.exact = file, resampler, exact
         self.clipped = 0
 
     def write(self, samples: Float, last: bool = False) -> None:
@@ -179,6 +174,11 @@ class AudioWriter:
         frames = samples.T if self.resampler is None else self.resampler.resample_chunk(samples.T, last=last)
         if self.file.subtype != "FLOAT":
             self.clipped += int(np.count_nonzero(np.abs(frames) > 1.0))
+        bits = INTEGER_BITS.get(self.file.subtype)
+        if self.exact and bits is not None:
+            full = 2.0 ** (bits - 1)
+            levels = np.clip(np.rint(frames * np.float64(full)), -full, full - 1).astype(np.int32)
+            frames = levels << (32 - bits)
         for start in range(0, frames.shape[0], PIECE_SAMPLES):
             self.file.write(frames[start : start + PIECE_SAMPLES])
 
@@ -192,8 +192,14 @@ def open_audio(
     subtype: str | None = None,
     *,
     spec: MelSpec | None = None,
+    exact: bool = False,
+    loop: bool = False,
 ) -> Iterator[AudioWriter]:
-    """Yield a writer of a sound file that appears at `path` when the block succeeds; see `write_audio`."""
+    """Yield a writer of a sound file that appears at `path` when the block succeeds; see `write_audio`.
+
+    With `exact` samples that were read of integers become those integers again (libsndfile reads them as k / 2^n and
+    writes x (2^n - 1)).
+    """
     container, subtype = _container(path, subtype)
     # Escaped to ASCII: ID3 comments are Latin-1.
     comment = json.dumps(_provenance(spec, record)) if spec or record else None
@@ -203,12 +209,14 @@ def open_audio(
         with soundfile.SoundFile(_name(temporary), "w", rate, channels, subtype, format=container) as file:
             if comment and container != "WAV":
                 file.comment = comment
-            writer = AudioWriter(file, resampler)
+            writer = AudioWriter(file, resampler, exact)
             yield writer
             if resampler is not None:
                 writer.write(np.zeros((channels, 0), dtype=np.float32), last=True)
         if container == "WAV":
             containers.clear_wav_peak_time(temporary)
+            if loop:
+                containers.add_wav_loop(temporary, rate, soundfile.info(temporary).frames)
             if comment:
                 containers.add_wav_comment(temporary, comment)
         if container == "OGG":
@@ -224,10 +232,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
             with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 comment = containers.read_wav_comment(content)
     try:
-        found = parsed_json(comment or "{}")
+        found = parse_json(comment or "{}")
     except ValueError:
         return {}  # Another program's comment.
-    return found if isinstance(found, dict) and found.keys() <= {"melspec", "record"} else {}
+    ours = isinstance(found, dict) and found.keys() <= {"melspec", "record"}
+    return found if ours and all(isinstance(part, dict) for part in found.values()) else {}
 
 
 def sound_description(path: Path) -> dict[str, JsonValue]:

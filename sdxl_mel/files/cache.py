@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
-from sdxl_mel.files.header import Frozen, read_versioned
+from sdxl_mel.files.header import Frozen, parse_json, read_versioned
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 
@@ -266,7 +266,7 @@ def open_cache(folder: Path) -> Cache:
             f"{folder / EXAMPLES_NAME}: not the list {HEADER_NAME} was written with; run sdxl-mel cache again"
         )
     splits: dict[str, list[CachedExample]] = {}
-    for values in map(json.loads, content.splitlines()):
+    for values in map(parse_json, content.splitlines()):
         split = values.pop("split")
         values |= {name: tuple(values[name]) for name in ("offsets", "captions")}
         splits.setdefault(split, []).append(CachedExample(**values))

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 Content = bytes | mmap.mmap
 CHUNK_HEADER = struct.Struct("<4sI")
+SAMPLER = struct.Struct("<15I")
 PEAK_TIME_OFFSET = 4
+MIDDLE_C = 60
 PAGE_HEADER = 27
 FLAGS_OFFSET, SERIAL_OFFSET, CHECKSUM_OFFSET, COUNT_OFFSET = 5, 14, 22, 26
 """Of the fields of an Ogg page (RFC 3533)."""
@@ -94,7 +96,8 @@ def is_of_unknown_size(content: Content, sound: Chunk) -> bool:
 def with_size(content: Content, sound: Chunk) -> bytes:
     """Return the file with the size of its sound stated as the rest of the file."""
     own = FORMS[content[:4]].own if content[:4] in FORMS else 0
-    size = struct.pack(sound.number, len(content) - sound.start + own)
+    largest = 256 ** struct.calcsize(sound.number) - 1
+    size = struct.pack(sound.number, min(len(content) - sound.start + own, largest))
     return b"".join([content[: sound.size_at], size, content[sound.size_at + len(size) :]])
 
 
@@ -102,13 +105,27 @@ def add_wav_comment(path: Path, text: str) -> None:
     """Append `text` to a WAV file as the comment (ICMT) of an INFO list."""
     content = text.encode() + b"\0"
     content += b"\0" * (len(content) % 2)
-    entry = b"INFO" + CHUNK_HEADER.pack(b"ICMT", len(content)) + content
-    with path.open("r+b") as file:
-        end = file.seek(0, 2)
-        file.write(b"\0" * (end % 2) + CHUNK_HEADER.pack(b"LIST", len(entry)) + entry)
-        total = file.tell()
-        file.seek(4)
-        file.write(struct.pack("<I", total - 8))
+    _append_chunk(path, b"LIST", b"INFO" + CHUNK_HEADER.pack(b"ICMT", len(content)) + content)
+
+
+def add_wav_loop(path: Path, rate: int, samples: int) -> None:
+    """Append the loop points of the whole sound to a WAV file: its sampler chunk (`smpl`, RIFF MCI, 1994).
+
+    One loop, forward, without end, of the middle C that plays it as it is.
+    """
+    sampler = (0, 0, round(1e9 / rate), MIDDLE_C, 0, 0, 0, 1, 0)
+    loop = (0, 0, 0, samples - 1, 0, 0)
+    _append_chunk(path, b"smpl", SAMPLER.pack(*sampler, *loop))
+
+
+def read_wav_loop(path: Path) -> tuple[int, int] | None:
+    """Return the first and the last sample of a WAV file's loop, None where it states none."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for chunk in _chunks(content):
+            if chunk.name == b"smpl" and min(chunk.size, len(content) - chunk.start) >= SAMPLER.size:
+                first, last = SAMPLER.unpack_from(content, chunk.start)[11:13]
+                return first, last
+    return None
 
 
 def read_wav_comment(content: Content) -> str | None:
@@ -118,6 +135,15 @@ def read_wav_comment(content: Content) -> str | None:
             start, (_, size) = chunk.start + 12, CHUNK_HEADER.unpack_from(content, chunk.start + 4)
             return content[start : start + size].rstrip(b"\0").decode("utf-8", errors="replace")
     return None
+
+
+def _append_chunk(path: Path, name: bytes, content: bytes) -> None:
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        file.write(b"\0" * (end % 2) + CHUNK_HEADER.pack(name, len(content)) + content)
+        total = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", total - 8))
 
 
 def clear_wav_peak_time(path: Path) -> None:

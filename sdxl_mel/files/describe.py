@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, sound_description
-from sdxl_mel.files.header import parsed_json
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.spectrogram import picture_description
 from sdxl_mel.sound.melspec import MelSpec, name_of
 
@@ -94,7 +94,7 @@ def _of_tensors(path: Path) -> Description:
 
 def _parsed(text: str) -> JsonValue:
     try:
-        value: JsonValue = parsed_json(text)
+        value: JsonValue = parse_json(text)
     except ValueError:
         return text
     return value if isinstance(value, dict | list) else text
@@ -102,7 +102,7 @@ def _parsed(text: str) -> JsonValue:
 
 def _json_file(path: Path) -> JsonValue:
     try:
-        content: JsonValue = parsed_json(path.read_bytes())
+        content: JsonValue = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not a readable JSON file ({error})") from error
     return content

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.dataset import is_inside
+from sdxl_mel.files.results import listed
 
 OTHER_MUSIC_SUFFIXES = frozenset(
     [".m4a", ".m4b", ".aac", ".wma", ".ape", ".alac", ".wv", ".tta", ".mpc", ".mka", ".mp2", ".amr", ".ra", ".dsf"]
@@ -79,7 +80,7 @@ def files_given(given: Sequence[Path], suffixes: Collection[str], kind: str) -> 
             files.append(path)
             continue
         found = find_files(path, suffixes)
-        usable = [file for file in found.usable if file.parent == path]
+        usable = listed([file for file in found.usable if file.parent == path])
         if not usable:
             raise InputError(f"{path}: no {kind} in this folder ({' '.join(sorted(suffixes))})")
         files += usable

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from sdxl_mel.files.atomic import write_json, write_text
-from sdxl_mel.files.header import Frozen, read_versioned
+from sdxl_mel.files.header import Frozen, parse_json, read_versioned
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -74,10 +74,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
     path = folder / METRICS_NAME
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            rows.append(dict(parse_json(line)))
+        except (ValueError, TypeError):
             break
     return rows
 

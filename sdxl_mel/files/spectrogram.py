@@ -3,7 +3,7 @@
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +15,11 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.arrays import Levels
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.opening import first_bytes
+from sdxl_mel.files.results import listed
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -219,7 +221,8 @@ def picture_description(path: Path) -> dict[str, JsonValue]:
 def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Return the pictures named in `given`; a folder stands for its PNGs, 2.png before 10.png.
 
-    `leave_out` are pictures that may lie in such a folder and are no tiles. Raises InputError for an empty folder.
+    `leave_out` are pictures that may lie in such a folder and are no tiles, as is what a folder of results does not
+    list. Raises InputError for an empty folder.
     """
     others = {path.resolve() for path in leave_out}
     paths: list[Path] = []
@@ -227,25 +230,40 @@ def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Pa
         if not place.is_dir():
             paths.append(place)
             continue
-        inside = [path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others]
+        pictures = sorted((path for path in place.iterdir() if path.suffix.lower() == ".png"), key=_natural)
+        inside = listed([path for path in pictures if path.resolve() not in others])
         if not inside:
             raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds them")
         paths += inside
     return paths
 
 
-def read_tiles(paths: Sequence[Path], stated: MelSpec | None = None) -> list[Spectrogram]:
-    """Read pictures that are to be joined. Raises MismatchError that lists how one of them differs from the first."""
-    tiles = [read_spectrogram(path, stated) for path in paths]
-    for path, tile in zip(paths[1:], tiles[1:]):
-        require_equal(tiles[0].spec, tile.spec, str(paths[0]), str(path))
-        here, there = tiles[0].levels.shape[2], tile.levels.shape[2]
+def read_tiles(
+    paths: Sequence[Path], folders: Collection[Path] = (), stated: MelSpec | None = None
+) -> tuple[dict[Path, Spectrogram], tuple[Skipped, ...]]:
+    """Read pictures that are to be joined; those in `folders` that cannot be read are left out, with the reason.
+
+    Raises InputError for another that cannot be read, MismatchError that lists how one differs from the first.
+    """
+    tiles: dict[Path, Spectrogram] = {}
+    skipped: list[Skipped] = []
+    for path in paths:
+        try:
+            tiles[path] = read_spectrogram(path, stated)
+        except InputError as error:
+            if path.parent not in folders:
+                raise
+            skipped.append(Skipped(what=str(path), why=str(error)))
+    first, *others = tiles or [Path()]
+    for path in others:
+        require_equal(tiles[first].spec, tiles[path].spec, str(first), str(path))
+        here, there = tiles[first].levels.shape[2], tiles[path].levels.shape[2]
         if here != there:
             raise MismatchError(
-                f"{paths[0]} and {path} have different channel layouts: {here} channels against {there}; "
+                f"{first} and {path} have different channel layouts: {here} channels against {there}; "
                 "make both from mono or both from stereo sound"
             )
-    return tiles
+    return tiles, tuple(skipped)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

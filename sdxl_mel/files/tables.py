@@ -7,7 +7,6 @@ never one of the other characters that Unicode calls line ends, which are part o
 import ast
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, printable
+from sdxl_mel.files.header import parse_json
 
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 """By extension: what may stand between two cells; the first where a header does not tell."""
@@ -99,16 +99,6 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def parse_json(text: str) -> Any:
-    """Return JSON content. Raises ValueError, also for what is nested too deep and for half a UTF-16 character."""
-    try:
-        content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    return content
-
-
 def is_missing(value: object) -> bool:
     """Say whether a cell holds nothing: no value, or a number that is none. The word "nan" is a text."""
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -128,7 +118,7 @@ def texts_in(value: object) -> tuple[str, ...]:
 
 def _list_in(text: str) -> object:
     """Return the list written as JSON or as Python, or the text itself."""
-    for read in (json.loads, ast.literal_eval):
+    for read in (parse_json, ast.literal_eval):
         try:
             return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):

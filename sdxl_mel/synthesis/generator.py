@@ -13,7 +13,6 @@ from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, settle
-from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
@@ -27,7 +26,6 @@ from sdxl_mel.sound.melspec import MelSpec, named_spec
 from sdxl_mel.synthesis.attached import AttachedLoras
 from sdxl_mel.synthesis.best_of import Choice, Judge, choose
 from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
-from sdxl_mel.synthesis.init_audio import Init
 from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
@@ -201,13 +199,17 @@ class Generator:
         for part in TEXT_ENCODERS:
             self.models.base.models.pop(part, None)
 
+    def drawer(self, jobs: Sequence[Job], sampling: Sampling | None, layout: Layout, batch: int = 4) -> Drawer:
+        """Return what draws these jobs; their texts are read."""
+        self.read_texts(jobs)
+        return Drawer(self.models, self.spec, sampling or self.settle().sampling, layout, dict(self.texts), batch)
+
     def draw(
         self,
         jobs: Sequence[Job],
         sampling: Sampling | None = None,
         layout: Layout | None = None,
         *,
-        init: Init | None = None,
         best_of: int = 1,
         judge: Judge | None = None,
         batch: int = 4,
@@ -223,7 +225,6 @@ class Generator:
         if not jobs:
             return
         layout = layout or lay_out(Length(), self.spec)
-        self.read_texts(jobs)
         taken = 0
 
         def before_step() -> None:
@@ -235,18 +236,7 @@ class Generator:
             taken += 1
             on_step(Step(taken, total, latents))
 
-        drawer = Drawer(
-            self.models,
-            self.spec,
-            sampling or self.settle().sampling,
-            layout,
-            dict(self.texts),
-            batch,
-            known=None if init is None else self._known(init),
-            walked=1.0 if init is None else init.walked,
-            before_step=before_step,
-            on_step=after_step,
-        )
+        drawer = replace(self.drawer(jobs, sampling, layout, batch), before_step=before_step, on_step=after_step)
         draws = [(job, candidate) for job in jobs for candidate in range(best_of)]
         total = drawer.steps_for(len(draws))
         pictures: list[Levels] = []
@@ -263,7 +253,7 @@ class Generator:
             for (job, candidate), levels in zip(some, drawn):
                 pictures.append(levels)
                 if candidate == best_of - 1:
-                    ready.append(self._result(job, pictures, init, judge))
+                    ready.append(self._result(job, pictures, judge))
                     pictures = []
             yield from (replace(result, more=result is not ready[-1]) for result in ready)
 
@@ -285,16 +275,9 @@ class Generator:
         jobs = plan_jobs(Prompts(lines, num, seed), self.fitting(), layout.seconds(self.spec), layout.long)
         return self.draw(jobs, self.settle(Drawing(steps=steps)).sampling, layout)
 
-    def _result(self, job: Job, pictures: Sequence[Levels], init: Init | None, judge: Judge | None) -> Result:
+    def _result(self, job: Job, pictures: Sequence[Levels], judge: Judge | None) -> Result:
         choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)
-        levels = pictures[choice.index]
-        if init is not None:
-            levels = init.restored(levels, self.spec)
-        return Result(job, levels, self.spec, candidate_seed(job.seed, choice.index), choice)
-
-    def _known(self, init: Init) -> Known:
-        with self.models.working("vae") as vae:
-            return init.known(vae, self.spec)
+        return Result(job, pictures[choice.index], self.spec, candidate_seed(job.seed, choice.index), choice)
 
     def _attach(self, loras: Sequence[ScaledLora]) -> None:
         trained = trained_with(self.models.base, self._header, loras, self._stated)

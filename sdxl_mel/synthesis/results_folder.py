@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -11,6 +12,8 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import Backend, map_jobs
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.loops import loop_file, write_loop
+from sdxl_mel.files.results import Entry, write_manifest
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
@@ -22,7 +25,6 @@ from sdxl_mel.synthesis.best_of import Choice
 from sdxl_mel.synthesis.generator import Result, candidate_seed
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
-from sdxl_mel.synthesis.manifest import Entry, write_manifest
 from sdxl_mel.synthesis.settings import Output
 
 
@@ -67,6 +69,20 @@ class ResultsFolder:
         write_manifest(self.output.path, finished)
         return finished
 
+    def leftovers(self) -> list[str]:
+        """Return the files that an earlier command listed and this one did not make; with `overwrite` remove them."""
+        made = {file for entry in self.entries.values() for file in self._files_of(entry, plot=self.output.plot)}
+        earlier = {file for entry in self.earlier.values() for file in self._files_of(entry, plot=True)}
+        found = [file for file in sorted(earlier - made) if (self.output.path / file).exists()]
+        if self.output.overwrite:
+            for file in found:
+                (self.output.path / file).unlink()
+        return found
+
+    def _files_of(self, entry: Entry, *, plot: bool) -> set[str]:
+        beside = {loop_file(Path(entry.sound)).name} if entry.loop and entry.sound else set()
+        return entry.files | beside | ({_plot_of(Path(entry.picture).stem)} if plot else set())
+
     def _write(self, result: Result) -> None:
         job, levels, record = result.job, result.levels, self._record(result.job)
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
@@ -75,10 +91,13 @@ class ResultsFolder:
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
-        sound, plot = self._sound_of(name), self.output.path / f"{name}-plot.svg"
+        sound, plot = self._sound_of(name), self.output.path / _plot_of(name)
         if sound and (again or not (self.output.path / sound).exists()):
             samples = invert(levels, self.spec, method=self.output.method, loop=self.layout.loop)
-            write_audio(self.output.path / sound, samples, self.spec.sample_rate, record=record, spec=self.spec)
+            path, loop = self.output.path / sound, self.layout.loop
+            write_audio(path, samples, self.spec.sample_rate, record=record, spec=self.spec, loop=loop)
+            if loop:
+                write_loop(path, levels, self.spec)
         if self.output.plot and (again or not plot.exists()):
             write_bytes(plot, figure_bytes(spectrogram_figure(levels, self.spec, self.layout.seams), plot))
 
@@ -128,3 +147,7 @@ class ResultsFolder:
             inconsistency=choice.inconsistency,
             alignment=choice.alignment or (),
         )
+
+
+def _plot_of(name: str) -> str:
+    return f"{name}-plot.svg"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.tables import Row, open_table, parse_json, read_text, text_lines
+from sdxl_mel.files.header import parse_json
+from sdxl_mel.files.tables import Row, open_table, read_text, text_lines
 
 LINE_ENDS_OF_UNICODE = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 

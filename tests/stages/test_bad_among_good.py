@@ -68,3 +68,18 @@ def test_each_picture_of_a_folder_is_inverted_or_named(tmp_path: Path, capsys: p
     said = capsys.readouterr().out
     for name in ("cut.png", "pointer.png", "lossy.jpg"):
         assert any(line.startswith("skipped") and name in line for line in said.splitlines()), name
+
+
+def test_tiles_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiles = tmp_path / "tiles"
+    words = ["encode", FIXTURES / "band.flac", "--preset", "mini", "--seconds", "0.4", "--out", tiles / "1.png"]
+    assert main([str(word) for word in words] + ["--quiet"]) == 0
+    content = (tiles / "1.png").read_bytes()
+    (tiles / "2.png").write_bytes(POINTER)
+    (tiles / "3.png").write_bytes(content)
+    assert main(["stitch", str(tiles), "--overlap", "4", "--out", str(tmp_path / "long.png"), "--quiet"]) == 3
+    assert "skipped" in capsys.readouterr().out
+    assert read_spectrogram(tmp_path / "long.png").levels.shape[1] == 2 * 24 - 4
+    (tiles / "3.png").write_bytes(b"")
+    assert main(["stitch", str(tiles), "--out", str(tmp_path / "other.png"), "--quiet"]) == 2
+    assert "1 tile that can be read" in capsys.readouterr().err
