@@ -13,6 +13,7 @@ const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
 const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "init"];
 const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
+const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
 
 /** The tab. */
 export class Make {
@@ -41,7 +42,7 @@ export class Make {
     });
     this.#store.addEventListener("artefacts", () => this.#readModels());
     await this.#readModels();
-    this.#restore(JSON.parse(remembered(DRAFT, "{}")));
+    this.#restore(JSON.parse(remembered(DRAFT, JSON.stringify(EXAMPLE))));
     this.#show();
   }
 
@@ -59,7 +60,7 @@ export class Make {
   }
 
   #build() {
-    const prompt = element("textarea", { rows: 3, placeholder: "solo violin with soft piano, slow" });
+    const prompt = element("textarea", { rows: 3, placeholder: EXAMPLE.prompt });
     const seed = element("input", { type: "number", min: 0, step: 1, value: "0" });
     const base = select([["mini", "mini"]], "mini", () => this.#keep());
     this.#parts = {
@@ -81,13 +82,13 @@ export class Make {
       "form",
       { className: "panel", "aria-label": "What to make" },
       labelled("Prompt", prompt, "instruments, style, tempo, mood"),
+      this.#parts.make,
       labelled("Base", base, "the model that draws"),
       this.#parts.loras,
       addLora,
       this.#parts.init,
       seeds,
       this.#form.common,
-      this.#parts.make,
       this.#form.all,
       button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
     );
