@@ -11,7 +11,7 @@ from sdxl_mel.commands import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "sdxl_mel"
 LEVELS = (
-    {"errors", "names", "arrays", "options", "assets"},
+    {"errors", "names", "arrays", "options", "assets", "web"},
     {"config", "record", "seeding", "progress", "execution"},
     {"arguments", "corpus", "sound", "diffusion"},
     {"files", "durations"},
