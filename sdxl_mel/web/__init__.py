@@ -11,8 +11,8 @@ EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const)\b)", re.MUL
 
 
 def names() -> list[str]:
-    """Return the names of all files, in order."""
-    return sorted(path.name for path in FOLDER.iterdir() if path.suffix in SUFFIXES)
+    """Return the names of all files, in order, those in folders as `folder/name`."""
+    return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in SUFFIXES)
 
 
 def read(name: str) -> str:
