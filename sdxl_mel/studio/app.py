@@ -52,7 +52,7 @@ def open_app(root: Path, names: Iterable[str], token: str | None = None) -> ASGI
     app = Starlette(
         routes=[
             Route("/", page),
-            Route("/web/{name}", asset),
+            Route("/web/{name:path}", asset),
             *JobsApi(studio).routes(),
             *ProjectApi(studio).routes(),
         ],

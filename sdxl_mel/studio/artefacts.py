@@ -38,6 +38,8 @@ SUFFIXES: dict[str, Kind] = {
 }
 LEFT_OUT = {"node_modules", "__pycache__"}
 """Folders in which nothing is looked for, besides those whose names begin with a dot or an underscore."""
+FOLDER = "studio"
+"""The folder of the studio itself, in which only its results and what was given to it are artefacts."""
 STATES = "state"
 """The folder of a run in which the states of its training lie."""
 DEEPEST = 6
@@ -121,7 +123,8 @@ class Artefacts:
             if kind in WHOLE or depth >= DEEPEST:
                 folders.clear()
             sounds = False
-            for name in sorted(files) if kind not in WHOLE else ():
+            whole = kind in WHOLE or here == self.root / FOLDER
+            for name in sorted(files) if not whole else ():
                 path = here / name
                 found = None if name.startswith(".") else self._kind_of(path)
                 if found is not None and path.resolve().is_relative_to(self.root):

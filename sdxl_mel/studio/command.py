@@ -57,4 +57,7 @@ def run(config: Config) -> Report:
     """Serve the page until Ctrl-C."""
     from sdxl_mel.studio.server import serve
 
-    return Report(address=serve(config.root, config.host, config.port, config.token, config.names, config.open))
+    address = serve(
+        config.root, config.host, config.port, token=config.token, names=config.names, open_page=config.open
+    )
+    return Report(address=address)

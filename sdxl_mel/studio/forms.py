@@ -177,6 +177,27 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
             return schema
 
 
+def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], str | None]) -> dict[str, JsonValue]:
+    """Return settings of a file as a form has them: what names a file by its id, left out where it has none."""
+    fields = dict(settings_of(settings_model(stage)))
+
+    def given(above: Mapping[str, JsonValue], prefix: str) -> dict[str, JsonValue]:
+        found: dict[str, JsonValue] = {}
+        for key, value in above.items():
+            name = prefix + key
+            if _refused(name) or name not in fields:
+                continue
+            if isinstance(value, Mapping) and group_of(fields[name].annotation):
+                found[key] = given(value, f"{name}.")
+            elif places_of(name, fields[name]) is None:
+                found[key] = value
+            elif isinstance(value, str) and (identifier := id_of(value)):
+                found[key] = identifier
+        return found
+
+    return given(values, "")
+
+
 def described(config: BaseModel) -> dict[str, JsonValue]:
     """Return all settings, defaults filled in, as a form shows them."""
     values: dict[str, JsonValue] = config.model_dump(mode="json", exclude={OUT, *REFUSED})

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from sdxl_mel.config import read_toml
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.files.describe import description
 from sdxl_mel.files.evaluation import read_evaluation
@@ -18,7 +19,7 @@ from sdxl_mel.record import sha256_bytes
 from sdxl_mel.studio import runs, uploads
 from sdxl_mel.studio.artefacts import Artefact
 from sdxl_mel.studio.datasets import Filter, Shown, overrides_of, stamp_of
-from sdxl_mel.studio.forms import Kind
+from sdxl_mel.studio.forms import Kind, stated
 from sdxl_mel.studio.guard import REPORT_POLICY
 from sdxl_mel.studio.job import ENDED
 from sdxl_mel.studio.requests import body_of, flag, limited, number
@@ -71,7 +72,10 @@ class ProjectApi:
     async def artefact(self, request: Request) -> Response:
         """Say what `inspect` says of an artefact."""
         artefact, path = self._artefact(request)
-        if artefact.kind in ("folder", "results", "table", "config", "comparison"):
+        if artefact.kind == "config":
+            settings = stated("train", await run_in_threadpool(read_toml, path), self._id_of)
+            return JSONResponse(_listed(artefact) | {"settings": settings})
+        if artefact.kind in ("folder", "results", "table", "comparison"):
             return JSONResponse(_listed(artefact))
         return JSONResponse(_listed(artefact) | await run_in_threadpool(description, path))
 
@@ -246,6 +250,15 @@ class ProjectApi:
             while len(self._shown) > MOST_SHOWN:
                 del self._shown[next(iter(self._shown))]
         return shown
+
+    def _id_of(self, value: str) -> str | None:
+        """Return what a form has for a file that a config names, None for one that is not below the root."""
+        if value == "mini":
+            return value
+        path = (self.studio.root / value).resolve()
+        if not (path.exists() and path.is_relative_to(self.studio.root)):
+            return None
+        return f"id:{self.studio.artefacts.identifier(path)}"
 
     def _artefact(self, request: Request, *kinds: Kind) -> tuple[Artefact, Path]:
         try:

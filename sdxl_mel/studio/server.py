@@ -15,8 +15,10 @@ from sdxl_mel.studio.guard import NAMES_OF_THIS_MACHINE
 PATIENCE_SECONDS = 2
 
 
-def serve(root: Path, host: str, port: int, token: str | None, names: Sequence[str], open_page: bool) -> str:
-    """Serve a root until Ctrl-C, and return the address of the page.
+def serve(
+    root: Path, host: str, port: int, *, token: str | None = None, names: Sequence[str] = (), open_page: bool = False
+) -> str:
+    """Serve a root until Ctrl-C, and return the address of the page; `names` are hosts that it answers to as well.
 
     Raises InputError for a root that is none or that another studio has, ResourceError for a port that is taken.
     """

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import re
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,14 +18,13 @@ from sdxl_mel.errors import InputError, ResourceError, SdxlMelError
 from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.run import METRICS_NAME, is_run
 from sdxl_mel.studio import processes
-from sdxl_mel.studio.artefacts import Artefacts
+from sdxl_mel.studio.artefacts import FOLDER, Artefacts
 from sdxl_mel.studio.drawing import DrawingProcess
 from sdxl_mel.studio.events import Event, Events
 from sdxl_mel.studio.forms import STAGES, checked, command_of
 from sdxl_mel.studio.job import ENDED, Job, Parent, Result, applied, folder_of, id_of, number_of
 from sdxl_mel.studio.log import Log
 
-FOLDER = "studio"
 MOST_ATTEMPTS = 2
 """A job during which the drawing process died is begun once more."""
 FOLLOW_SECONDS = 0.25
@@ -33,6 +33,8 @@ CONTINUED = {"prepare", "cache"}
 STOPPED_CODE, WITH_FAILURES, WITH_SKIPPED = 130, 1, 3
 """What commands end with: told to stop; a threshold is not met; inputs were left out."""
 MOST_MESSAGES = 500
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+"""A name of a folder of results."""
 
 
 class ConflictError(SdxlMelError):
@@ -107,11 +109,7 @@ class Studio:
 
     def out_of(self, stage: str, name: str) -> str:
         """Return where the results of a job lie, below the root. Raises InputError for a name that is no plain one."""
-        if (
-            not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            or name.startswith(".")
-            or len(name) > 80
-        ):
+        if not NAME.fullmatch(name):
             raise InputError(f"name: found {name!r}; expected letters, digits, '-', '_' and '.'")
         if stage not in STAGES:
             raise InputError(f"stage: found {stage!r}; expected one of {', '.join(STAGES)}")
@@ -244,7 +242,7 @@ class Studio:
                 earlier = job.result(said["result"]["name"])
                 more = {
                     "starred": earlier is not None and earlier.starred,
-                    "command": self._alone(job, said["result"]["seed"]),
+                    "command": self._alone(job, said["result"]),
                 }
                 self._result(identifier, Result.model_validate({**said["result"], **more}))
             case "ended":
@@ -261,10 +259,8 @@ class Studio:
             job = await self._next("process")
             folder = folder_of(self.folder, job.id)
             try:
-                resumed = (
-                    {"resume": True} if job.stage == "train" and job.started and is_run(self.root / job.out) else {}
-                )
-                config = self.check(job.stage, job.settings, job.out, **resumed)
+                begun = job.stage == "train" and job.started is not None and is_run(self.root / job.out)
+                config = self.check(job.stage, job.settings, job.out, **({"resume": True} if begun else {}))
                 if job.stage == "train" and self.drawing.state == "ready":
                     # The models of both may not fit; the next drawing opens them again.
                     await self.drawing.end()
@@ -372,13 +368,13 @@ class Studio:
         more = {"artefact": self.artefacts.identifier(out), "progress": self.progress.get(job.id), "results": results}
         return fields | more
 
-    def _alone(self, job: Job, seed: int) -> str:
+    def _alone(self, job: Job, result: Mapping[str, Any]) -> str:
         """Return the command that makes one result; that of the job where it depends on the others."""
         if job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds")):
             return job.command
         with suppress(SdxlMelError):
-            single = {**job.settings, "seed": seed, "num": 1}
-            return command_of(job.stage, self.check(job.stage, single, job.out))
+            single = {**job.settings, "seed": result["seed"], "num": 1}
+            return command_of(job.stage, self.check(job.stage, single, f"{job.name}-{result['name']}"))
         return job.command
 
     def _tell_progress(self, identifier: str, progress: dict[str, Any]) -> None:

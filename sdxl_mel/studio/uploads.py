@@ -120,7 +120,7 @@ def main() -> None:
         found = examine(Path(sys.argv[1]))
     except SdxlMelError as error:
         found = {"error": str(error)}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":
