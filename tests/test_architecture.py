@@ -20,7 +20,7 @@ LEVELS = (
     {"training"},
     {"stages"},
     {"commands"},
-    {"demo", "completion"},
+    {"demo", "completion", "studio"},
     {"cli"},
 )
 """A part of the package imports itself and parts of lower levels, none of its own level and none above."""

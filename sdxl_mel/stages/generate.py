@@ -1,7 +1,8 @@
 """The stage `generate`: prompts -> tiles or long pieces, and their sound."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -13,6 +14,9 @@ from sdxl_mel.options import Format
 from sdxl_mel.synthesis.jobs import Prompts
 from sdxl_mel.synthesis.manifest import Entry
 from sdxl_mel.synthesis.settings import InitFile, Length, Method, Mode, Output, Precision, SoundFormat
+
+if TYPE_CHECKING:
+    from sdxl_mel.synthesis.session import Generator, Watch
 
 EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "violin ballad with soft piano" --num 4 --out clips
@@ -157,15 +161,20 @@ class Report(StageReport):
         return "\n".join([*lines, *self.notes])
 
 
-def run(config: Config) -> Report:
-    """Draw every result that is not there yet; an interruption keeps those that are finished."""
-    from sdxl_mel.synthesis.session import Generator, generate
+def run(
+    config: Config, open_generator: "Callable[..., Generator] | None" = None, watch: "Watch | None" = None
+) -> Report:
+    """Draw every result that is not there yet; an interruption keeps those that are finished.
+
+    `open_generator` takes the place of `Generator.open` where one is open already.
+    """
+    from sdxl_mel.synthesis.session import UNWATCHED, Generator, generate
 
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
     entries, notes = generate(
-        lambda: Generator.open(
+        lambda: (open_generator or Generator.open)(
             config.base,
             loras=config.lora,
             scales=[config.lora_scale] * len(config.lora) if config.lora_scale != 1 else (),
@@ -177,7 +186,7 @@ def run(config: Config) -> Report:
             preset=config.preset,
             anchor=config.anchor,
             clip_skip=config.clip_skip,
-            keep_base=False,
+            keep_base=open_generator is not None,
         ),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
@@ -191,6 +200,7 @@ def run(config: Config) -> Report:
         clap=config.clap,
         batch=config.batch,
         settings=config.recorded(),
+        watch=watch or UNWATCHED,
     )
     return Report(folder=str(config.out), results=entries, notes=notes)
 
