@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_or
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from sdxl_mel.config import StageConfig, merged, read_toml, validated
 from sdxl_mel.errors import InputError
@@ -106,6 +107,58 @@ def parse_arguments(model: type[Config], arguments: Sequence[str], program: str,
     file = values.pop("config_file", None)
     given = _nested(values)
     return validated(model, merged(read_toml(Path(file)), given) if file else given, where=file or program)
+
+
+def format_arguments(config: StageConfig) -> list[str]:
+    """Return the words of a command line that state `config`: what differs from the defaults; see `parse_arguments`."""
+    model = type(config)
+    positional: list[str] = []
+    words: list[str] = []
+    for name, field in settings_of(model):
+        if group_of(field.annotation) is not None:
+            continue
+        value = _value_at(config, name)
+        if Show.POSITIONAL in field.metadata:
+            positional += [] if value is None else _texts(value)
+        elif value != _default_of(model, name):
+            words += _stated(_flag(name), value)
+    return [*positional, *words]
+
+
+def _stated(flag: str, value: Any) -> list[str]:
+    """Return the words that give a setting its value."""
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    texts = _texts(value)
+    if any(text.startswith("-") for text in texts):
+        return [f"--{flag}={text}" for text in texts]
+    return [f"--{flag}", *texts] if texts else []
+
+
+def _texts(value: Any) -> list[str]:
+    match value:
+        case Mapping():
+            return [f"{key}={each}" for key, each in value.items()]
+        case list() | tuple() | set() | frozenset():
+            return [str(each) for each in value]
+        case None:
+            return ["none"]
+        case _:
+            return [str(value)]
+
+
+def _value_at(config: BaseModel, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _default_of(model: type[BaseModel], name: str) -> Any:
+    """Return the default of a dotted name: of a setting of a group, what the group's own default says."""
+    first, _, rest = name.partition(".")
+    field = model.model_fields[first]
+    default = PydanticUndefined if field.is_required() else field.get_default(call_default_factory=True)
+    return _value_at(default, rest) if rest and isinstance(default, BaseModel) else default
 
 
 def build_parser(

@@ -11,7 +11,7 @@ from sdxl_mel.commands import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "sdxl_mel"
 LEVELS = (
-    {"errors", "names", "arrays", "options", "assets"},
+    {"errors", "names", "arrays", "options", "assets", "web"},
     {"config", "record", "seeding", "progress", "execution"},
     {"arguments", "corpus", "sound", "diffusion"},
     {"files", "durations"},
@@ -20,7 +20,7 @@ LEVELS = (
     {"training"},
     {"stages"},
     {"commands"},
-    {"demo", "completion"},
+    {"demo", "completion", "studio"},
     {"cli"},
 )
 """A part of the package imports itself and parts of lower levels, none of its own level and none above."""

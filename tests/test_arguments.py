@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
-from sdxl_mel.arguments import Show, build_parser, parse_arguments
+from sdxl_mel.arguments import Show, build_parser, format_arguments, parse_arguments
 from sdxl_mel.config import Settings, StageConfig
 from sdxl_mel.errors import InputError
 
@@ -121,3 +123,27 @@ def test_help_shows_what_is_common_and_help_all_the_rest(capsys: pytest.CaptureF
             parse_arguments(Sample, [flag], "prog")
         assert caught.value.code == 0
     assert "rarely needed" in capsys.readouterr().out
+
+
+@given(
+    files=st.lists(st.text("abc/.", min_size=1).map(Path), min_size=1),
+    kind=st.sampled_from(["a", "b"]),
+    seeds=st.lists(st.integers(-9, 9), min_size=1).map(tuple),
+    weights=st.dictionaries(st.text("xy-", min_size=1), st.floats(-2, 2)),
+    fast=st.booleans(),
+    limit=st.none() | st.floats(-5, 5),
+    hop=st.integers(1, 512),
+)
+def test_formatted_arguments_are_parsed_back(
+    files: list[Path], kind: str, seeds: tuple[int, ...], weights: dict[str, float], fast: bool, limit: float | None,
+    hop: int,
+) -> None:  # fmt: skip
+    config = Sample.model_validate(
+        {"files": files, "out": Path("y"), "kind": kind, "seeds": seeds, "weights": weights, "fast": fast,
+         "limit": limit, "group": {"hop_length": hop}}
+    )  # fmt: skip
+    assert parse_arguments(Sample, format_arguments(config), "prog") == config
+
+
+def test_only_what_differs_from_the_defaults_is_formatted() -> None:
+    assert format_arguments(Sample(files=[Path("a b")], out=Path("-y"), fast=False)) == ["a b", "--out=-y", "--no-fast"]

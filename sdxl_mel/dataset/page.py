@@ -18,7 +18,7 @@ from sdxl_mel.dataset.captioning import TrackCaptions, fates
 from sdxl_mel.dataset.decode import opened
 from sdxl_mel.dataset.tracks import SourceTrack
 from sdxl_mel.files.dataset import Dataset, Item
-from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, svg, table
+from sdxl_mel.report.page import Page, Sound, gallery, paragraph, player, svg, table
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.encoding import resample
 
@@ -74,15 +74,20 @@ def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: in
     blocks: list[Markup] = []
     for split, items in dataset.splits.items():
         drawn = sorted(items, key=lambda item: derive_seed(seed, "contact sheet", item.file))[: SHOWN_CLIPS[split]]
-        blocks.append(paragraph(f"{split}: {len(drawn)} of {len(items)} clips, drawn by the seed."))
+        blocks.append(
+            paragraph(
+                f"{split}: {len(drawn)} of {len(items)} clips, drawn by the seed; "
+                f"the first {PLAYED_SECONDS:.0f} s of each play."
+            )
+        )
         blocks.append(gallery(_card(dataset, item, tracks) for item in drawn))
     return blocks
 
 
 def _card(dataset: Dataset, item: Item, tracks: Mapping[str, SourceTrack]) -> Markup:
     caption = f"{item.track} at {item.offset:.1f} s: {item.captions[0]}"
-    thumbnail = picture(_thumbnail(dataset.folder / item.file), caption)
-    return thumbnail + player(_sound(tracks[item.track], item.offset), f"{PLAYED_SECONDS:.0f} s of its source")
+    sound = Sound(_sound(tracks[item.track], item.offset), _thumbnail(dataset.folder / item.file))
+    return player(sound, caption=caption, spec=dataset.spec, seconds=dataset.spec.tile_seconds)
 
 
 def _thumbnail(path: Path) -> bytes:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from markupsafe import Markup
+from pydantic import TypeAdapter
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
 from sdxl_mel.demo.plan import place
@@ -13,8 +14,11 @@ from sdxl_mel.demo.steps import Done
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.evaluation import Evaluation, Metric, read_evaluation
 from sdxl_mel.files.run import read_metrics
+from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.metrics.intervals import Interval, proportion_interval
-from sdxl_mel.report.page import Page, code, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.report.page import Page, Sound, code, gallery, paragraph, player, sound_bytes, svg, table
+from sdxl_mel.synthesis.layout import lay_out
+from sdxl_mel.synthesis.settings import Length
 from sdxl_mel.training.log import curves_figure
 
 SHOWN = 6
@@ -82,7 +86,11 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     lead = f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
     page = Page("What the LoRA learned", lead)
     page.section("In short", table(["", *MODELS], findings.rows()))
-    page.section("Before and after", paragraph("The first held-out prompts, not chosen."), *_before_after(folder))
+    page.section(
+        "Before and after",
+        paragraph("The first held-out prompts, not chosen. X switches between base and tuned."),
+        _before_after(folder),
+    )
     page.section("Thirty seconds", *long_pieces(folder, said["stitch"]))
     page.section("The numbers", *_numbers(findings))
     page.section("Training", training_curves(folder))
@@ -93,34 +101,44 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     page.write(path)
 
 
-def _before_after(folder: Path) -> list[Markup]:
+def _before_after(folder: Path) -> Markup:
     prompts = [json.loads(line)["prompt"] for line in place(folder, "new").read_text(encoding="utf-8").splitlines()]
-    rows: list[list[object]] = []
+    blocks = []
     for prompt in list(dict.fromkeys(prompts))[:SHOWN]:
         name = f"{prompts.index(prompt) + 1:04d}.png"
-        rows.append([prompt, *(_heard(place(folder, f"{model}_new") / name) for model in MODELS)])
-    return [table(["prompt", *MODELS], rows)]
+        heard = [_sound(place(folder, f"{model}_new") / name, name=model) for model in MODELS]
+        blocks.append(player(*heard, caption=prompt))
+    return gallery(blocks)
 
 
-def _heard(tile: Path) -> Markup:
-    return picture(tile.read_bytes()) + player(_small(tile.with_suffix(".wav")))
-
-
-def _small(sound: Path) -> bytes:
-    samples, rate = read_audio(sound)
-    return sound_bytes(samples, rate)
+def _sound(picture: Path, sound: Path | None = None, name: str = "") -> Sound:
+    samples, rate = read_audio(sound or picture.with_suffix(".wav"))
+    return Sound(sound_bytes(samples, rate), picture.read_bytes(), name)
 
 
 def long_pieces(folder: Path, joins: str) -> list[Markup]:
     """Return the piece that was drawn jointly and the stitched one, with their seams marked and what `joins` says."""
-    joint = place(folder, "long") / "0001.png"
+    joint, stitched = place(folder, "long") / "0001.png", place(folder, "stitched")
     return [
-        picture(joint.with_name("0001-plot.svg").read_bytes(), "joint: overlapping views denoised together"),
-        player(_small(joint.with_suffix(".wav"))),
-        picture(place(folder, "stitched_plot").read_bytes(), "independent tiles, stitched; seams marked"),
-        player(_small(place(folder, "stitched_sound"))),
+        player(_sound(joint), caption="joint: overlapping views denoised together", seams=_seams(joint)),
+        player(
+            _sound(stitched, place(folder, "stitched_sound")),
+            caption="independent tiles, stitched; seams marked",
+            seams=_seams(stitched),
+        ),
         code(joins),
     ]
+
+
+def _seams(path: Path) -> list[tuple[float, float]]:
+    """Return (start, end) in seconds of the joins of a long picture, by its record: stated, or those of its length."""
+    picture = read_spectrogram(path)
+    settings = picture.record.settings if picture.record else {}
+    asked = {field.name: settings[field.name] for field in fields(Length) if field.name in settings}
+    stated = TypeAdapter(list[tuple[int, int]]).validate_python(settings.get("seams", []))
+    seams = stated or lay_out(TypeAdapter(Length).validate_python(asked), picture.spec).seams
+    per_frame = picture.spec.hop_length / picture.spec.sample_rate
+    return [(start * per_frame, (start + frames) * per_frame) for start, frames in seams]
 
 
 def training_curves(folder: Path) -> Markup:

@@ -109,7 +109,7 @@ LINES = (
         "long",
         "thirty seconds at once: overlapping views denoised together",
         "generate",
-        "--base {fused} {sing} --seconds 30 --plot --out {long}",
+        "--base {fused} {sing} --seconds 30 --out {long}",
     ),
     Line(
         "parts",
@@ -121,7 +121,7 @@ LINES = (
         "stitch",
         "joined in the power domain",
         "stitch",
-        "{parts} --overlap 18.75% --out {stitched} --wav {stitched_sound} --plot {stitched_plot}",
+        "{parts} --overlap 18.75% --out {stitched} --wav {stitched_sound}",
         "stitch.py",
     ),
     Line("score-base-new", "measure", "evaluate", "--generated {base_new} {measure} --out {score_base_new}"),
@@ -151,7 +151,6 @@ PLACES = {
     "parts": "parts",
     "stitched": "stitched/long.png",
     "stitched_sound": "stitched/long.wav",
-    "stitched_plot": "stitched/seams.png",
 }
 for _tiles in ("base-new", "base-known", "tuned-new", "tuned-known"):
     PLACES |= {_tiles.replace("-", "_"): f"tiles/{_tiles}", f"score_{_tiles}".replace("-", "_"): f"scores/{_tiles}"}

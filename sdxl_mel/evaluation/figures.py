@@ -1,11 +1,7 @@
 """The drawings of the report."""
 
-from io import BytesIO
-
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
 from sdxl_mel.arrays import Vectors
 from sdxl_mel.evaluation.embeddings import Embeddings
@@ -97,13 +93,6 @@ def bars(values: dict[str, float], label: str, marked: set[str], line: float | N
         axes.axvline(line, color=GREY, ls="--")
     axes.set(xlabel=label)
     return figure
-
-
-def spectrogram_png(levels: NDArray[np.floating]) -> bytes:
-    """Return a PNG of values in 0..1, (bands, frames), low frequencies at the bottom."""
-    buffer = BytesIO()
-    Image.fromarray(np.rint(np.clip(levels[::-1], 0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _some(rows: Vectors, seed: int) -> Vectors:

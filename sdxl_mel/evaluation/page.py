@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import librosa
 import numpy as np
 from markupsafe import Markup
 
@@ -11,18 +10,23 @@ from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation import figures
 from sdxl_mel.evaluation.alignment import Scores
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode
-from sdxl_mel.evaluation.embed_clips import ClipSet, resampled
+from sdxl_mel.evaluation.embed_clips import ClipSet
 from sdxl_mel.evaluation.embeddings import Embeddings
 from sdxl_mel.evaluation.memorization import Pair
 from sdxl_mel.evaluation.tables import in_words, interval_text
 from sdxl_mel.files.evaluation import Evaluation
+from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.metrics.diversity import pairwise_distance
-from sdxl_mel.metrics.memorization import SAMPLE_RATE
-from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.metrics.signal_checks import Signal
+from sdxl_mel.report.page import Page, Sound, gallery, paragraph, player, sound_bytes, svg, table
+from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
+from sdxl_mel.sound.melspec import PRESETS
 
 SHOWN = 5
 SECONDS = 12.0
 """Of a clip that is played in the page."""
+PLAIN = PRESETS["mini"]
+"""How a sound without a picture is shown."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,16 @@ def _card(result: EvaluationResult, clip: Clip, caption: str) -> Markup:
     samples = signal.samples[:2, : int(SECONDS * signal.rate)]
     peak = float(np.abs(samples).max(initial=0.0))
     quiet = samples / peak if peak > 1 else samples
-    mono = resampled({signal.rate: signal.mono()[: int(SECONDS * signal.rate)]}, signal.rate, SAMPLE_RATE)
-    shown = librosa.feature.melspectrogram(y=mono, sr=SAMPLE_RATE, n_fft=1024, hop_length=512, n_mels=96, power=1)
-    levels = np.log1p(1000 * shown / max(float(shown.max()), 1e-9)) / np.log1p(1000)
-    return picture(figures.spectrogram_png(levels), "") + player(sound_bytes(quiet, signal.rate), caption)
+    shown = _picture(signal)
+    return player(Sound(sound_bytes(quiet, signal.rate), encode_png(shown)), caption=caption)
+
+
+def _picture(signal: Signal) -> Spectrogram:
+    """Return the picture of what is played: the clip's own where it has one, else one made of its sound."""
+    if signal.picture is not None:
+        spec = signal.picture.spec
+        return Spectrogram(signal.picture.levels[:, : round(SECONDS * spec.sample_rate / spec.hop_length)], spec)
+    piece = signal.samples[:, : int(SECONDS * signal.rate)]
+    prepared = prepare_signal(piece, signal.rate, PLAIN)
+    frames = prepared.shape[1] // PLAIN.hop_length
+    return Spectrogram(encode_clip(cut_clip(prepared, 0, frames, PLAIN), PLAIN), PLAIN)

@@ -30,7 +30,7 @@ from sdxl_mel.models.vae import reconstruct
 from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
 from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.report.page import Page, gallery, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.report.page import Page, Sound, gallery, paragraph, player, sound_bytes, svg, table
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec, require_equal
@@ -280,7 +280,7 @@ def audit_page(audit: VaeAudit, *, base: str, vae: str | None) -> Page:
     worst = [rank for rank in reversed(ranks) if rank >= len(clips) - EXTREMES]
     best = [rank for rank in ranks if rank < EXTREMES and rank not in worst]
     for title, chosen in (("Worst clips", worst), ("Best clips", best)):
-        blocks = [block for rank in chosen for block in _clip(clips[rank], audit.sounds[rank], audit.spec)]
+        blocks = [_clip(clips[rank], audit.sounds[rank], audit.spec) for rank in chosen]
         if blocks:
             page.section(title, gallery(blocks))
     rows = [(clip.source, f"{clip.psnr_db:.1f}", f"{clip.mel_error_db:.2f}") for clip in figures.clips]
@@ -316,18 +316,15 @@ def _band_figure(figures: AuditFigures) -> Figure:
     return figure
 
 
-def _clip(clip: Clip, sounds: Sounds, spec: MelSpec) -> list[Markup]:
-    error = f"mel error {clip.mel_error_db:.2f} dB"
-    return [
-        Markup("{}{}").format(
-            picture(_png(clip.before, spec), f"{clip.source}, before"),
-            player(sound_bytes(sounds.without, spec.sample_rate), f"{sounds.convergence_without_db:.1f} dB"),
-        ),
-        Markup("{}{}").format(
-            picture(_png(clip.after, spec), f"after the VAE, {error}"),
-            player(sound_bytes(sounds.with_vae, spec.sample_rate), f"{sounds.convergence_with_db:.1f} dB"),
-        ),
-    ]
+def _clip(clip: Clip, sounds: Sounds, spec: MelSpec) -> Markup:
+    """Return a player that switches between the clip before and after the VAE."""
+    pictures = (("before", clip.before, sounds.without), ("after the VAE", clip.after, sounds.with_vae))
+    caption = (
+        f"{clip.source}: mel error {clip.mel_error_db:.2f} dB; mel convergence {sounds.convergence_without_db:.1f} dB "
+        f"before, {sounds.convergence_with_db:.1f} dB after"
+    )
+    heard = [Sound(sound_bytes(sound, spec.sample_rate), _png(values, spec), name) for name, values, sound in pictures]
+    return player(*heard, caption=caption)
 
 
 def _png(values: Float, spec: MelSpec) -> bytes:

@@ -1,6 +1,8 @@
 """A report page: sections of text, tables, figures, pictures and players in one HTML file that needs nothing else."""
 
 import base64
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,11 +16,21 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sdxl_mel import __version__
+from sdxl_mel import __version__, web
 from sdxl_mel.arrays import Float
 from sdxl_mel.files.atomic import write_text
+from sdxl_mel.sound.melspec import MelSpec
 
 AUDIO_KINDS = {b"RIFF": "audio/wav", b"fLaC": "audio/flac", b"OggS": "audio/ogg"}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound to be played: the bytes of its file (WAV, FLAC, OGG), its spectrogram picture (PNG), its name."""
+
+    content: bytes
+    picture: bytes
+    name: str = ""
 
 
 @dataclass
@@ -39,8 +51,14 @@ class Page:
         template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
             (assets / "page.html.j2").read_text(encoding="utf-8")
         )
-        style = Markup((assets / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
-        return template.render(page=self, style=style, version=__version__)
+        script = web.bundle("player.js")
+        return template.render(
+            page=self,
+            style=_own((assets / "page.css").read_text(encoding="utf-8") + web.read("player.css")),
+            script=_own(script),
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            version=__version__,
+        )
 
     def write(self, path: Path) -> None:
         """Write the page to `path`, whole or not at all."""
@@ -83,12 +101,27 @@ def picture(content: bytes, caption: str = "") -> Markup:
     return Markup("<figure>{}{}</figure>").format(source, _caption(caption))
 
 
-def player(sound: bytes | Path, caption: str = "") -> Markup:
-    """Return a player with the sound inside the page; WAV, FLAC and OGG."""
-    content = sound.read_bytes() if isinstance(sound, Path) else sound
-    kind = AUDIO_KINDS.get(content[:4], "audio/wav")
-    element = Markup('<audio controls preload="none" src="data:{};base64,{}"></audio>').format(kind, _base64(content))
-    return Markup("<figure>{}{}</figure>").format(element, _caption(caption))
+def player(
+    *sounds: Sound,
+    caption: str = "",
+    spec: MelSpec | None = None,
+    seconds: float | None = None,
+    seams: Sequence[tuple[float, float]] = (),
+) -> Markup:
+    """Return a player of sounds on their pictures; several are switched between at the same place.
+
+    `spec` is that of pictures that carry none, `seconds` their length where they were made smaller, `seams` are
+    (start, end) of joins in seconds. Without scripts the pictures and the browser's own players are shown.
+    """
+    attributes = {
+        "label": caption,
+        "spec": spec.to_json() if spec else "",
+        "seconds": f"{seconds:g}" if seconds else "",
+        "marks": json.dumps([[round(start, 4), round(end, 4)] for start, end in seams]) if seams else "",
+    }
+    written = Markup("").join(Markup(' {}="{}"').format(name, value) for name, value in attributes.items() if value)
+    inside = Markup("").join(map(_sound, sounds))
+    return Markup("<figure><mel-player{}>{}</mel-player>{}</figure>").format(written, inside, _caption(caption))
 
 
 def gallery(blocks: Iterable[Markup]) -> Markup:
@@ -102,6 +135,21 @@ def sound_bytes(samples: Float, sample_rate: int) -> bytes:
     buffer = BytesIO()
     soundfile.write(buffer, np.atleast_2d(samples).T, sample_rate, format="OGG", subtype="VORBIS")
     return buffer.getvalue()
+
+
+def _sound(sound: Sound) -> Markup:
+    kind = AUDIO_KINDS.get(sound.content[:4], "audio/wav")
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">{}').format(
+        sound.name,
+        _base64(sound.picture),
+        Markup('<audio controls preload="none" title="{}" src="data:{};base64,{}"></audio>').format(
+            sound.name, kind, _base64(sound.content)
+        ),
+    )
+
+
+def _own(text: str) -> Markup:
+    return Markup(text)  # noqa: S704 - a file of the package
 
 
 def _cell(value: object) -> Markup:

@@ -1,7 +1,8 @@
 """The stage `generate`: prompts -> tiles or long pieces, and their sound."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,9 @@ from sdxl_mel.files.prompts import PromptLine, read_prompts
 from sdxl_mel.files.results import Entry
 from sdxl_mel.synthesis.jobs import Prompts
 from sdxl_mel.synthesis.settings import Length, Method, Mode, ModelSettings, Output, SoundFormat
+
+if TYPE_CHECKING:
+    from sdxl_mel.synthesis.session import Generator, Watch
 
 EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "violin ballad with soft piano" --num 4 --out clips
@@ -97,15 +101,20 @@ class Report(StageReport):
         return "\n".join([*lines, *self.notes])
 
 
-def run(config: Config) -> Report:
-    """Draw every result that is not there yet; an interruption keeps those that are finished."""
-    from sdxl_mel.synthesis.session import Generator, generate
+def run(
+    config: Config, open_generator: "Callable[..., Generator] | None" = None, watch: "Watch | None" = None
+) -> Report:
+    """Draw every result that is not there yet; an interruption keeps those that are finished.
+
+    `open_generator` takes the place of `Generator.open` where one is open already.
+    """
+    from sdxl_mel.synthesis.session import UNWATCHED, Generator, generate
 
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
     entries, notes = generate(
-        lambda: Generator.open(**config.opened(), keep_base=False),
+        lambda: (open_generator or Generator.open)(**config.opened(), keep_base=open_generator is not None),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
         asked=config.asked(),
@@ -114,6 +123,7 @@ def run(config: Config) -> Report:
         clap=config.clap,
         batch=config.batch,
         settings=config.recorded(),
+        watch=watch or UNWATCHED,
     )
     return Report(folder=str(config.out), results=entries, notes=notes)
 

@@ -91,7 +91,7 @@ class Generator:
         self.loras: tuple[ScaledLora, ...] = ()
         self.trained: Trained = trained_with(base, self._header, loras, self._stated)
         if loras:
-            self._attach(loras)
+            self.reattach(loras)
 
     @classmethod
     def open(
@@ -153,14 +153,22 @@ class Generator:
 
     def attach(self, file: str | Path, scale: float = 1.0) -> None:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
-        self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+        self.reattach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
         names = [str(lora.path) for lora in self.loras]
         if file is not None and str(file) not in names:
             raise InputError(f"{file}: not attached; attached: {', '.join(names) or 'none'}")
-        self._attach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+        self.reattach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+
+    def reattach(self, loras: Sequence[ScaledLora]) -> None:
+        """Put these LoRAs on in place of those that are on. Raises MismatchError, having changed nothing."""
+        trained = trained_with(self.models.base, self._header, loras, self._stated)
+        self._exchange(loras)
+        if trained.clip_skip != self.trained.clip_skip:
+            self.texts.clear()
+        self.trained = trained
 
     @contextmanager
     def without_loras(self) -> Iterator[None]:
@@ -278,13 +286,6 @@ class Generator:
     def _result(self, job: Job, pictures: Sequence[Levels], judge: Judge | None) -> Result:
         choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)
         return Result(job, pictures[choice.index], self.spec, candidate_seed(job.seed, choice.index), choice)
-
-    def _attach(self, loras: Sequence[ScaledLora]) -> None:
-        trained = trained_with(self.models.base, self._header, loras, self._stated)
-        self._exchange(loras)
-        if trained.clip_skip != self.trained.clip_skip:
-            self.texts.clear()
-        self.trained = trained
 
     def _exchange(self, loras: Sequence[ScaledLora]) -> None:
         self._attached.replace(loras)

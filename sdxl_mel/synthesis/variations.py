@@ -15,7 +15,7 @@ from sdxl_mel.files.results import Entry, read_manifest, write_manifest
 from sdxl_mel.metrics.embedders.base import AudioEmbedder, clip_vectors
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedder
 from sdxl_mel.record import sha256_file
-from sdxl_mel.report.page import Page, picture, player, sound_bytes, table
+from sdxl_mel.report.page import Page, Sound, player, sound_bytes, table
 from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.best_of import Choice
@@ -190,4 +190,5 @@ def write_page(folder: Path, prompt: str, cells: Sequence[Cell]) -> Path:
 def _shown(folder: Path, cell: Cell) -> Markup:
     samples, rate = read_audio(folder / str(cell.entry.sound))
     caption = f"{cell.entry.picture}, distance {cell.distance:.3f}"
-    return picture((folder / cell.entry.picture).read_bytes(), caption) + player(sound_bytes(samples, rate))
+    sound = Sound(sound_bytes(samples, rate), (folder / cell.entry.picture).read_bytes())
+    return player(sound, caption=caption)

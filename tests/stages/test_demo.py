@@ -1,6 +1,5 @@
 """The plan of the demo: every line is a command that its stage accepts, and a finished step is not done again."""
 
-import base64
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,9 @@ from sdxl_mel.demo.run import known_prompts
 from sdxl_mel.demo.steps import Step, config_path, run_steps
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
+from sdxl_mel.record import Record
+from sdxl_mel.sound.melspec import PRESETS
 
 VALUES = {"seed": "0", "tracks": "10", "steps": "10", "song": "solo banjo", "dtype": "fp32", "config": "mini.toml"}
 
@@ -62,24 +64,21 @@ def test_a_finished_step_is_found_done_and_other_settings_are_refused(tmp_path):
         list(run_steps([Step("one", "why", "stitch", ("--a", "3"))], tmp_path, 1, 2, run))
 
 
-def test_the_page_shows_the_plot_that_generate_writes(tmp_path):
-    """generate writes NAME-plot.svg beside NAME.png; the picture without axes and seams is not shown in its place."""
-    joint = place(tmp_path, "long") / "0001.png"
-    for path, content in (
-        (joint, b"\x89PNG bare"),
-        (joint.with_name("0001-plot.svg"), b"<svg>joint</svg>"),
-        (place(tmp_path, "stitched_plot"), b"\x89PNG stitched"),
+def test_long_pieces_are_players_with_their_seams_marked(tmp_path):
+    """The joins are those of the record: stated by `stitch`, by the length that `generate` was asked for otherwise."""
+    joint, stitched = place(tmp_path, "long") / "0001.png", place(tmp_path, "stitched")
+    levels = np.zeros((128, 512, 1), np.uint8)
+    for path, stage, settings in (
+        (joint, "generate", {"seconds": 8.192, "mode": "joint"}),
+        (stitched, "stitch", {"seams": [[125, 50]]}),
     ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_spectrogram(path, Spectrogram(levels, PRESETS["mini"], Record(stage=stage, settings=settings, inputs={})))
     for sound in (joint.with_suffix(".wav"), place(tmp_path, "stitched_sound")):
         write_audio(sound, np.zeros((1, 1600), np.float32), 16000)
     shown = "".join(long_pieces(tmp_path, "seam z +0.1"))
-    contents = (b"<svg>joint</svg>", b"\x89PNG stitched", b"\x89PNG bare")
-    plot, stitched, bare = (base64.b64encode(content).decode() for content in contents)
-    assert f"data:image/svg+xml;base64,{plot}" in shown
-    assert f"data:image/png;base64,{stitched}" in shown
-    assert bare not in shown
+    assert shown.count("<mel-player") == 2
+    assert 'marks="[[2.048, 4.096], [4.096, 6.144]]"' in shown
+    assert 'marks="[[2.0, 2.8]]"' in shown
 
 
 def test_the_page_draws_a_run_whose_last_line_was_cut_off(tmp_path):

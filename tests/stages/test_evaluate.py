@@ -118,7 +118,7 @@ def test_prompts_are_paired_by_manifest(report):
 
 def test_the_report_needs_no_network_and_holds_players(report):
     page = (report.out / "report.html").read_text()
-    assert page.count("<audio") >= 10
+    assert page.count("<mel-player") >= 10
     assert page.count("<svg") >= 4
     assert 'src="http' not in page
     assert "planted.wav" in page

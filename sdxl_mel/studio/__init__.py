@@ -1,0 +1,1 @@
+"""The studio: a page of the browser over the commands, served on this machine."""

@@ -1,0 +1,160 @@
+"""The drawing process: it holds the models between the jobs that it is given, and ends when the server does.
+
+`python -m sdxl_mel.studio.worker` reads and writes the lines of `messages` on stdin and stdout.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.results import Entry
+from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.progress import Advanced, Event, Message, showing
+from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.stages import generate
+from sdxl_mel.studio.messages import format_message, parse_message
+from sdxl_mel.studio.preview import LatentMap, data_url, fit
+from sdxl_mel.synthesis.generator import Step
+from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.session import Watch
+from sdxl_mel.synthesis.settings import Length
+from sdxl_mel.synthesis.warm import WarmGenerator
+
+MOST_PREVIEWS = 4
+PROGRESS_EVERY_SECONDS = 0.1
+
+
+class Worker:
+    """Does one job after the other; what it has to say of them goes to `out`."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out = out
+        self.warm = WarmGenerator()
+        self.stopped: set[str] = set()
+        self._map: tuple[Any, LatentMap] | None = None
+
+    def say(self, event: str, job: str | None = None, **more: Any) -> None:
+        """Write a message."""
+        self.out.write(format_message({"event": event, "job": job, **more}))
+        self.out.flush()
+
+    def do(self, message: Mapping[str, Any]) -> None:
+        """Do a job to its end, whatever that is."""
+        job = message["job"]
+        try:
+            with showing(self._sink(job)):
+                more = self.draw(job, message["settings"]) if message["do"] == "draw" else self.sound(message)
+            self.say("ended", job, state="cancelled" if job in self.stopped else "finished", **more)
+        except (SdxlMelError, MemoryError) as error:
+            self.say("ended", job, state="failed", error=str(error) or "out of memory; ask for less at once")
+        except OSError as error:
+            self.say("ended", job, state="failed", error=f"{error.filename or job}: {error.strerror or error}")
+
+    def draw(self, job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw what settings of `generate` ask for; returns what is to be said at the end."""
+        config = generate.Config.model_validate(settings)
+        length = Length(config.seconds, config.loop, config.mode, config.overlap, config.merge)
+        layouts: list[Layout] = []
+        shown = 0.0
+
+        def layout() -> Layout:
+            """Return the layout of the results, known when the models are open."""
+            if not layouts:
+                layouts.append(lay_out(length, self._spec()))
+                self.say("opened", job, base=self.warm.base, spec=self._spec().model_dump(mode="json"))
+            return layouts[0]
+
+        def on_step(step: Step) -> None:
+            nonlocal shown
+            layout()
+            now = time.monotonic()
+            if now - shown >= PROGRESS_EVERY_SECONDS or step.number == step.total:
+                shown = now
+                self.say("step", job, number=step.number, total=step.total, previews=self._previews(step))
+
+        def on_result(entry: Entry) -> None:
+            rate = self._spec().sample_rate / self._spec().hop_length
+            seams = [(first + frames / 2) / rate for first, frames in layout().seams]
+            name = Path(entry.picture).stem
+            self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": seams})
+
+        watch = Watch(on_step, on_result, lambda: job in self.stopped)
+        report = generate.run(config, self.warm.open, watch)
+        return {"notes": list(report.notes), "summary": report.summary()}
+
+    def sound(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the sound of a picture, by the fast method."""
+        picture = read_spectrogram(Path(message["picture"]))
+        samples = invert(picture.levels, picture.spec, method="fast")
+        write_audio(Path(message["sound"]), samples, picture.spec.sample_rate, spec=picture.spec)
+        return {}
+
+    def _spec(self) -> Any:
+        assert self.warm.generator is not None
+        return self.warm.generator.spec
+
+    def _previews(self, step: Step) -> list[str]:
+        """Return a small picture of each tile that is being drawn; a map is fitted once for every VAE."""
+        generator = self.warm.generator
+        assert generator is not None
+        vae = generator.models.base.vae
+        if self._map is None or self._map[0] is not vae:
+            with generator.models.working("vae") as working:
+                self._map = (vae, fit(working, generator.spec))
+        latents = step.latents[:MOST_PREVIEWS].float().cpu().numpy()
+        return [data_url(self._map[1].picture(each)) for each in latents]
+
+    def _sink(self, job: str) -> Any:
+        last = 0.0
+
+        def sink(event: Event) -> None:
+            nonlocal last
+            if isinstance(event, Message):
+                if not event.detail:
+                    self.say("message", job, text=event.text)
+            elif isinstance(event, Advanced):
+                now = time.monotonic()
+                if now - last >= PROGRESS_EVERY_SECONDS or event.done == event.total:
+                    last = now
+                    facts = asdict(event)
+                    del facts["job"]
+                    self.say("progress", job, progress=facts)
+
+        return sink
+
+
+def main() -> None:
+    """Do what stdin asks for until it ends."""
+    # What libraries print must not get between the messages.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    worker = Worker(out)
+    waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            message = parse_message(line)
+            if message["do"] == "stop":
+                worker.stopped.add(message["job"])
+            else:
+                worker.stopped.discard(message["job"])
+                waiting.put(message)
+        # The server is gone. What was being drawn is drawn again by the next one; results are whole or not there.
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    worker.say("ready")
+    while True:
+        worker.do(waiting.get())
+
+
+if __name__ == "__main__":
+    main()

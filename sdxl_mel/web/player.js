@@ -1,0 +1,744 @@
+/** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
+
+import { hertzText, hertzTicks, heightOf, hzAt, noteName, noteTicks, timeText, timeTicks } from "./axes.js";
+import { COLOUR_MAPS, gradient, pixels } from "./colours.js";
+import { element, remember, remembered } from "./elements.js";
+import { gestures } from "./gestures.js";
+import { icon } from "./icons.js";
+import { bytesOf, readPicture } from "./picture.js";
+import { Regions } from "./regions.js";
+import { Transport, decodeSounds } from "./sound.js";
+import { isZoomed, panHeight, panTime, whole, zoomHeight, zoomTime } from "./view.js";
+
+const COMPACT_WIDTH = 420;
+const NUDGE_SECONDS = 1;
+const FINE_SECONDS = 0.05;
+const COLOURS_CHANGED = "mel-colours";
+
+const KEYS = [
+  ["Space", "play or pause"],
+  ["← →", "seek 1 s; with Shift 0.05 s"],
+  ["Home End", "to the start, to the end"],
+  ["X", "the other sound, at the same place"],
+  ["[ ]", "loop from here, loop to here"],
+  ["L", "loop what is in sight, or stop looping"],
+  ["+ −", "zoom in time; with Shift in frequency"],
+  ["Page Up Page Down", "pan in time"],
+  ["↑ ↓", "pan in frequency"],
+  ["0", "show everything"],
+  ["C", "next colours"],
+  ["V", "next channel"],
+  ["B", "brush: drag to mark a region"],
+  ["N", "mark what loops, or what is in sight"],
+];
+
+/**
+ * Sources are pairs of a picture and a sound: children <img> and <audio> in HTML, or the property `sources`, a list of
+ * {picture: url, sound: url or null, name}. Attributes: `label`; `spec`, the JSON of a picture that carries none;
+ * `seconds`, the length of a picture that was made smaller; `marks`, a JSON list of [start, end] in seconds; `brush`,
+ * present where regions can be marked. Events: `regions` (detail: list of {start, end, low, high} in s and Hz),
+ * `switch` (detail: the number of the source), `seek`, `loop`.
+ */
+export class MelPlayer extends HTMLElement {
+  static observedAttributes = ["label", "spec", "seconds", "marks", "brush"];
+  #sources = [];
+  #pictures = [];
+  #selected = 0;
+  #transport = null;
+  #loading = null;
+  #view = whole(1);
+  #seconds = 1;
+  #loop = null;
+  #restingTime = 0;
+  #pointer = null;
+  #frame = 0;
+  #channel = "mid";
+  #parts = null;
+  #regions = null;
+  #watchers = [];
+  #reading = 0;
+
+  connectedCallback() {
+    if (!this.#parts) {
+      if (!this.#sources.length) this.#sources = this.#sourcesOfChildren();
+      this.#build();
+    }
+    this.#watch();
+    if (this.#sources.length && !this.#pictures.length) this.#readWhenSeen();
+  }
+
+  disconnectedCallback() {
+    this.pause();
+    this.#watchers.forEach((stop) => stop());
+    this.#watchers = [];
+  }
+
+  attributeChangedCallback() {
+    if (this.#parts) this.#label();
+  }
+
+  /** What is shown and heard: a list of {picture, sound, name}. */
+  get sources() {
+    return this.#sources;
+  }
+
+  set sources(sources) {
+    const playing = this.playing;
+    this.pause();
+    const kept = this.time;
+    this.#sources = sources;
+    this.#selected = Math.min(this.#selected, Math.max(sources.length - 1, 0));
+    [this.#transport, this.#loading, this.#restingTime] = [null, null, kept];
+    if (!this.#parts) return;
+    this.#label();
+    this.#read();
+    if (playing) this.play();
+  }
+
+  /** Regions that are marked: a list of {start, end, low, high} in seconds and hertz. */
+  get regions() {
+    return this.#regions?.list ?? [];
+  }
+
+  set regions(list) {
+    this.#regions.list = list;
+    this.#draw();
+  }
+
+  get playing() {
+    return this.#transport?.playing ?? false;
+  }
+
+  /** The place in seconds that is heard, or where playing would start. */
+  get time() {
+    return this.#transport?.time ?? this.#restingTime;
+  }
+
+  set time(seconds) {
+    this.seek(seconds);
+  }
+
+  /** The length in seconds. */
+  get seconds() {
+    return this.#seconds;
+  }
+
+  /** The part in sight: {start, end} in seconds, {low, high} in heights 0..1. */
+  get view() {
+    return this.#view;
+  }
+
+  set view(view) {
+    this.#view = { ...this.#view, ...view };
+    this.#draw();
+  }
+
+  /** The number of the source that is seen and heard. */
+  get selected() {
+    return this.#selected;
+  }
+
+  /** The range {start, end} in seconds that repeats, or null. */
+  get loop() {
+    return this.#loop;
+  }
+
+  set loop(range) {
+    this.#loop = range && range.end - range.start > 0.005 ? range : null;
+    if (this.#transport) this.#transport.loop = this.#loop;
+    this.#parts.loop.setAttribute("aria-pressed", String(this.#loop !== null));
+    this.dispatchEvent(new CustomEvent("loop", { detail: this.#loop, bubbles: true }));
+    this.#draw();
+  }
+
+  /** Play from where it rests. */
+  async play() {
+    try {
+      const transport = await (this.#loading ??= this.#decode());
+      if (transport) await transport.play();
+    } catch (error) {
+      this.#loading = null;
+      this.#say(`This sound cannot be played: ${error.message}`);
+    }
+  }
+
+  pause() {
+    this.#transport?.pause();
+  }
+
+  toggle() {
+    return this.playing ? this.pause() : this.play();
+  }
+
+  /** Go to a place in seconds. */
+  seek(seconds) {
+    this.#restingTime = Math.min(Math.max(seconds, 0), this.#seconds);
+    this.#transport?.seek(this.#restingTime);
+    this.#keepInSight(this.#restingTime);
+    this.dispatchEvent(new CustomEvent("seek", { detail: this.#restingTime, bubbles: true }));
+    this.#draw();
+  }
+
+  /** Show and hear another source at the same place. */
+  select(number) {
+    if (number === this.#selected || number >= this.#sources.length) return;
+    this.#selected = number;
+    this.#transport?.select(number);
+    this.#label();
+    this.#draw();
+    this.dispatchEvent(new CustomEvent("switch", { detail: number, bubbles: true }));
+  }
+
+  /** Mark a region {start, end, low, high} in seconds and hertz. */
+  mark(region) {
+    this.#regions.add(region);
+    this.#draw();
+  }
+
+  /** The place that is heard at a time of the AudioContext, in seconds. */
+  timeAt(contextTime) {
+    return this.#transport.timeAt(contextTime);
+  }
+
+  get transport() {
+    return this.#transport;
+  }
+
+  // --- reading ---
+
+  #sourcesOfChildren() {
+    const [pictures, sounds] = [[...this.querySelectorAll(":scope > img")], [...this.querySelectorAll(":scope > audio")]];
+    return Array.from({ length: Math.max(pictures.length, sounds.length) }, (_, k) => ({
+      picture: (pictures[k] ?? pictures.at(-1))?.getAttribute("src") ?? null,
+      sound: sounds[k]?.getAttribute("src") ?? null,
+      name: sounds[k]?.title || pictures[k]?.alt || "",
+    }));
+  }
+
+  #readWhenSeen() {
+    const observer = new IntersectionObserver(
+      (entries) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        observer.disconnect();
+        this.#read();
+      },
+      { rootMargin: "300px" },
+    );
+    observer.observe(this);
+    this.#watchers.push(() => observer.disconnect());
+  }
+
+  async #read() {
+    const reading = ++this.#reading;
+    const spec = this.hasAttribute("spec") ? JSON.parse(this.getAttribute("spec")) : null;
+    const seconds = this.hasAttribute("seconds") ? Number(this.getAttribute("seconds")) : null;
+    try {
+      const urls = [...new Set(this.#sources.map((source) => source.picture).filter(Boolean))];
+      const read = await Promise.all(urls.map((url) => readPicture(url, spec, seconds)));
+      if (reading !== this.#reading) return;
+      this.#pictures = this.#sources.map((source) => read[urls.indexOf(source.picture)] ?? null);
+      this.#setSeconds(Math.max(...read.map((picture) => picture.seconds)));
+      this.removeAttribute("data-failed");
+      this.dataset.ready = "";
+      this.dispatchEvent(new Event("ready"));
+    } catch (error) {
+      if (reading === this.#reading) this.#say(`This picture cannot be shown: ${error.message}`);
+    }
+    this.#label();
+    this.#draw();
+  }
+
+  #setSeconds(seconds) {
+    const zoomed = isZoomed(this.#view, this.#seconds) && Math.abs(seconds - this.#seconds) < 1e-6;
+    if (!zoomed) this.#view = { ...this.#view, start: 0, end: seconds };
+    this.#seconds = seconds;
+  }
+
+  async #decode() {
+    const urls = this.#sources.map((source) => source.sound);
+    if (!urls.some(Boolean)) return null;
+    this.#parts.play.setAttribute("aria-busy", "true");
+    try {
+      const files = await Promise.all(urls.map((url) => bytesOf(url ?? urls.find(Boolean))));
+      const { context, buffers } = await decodeSounds(files);
+      const transport = new Transport(context, buffers);
+      transport.loop = this.#loop;
+      transport.select(this.#selected);
+      transport.seek(this.#restingTime);
+      transport.addEventListener("change", () => this.#changed());
+      this.#transport = transport;
+      return transport;
+    } finally {
+      this.#parts.play.removeAttribute("aria-busy");
+    }
+  }
+
+  #changed() {
+    this.#restingTime = this.time;
+    this.#parts.play.innerHTML = icon(this.playing ? "pause" : "play");
+    this.#parts.play.setAttribute("aria-label", this.playing ? "Pause" : "Play");
+    this.toggleAttribute("data-playing", this.playing);
+    this.#draw();
+  }
+
+  #say(text) {
+    this.dataset.failed = "";
+    this.#parts.message.textContent = text;
+  }
+
+  // --- building ---
+
+  #build() {
+    const button = (name, label, act, extra = {}) =>
+      element("button", { type: "button", className: "mel-button", "aria-label": label, title: label, innerHTML: icon(name), onclick: act, ...extra });
+    const parts = {
+      canvas: element("canvas", { className: "mel-canvas", "aria-hidden": "true" }),
+      surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", "aria-valuemin": 0 }),
+      looped: element("div", { className: "mel-looped", hidden: true }),
+      cursor: element("div", { className: "mel-cursor" }),
+      marks: element("div", { className: "mel-marks" }),
+      draft: element("div", { className: "mel-draft", hidden: true }),
+      readout: element("div", { className: "mel-readout", "aria-hidden": "true", hidden: true }),
+      message: element("p", { className: "mel-message", role: "status" }),
+      overview: element("canvas", { className: "mel-overview", "aria-hidden": "true", hidden: true }),
+      clock: element("span", { className: "mel-clock" }),
+      names: element("div", { className: "mel-names", role: "group", "aria-label": "What is heard (X switches)" }),
+      play: button("play", "Play", () => this.toggle()),
+      loop: button("loop", "Loop", () => this.#toggleLoop(), { "aria-pressed": "false" }),
+      brush: button("brush", "Brush: drag to mark a region", () => this.#toggleBrush(), { "aria-pressed": "false" }),
+      whole: button("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
+    };
+    parts.settings = this.#settings(button);
+    parts.plot = element("div", { className: "mel-plot" }, parts.surface, parts.marks, parts.looped, parts.draft, parts.cursor, parts.readout);
+    const stage = element("div", { className: "mel-stage" }, parts.canvas, parts.plot, parts.message);
+    const bar = element(
+      "div",
+      { className: "mel-bar", role: "toolbar", "aria-label": "Player" },
+      [parts.play, parts.clock, parts.names, element("span", { className: "mel-space" }), parts.brush, parts.loop],
+      button("farther", "Zoom out", () => this.#zoom(2)),
+      button("closer", "Zoom in", () => this.#zoom(0.5)),
+      [parts.whole, ...parts.settings],
+    );
+    this.#parts = parts;
+    this.#regions = new Regions(parts.plot, {
+      place: (region) => this.#boxOf(region),
+      at: (x, y) => this.#placeOf(x, y),
+      changed: (list) => this.dispatchEvent(new CustomEvent("regions", { detail: list, bubbles: true })),
+      limits: () => ({ seconds: this.#seconds, ...this.#range() }),
+      redraw: () => this.#draw(),
+    });
+    this.replaceChildren(stage, parts.overview, bar);
+    this.setAttribute("role", "group");
+    this.#channel = remembered("channel", "mid");
+    gestures(parts.surface, {
+      point: (x, y) => this.#point(x, y),
+      leave: () => this.#point(null),
+      click: (x, y) => this.seek(this.#placeOf(x, y).time),
+      drag: (from, to, done) => this.#drag(from, to, done),
+      pan: (dx, dy, width, height) => this.#pan(dx / width, dy / height),
+      zoomTime: (factor, x) => this.#setView(zoomTime(this.#view, factor, this.#placeOf(x, 0).time, this.#seconds)),
+      zoomHeight: (factor, y) => this.#setView(zoomHeight(this.#view, factor, this.#placeOf(0, y).height)),
+      pansByTouch: () => isZoomed(this.#view, this.#seconds) && !this.#brushes(),
+    });
+    parts.surface.addEventListener("keydown", (event) => this.#key(event));
+    this.#overviewGestures(parts.overview);
+    this.#label();
+  }
+
+  #settings(button) {
+    const panel = element("div", { className: "mel-panel", popover: "auto" });
+    const choice = (name, value, act, ...content) =>
+      element("label", { className: "mel-choice" }, element("input", { type: "radio", name: `${name}-${panel.id}`, value, onchange: () => act(value) }), ...content);
+    panel.id = `mel-panel-${Math.trunc(performance.now() * 1000)}-${document.querySelectorAll("mel-player").length}`;
+    const maps = COLOUR_MAPS.map((name) => {
+      const swatch = element("span", { className: "mel-swatch" });
+      swatch.style.background = gradient(name);
+      return choice("colours", name, () => this.#setColours(name), swatch, name);
+    });
+    const channels = ["left", "mid", "right"].map((name) => choice("channel", name, () => this.#setChannel(name), name));
+    const keys = KEYS.map(([key, what]) => element("div", {}, element("dt", {}, element("kbd", { textContent: key })), element("dd", { textContent: what })));
+    panel.append(
+      element("fieldset", {}, element("legend", { textContent: "Colours" }), ...maps),
+      element("fieldset", { className: "mel-channels" }, element("legend", { textContent: "Channel" }), ...channels),
+      element("h3", { textContent: "Keys, on the picture" }),
+      element("dl", { className: "mel-keys" }, ...keys),
+      element("p", { textContent: "Click: seek. Drag: loop. Ctrl and wheel: zoom in time; with Alt in frequency. Shift and wheel: pan." }),
+    );
+    panel.addEventListener("toggle", () => this.#showChoices(panel));
+    const opener = button("settings", "Colours, channel and keys", () => {});
+    opener.popoverTargetElement = panel;
+    opener.addEventListener("click", () => this.#placePanel(panel, opener));
+    return [opener, panel];
+  }
+
+  #placePanel(panel, opener) {
+    const box = opener.getBoundingClientRect();
+    panel.style.right = `${Math.max(8, innerWidth - box.right)}px`;
+    const below = innerHeight - box.bottom > box.top;
+    panel.style.top = below ? `${box.bottom + 6}px` : "auto";
+    panel.style.bottom = below ? "auto" : `${innerHeight - box.top + 6}px`;
+    panel.style.maxHeight = `${(below ? innerHeight - box.bottom : box.top) - 16}px`;
+  }
+
+  #showChoices(panel) {
+    for (const input of panel.querySelectorAll("input")) input.checked = [this.#colours(), this.#channel].includes(input.value);
+    panel.querySelector(".mel-channels").hidden = (this.#picture()?.channels.length ?? 1) === 1;
+  }
+
+  #watch() {
+    const redraw = () => this.#draw();
+    const size = new ResizeObserver(redraw);
+    size.observe(this.#parts.plot.parentElement);
+    const theme = matchMedia("(prefers-color-scheme: dark)");
+    theme.addEventListener("change", redraw);
+    document.addEventListener(COLOURS_CHANGED, redraw);
+    this.#watchers.push(
+      () => size.disconnect(),
+      () => theme.removeEventListener("change", redraw),
+      () => document.removeEventListener(COLOURS_CHANGED, redraw),
+    );
+  }
+
+  #label() {
+    const { surface, names, play, brush } = this.#parts;
+    const label = this.getAttribute("label") || this.#sources[0]?.name || "Spectrogram";
+    this.setAttribute("aria-label", label);
+    surface.setAttribute("aria-label", `${label}: place in the sound`);
+    play.disabled = !this.#sources.some((source) => source.sound);
+    brush.hidden = !this.hasAttribute("brush");
+    names.hidden = this.#sources.length < 2;
+    const choice = ({ name }, number) =>
+      element("button", {
+        type: "button",
+        textContent: name || String.fromCharCode(65 + number),
+        "aria-pressed": String(number === this.#selected),
+        onclick: () => this.select(number),
+      });
+    if (names.childElementCount !== this.#sources.length) names.replaceChildren(...this.#sources.map(choice));
+    [...names.children].forEach((each, number) => each.setAttribute("aria-pressed", String(number === this.#selected)));
+  }
+
+  // --- acting ---
+
+  #setView(view) {
+    this.#view = view;
+    this.#draw();
+  }
+
+  #zoom(factor) {
+    const centre = (this.#view.start + this.#view.end) / 2;
+    const about = this.time >= this.#view.start && this.time <= this.#view.end ? this.time : centre;
+    this.#setView(zoomTime(this.#view, factor, about, this.#seconds));
+  }
+
+  #pan(right, up) {
+    const { start, end, low, high } = this.#view;
+    this.#setView(panHeight(panTime(this.#view, right * (end - start), this.#seconds), up * (high - low)));
+  }
+
+  #keepInSight(time) {
+    const { start, end } = this.#view;
+    if (time < start || time > end) this.#view = panTime(this.#view, time - start - 0.1 * (end - start), this.#seconds);
+  }
+
+  #toggleLoop() {
+    this.loop = this.#loop ? null : { start: this.#view.start, end: this.#view.end };
+  }
+
+  #brushes() {
+    return this.#parts.brush.getAttribute("aria-pressed") === "true";
+  }
+
+  #toggleBrush() {
+    this.#parts.brush.setAttribute("aria-pressed", String(!this.#brushes()));
+    this.toggleAttribute("data-brush", this.#brushes());
+  }
+
+  #drag(from, to, done) {
+    const [one, other] = [this.#placeOf(from.x, from.y), this.#placeOf(to.x, to.y)];
+    const [start, end] = [one.time, other.time].sort((a, b) => a - b);
+    const [low, high] = [one.hz, other.hz].sort((a, b) => a - b);
+    if (!this.#brushes()) {
+      this.#parts.draft.hidden = true;
+      if (done) {
+        this.loop = { start, end };
+        this.seek(start);
+      } else this.#showLoop({ start, end });
+      return;
+    }
+    this.#parts.draft.hidden = done;
+    place(this.#parts.draft, this.#boxOf({ start, end, low, high }));
+    if (done && end > start && high > low) this.mark({ start, end, low, high });
+  }
+
+  #markByKey() {
+    if (!this.hasAttribute("brush")) return;
+    const { start, end } = this.#loop ?? this.#view;
+    this.mark({ start, end, ...this.#range() });
+  }
+
+  /** The frequencies in sight, in hertz. */
+  #range() {
+    const spec = this.#picture()?.spec;
+    return spec ? { low: hzAt(this.#view.low, spec), high: hzAt(this.#view.high, spec) } : { low: 0, high: 1 };
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const nudge = event.shiftKey ? FINE_SECONDS : NUDGE_SECONDS;
+    const centre = (this.#view.low + this.#view.high) / 2;
+    const closer = event.shiftKey
+      ? (factor) => this.#setView(zoomHeight(this.#view, factor, centre))
+      : (factor) => this.#zoom(factor);
+    const act = {
+      " ": () => this.toggle(),
+      ArrowLeft: () => this.seek(this.time - nudge),
+      ArrowRight: () => this.seek(this.time + nudge),
+      Home: () => this.seek(0),
+      End: () => this.seek(this.#seconds),
+      x: () => this.select((this.#selected + 1) % Math.max(this.#sources.length, 1)),
+      "[": () => (this.loop = { start: this.time, end: this.#loop?.end > this.time ? this.#loop.end : this.#seconds }),
+      "]": () => (this.loop = { start: this.#loop?.start < this.time ? this.#loop.start : 0, end: this.time }),
+      l: () => this.#toggleLoop(),
+      "+": () => closer(0.5),
+      "=": () => closer(0.5),
+      "*": () => closer(0.5),
+      "-": () => closer(2),
+      _: () => closer(2),
+      PageUp: () => this.#pan(-0.5, 0),
+      PageDown: () => this.#pan(0.5, 0),
+      ArrowUp: () => this.#pan(0, 0.1),
+      ArrowDown: () => this.#pan(0, -0.1),
+      0: () => this.#setView(whole(this.#seconds)),
+      c: () => this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(this.#colours()) + 1) % COLOUR_MAPS.length]),
+      v: () => this.#nextChannel(),
+      b: () => this.hasAttribute("brush") && this.#toggleBrush(),
+      n: () => this.#markByKey(),
+    }[key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  #colours() {
+    return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
+  }
+
+  #setColours(name) {
+    document.documentElement.dataset.melColours = name;
+    remember("colours", name);
+    document.dispatchEvent(new Event(COLOURS_CHANGED));
+  }
+
+  #setChannel(name) {
+    this.#channel = name;
+    remember("channel", name);
+    this.#draw();
+  }
+
+  #nextChannel() {
+    const names = this.#picture()?.channels ?? [];
+    if (names.length > 1) this.#setChannel(names[(names.indexOf(this.#channel) + 1) % names.length]);
+  }
+
+  #overviewGestures(overview) {
+    const centre = (event) => {
+      const box = overview.getBoundingClientRect();
+      const time = ((event.clientX - box.left) / box.width) * this.#seconds;
+      this.#setView(panTime(this.#view, time - (this.#view.start + this.#view.end) / 2, this.#seconds));
+    };
+    overview.addEventListener("pointerdown", (event) => {
+      overview.setPointerCapture(event.pointerId);
+      centre(event);
+    });
+    overview.addEventListener("pointermove", (event) => overview.hasPointerCapture(event.pointerId) && centre(event));
+  }
+
+  // --- drawing ---
+
+  #picture() {
+    return this.#pictures[this.#selected] ?? null;
+  }
+
+  #placeOf(x, y) {
+    const { width, height } = this.#size();
+    const { start, end, low, high } = this.#view;
+    const time = Math.min(Math.max(start + (x / width) * (end - start), 0), this.#seconds);
+    const at = Math.min(Math.max(high - (y / height) * (high - low), 0), 1);
+    const spec = this.#picture()?.spec;
+    return { time, height: at, hz: spec ? hzAt(at, spec) : 0 };
+  }
+
+  #boxOf({ start, end, low, high }) {
+    const { width, height } = this.#size();
+    const { view } = this;
+    const spec = this.#picture()?.spec;
+    const x = (time) => ((time - view.start) / (view.end - view.start)) * width;
+    const y = (hz) => ((view.high - (spec ? heightOf(hz, spec) : 0)) / (view.high - view.low)) * height;
+    const [top, bottom] = high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
+    const [left, right] = [x(start), x(end)].map((at) => Math.min(Math.max(at, 0), width));
+    return { left, top, width: right - left, height: bottom - top };
+  }
+
+  #size() {
+    const { clientWidth, clientHeight } = this.#parts.plot;
+    return { width: Math.max(clientWidth, 1), height: Math.max(clientHeight, 1) };
+  }
+
+  #point(x, y) {
+    this.#pointer = x === null ? null : { x, y };
+    const { readout } = this.#parts;
+    readout.hidden = x === null || !this.#picture();
+    if (readout.hidden) return;
+    const { time, height, hz } = this.#placeOf(x, y);
+    const level = this.#picture().levelAt(time, height, this.#channel);
+    readout.textContent = `${timeText(time)} s · ${Math.round(hz)} Hz · ${noteName(Math.max(hz, 8), true)} · ${level} of 255`;
+  }
+
+  #showLoop(range) {
+    this.#parts.looped.hidden = !range;
+    if (range) place(this.#parts.looped, this.#boxOf(range));
+  }
+
+  #draw() {
+    if (!this.#frame && this.#parts) this.#frame = requestAnimationFrame(() => this.#drawNow());
+  }
+
+  #drawNow() {
+    this.#frame = 0;
+    if (!this.isConnected) return;
+    const time = this.time;
+    if (this.playing) this.#follow(time);
+    this.#drawPicture();
+    this.#drawCursor(time);
+    this.#showLoop(this.#loop);
+    this.#regions.draw();
+    if (this.playing) this.#frame = requestAnimationFrame(() => this.#drawNow());
+  }
+
+  #drawnKey = "";
+
+  #drawPicture() {
+    const { canvas, overview, whole: fit, marks } = this.#parts;
+    const stage = canvas.parentElement;
+    const [width, height, ratio] = [stage.clientWidth, stage.clientHeight, devicePixelRatio];
+    const compact = width < COMPACT_WIDTH;
+    this.toggleAttribute("data-compact", compact);
+    const style = getComputedStyle(this);
+    const ink = style.getPropertyValue("--mel-soft").trim() || style.color;
+    const key = [width, height, ratio, ink, this.#selected, this.#channel, this.#colours(), ...Object.values(this.#view), this.#reading, this.dataset.ready !== undefined].join(" ");
+    if (key === this.#drawnKey || !width) return;
+    this.#drawnKey = key;
+    const context = sized(canvas, width, height, ratio);
+    const plot = this.#parts.plot;
+    const area = { x: plot.offsetLeft, y: plot.offsetTop, width: plot.clientWidth, height: plot.clientHeight };
+    context.clearRect(0, 0, width, height);
+    const picture = this.#picture();
+    if (!picture) return;
+    const name = this.#colours();
+    const table = pixels(name);
+    context.save();
+    context.beginPath();
+    context.rect(area.x, area.y, area.width, area.height);
+    context.clip();
+    picture.draw(context, this.#view, area, this.#channel, name, table);
+    context.restore();
+    this.#drawAxes(context, area, picture.spec, ink, compact, style.fontFamily);
+    const zoomed = isZoomed(this.#view, this.#seconds);
+    fit.disabled = !zoomed && this.#view.high - this.#view.low > 1 - 1e-6;
+    overview.hidden = !zoomed;
+    if (zoomed) this.#drawOverview(picture, name, table, ratio);
+    this.#drawMarks(marks);
+  }
+
+  #drawAxes(context, area, spec, ink, compact, family) {
+    const { start, end, low, high } = this.#view;
+    const y = (height) => area.y + ((high - height) / (high - low)) * area.height;
+    context.fillStyle = context.strokeStyle = ink;
+    context.font = `11px ${family}`;
+    context.textBaseline = "middle";
+    context.textAlign = "right";
+    context.lineWidth = 1;
+    context.beginPath();
+    for (const { at, text } of hertzTicks(low, high, area.height, spec)) {
+      context.fillText(text, area.x - 7, y(at));
+      tick(context, area.x - 4, y(at), 4, 0);
+    }
+    context.textAlign = "left";
+    for (const { at, text } of compact ? [] : noteTicks(low, high, area.height, spec)) {
+      context.fillText(text, area.x + area.width + 7, y(at));
+      tick(context, area.x + area.width, y(at), 4, 0);
+    }
+    context.textBaseline = "top";
+    for (const { at, text } of timeTicks(start, end, area.width, compact ? 48 : 72)) {
+      const x = area.x + ((at - start) / (end - start)) * area.width;
+      context.textAlign = x < area.x + 10 ? "left" : x > area.x + area.width - 10 ? "right" : "center";
+      context.fillText(text, x, area.y + area.height + 6);
+      tick(context, x, area.y + area.height, 0, 4);
+    }
+    context.stroke();
+  }
+
+  #drawOverview(picture, name, table, ratio) {
+    const { overview } = this.#parts;
+    const [width, height] = [overview.clientWidth, overview.clientHeight];
+    const context = sized(overview, width, height, ratio);
+    picture.draw(context, whole(this.#seconds), { x: 0, y: 0, width, height }, this.#channel, name, table);
+    const [left, right] = [this.#view.start, this.#view.end].map((time) => (time / this.#seconds) * width);
+    context.fillStyle = "rgb(127 127 127 / 60%)";
+    context.fillRect(0, 0, left, height);
+    context.fillRect(right, 0, width - right, height);
+  }
+
+  #drawMarks(marks) {
+    const ranges = JSON.parse(this.getAttribute("marks") ?? "[]");
+    marks.replaceChildren(
+      ...ranges.map(([start, end]) => {
+        const mark = element("div", { className: "mel-mark", title: `a join at ${timeText((start + end) / 2)} s` });
+        const inside = end > this.#view.start && start < this.#view.end;
+        mark.hidden = !inside;
+        if (inside) place(mark, this.#boxOf({ start, end }));
+        return mark;
+      }),
+    );
+  }
+
+  #drawCursor(time) {
+    const { cursor, clock, surface } = this.#parts;
+    const { start, end } = this.#view;
+    const inside = time >= start && time <= end;
+    cursor.hidden = !inside;
+    if (inside) cursor.style.transform = `translateX(${((time - start) / (end - start)) * this.#size().width}px)`;
+    const shown = `${timeText(time, 1)} / ${timeText(this.#seconds, 1)} s`;
+    if (clock.textContent === shown) return;
+    clock.textContent = shown;
+    surface.setAttribute("aria-valuemax", this.#seconds.toFixed(2));
+    surface.setAttribute("aria-valuenow", time.toFixed(2));
+    surface.setAttribute("aria-valuetext", `${timeText(time, 1)} of ${timeText(this.#seconds, 1)} seconds`);
+  }
+
+  #follow(time) {
+    const { start, end } = this.#view;
+    if (this.#loop ? time < start || time > end : time > end || time < start) this.#keepInSight(time);
+  }
+}
+
+function tick(context, x, y, dx, dy) {
+  context.moveTo(Math.round(x) + 0.5 * (dy > 0), Math.round(y) + 0.5 * (dx > 0));
+  context.lineTo(Math.round(x) + dx + 0.5 * (dy > 0), Math.round(y) + dy + 0.5 * (dx > 0));
+}
+
+function sized(canvas, width, height, ratio) {
+  const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
+
+function place(box, { left, top, width, height }) {
+  Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+}
+
+customElements.define("mel-player", MelPlayer);

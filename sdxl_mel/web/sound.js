@@ -1,0 +1,183 @@
+/** Sound on the clock of an AudioContext: decoded whole, looped and switched without a gap, heard where it is shown. */
+
+const FADE_SECONDS = 0.006;
+const LEAD_SECONDS = 0.01;
+const STANDARD_RATE = 44100;
+
+const contexts = new Map();
+
+/** The one AudioContext of a sampling rate: at the sound's own rate decoding resamples nothing. */
+export function contextAt(rate) {
+  if (!contexts.has(rate)) contexts.set(rate, new AudioContext({ sampleRate: rate, latencyHint: "interactive" }));
+  return contexts.get(rate);
+}
+
+/** The sampling rate that the header of a WAV, FLAC or Ogg Vorbis file states, else 44,100 Hz. */
+export function rateOf(bytes) {
+  const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const kind = String.fromCharCode(...bytes.subarray(0, 4));
+  if (kind === "fLaC") return data.getUint32(18) >>> 12;
+  const [mark, offset] = kind === "RIFF" ? ["fmt ", 12] : ["\x01vorbis", 12];
+  const head = String.fromCharCode(...bytes.subarray(0, 4096));
+  const at = head.indexOf(mark);
+  const rate = at >= 0 && at + offset + 4 <= bytes.length ? data.getUint32(at + offset, true) : 0;
+  return rate >= 8000 && rate <= 96000 ? rate : STANDARD_RATE;
+}
+
+/** Decode sounds that are to be switched between: buffers of one rate and one length, the shorter ones ending silent. */
+export async function decodeSounds(files) {
+  const context = contextAt(rateOf(files[0]));
+  const buffers = await Promise.all(files.map((bytes) => context.decodeAudioData(bytes.slice().buffer)));
+  const length = Math.max(...buffers.map((buffer) => buffer.length));
+  return { context, buffers: buffers.map((buffer) => lengthened(buffer, length, context)) };
+}
+
+function lengthened(buffer, length, context) {
+  if (buffer.length === length) return buffer;
+  const longer = context.createBuffer(buffer.numberOfChannels, length, buffer.sampleRate);
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
+    longer.copyToChannel(buffer.getChannelData(channel), channel);
+  }
+  return longer;
+}
+
+/** Sounds that play at the same place at once, one of them audible; one transport of the page plays at a time. */
+export class Transport extends EventTarget {
+  static #audible = null;
+  /** The node that the sound goes to, null = the device. */
+  destination = null;
+  #context;
+  #buffers;
+  #voices = null;
+  #selected = 0;
+  #resting = 0;
+  #loop = null;
+
+  constructor(context, buffers) {
+    super();
+    this.#context = context;
+    this.#buffers = buffers;
+    this.duration = buffers[0].duration;
+  }
+
+  /** The AudioContext whose clock this runs on. */
+  get context() {
+    return this.#context;
+  }
+
+  get playing() {
+    return this.#voices !== null;
+  }
+
+  /** The place in seconds that is heard now. */
+  get time() {
+    return this.playing ? this.timeAt(heardTime(this.#context)) : this.#resting;
+  }
+
+  /** The place in seconds that is heard at a time of the context. */
+  timeAt(contextTime) {
+    const { started, from } = this.#voices;
+    const place = from + Math.max(contextTime - started, 0);
+    if (!this.#loop || place < this.#loop.end) return Math.min(place, this.duration);
+    return this.#loop.start + ((place - this.#loop.start) % (this.#loop.end - this.#loop.start));
+  }
+
+  /** Play from `time`, or from where it rests. Resolves when the clock runs. */
+  async play(time = this.time) {
+    if (Transport.#audible !== this) Transport.#audible?.pause();
+    Transport.#audible = this;
+    if (this.#context.state !== "running") await this.#context.resume();
+    this.#stop();
+    const loop = this.#loop;
+    const outside = loop && (time < loop.start || time >= loop.end - 1e-4);
+    const from = outside ? loop.start : time >= this.duration - 1e-3 ? 0 : Math.max(time, 0);
+    this.#start(from);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Stop, and rest where it is. */
+  pause() {
+    if (!this.playing) return;
+    this.#resting = this.time;
+    this.#stop();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Go to `time` and stay as it is, playing or resting. */
+  seek(time) {
+    this.#resting = Math.min(Math.max(time, 0), this.duration);
+    if (this.playing) this.play(this.#resting);
+  }
+
+  /** Repeat {start, end} in seconds without a gap, or nothing for null. */
+  set loop(range) {
+    const time = this.time;
+    const end = range && Math.min(range.end, this.duration);
+    this.#loop = range && end > range.start ? { start: range.start, end } : null;
+    if (this.playing) this.play(time);
+  }
+
+  get loop() {
+    return this.#loop;
+  }
+
+  /** Let another of the sounds be heard, at the same place. */
+  select(index) {
+    this.#selected = Math.min(index, this.#buffers.length - 1);
+    this.#voices?.gains.forEach((gain, number) => ramp(gain.gain, number === this.#selected ? 1 : 0, this.#context));
+  }
+
+  #start(from) {
+    const context = this.#context;
+    const started = context.currentTime + LEAD_SECONDS;
+    const output = context.createGain();
+    if (from > 0) {
+      output.gain.setValueAtTime(0, started);
+      output.gain.linearRampToValueAtTime(1, started + FADE_SECONDS);
+    }
+    output.connect(this.destination ?? context.destination);
+    const gains = this.#buffers.map((_, number) => {
+      const gain = context.createGain();
+      gain.gain.value = number === this.#selected ? 1 : 0;
+      gain.connect(output);
+      return gain;
+    });
+    const nodes = this.#buffers.map((buffer, number) => {
+      const node = new AudioBufferSourceNode(context, { buffer });
+      if (this.#loop) Object.assign(node, { loop: true, loopStart: this.#loop.start, loopEnd: this.#loop.end });
+      node.connect(gains[number]);
+      node.start(started, from);
+      return node;
+    });
+    const voices = { started, from, output, gains, nodes };
+    nodes[0].onended = () => {
+      if (this.#voices !== voices) return;
+      this.#resting = this.duration;
+      this.#voices = null;
+      this.dispatchEvent(new Event("change"));
+    };
+    this.#voices = voices;
+  }
+
+  #stop() {
+    if (!this.#voices) return;
+    const { output, nodes } = this.#voices;
+    this.#voices = null;
+    ramp(output.gain, 0, this.#context);
+    nodes.forEach((node) => node.stop(this.#context.currentTime + 2 * FADE_SECONDS));
+  }
+}
+
+/** The time of a context that is heard now: what has been computed ahead for the device is not heard yet. */
+function heardTime(context) {
+  const { contextTime, performanceTime } = context.getOutputTimestamp?.() ?? {};
+  if (!contextTime) return context.currentTime - (context.outputLatency || 0);
+  return Math.min(contextTime + (performance.now() - performanceTime) / 1000, context.currentTime);
+}
+
+function ramp(parameter, value, context) {
+  const now = context.currentTime;
+  parameter.cancelScheduledValues(now);
+  parameter.setValueAtTime(parameter.value, now);
+  parameter.linearRampToValueAtTime(value, now + FADE_SECONDS);
+}

@@ -1,0 +1,124 @@
+/** A result as a card: its player, and what can be done with it. */
+
+import "../player.js";
+import { timeText } from "../axes.js";
+import { element } from "../elements.js";
+import { icon } from "../icons.js";
+import { post } from "./api.js";
+import { button, iconButton } from "./controls.js";
+import { attempt, say } from "./notices.js";
+
+/**
+ * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
+ * reuse(job, result), redraw(job, result, regions); what is absent has no button.
+ */
+export class ResultCard {
+  #store;
+  #on;
+  #parts = {};
+
+  constructor(job, result, store, on) {
+    [this.job, this.result, this.#store, this.#on] = [job, result, store, on];
+    this.node = this.#build();
+    this.update(job, result, []);
+  }
+
+  /** Show a job and its result as they are now; `others` are results of the same seed to switch to: [{name, result}]. */
+  update(job, result, others) {
+    const { player, star } = this.#parts;
+    [this.job, this.result] = [job, result];
+    star.innerHTML = icon(result.starred ? "starred" : "star");
+    star.setAttribute("aria-pressed", String(result.starred));
+    const own = { picture: result.picture, sound: result.sound, name: others.length ? modelName(job) : "" };
+    const sources = [own, ...others.map((each) => ({ picture: each.result.picture, sound: each.result.sound, name: each.name }))];
+    if (JSON.stringify(sources) !== JSON.stringify(player.sources)) player.sources = sources;
+  }
+
+  #build() {
+    const { job, result } = this;
+    const player = element("mel-player", { label: `${result.prompt}, seed ${result.seed}` });
+    if (this.#on.redraw) player.setAttribute("brush", "");
+    const seams = result.seams ?? [];
+    if (seams.length) player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
+    const star = iconButton("star", "Star", () => this.#star(), { "aria-pressed": "false" });
+    this.#parts = { player, star };
+    const acts = [
+      ["vary", "Vary", "vary", "The same settings with a new seed"],
+      ["start", "Start from it", "again", "Use it as the sound to start from"],
+      ["compare", "Compare with base", "copy", "Draw the same seed without the LoRAs; X switches"],
+      ["reuse", "Use settings", "settings", "Put its settings into the form"],
+    ].filter(([act]) => this.#on[act] && (act !== "compare" || hasLora(job)));
+    const buttons = acts.map(([act, text, name, title]) => button(text, () => this.#on[act](this.job, this.result), { name, title, kind: "quiet" }));
+    const region = this.#redrawPanel(player);
+    return element(
+      "article",
+      { className: "card", "aria-label": `${result.prompt}, seed ${result.seed}` },
+      element("header", {}, element("h3", { textContent: result.prompt || "no prompt" }), star, this.#downloads()),
+      player,
+      region,
+      element("footer", {}, element("p", { className: "meta", textContent: facts(job, result) }), element("div", { className: "actions" }, ...buttons)),
+    );
+  }
+
+  #downloads() {
+    const { job, result } = this;
+    const link = (text, href) => element("a", { href: `${href}?download=true`, download: "", textContent: text });
+    const panel = element("div", { className: "menu", popover: "auto" });
+    panel.append(
+      ...(result.sound ? [link("Sound", result.sound)] : []),
+      link("Picture", result.picture),
+      button("Copy the command that makes this", () => copied(result.command || job.command), { name: "copy", kind: "quiet" }),
+      button("Remove from the history", () => attempt(() => post(`/jobs/${job.id}/remove`)), { name: "close", kind: "quiet" }),
+    );
+    const opener = iconButton("download", "Download, copy or remove", () => {
+      const box = opener.getBoundingClientRect();
+      panel.style.top = `${box.bottom + 4}px`;
+      panel.style.right = `${innerWidth - box.right}px`;
+      panel.togglePopover();
+    });
+    return element("span", {}, opener, panel);
+  }
+
+  /** What a brush leads to: a prompt for the marked regions. */
+  #redrawPanel(player) {
+    const prompt = element("input", { type: "text", "aria-label": "Prompt for the marked regions", placeholder: "what to play there" });
+    const words = element("span", { className: "meta" });
+    const go = () => this.#on.redraw(this.job, this.result, player.regions, prompt.value);
+    const panel = element("form", { className: "redraw", hidden: true }, words, prompt, button("Draw anew", go, { kind: "primary" }));
+    panel.addEventListener("submit", (event) => (event.preventDefault(), go()));
+    player.addEventListener("regions", ({ detail }) => {
+      panel.hidden = detail.length === 0;
+      words.textContent = detail.map(({ start, end }) => `${timeText(start)} to ${timeText(end)} s`).join(", ");
+    });
+    return panel;
+  }
+
+  async #star() {
+    const path = `/jobs/${this.job.id}/results/${this.result.name}`;
+    const job = await attempt(() => post(path, { starred: !this.result.starred }));
+    if (job) this.#store.take(job);
+  }
+}
+
+/** Copy a text, and say so. */
+export async function copied(text) {
+  await attempt(async () => {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  });
+}
+
+/** Whether a job was drawn with a LoRA. */
+export function hasLora(job) {
+  return (job.settings.lora ?? []).length > 0;
+}
+
+function modelName(job) {
+  return hasLora(job) ? "LoRA" : "base";
+}
+
+function facts(job, result) {
+  const parts = [`seed ${result.seed}`, `${timeText(result.seconds, 1)} s`, hasLora(job) ? "with LoRA" : job.settings.base];
+  if (result.loop) parts.push("loop");
+  return parts.join(" · ");
+}

@@ -1,0 +1,297 @@
+/** The tab Make: a prompt becomes music; results are cards in a history. */
+
+import { element, remember, remembered } from "../elements.js";
+import { icon } from "../icons.js";
+import { ask, post } from "./api.js";
+import { ResultCard, copied } from "./card.js";
+import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { SettingsForm } from "./form.js";
+import { attempt, say } from "./notices.js";
+import { RunningCard } from "./running.js";
+
+const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
+const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "init"];
+const MOST_SEED = 2 ** 31;
+const DRAFT = "draft-make";
+const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
+
+/** The tab. */
+export class Make {
+  #store;
+  #form;
+  #cards = new Map();
+  #running = new Map();
+  #parts;
+  #filter = "all";
+  #steps = new Map();
+
+  constructor(store) {
+    this.#store = store;
+    this.node = element("div", { className: "split" });
+  }
+
+  /** Build the tab once its settings are known. */
+  async open() {
+    const { schema } = await ask("/stages/generate");
+    this.#form = new SettingsForm(schema, { store: this.#store, leading: LEADING, left: OWN });
+    this.#build();
+    for (const name of ["job", "jobs", "removed"]) this.#store.addEventListener(name, () => this.#show());
+    this.#store.addEventListener("step", ({ detail }) => {
+      this.#steps.set(detail.job, detail);
+      this.#running.get(detail.job)?.step(detail);
+    });
+    this.#store.addEventListener("artefacts", () => this.#readModels());
+    await this.#readModels();
+    this.#restore(JSON.parse(remembered(DRAFT, JSON.stringify(EXAMPLE))));
+    this.#show();
+  }
+
+  /** The settings as they stand. */
+  get settings() {
+    const { prompt, base, seed, init } = this.#parts;
+    const loras = [...this.#parts.loras.querySelectorAll(".lora")].map((row) => {
+      const [file, scale] = [row.querySelector("select").value, Number(row.querySelector("input").value)];
+      return scale === 1 ? file : `${file}:${scale}`;
+    });
+    const own = { prompt: prompt.value.trim(), base: base.value, seed: Number(seed.value) };
+    if (loras.length) own.lora = loras;
+    if (init.dataset.value) own.init = init.dataset.value;
+    return { ...this.#form.settings, ...own };
+  }
+
+  #build() {
+    const prompt = element("textarea", { rows: 3, placeholder: EXAMPLE.prompt });
+    const seed = element("input", { type: "number", min: 0, step: 1, value: "0" });
+    const base = select([["mini", "mini"]], "mini", () => this.#keep());
+    this.#parts = {
+      prompt,
+      base,
+      seed,
+      loras: element("div", { className: "loras" }),
+      init: element("div", { className: "init", hidden: true }),
+      lock: iconButton("unlocked", "Keep this seed", () => this.#toggleLock(), { "aria-pressed": "false" }),
+      results: element("div", { className: "results", "aria-live": "off" }),
+      make: button("Make music", (event, made) => this.#make({}, made), { kind: "primary wide", name: "play" }),
+    };
+    const dice = iconButton("dice", "Another seed", () => this.#roll());
+    const seeds = labelled("Seed", seed, "the same seed and settings make the same sound");
+    seed.after(dice, this.#parts.lock);
+    seeds.classList.add("seeds");
+    const addLora = button("Add a LoRA", () => this.#addLora(), { name: "plus", kind: "quiet" });
+    const form = element(
+      "form",
+      { className: "panel", "aria-label": "What to make" },
+      labelled("Prompt", prompt, "instruments, style, tempo, mood"),
+      this.#parts.make,
+      labelled("Base", base, "the model that draws"),
+      this.#parts.loras,
+      addLora,
+      this.#parts.init,
+      seeds,
+      this.#form.common,
+      this.#form.all,
+      button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
+    );
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("input", () => this.#keep());
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#make({}, this.#parts.make);
+    });
+    const filter = (value, text) =>
+      element("button", { type: "button", textContent: text, "aria-pressed": String(value === this.#filter), onclick: (event) => this.#filterBy(value, event.target) });
+    this.#parts.more = button("Show older", () => attempt(() => this.#store.readJobs(true)), { kind: "quiet" });
+    const history = element(
+      "section",
+      { className: "history", "aria-label": "Results" },
+      element("div", { className: "history-head" }, element("h2", { textContent: "Results" }), element("div", { className: "mel-names", role: "group", "aria-label": "Which results" }, filter("all", "All"), filter("starred", "Starred"))),
+      this.#parts.results,
+      this.#parts.more,
+    );
+    this.node.append(form, history);
+  }
+
+  async #readModels() {
+    const bases = await this.#store.artefacts("base");
+    const { base, loras } = this.#parts;
+    const chosen = base.value;
+    const pairs = [["mini", "mini (comes with the package)"], ...bases.map((each) => [`id:${each.id}`, each.name])];
+    base.replaceChildren(...pairs.map(([value, textContent]) => element("option", { value, textContent })));
+    base.value = chosen || "mini";
+    this.#loras = await this.#store.artefacts("lora");
+    for (const list of loras.querySelectorAll("select")) this.#fillLoras(list, list.value);
+  }
+
+  #loras = [];
+
+  #fillLoras(list, chosen) {
+    const pairs = this.#loras.map((each) => [`id:${each.id}`, each.name]);
+    if (chosen && !pairs.some(([value]) => value === chosen)) pairs.push([chosen, chosen]);
+    list.replaceChildren(...pairs.map(([value, textContent]) => element("option", { value, textContent })));
+    list.value = chosen || (pairs[0]?.[0] ?? "");
+  }
+
+  #addLora(chosen = "", scale = 1) {
+    if (!this.#loras.length && !chosen) return say("No LoRA was found below the folder of the studio. Train one, or put its .safetensors there.");
+    const list = element("select", { "aria-label": "LoRA" });
+    this.#fillLoras(list, chosen);
+    const shown = element("output", { textContent: scale.toFixed(2) });
+    const slider = element("input", { type: "range", min: -1, max: 2, step: 0.05, value: scale, "aria-label": "Strength" });
+    slider.addEventListener("input", () => (shown.textContent = Number(slider.value).toFixed(2)));
+    const row = element("div", { className: "lora" }, list, slider, shown);
+    row.append(iconButton("close", "Remove this LoRA", () => (row.remove(), this.#keep())));
+    this.#parts.loras.append(row);
+    this.#keep();
+  }
+
+  #toggleLock() {
+    const { lock } = this.#parts;
+    const locked = lock.getAttribute("aria-pressed") !== "true";
+    lock.setAttribute("aria-pressed", String(locked));
+    lock.innerHTML = icon(locked ? "locked" : "unlocked");
+  }
+
+  #roll() {
+    this.#parts.seed.value = crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED;
+    this.#keep();
+  }
+
+  #keep() {
+    if (this.#parts) remember(DRAFT, JSON.stringify(this.settings));
+  }
+
+  /** Put settings into the form. */
+  #restore(settings) {
+    const { prompt, base, seed, loras } = this.#parts;
+    prompt.value = settings.prompt ?? "";
+    seed.value = settings.seed ?? 0;
+    if (settings.base) {
+      if (![...base.options].some((option) => option.value === settings.base)) base.append(element("option", { value: settings.base, textContent: settings.base }));
+      base.value = settings.base;
+    }
+    loras.replaceChildren();
+    for (const each of settings.lora ?? []) {
+      const [, file, scale] = each.match(/^(id:[^:]+)(?::(.+))?$/) ?? [null, each];
+      this.#addLora(file, scale === undefined ? 1 : Number(scale));
+    }
+    this.#startFrom(settings.init ?? "", settings.init ?? "");
+    this.#form.settings = settings;
+    this.#keep();
+  }
+
+  #startFrom(value, name) {
+    const { init } = this.#parts;
+    init.dataset.value = value;
+    init.hidden = !value;
+    init.replaceChildren(element("span", { textContent: `Starts from ${name}` }), iconButton("close", "Do not start from it", () => (this.#startFrom("", ""), this.#keep())));
+  }
+
+  async #make({ settings = this.settings, parent, quiet = false }, made) {
+    if (!settings.prompt && !settings.prompts && !settings.schedule) {
+      this.#parts.prompt.focus();
+      return say("Write a prompt first: what is to be played.");
+    }
+    const job = await attempt(() => post("/jobs", { stage: "generate", settings, ...(parent ? { parent } : {}) }), made);
+    if (!job) return;
+    this.#store.take(job);
+    if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
+  }
+
+  async #copyCommand() {
+    const checked = await attempt(() => post("/stages/generate/check", { settings: this.settings }));
+    if (checked) copied(checked.command);
+  }
+
+  #filterBy(value, pressed) {
+    this.#filter = value;
+    for (const each of pressed.parentElement.children) each.setAttribute("aria-pressed", String(each === pressed));
+    this.#show();
+  }
+
+  // --- results ---
+
+  #show() {
+    const jobs = this.#store.newest("generate").filter((job) => !job.settings.schedule);
+    const { results, more } = this.#parts;
+    const nodes = [];
+    const starred = this.#filter === "starred";
+    for (const job of jobs) {
+      const compared = job.parent?.how === "compare" && job.state === "finished";
+      if (job.state !== "finished" && !starred) nodes.push(this.#runningCard(job).node);
+      if (compared) continue; // It is heard in the card of what it is compared with.
+      for (const result of [...job.results].reverse()) {
+        if (!starred || result.starred) nodes.push(this.#resultCard(job, result).node);
+      }
+    }
+    more.hidden = !this.#store.more;
+    if (!nodes.length) {
+      nodes.push(starred ? empty("Nothing is starred", "The star on a result keeps it here.") : empty("Nothing yet", "Write what you want to hear and press Make music. The picture appears while it is drawn; then it plays."));
+    }
+    if (nodes.length !== results.childElementCount || nodes.some((node, index) => results.children[index] !== node)) placeInOrder(results, nodes);
+  }
+
+  #runningCard(job) {
+    const known = this.#running.get(job.id);
+    if (known) {
+      known.update(job);
+      return known;
+    }
+    const card = new RunningCard(job, this.#store);
+    this.#running.set(job.id, card);
+    if (this.#steps.has(job.id) && job.state === "running") card.step(this.#steps.get(job.id));
+    return card;
+  }
+
+  #resultCard(job, result) {
+    const key = `${job.id}/${result.name}`;
+    if (!this.#cards.has(key)) {
+      this.#cards.set(
+        key,
+        new ResultCard(job, result, this.#store, {
+          vary: (from, which) => this.#again(from, which, "vary", { seed: crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED }),
+          start: (from, which) => this.#startFromResult(from, which),
+          compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
+          reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),
+          redraw: (from, which, regions, prompt) => this.#redraw(from, which, regions, prompt),
+        }),
+      );
+    }
+    const card = this.#cards.get(key);
+    const others = this.#store
+      .newest("generate")
+      .filter((each) => each.parent?.how === "compare" && each.parent.job === job.id && each.parent.result === result.name && each.results.length)
+      .map((each) => ({ name: "base", result: each.results[0] }));
+    card.update(job, result, others);
+    return card;
+  }
+
+  #again(job, result, how, changed) {
+    const settings = { ...job.settings, num: 1, prompt: result.prompt || job.settings.prompt, ...changed };
+    if (job.settings.prompt) settings.prompt = job.settings.prompt;
+    if (!settings.lora?.length) delete settings.lora;
+    this.#make({ settings, parent: { job: job.id, result: result.name, how }, quiet: true });
+  }
+
+  #startFromResult(job, result) {
+    this.#startFrom(`id:${result.artefact.picture}`, `“${result.prompt}”, seed ${result.seed}`);
+    this.#keep();
+    this.#parts.prompt.focus();
+    say("Say what it should become; strength (under All settings) says how far it may go.");
+  }
+
+  #redraw(job, result, regions, prompt) {
+    const start = Math.min(...regions.map((each) => each.start));
+    const end = Math.max(...regions.map((each) => each.end));
+    const { seconds, schedule, loop, num, ...kept } = job.settings;
+    const settings = { ...kept, prompt: prompt || job.settings.prompt, init: `id:${result.artefact.picture}`, inpaint: `${start.toFixed(2)}-${end.toFixed(2)}` };
+    this.#make({ settings, parent: { job: job.id, result: result.name, how: "redraw" }, quiet: true });
+  }
+}
+
+/** Bring children into an order while those that stay in place are not touched: a player goes on playing. */
+export function placeInOrder(parent, nodes) {
+  const wanted = new Set(nodes);
+  [...parent.children].filter((child) => !wanted.has(child)).forEach((child) => child.remove());
+  nodes.forEach((node, index) => {
+    if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
+  });
+}

@@ -1,0 +1,69 @@
+/** A job that waits or runs, as a card: its picture while it is drawn, its progress, and how to stop it. */
+
+import "../player.js";
+import { element } from "../elements.js";
+import { post } from "./api.js";
+import { button, duration, progressBar } from "./controls.js";
+import { attempt } from "./notices.js";
+
+const WORDS = {
+  waiting: "waits for its turn",
+  running: "is being drawn",
+  stopping: "is stopping",
+  failed: "failed",
+  cancelled: "was cancelled",
+  interrupted: "was interrupted",
+  finished: "is finished",
+};
+
+/** The card of a job without its results. */
+export class RunningCard {
+  #store;
+  #parts;
+
+  constructor(job, store) {
+    this.#store = store;
+    const parts = {
+      title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
+      preview: element("div", { className: "preview" }),
+      state: element("div", { className: "state" }),
+      actions: element("div", { className: "actions" }),
+    };
+    this.#parts = parts;
+    this.node = element("article", { className: "card running", "aria-label": `Job ${job.id}` }, element("header", {}, parts.title), parts.preview, parts.state, parts.actions);
+    this.update(job);
+  }
+
+  /** Show a job as it is now. */
+  update(job) {
+    const { state, actions, preview } = this.#parts;
+    const ended = ["failed", "cancelled", "interrupted"].includes(job.state);
+    this.node.dataset.state = job.state;
+    const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
+    if (job.state !== "running" || !state.querySelector("progress")) state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
+    if (ended) preview.replaceChildren();
+    const act = (path) => (event, made) =>
+      attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
+    const remove = (event, made) => attempt(() => post(`/jobs/${job.id}/remove`), made);
+    actions.replaceChildren(
+      ...(ended
+        ? [button("Go on", act("again"), { name: "again", kind: "quiet" }), button("Remove", remove, { name: "close", kind: "quiet" })]
+        : [button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), { name: "stop", kind: "quiet", disabled: job.state === "stopping" })]),
+    );
+  }
+
+  /** Show a step: {number, total, rate, remaining_seconds, previews}. */
+  step({ number, total, rate, remaining_seconds: left, previews }) {
+    const { state, preview } = this.#parts;
+    const words = [`step ${number} of ${total}`, rate ? `${rate.toPrecision(2)} a second` : "", left ? `${duration(left)} left` : ""];
+    state.replaceChildren(progressBar(number / total, words.filter(Boolean).join(" · ")));
+    if (!previews?.length) return;
+    while (preview.childElementCount < previews.length) preview.append(element("img", { alt: "The picture so far" }));
+    [...preview.children].slice(previews.length).forEach((image) => image.remove());
+    previews.forEach((source, index) => (preview.children[index].src = source));
+  }
+}
+
+function stateText(job) {
+  return `${WORDS[job.state] ?? job.state}${job.progress?.note ? `: ${job.progress.note}` : ""}`;
+}

@@ -1,0 +1,74 @@
+/** What all tabs know: the jobs, the worker, the artefacts; kept true by the server's events. */
+
+import { ask, query } from "./api.js";
+
+const PAGE = 50;
+const NAMES = ["hello", "reset", "job", "removed", "step", "progress", "message", "metrics", "worker", "artefacts", "override"];
+
+/** Events of the server (`job`, `step`, `metrics`, ...), with their data as `detail`, and `connection` (a boolean). */
+export class Store extends EventTarget {
+  jobs = new Map();
+  worker = { state: "resting" };
+  stages = [];
+  more = false;
+  #artefacts = null;
+
+  /** Read what there is, and follow what happens. */
+  async start() {
+    const overview = await ask("");
+    [this.stages, this.worker, this.limits] = [overview.stages, overview.worker, overview.limits];
+    await this.readJobs();
+    const source = new EventSource("/api/events");
+    for (const name of NAMES) {
+      source.addEventListener(name, (event) => this.#happened(name, JSON.parse(event.data || "{}")));
+    }
+    source.addEventListener("open", () => this.#tell("connection", true));
+    source.addEventListener("error", () => this.#tell("connection", false));
+  }
+
+  /** Read the newest jobs, or those older than what is known. */
+  async readJobs(older = false) {
+    const before = older ? [...this.jobs.keys()].sort()[0] : undefined;
+    const { jobs, more } = await ask(query("/jobs", { before, limit: PAGE }));
+    if (!older) this.jobs.clear();
+    for (const job of jobs) this.jobs.set(job.id, job);
+    this.more = more;
+    this.#tell("jobs");
+  }
+
+  /** Take over a job as the server answered it. */
+  take(job) {
+    this.#happened("job", job);
+    return job;
+  }
+
+  /** Jobs of a stage, the newest first. */
+  newest(stage) {
+    return [...this.jobs.values()].filter((job) => job.stage === stage).sort((one, other) => (one.id < other.id ? 1 : -1));
+  }
+
+  /** The artefacts of some kinds, the newest first. */
+  async artefacts(...kinds) {
+    this.#artefacts ??= ask("/artefacts").then(({ artefacts }) => artefacts);
+    return (await this.#artefacts).filter((each) => kinds.includes(each.kind));
+  }
+
+  /** Whether the server offers a stage. */
+  offers(name) {
+    return this.stages.some((stage) => stage.name === name);
+  }
+
+  #happened(name, detail) {
+    if (name === "job") this.jobs.set(detail.id, detail);
+    if (name === "removed") this.jobs.delete(detail.job);
+    if (name === "hello") this.worker = detail.worker;
+    if (name === "worker") this.worker = detail;
+    if (name === "artefacts" || (name === "job" && detail.state === "finished")) this.#artefacts = null;
+    if (name === "reset") this.readJobs();
+    this.#tell(name === "hello" ? "worker" : name, detail);
+  }
+
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

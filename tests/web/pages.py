@@ -1,0 +1,36 @@
+"""Pages to test: what they said and asked for, and files answered from memory."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page, Route
+
+from sdxl_mel import web
+
+KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html", "png": "image/png", "wav": "audio/wav"}
+ORIGIN = "http://localhost"
+
+
+@contextmanager
+def opened(browser: Browser, **options: object) -> Iterator[Page]:
+    """Yield a page; afterwards it must have said nothing to the console and failed nowhere."""
+    page = browser.new_page(**options)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    try:
+        yield page
+        assert not said
+    finally:
+        page.close()
+
+
+def answer(page: Page, files: Mapping[str, bytes | str]) -> None:
+    """Answer http://localhost/NAME with `files` and with what the package ships; nothing leaves the machine."""
+
+    def respond(route: Route) -> None:
+        name = route.request.url.removeprefix(f"{ORIGIN}/")
+        content = files[name] if name in files else web.read(name)
+        route.fulfill(body=content, content_type=KINDS[name.rpartition(".")[2]])
+
+    page.route(f"{ORIGIN}/**", respond)
