@@ -39,7 +39,7 @@ def test_every_setting_is_in_the_form_with_its_help(stage: str) -> None:
         above = schema
         for group in groups:
             above = above["properties"][group]
-        if last in ("out", "resume", "resume_with_changes", "push_to_hub", "trackers"):
+        if last in ("out", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"):
             assert last not in above["properties"]
         elif group_of(field.annotation) is None:
             shown = above["properties"][last]
