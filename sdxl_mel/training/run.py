@@ -15,7 +15,6 @@ from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
-from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.adapters import Adapters
 from sdxl_mel.models.lora.file import DIFFUSERS_FILE, LoraHeader, read_lora
 from sdxl_mel.progress import log
@@ -214,7 +213,7 @@ def open_task(
         model,
         TrainingData(cache, splits, diffusion, config.data, encodes_captions=encodes),
         objective,
-        header=header_of_lora(header, base.architecture),
+        header=header_of_lora(header, base),
         adapter=config.adapter,
         optimizer=config.optimizer,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
@@ -246,7 +245,7 @@ def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identit
     adapters.load(lora.modules, str(path))
 
 
-def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
+def header_of_lora(header: RunHeader, base: Base) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -262,15 +261,18 @@ def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
         "clip_skip": str(header.clip_skip),
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
-    base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
+    if base.scheduler.config.get("rescale_betas_zero_snr"):
+        training["zero_terminal_snr"] = "True"
+    identity = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
         spec=header.spec,
         anchor=header.anchor,
         clip_skip=header.clip_skip,
-        base=base,  # type: ignore[arg-type]
+        base=identity,  # type: ignore[arg-type]
         record=header.record,
         training=training,
-        architecture=architecture,
+        architecture=base.architecture,
+        prediction=base.scheduler.config.prediction_type,
     )
 
 

@@ -33,7 +33,7 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
 
     Raises MismatchError when the models differ in a shape, InputError when they do not differ.
     """
-    before, after = (open_checkpoint(name, configs, needs_configs=False)[0] for name in (base, tuned))
+    before, after = (open_checkpoint(name, configs, whole=False)[0] for name in (base, tuned))
     params = _shared_params(before, after, base, tuned)
     cuts: dict[Module, Cut] = {}
     left_out: dict[Param, float] = {}
