@@ -42,16 +42,23 @@ class Folder:
         configs = {part: config for part, config in found.items() if config is not None}
         index = read_json(self.path / INDEX_FILE) or {}
         own = read_json(self.path / "config.json") or {}
-        pipeline_class = (
-            index.get("_class_name") or own.get("_class_name") or next(iter(own.get("architectures", [])), "")
-        )
-        return family_of_configs(configs, str(pipeline_class), str(self.path))
+        pipeline_class = index.get("_class_name") or own.get("_class_name") or "".join(own.get("architectures") or "")
+        try:
+            return family_of_configs(configs, str(pipeline_class), str(self.path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise FormatError(f"{self.path}: its configs are damaged ({reason}); copy them again") from error
 
     @cached_property
     def spec(self) -> MelSpec | None:
         """Return the spec in `melspec.json`, if there is one."""
         file = self.path / SPEC_FILE
         return MelSpec.from_json(file.read_bytes(), str(file)) if file.is_file() else None
+
+    @cached_property
+    def index(self) -> Config:
+        """Return the pipeline's model_index.json; that of the family's public base where it is missing."""
+        return read_json(self.path / INDEX_FILE) or public_configs(self.family).index
 
     @cached_property
     def scheduler_config(self) -> Config:
@@ -95,7 +102,10 @@ class Folder:
         chosen = min(variants, key=lambda name: (VARIANTS.index(name) if name in VARIANTS else len(VARIANTS), name))
         middle = f".{chosen}" if chosen else ""
         for index in (f"{stem}.safetensors.index{middle}.json", f"{stem}{middle}.safetensors.index.json"):
-            names = sorted(set((read_json(place / index) or {}).get("weight_map", {}).values()))
+            weight_map = (read_json(place / index) or {}).get("weight_map", {})
+            names = (
+                sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else ["no files"]
+            )
             absent = [name for name in names if not (place / name).is_file()]
             if absent:
                 raise FormatError(f"{place / index}: names {absent[0]}, which is not there; copy the folder again")
@@ -127,16 +137,13 @@ class Folder:
         family = self.family
         names = ["scheduler", *(encoder.tokenizer for encoder in family.text_encoders)]
         places = [path for name in names if (self.path / name).is_dir() for path in (self.path / name).rglob("*")]
+        places += [self.path / INDEX_FILE, *(self.place(part) / "config.json" for part in family.parts)]
         files = {path.relative_to(self.path).as_posix(): path.read_bytes() for path in sorted(places) if path.is_file()}
         for name in names[1:]:
             if not (self.path / name).is_dir():
                 made = tokenizer_files(self.tokenizer(name))
                 files |= {f"{name}/{file}": json_bytes(content) for file, content in made.items()}
-        for part in family.parts:
-            files[f"{part}/config.json"] = (self.place(part) / "config.json").read_bytes()
-        if (self.path / INDEX_FILE).is_file():
-            files[INDEX_FILE] = (self.path / INDEX_FILE).read_bytes()
-        return files
+        return {INDEX_FILE: json_bytes(self.index)} | files
 
 
 def public_configs(family: Family) -> Folder:

@@ -10,11 +10,15 @@ import torch
 import transformers
 import transformers.utils.logging as transformers_logging
 from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
 
 from sdxl_mel.errors import FormatError
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.family import TEXT_ENCODERS, Config, Part
 from sdxl_mel.models.layouts import canonical
+
+DAMAGED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
+"""What the constructors of models raise for numbers that make no sense."""
 
 
 def load_model(checkpoint: Checkpoint, part: Part, config: Config, dtype: torch.dtype) -> Any:
@@ -53,7 +57,7 @@ def _empty_model(checkpoint: Checkpoint, part: Part, config: Config) -> Any:
             if part in TEXT_ENCODERS:
                 return kind(transformers.CLIPTextConfig.from_dict(dict(config)))
             return kind.from_config(dict(config))
-    except (ValueError, TypeError, KeyError) as error:
+    except (*DAMAGED, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:300]
         raise FormatError(
             f"{checkpoint.path}: no {part} can be made of its config ({reason}); copy it again"

@@ -11,7 +11,7 @@ import diffusers
 
 from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.sampling import ZERO_SNR, takes_zero_snr
-from sdxl_mel.errors import MissingError
+from sdxl_mel.errors import FormatError, MissingError
 from sdxl_mel.models.family import Config
 
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
@@ -21,13 +21,20 @@ TAKES_ZERO_SNR = "EulerDiscreteScheduler"
 
 
 def make_base_scheduler(config: Config, where: str) -> Any:
-    """Return the scheduler of a config. Raises MissingError for one that the installed diffusers has not."""
+    """Return the scheduler of a config.
+
+    Raises MissingError for one that the installed diffusers has not, FormatError for damaged numbers.
+    """
     kind = _kind(config)
-    if kind is None:
+    if not hasattr(kind, "set_timesteps"):
         raise MissingError(
             f"{where}: scheduler {config.get('_class_name')!r} is not in the installed diffusers; update it"
         )
-    return kind.from_config(dict(config))
+    try:
+        return kind.from_config(dict(config))
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise FormatError(f"{where}: no scheduler can be made of its config ({reason}); copy it again") from error
 
 
 def marked_config(config: Config, names: Collection[str], metadata: Mapping[str, str]) -> Config:

@@ -1,6 +1,5 @@
 """A base model, or a VAE, as one .safetensors file; what it does not carry of its configs is public, or in a folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +52,12 @@ class SingleFile:
             self.carried.get(SCHEDULER_FILE) or self.configs.scheduler_config, file.types.keys(), file.metadata
         )
 
+    @property
+    def index(self) -> Config:
+        """Return a pipeline's model_index.json, with the class of this scheduler."""
+        index = self.carried.get(INDEX_FILE) or self.configs.index
+        return {**index, "scheduler": ["diffusers", self.scheduler_config["_class_name"]]}
+
     def require_parts(self, parts: Sequence[Part]) -> "SingleFile":
         """Return itself; raises InputError that lists what the file or its configs lack of `parts`."""
         names = TensorFile(self.path).types
@@ -87,8 +92,7 @@ class SingleFile:
         public = {file: text for file, text in self.configs.small_files().items() if Path(file).parts[0] not in folders}
         files = public | {file: json_bytes(content) for file, content in self.carried.items()}
         if self.scheduler_config != self.configs.scheduler_config:
-            index = json.loads(files[INDEX_FILE]) | {"scheduler": ["diffusers", self.scheduler_config["_class_name"]]}
-            files |= {INDEX_FILE: json_bytes(index), SCHEDULER_FILE: json_bytes(self.scheduler_config)}
+            files |= {INDEX_FILE: json_bytes(self.index), SCHEDULER_FILE: json_bytes(self.scheduler_config)}
         return files
 
 
@@ -118,14 +122,8 @@ def configs_metadata(source: Folder | SingleFile) -> dict[str, str]:
 
     `carried_files` is the inverse.
     """
-    public = public_configs(source.family)
-    names = [INDEX_FILE, SCHEDULER_FILE, *(f"{part}/config.json" for part in source.family.parts)]
-    own, known = source.small_files(), public.small_files()
-    carried: dict[str, Config] = {}
-    for name in names:
-        config = _lasting(own.get(name, known[name]))
-        if config != _lasting(known[name]):
-            carried[name] = config
+    own, public = (_json_files(each) for each in (source, public_configs(source.family)))
+    carried = {name: config for name, config in own.items() if config != public[name]}
     for encoder in source.family.text_encoders:
         tokenizer = source.tokenizer(encoder.tokenizer)
         if not is_public(tokenizer, encoder.padding):
@@ -134,5 +132,12 @@ def configs_metadata(source: Folder | SingleFile) -> dict[str, str]:
     return carried_metadata(carried)
 
 
-def _lasting(content: bytes) -> Config:
-    return {name: value for name, value in json.loads(content).items() if name not in PASSING}
+def _json_files(source: Folder | SingleFile) -> dict[str, Config]:
+    """Return the index and the configs of a base by name, without what is `PASSING`."""
+    configs = {f"{part}/config.json": source.config(part) for part in source.family.parts}
+    files = {INDEX_FILE: source.index, SCHEDULER_FILE: source.scheduler_config, **configs}
+    return {
+        name: {key: value for key, value in config.items() if key not in PASSING}
+        for name, config in files.items()
+        if config is not None
+    }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, MissingError
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.lora.file import Lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
@@ -86,6 +86,32 @@ def test_shards_of_which_one_is_gone(copy: Path) -> None:
     next((copy / "unet").glob("*-00002-of-*")).unlink()
     with pytest.raises(FormatError, match="names .*-00002-of-00002.safetensors, which is not there; copy the folder"):
         open_base(copy, ("unet",))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("unet/config.json", {"block_out_channels": "wide"}),
+        ("unet/config.json", {"attention_head_dim": 0}),
+        ("unet/config.json", {"addition_time_embed_dim": None}),
+        ("text_encoder/config.json", {"hidden_size": None}),
+        ("text_encoder/config.json", {"num_attention_heads": -1}),
+        ("vae/config.json", {"block_out_channels": 5}),
+        ("vae/config.json", {"norm_num_groups": 0}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "none"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("scheduler/scheduler_config.json", {"_class_name": "AutoencoderKL"}),
+        ("unet/diffusion_pytorch_model.safetensors.index.json", {"weight_map": [1]}),
+        ("unet/diffusion_pytorch_model.safetensors.index.json", {"weight_map": {"x": 1}}),
+    ],
+)
+def test_damaged_numbers_are_told_in_one_line(file: str, change: dict[str, object], copy: Path) -> None:
+    if not (copy / file).is_file():
+        (copy / file).write_text("{}")
+    edit_json(copy / file, **change)
+    with pytest.raises((FormatError, InputError, MissingError)) as caught:
+        open_base(copy)
+    assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
 
 
 @pytest.mark.parametrize("variant", ["bf16", "fp16", "fp32", "ema"])

@@ -18,6 +18,8 @@ from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.stages.fuse import Config, run
+from sdxl_mel.stages.lora import Extract
+from sdxl_mel.stages.lora import run as extract
 from sdxl_mel.training.run import diffusion_of
 from tests.checkpoints import edit_json, write_single_file
 
@@ -128,6 +130,21 @@ def test_a_folder_of_v_prediction_marks_the_file_and_one_of_epsilon_does_not(
     edit_json(copy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
     run(Config(base=str(copy), lora=(str(lora),), out=tmp_path / "v.safetensors"))
     assert set(MARKS) & load_file(tmp_path / "v.safetensors").keys() == {"v_pred"}
+
+
+def test_an_extracted_lora_says_what_the_tuned_model_predicts(folder: Path, lora: Path, tmp_path: Path) -> None:
+    source = file_with(folder, tmp_path / "v.safetensors", MARKS)
+    tensors = load_file(lora)
+    name = next(name for name in tensors if "lora_up" in name)
+    save_file(tensors | {name: torch.ones_like(tensors[name])}, lora, {"sdxl_mel.family": folder_family(folder)})
+    run(Config(base=str(source), lora=(str(lora),), out=tmp_path / "tuned.safetensors"))
+    out = tmp_path / "extracted.safetensors"
+    extract(Extract(base=str(source), tuned=str(tmp_path / "tuned.safetensors"), rank=1, out=out))
+    assert read_lora(out).header.prediction == "v_prediction"
+
+
+def folder_family(folder: Path) -> str:
+    return "sd15" if "sd15" in folder.name else "sdxl"
 
 
 def test_a_sampler_that_cannot_draw_it_says_so(folder: Path, tmp_path: Path) -> None:

@@ -22,11 +22,19 @@ from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_t
 from sdxl_mel.models.families import FAMILIES, TITLES
 from sdxl_mel.models.family import Family, Part
 from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.header import LAYERS_KEY, LoraHeader, from_metadata, kohya_metadata, to_metadata
+from sdxl_mel.models.lora.header import (
+    LAYERS_KEY,
+    LoraHeader,
+    family_said,
+    from_metadata,
+    kohya_metadata,
+    to_metadata,
+)
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.names import Key, Module, Role, parse_key, write_key
 from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
 from sdxl_mel.options import Dialect
+from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 
@@ -98,7 +106,8 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     file = TensorFile(path)
     header = from_metadata(file.metadata, str(path))
     tensors = {name: (file, name) for name in file.types}
-    architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors)
+    said = family_said(file.metadata)
+    architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors, path, said)
     groups = _grouped(tensors, architecture, path)
     modules = _modules(groups, configs_of(file.metadata, str(path)), alpha, str(path))
     return Lora(modules, replace(header, architecture=architecture))
@@ -171,23 +180,28 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         part, configs[part] = parse_config(place)
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
-    architecture = _recognised(tensors)
+    architecture = _recognised(tensors, folder)
     modules = _modules(_grouped(tensors, architecture, folder), configs, alpha, str(folder))
     return Lora(modules, LoraHeader(architecture=architecture))
 
 
-def _recognised(tensors: Mapping[str, Stored]) -> Architecture:
+def _recognised(tensors: Mapping[str, Stored], path: Path, said: Family | None = None) -> Architecture:
     """Return the architecture of a foreign LoRA: that of the family which has a module for most of its tensors.
 
-    Where several have, the width of the text that cross attention reads decides, then the order of the families.
+    Where several have, the width of the text that cross attention reads decides, then the family that its metadata
+    `said`; else it is said that the first is taken.
     """
     width = _text_width(tensors)
 
-    def misfit(architecture: Architecture) -> tuple[int, bool]:
+    def misfit(architecture: Architecture) -> tuple[int, bool, bool]:
         unmatched = sum(parse_key(name, architecture) is None for name in tensors)
-        return unmatched, architecture.family.text_width != width
+        return unmatched, architecture.family.text_width != width, architecture.family is not said
 
-    return min(map(Architecture, FAMILIES), key=misfit)
+    chosen, *others = sorted(map(Architecture, FAMILIES), key=misfit)
+    rivals = [other.family.title for other in others if misfit(other) == misfit(chosen)]
+    if rivals and misfit(chosen)[0] < len(tensors):
+        log(f"{path}: fits {chosen.family.title} and {', '.join(rivals)}, and does not say which; taken for the former")
+    return chosen
 
 
 def _text_width(tensors: Mapping[str, Stored]) -> int | None:
@@ -328,7 +342,7 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
         own = loras[0].lora.header if loras else LoraHeader()
-        return LoraHeader(architecture=own.architecture, drawing=drawing)
+        return LoraHeader(architecture=own.architecture, drawing=drawing, prediction=own.prediction)
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.samplers import Drawing, format_timesteps, parse_timesteps
 from sdxl_mel.errors import FormatError
-from sdxl_mel.models.families import family_named
-from sdxl_mel.models.family import ADAPTABLE, Part
+from sdxl_mel.models.families import FAMILIES, family_named
+from sdxl_mel.models.family import ADAPTABLE, Family, Part
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.scheduler import MODELSPEC, PREDICTION_KEY
@@ -109,6 +109,13 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
         )
     except (ValueError, TypeError, ValidationError) as error:
         raise FormatError(f"{where}: its metadata is damaged ({error})".replace("\n", " ")) from error
+
+
+def family_said(metadata: Mapping[str, str]) -> Family | None:
+    """Return the family that a file's metadata names in kohya's or Stability's way, None where they name none."""
+    version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
+    named = (each for each in FAMILIES if version == each.kohya_version or architecture.startswith(each.modelspec))
+    return next(named, None)
 
 
 def _positive(text: str) -> int:
