@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdxl_mel.assets import base_path, may_be_hub_id
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import InputError
 
 FOLDER = "tokenizer"
 MAX_TOKENS = 75
@@ -61,7 +61,7 @@ def _tokenizer_of(base: str) -> Any:
         if not place.is_dir() and not may_be_hub_id(base):
             raise InputError(f"{base}: no such folder or file")
         return read_tokenizer(place, FOLDER)
-    except (FormatError, InputError) as error:
+    except InputError as error:
         reason = f"its tokenizer cannot be read ({error})"
         raise InputError(f"--base {base}: {reason}; leave --base out to estimate") from error
 

@@ -103,9 +103,9 @@ class Folder:
         middle = f".{chosen}" if chosen else ""
         for index in (f"{stem}.safetensors.index{middle}.json", f"{stem}{middle}.safetensors.index.json"):
             weight_map = (read_json(place / index) or {}).get("weight_map", {})
-            names = (
-                sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else ["no files"]
-            )
+            if not isinstance(weight_map, dict):
+                raise FormatError(f"{place / index}: its weight_map names no files; copy the folder again")
+            names = sorted(set(map(str, weight_map.values())))
             absent = [name for name in names if not (place / name).is_file()]
             if absent:
                 raise FormatError(f"{place / index}: names {absent[0]}, which is not there; copy the folder again")
