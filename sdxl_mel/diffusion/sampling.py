@@ -20,6 +20,9 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
 from sdxl_mel.seeding import torch_generator
 
+ZERO_SNR = "rescale_betas_zero_snr"
+"""The setting of diffusers' schedulers that takes the last of the signal away (arXiv 2305.08891, algorithm 1)."""
+
 
 def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None = None) -> Any:
     """Return a fresh scheduler `name` (a diffusers class or one of SAMPLERS) with the noise schedule of the base's.
@@ -35,6 +38,11 @@ def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None =
         names = [*SAMPLERS, *sorted(known)]
         raise InputError(f"--sampler: unknown sampler {name!r}{near_miss(name, names)}; known: {', '.join(names)}")
     config = base_scheduler.config
+    if config.get(ZERO_SNR) and not takes_zero_snr(kind):
+        raise InputError(
+            f"--sampler {name}: this base has zero terminal SNR, which diffusers' {kind.__name__} does not know; take "
+            "euler or ddim"
+        )
     said = config.keys() - set(config.get("_use_default_values", ()))
     options = dict(SCHEDULER_OPTIONS.get(kind.__name__, {}))
     if "clip_sample" not in said and "clip_sample" in inspect.signature(kind.__init__).parameters:
@@ -42,6 +50,11 @@ def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None =
     if isinstance(timesteps, str):
         options["timestep_spacing"] = timesteps
     return kind.from_config(config, **options)
+
+
+def takes_zero_snr(kind: Any) -> bool:
+    """Return whether diffusers' scheduler of this class can have zero terminal SNR."""
+    return kind is not None and ZERO_SNR in inspect.signature(kind).parameters
 
 
 def set_steps(

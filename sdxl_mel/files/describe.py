@@ -25,6 +25,8 @@ HEADERS = {
 """The file that marks a folder as an artefact, and the kind of artefact."""
 BESIDE = ("melspec.json", "record.json")
 SPEC_NAMES = ("spec", "melspec")
+CARRIED = "sdxl_mel.configs"
+"""Whole files in the header of a single file (files.carried), of which the names are told."""
 
 Description = dict[str, JsonValue]
 
@@ -89,6 +91,8 @@ def _of_tensors(path: Path) -> Description:
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path}: not a readable safetensors file ({error})") from error
     parsed = {key: _parsed(value) for key, value in metadata.items()}
+    if CARRIED in parsed:
+        parsed[CARRIED] = sorted(_as_mapping(parsed[CARRIED]))
     return {"kind": "tensors", "tensors": sum(kinds.values()), "precision": dict(kinds), **parsed}
 
 

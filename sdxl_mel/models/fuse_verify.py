@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdxl_mel.assets import base_path
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids, unet_conditions
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import ADAPTABLE, Part, pooled_width
@@ -41,7 +40,7 @@ def differences(base: str, fused: Path, loras: Sequence[ScaledLora], configs: Pa
                 weight += combined_delta(weight, group)
             wanted = probe(part, adapted)
             del adapted
-            got = probe(part, open_base(fused, (part,), config=configs or _folder(base)).models[part])
+            got = probe(part, open_base(fused, (part,), config=configs).models[part])
             found[part] = float((got - wanted).norm() / wanted.norm())
     return found
 
@@ -68,9 +67,3 @@ def _probe_text(encoder: Any, generator: torch.Generator) -> Tensor:
     tokens[:, -1] = encoder.config.eos_token_id
     output = encoder(tokens, output_hidden_states=True)
     return torch.cat([output.hidden_states[-2].flatten(), output[0].flatten()])
-
-
-def _folder(base: str) -> Path | None:
-    """Return the base itself where it is a folder: a single file made from it has the same configs."""
-    path = base_path(base)
-    return path if path.is_dir() else None

@@ -282,12 +282,12 @@ def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Dif
     }
     if diffusion.ends_in_noise:
         training["zero_terminal_snr"] = "True"
-    base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
+    identity = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
         spec=header.spec,
         anchor=header.anchor,
         clip_skip=header.clip_skip,
-        base=base,  # type: ignore[arg-type]
+        base=identity,  # type: ignore[arg-type]
         record=header.record,
         training=training,
         architecture=architecture,

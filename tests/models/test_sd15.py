@@ -228,7 +228,7 @@ def test_files_say_what_they_are(tmp_path: Path, lora: Lora) -> None:
     assert metadata["ss_base_model_version"] == "sd_v1" and metadata["ss_v2"] == "False"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert metadata["modelspec.resolution"] == "512x512"
-    assert header_metadata(lora.header)["modelspec.architecture"] == "stable-diffusion-v1"
+    assert header_metadata(lora.header, "title")["modelspec.architecture"] == "stable-diffusion-v1"
 
 
 def test_a_lora_of_the_wrong_family_is_refused_by_name(

@@ -24,7 +24,14 @@ from sdxl_mel.models.family import Family, Part
 from sdxl_mel.models.layouts import Architecture, Param
 from sdxl_mel.models.lora.assemble import Alpha, Group, adaptation, differences
 from sdxl_mel.models.lora.foreign import EMBEDDING, refusal, some
-from sdxl_mel.models.lora.header import LAYERS_KEY, LoraHeader, from_metadata, kohya_metadata, to_metadata
+from sdxl_mel.models.lora.header import (
+    LAYERS_KEY,
+    LoraHeader,
+    family_said,
+    from_metadata,
+    kohya_metadata,
+    to_metadata,
+)
 from sdxl_mel.models.lora.module import Adaptation, Change, FullModule, LoraModule
 from sdxl_mel.models.lora.names import Key, Module, parse_key, rewritten, write_key
 from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
@@ -111,7 +118,7 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     header = from_metadata(file.metadata, str(path))
     tensors = {name: (file, name) for name in file.types}
     if LAYERS_KEY not in file.metadata:
-        header = replace(header, architecture=_recognised(tensors))
+        header = replace(header, architecture=_recognised(tensors, path, family_said(file.metadata)))
     modules, others = _assembled(tensors, header.architecture, configs_of(file.metadata, str(path)), alpha, path)
     return Lora(modules, header, others)
 
@@ -191,7 +198,7 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         part, configs[part] = parse_config(place)
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
-    header = LoraHeader(architecture=_recognised(tensors))
+    header = LoraHeader(architecture=_recognised(tensors, folder))
     modules, others = _assembled(tensors, header.architecture, configs, alpha, folder)
     return Lora(modules, header, others)
 
@@ -231,19 +238,24 @@ def _assembled(
     return modules, others
 
 
-def _recognised(tensors: Mapping[str, Stored]) -> Architecture:
+def _recognised(tensors: Mapping[str, Stored], path: Path, said: Family | None = None) -> Architecture:
     """Return the architecture of a foreign LoRA: that which has a module for most of its tensors.
 
-    Where several have, the width of the text that cross attention reads decides, then their order: the families, then
-    `mini`, whose blocks hold one layer.
+    Where several have, the width of the text that cross attention reads decides, then the family that its metadata
+    `said`, then their order: the families, then `mini`, whose blocks hold one layer. Two families are told to the user.
     """
     width = _text_width(tensors)
 
-    def misfit(architecture: Architecture) -> tuple[int, bool]:
+    def misfit(architecture: Architecture) -> tuple[int, bool, bool]:
         unmatched = sum(parse_key(name, architecture) is None for name in tensors)
-        return unmatched, architecture.family.text_width != width
+        return unmatched, architecture.family.text_width != width, architecture.family is not said
 
-    return min((*map(Architecture, FAMILIES), Architecture(SDXL, 1)), key=misfit)
+    chosen, *others = sorted((*map(Architecture, FAMILIES), Architecture(SDXL, 1)), key=misfit)
+    equals = [other.family for other in others if misfit(other) == misfit(chosen)]
+    rivals = [family.title for family in equals if family is not chosen.family]
+    if rivals and misfit(chosen)[0] < len(tensors):
+        log(f"{path}: fits {chosen.family.title} and {', '.join(rivals)}, and does not say which; taken for the former")
+    return chosen
 
 
 def _text_width(tensors: Mapping[str, Stored]) -> int | None:
@@ -378,7 +390,7 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
         own = loras[0].lora.header if loras else LoraHeader()
-        return LoraHeader(architecture=own.architecture, drawing=drawing)
+        return LoraHeader(architecture=own.architecture, drawing=drawing, prediction=own.prediction)
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None
