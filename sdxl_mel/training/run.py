@@ -119,7 +119,7 @@ def start_accelerator(config: Config) -> Accelerator:
     if accelerator.num_processes != launched:
         raise MismatchError(
             f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "
-            f"there is none here; run `accelerate config` again, or accelerate launch --cpu --num_processes {launched}"
+            f"there is none here; run `accelerate config` again, or `accelerate launch --cpu ...`"
         )
     if accelerator.device.type == "cuda":
         # An overrun is an error then: drivers would else spill to the host without a word.
