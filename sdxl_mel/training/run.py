@@ -15,7 +15,6 @@ from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
-from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.actions import remarks
 from sdxl_mel.models.lora.adapters import Adapters
 from sdxl_mel.models.lora.file import DIFFUSERS_FILE, Lora, LoraHeader, read_lora
@@ -120,7 +119,7 @@ def start_accelerator(config: Config) -> Accelerator:
     if accelerator.num_processes != launched:
         raise MismatchError(
             f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "
-            f"there is none here; run `accelerate config` again, or accelerate launch --cpu --num_processes {launched}"
+            f"there is none here; run `accelerate config` again, or `accelerate launch --cpu ...`"
         )
     if accelerator.device.type == "cuda":
         # An overrun is an error then: drivers would else spill to the host without a word.
@@ -230,7 +229,7 @@ def open_task(
         model,
         TrainingData(cache, splits, diffusion, config.data, encodes_captions=encodes),
         objective,
-        header=header_of_lora(header, base.architecture, diffusion),
+        header=header_of_lora(header, base),
         adapter=config.adapter,
         optimizer=config.optimizer,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
@@ -264,7 +263,7 @@ def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identit
     adapters.load(lora.modules, str(path))
 
 
-def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Diffusion) -> LoraHeader:
+def header_of_lora(header: RunHeader, base: Base) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -280,7 +279,7 @@ def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Dif
         "clip_skip": str(header.clip_skip),
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
-    if diffusion.ends_in_noise:
+    if base.scheduler.config.get("rescale_betas_zero_snr"):
         training["zero_terminal_snr"] = "True"
     identity = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
@@ -290,8 +289,8 @@ def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Dif
         base=identity,  # type: ignore[arg-type]
         record=header.record,
         training=training,
-        architecture=architecture,
-        prediction=diffusion.prediction,
+        architecture=base.architecture,
+        prediction=base.scheduler.config.prediction_type,
     )
 
 
