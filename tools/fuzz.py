@@ -606,6 +606,18 @@ def generate(case: Case) -> list[str | Path]:
             return [*words, *prompt, "--steps", "2", "--init", case.bad(start)]
 
 
+def edit(case: Case) -> list[str | Path]:
+    """Edit a damaged sound or picture."""
+    start = case.bad(case.random.choice((*case.material.sounds, case.material.picture)))
+    return ["edit", start, "--base", "mini", "--steps", "2", "--prompt", "piano", "--out", case.out / "a.wav"]
+
+
+def vary(case: Case) -> list[str | Path]:
+    """Vary a damaged sound or picture."""
+    start = case.bad(case.random.choice((*case.material.sounds, case.material.picture)))
+    return ["vary", "--base", "mini", "--steps", "2", "--prompt", "piano", "--source", start, "--out", case.out]
+
+
 def evaluate(case: Case) -> list[str | Path]:
     """Evaluate a folder with a damaged sound."""
     sounds = case.random.sample(case.material.sounds, 3)
@@ -650,6 +662,8 @@ RECIPES: dict[Recipe, int] = {
     lora: 20,
     fuse: 3,
     generate: 5,
+    edit: 1,
+    vary: 1,
     evaluate: 3,
     compare: 8,
     convert_clap: 2,
