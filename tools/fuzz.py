@@ -46,7 +46,7 @@ CODES = {0, 1, 2, 3}
 LONGEST_SECONDS = 120
 MEMORY = 12 << 30
 FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aiff": "AIFF", "w64": "W64", "caf": "CAF"}
-TRAIN = ("--base", "mini", "--batch", "1", "--samples.count", "0", "--regularization.share", "0")
+TRAIN = ("--base", "mini", "--batch", "1", "--validation.every", "0", "--regularization.share", "0")
 HOSTILE_STEMS = (
     b"caf\xe9",
     b"-x",
