@@ -106,7 +106,7 @@ class _Embedding:
         at_rate: dict[int, Float] = {signal.rate: signal.mono()}
         lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
         windows = {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
-        known = [value for value in facts.values() if value is not None]
+        known = np.array([value for value in facts.values() if value is not None])
         if not all(np.isfinite(each).all() for each in (known, *windows.values())):
             return "what is measured of it is not finite: its samples are far beyond full scale; export it again"
         return facts, windows

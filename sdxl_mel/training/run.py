@@ -15,7 +15,6 @@ from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
-from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.actions import remarks
 from sdxl_mel.models.lora.adapters import Adapters
 from sdxl_mel.models.lora.file import DIFFUSERS_FILE, Lora, LoraHeader, read_lora
@@ -230,7 +229,7 @@ def open_task(
         model,
         TrainingData(cache, splits, diffusion, config.data, encodes_captions=encodes),
         objective,
-        header=header_of_lora(header, base.architecture, diffusion),
+        header=header_of_lora(header, base),
         adapter=config.adapter,
         optimizer=config.optimizer,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
@@ -264,7 +263,7 @@ def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identit
     adapters.load(lora.modules, str(path))
 
 
-def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Diffusion) -> LoraHeader:
+def header_of_lora(header: RunHeader, base: Base) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -280,18 +279,18 @@ def header_of_lora(header: RunHeader, architecture: Architecture, diffusion: Dif
         "clip_skip": str(header.clip_skip),
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
-    if diffusion.ends_in_noise:
+    if base.scheduler.config.get("rescale_betas_zero_snr"):
         training["zero_terminal_snr"] = "True"
-    base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
+    identity = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
         spec=header.spec,
         anchor=header.anchor,
         clip_skip=header.clip_skip,
-        base=base,  # type: ignore[arg-type]
+        base=identity,  # type: ignore[arg-type]
         record=header.record,
         training=training,
-        architecture=architecture,
-        prediction=diffusion.prediction,
+        architecture=base.architecture,
+        prediction=base.scheduler.config.prediction_type,
     )
 
 
