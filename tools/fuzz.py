@@ -46,7 +46,7 @@ CODES = {0, 1, 2, 3}
 LONGEST_SECONDS = 120
 MEMORY = 12 << 30
 FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aiff": "AIFF", "w64": "W64", "caf": "CAF"}
-TRAIN = ("--base", "mini", "--batch", "1", "--samples.count", "0", "--regularization.share", "0")
+TRAIN = ("--base", "mini", "--batch", "1", "--validation.every", "0", "--regularization.share", "0")
 HOSTILE_STEMS = (
     b"caf\xe9",
     b"-x",
@@ -606,6 +606,18 @@ def generate(case: Case) -> list[str | Path]:
             return [*words, *prompt, "--steps", "2", "--init", case.bad(start)]
 
 
+def edit(case: Case) -> list[str | Path]:
+    """Edit a damaged sound or picture."""
+    start = case.bad(case.random.choice((*case.material.sounds, case.material.picture)))
+    return ["edit", start, "--base", "mini", "--steps", "2", "--prompt", "piano", "--out", case.out / "a.wav"]
+
+
+def vary(case: Case) -> list[str | Path]:
+    """Vary a damaged sound or picture."""
+    start = case.bad(case.random.choice((*case.material.sounds, case.material.picture)))
+    return ["vary", "--base", "mini", "--steps", "2", "--prompt", "piano", "--source", start, "--out", case.out]
+
+
 def evaluate(case: Case) -> list[str | Path]:
     """Evaluate a folder with a damaged sound."""
     sounds = case.random.sample(case.material.sounds, 3)
@@ -650,6 +662,8 @@ RECIPES: dict[Recipe, int] = {
     lora: 20,
     fuse: 3,
     generate: 5,
+    edit: 1,
+    vary: 1,
     evaluate: 3,
     compare: 8,
     convert_clap: 2,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sdxl_mel.commands import COMMANDS
 from tools import fuzz
 
 QUICK = {
@@ -18,6 +19,11 @@ def test_damaged_inputs_are_refused_or_named(tmp_path: Path, seed: int) -> None:
     found = list(fuzz.fuzz(tmp_path, range(15), seed, QUICK, keep=False))
     assert [fault for fault in found if fault is not None] == []
     assert found.count(None) == 15
+
+
+def test_every_command_that_reads_files_has_cases() -> None:
+    recipes = {recipe.__name__ for recipe in fuzz.RECIPES}
+    assert {name for name in COMMANDS if name.replace("-", "_") not in recipes} <= {"demo", "studio"}
 
 
 def test_faults_are_found_where_there_are_some(tmp_path: Path) -> None:
