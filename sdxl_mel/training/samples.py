@@ -89,7 +89,7 @@ def generator_in_training(
     header = read_model_header(base.source.path) or LoraHeader()
     header = replace(header, spec=spec, anchor=anchor, clip_skip=clip_skip)
     in_training = replace(base, models=models, tokenizers=tokenizers)
-    return Generator(in_training, header=header, device=device, resting=resting)
+    return Generator(in_training, header=header, device=device, resting=resting, weighted=False)
 
 
 def plan_samples(generator: Generator, prompts: Sequence[str], seed: int) -> list[Job]:
