@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,17 @@ from scipy.stats import mannwhitneyu
 
 from bench.table import Table
 from sdxl_mel.arrays import Levels
-from sdxl_mel.corpus.tracks import plan_tracks, render_track
+from sdxl_mel.corpus.tracks import TrackPlan, plan_tracks, render_track
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.evaluation.instruments import named_instruments
 from sdxl_mel.files.audio import open_audio, write_audio
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.metrics.oracle import Oracle, load_oracle
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.sound.melspec import LATENT_FACTOR
+from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, spectral_flux
-from sdxl_mel.synthesis.editing import Edit, edit_source, open_source
+from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.regions import Region
@@ -30,6 +31,7 @@ PIECES = 45
 SECONDS = 10.0
 REGION = (4.096, 6.144)
 """Half a tile, in latent columns of its own."""
+EXTENDED = 2.048
 SAMPLING = Sampling("dpmpp_2m", 15, 3.0)
 MINUTES = (1, 10)
 RATE = 32000
@@ -48,12 +50,13 @@ def run() -> Table:
         header=["what", "measured", "beside", "ratio or p"],
         rows=rows,
         notes=[
-            f"{PIECES} rendered pieces of {SECONDS:g} s with one instrument each; half a tile in their middle asks for "
-            f"another one. {SAMPLING.steps} steps of DPM++ 2M at guidance {SAMPLING.guidance:g}, mini.",
-            "Joins: spectral flux across the feather of both borders, against the same at other places of the pieces; "
-            "p by Mann and Whitney, two-sided. Pasted: the same half tile out of a tile of its own, without a feather.",
-            "Found: the oracle's first choice for the half tile, repeated to fill a tile; ceiling: the same half of a "
-            "whole tile that was drawn from the prompt alone.",
+            f"{PIECES} rendered pieces of {SECONDS:g} s with one instrument. {SAMPLING.steps} steps of DPM++ 2M at "
+            f"guidance {SAMPLING.guidance:g}, mini.",
+            "Joins: half a tile in the middle, and two seconds at the end, drawn anew by the piece's own caption. "
+            "Spectral flux across the feather, against the same anywhere in the pieces; p by Mann-Whitney, two-sided. "
+            "Paste: half a tile that was drawn from the same caption without context, without a feather.",
+            "Found: the half tile asks for another instrument, and the oracle names that first (half a tile twice is a "
+            "tile); ceiling: the same half of a whole tile that was drawn from the prompt alone.",
             "Memory: the largest resident set of `sdxl-mel edit --strength 0.5` of a stereo song at `std`, tiny SDXL.",
         ],
     )
@@ -62,55 +65,63 @@ def run() -> Table:
 def regions_on_mini(count: int = PIECES) -> list[list[str]]:
     """Return the rows of the oracle and of the joins."""
     generator, oracle = Generator.open("mini"), load_oracle()
-    spec, context = generator.spec, context_frames(generator.spec.sample_rate / generator.spec.hop_length)
+    spec = generator.spec
     plans = plan_tracks("test-seen", count, SECONDS, solo_share=1.0, seed=3)
-    joins: dict[str, list[float]] = {"edited": [], "pasted": [], "elsewhere": []}
-    found, ceiling, own, own_before = [], [], [], []
+    joins: dict[str, list[float]] = {name: [] for name in ("region", "extension", "paste", "elsewhere")}
+    found: dict[str, list[bool]] = {name: [] for name in ("region", "ceiling", "beside", "before")}
     with tempfile.TemporaryDirectory() as folder:
         for number, plan in enumerate(plans):
             path = Path(folder) / f"{number}.wav"
             write_audio(path, *render_track(plan))
             source = open_source(path, spec)
-            other = plans[(number + 1) % count]
-            while other.instruments == plan.instruments:
-                other = plans[(plans.index(other) + 1) % count]
-            prompt = other.captions[0]
-            edit = Edit(regions=[Region(*REGION, prompt=prompt)])
-            edited = edit_source(generator, source, edit, sampling=SAMPLING, seed=number)
-            alone = _tile(generator, prompt, number)
-            patch = edited.plan.parts[0].patch
+            before = source.picture(0, source.frames)
+            own, other = plan.captions[0], _other(plans, number).captions[0]
+
+            def edited(edit: Edit, source: Source = source, seed: int = number) -> Edited:
+                return edit_source(generator, source, edit, sampling=SAMPLING, seed=seed)
+
+            same = edited(Edit(regions=[Region(*REGION, prompt=own)]))
+            patch = same.plan.parts[0].patch
             first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
-            half = slice(first, after)
-            before = source.picture(0, edited.levels.shape[1])
+            feather = patch.feather * LATENT_FACTOR
+            joins["region"] += _flux(same.levels, [first - feather, after], feather)
             pasted = before.copy()
-            pasted[:, half] = alone[:, : after - first]
-            wanted = named_instruments(prompt)[0]
-            found.append(_finds(oracle, edited.levels[:, half], wanted))
-            ceiling.append(_finds(oracle, alone[:, : after - first], wanted))
-            mine = named_instruments(plan.captions[0])[0]
-            left = slice(first - 128 - LATENT_FACTOR, first - LATENT_FACTOR)
-            own.append(_finds(oracle, edited.levels[:, left], mine))
-            own_before.append(_finds(oracle, before[:, left], mine))
-            width = patch.feather * LATENT_FACTOR
-            places = [first - width, after]
-            elsewhere = numpy_generator(number, "elsewhere").choice(np.arange(32, first - 64), 4, replace=False)
-            for name, levels, at in (
-                ("edited", edited.levels, places),
-                ("pasted", pasted, [first - width // 2, after - width // 2]),
-                ("elsewhere", before, elsewhere.tolist()),
+            pasted[:, first:after] = _tile(generator, own, number)[:, : after - first]
+            joins["paste"] += _flux(pasted, [first - feather // 2, after - feather // 2], feather)
+            longer = edited(Edit(own, extend=EXTENDED))
+            joins["extension"] += _flux(
+                longer.levels, [longer.plan.parts[0].patch.first * LATENT_FACTOR - feather], feather
+            )
+            anywhere = numpy_generator(number, "elsewhere").choice(np.arange(32, source.frames - 32), 4, replace=False)
+            joins["elsewhere"] += _flux(before, anywhere.tolist(), feather)
+
+            changed, alone = edited(Edit(regions=[Region(*REGION, prompt=other)])), _tile(generator, other, number)
+            beside = slice(first - feather - (after - first), first - feather)
+            for name, half, prompt in (
+                ("region", changed.levels[:, first:after], other),
+                ("ceiling", alone[:, : after - first], other),
+                ("beside", changed.levels[:, beside], own),
+                ("before", before[:, beside], own),
             ):
-                joins[name] += _flux(levels, at, width, context)
+                found[name].append(_finds(oracle, half, named_instruments(prompt)[0]))
+    share = {name: float(np.mean(flags)) for name, flags in found.items()}
     return [
-        _compared("joins of regions", joins["edited"], joins["elsewhere"]),
-        _compared("joins of an unfeathered paste", joins["pasted"], joins["elsewhere"]),
+        *(_compared(name, joins[name], joins["elsewhere"]) for name in ("region", "extension", "paste")),
+        _compared("region and extension", joins["region"] + joins["extension"], joins["elsewhere"]),
         [
             "instrument of the region found",
-            f"{np.mean(found):.2f}",
-            f"ceiling {np.mean(ceiling):.2f}",
-            f"{np.mean(found) / max(np.mean(ceiling), 1e-9):.2f}",
+            f"{share['region']:.2f}",
+            f"ceiling {share['ceiling']:.2f}",
+            f"{share['region'] / max(share['ceiling'], 1e-9):.2f}",
         ],
-        ["own instrument found beside the region", f"{np.mean(own):.2f}", f"before {np.mean(own_before):.2f}", ""],
+        ["own instrument beside the region", f"{share['beside']:.2f}", f"before {share['before']:.2f}", ""],
     ]
+
+
+def _other(plans: Sequence[TrackPlan], number: int) -> TrackPlan:
+    """Return the next piece that has another instrument."""
+    own = plans[number].instruments
+    return next(plan for plan in [*plans[number:], *plans[:number]] if plan.instruments != own)
 
 
 def _tile(generator: Generator, prompt: str, seed: int) -> Levels:
@@ -124,15 +135,21 @@ def _finds(oracle: Oracle, half: Levels, wanted: str) -> bool:
     return oracle.found(tile, [[wanted]])[0][0]
 
 
-def _flux(levels: Levels, starts: list[int], gap: int, context: int) -> list[float]:
+def _flux(levels: Levels, starts: Sequence[int], gap: int) -> list[float]:
     """Return the flux across some gaps, as deviations from that across all of the picture."""
+    context = context_frames(PRESETS["mini"].sample_rate / PRESETS["mini"].hop_length)
     flux = spectral_flux(dequantise(levels), gap, context)
     return [float((flux[start - context] - flux.mean()) / flux.std()) for start in starts]
 
 
 def _compared(what: str, ours: list[float], others: list[float]) -> list[str]:
     p = float(mannwhitneyu(ours, others).pvalue)
-    return [f"{what} ({len(ours)})", f"z {np.mean(ours):+.2f}", f"elsewhere {np.mean(others):+.2f}", f"p {p:.2g}"]
+    return [
+        f"joins, {what} ({len(ours)})",
+        f"z {np.mean(ours):+.2f}",
+        f"elsewhere {np.mean(others):+.2f}",
+        f"p {p:.2g}",
+    ]
 
 
 def memory(folder: Path) -> list[str]:

@@ -23,7 +23,7 @@ from sdxl_mel.synthesis.prepared import Scratch, resampled, stereo_at_most
 from sdxl_mel.synthesis.regions import Patch
 from sdxl_mel.synthesis.settings import Method
 
-Moments = NDArray[np.float64]
+Points = NDArray[np.float64]
 Read = Callable[[int, int], Float]
 """(first sample, last sample) -> samples (channels, n); silence beyond the ends."""
 WINDOWS_PER_SECOND = 8
@@ -146,7 +146,7 @@ def _change(
     return place, _masked(difference, moments, parts, spec, rate)
 
 
-def _masked(difference: Float, moments: Moments, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
+def _masked(difference: Float, moments: Points, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
     """Return a difference (channels, n) where the parts are; `moments` are its samples' places in frames."""
     if all(patch.every_row for patch in parts):
         everywhere: Float = np.max([_across(patch, moments) for patch in parts], axis=0) * difference
@@ -164,18 +164,18 @@ def _masked(difference: Float, moments: Moments, parts: Sequence[Patch], spec: M
     return (changed * near).astype(np.float32)
 
 
-def _outside(patch: Patch, moments: Moments) -> Moments:
+def _outside(patch: Patch, moments: Points) -> Points:
     """Return how far moments, in frames, lie outside of a part."""
     first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
     return np.maximum(np.maximum(first - moments, moments - after), 0.0)
 
 
-def _across(patch: Patch, moments: Moments) -> Float:
+def _across(patch: Patch, moments: Points) -> Float:
     """Return the weight of a part at moments in frames: 1 inside, falling to 0 over its feather."""
     return _fallen(_outside(patch, moments) / (patch.feather * LATENT_FACTOR))
 
 
-def _up(patch: Patch, frequencies: Moments, spec: MelSpec) -> Float:
+def _up(patch: Patch, frequencies: Points, spec: MelSpec) -> Float:
     """Return the weight of a part at frequencies in Hz."""
     low_out, low, high, high_out = patch.band(spec)
     below = np.zeros_like(frequencies) if patch.bottom == 0 else (low - frequencies) / max(low - low_out, 1e-9)
@@ -183,7 +183,7 @@ def _up(patch: Patch, frequencies: Moments, spec: MelSpec) -> Float:
     return _fallen(np.maximum(np.maximum(below, above), 0.0))
 
 
-def _fallen(distance: Moments) -> Float:
+def _fallen(distance: Points) -> Float:
     """Return half a period of a raised cosine, from 1 at distance 0 to 0 at 1 and beyond."""
     return (0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))).astype(np.float32)
 
