@@ -56,6 +56,8 @@ class Config(ModelSettings):
     """keep the best of so many: consistent, and near its prompt"""
     clap: Annotated[str | None, Show.ADVANCED, UNRECORDED] = None
     """CLAP that says how near a candidate is to its prompt: a folder or hub id; none = tag bridge, if installed"""
+    ab: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
+    """draw every result with the LoRAs and without, into two folders, and compare them on ab.html"""
     plot: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """also draw each result with a time axis and, for long pieces, the joins"""
     overwrite: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
@@ -76,6 +78,8 @@ class Config(ModelSettings):
             ),
             (self.prompt_to is not None and self.prompt is None, "--prompt-to needs --prompt"),
             (self.schedule is not None and self.seconds is None, "--schedule needs --seconds"),
+            (self.ab and not self.lora, "--ab needs --lora, which is put on and off"),
+            (self.ab and self.format == "none", "--ab compares sounds; leave --format none out"),
         ]
         for wrong, message in problems:
             if wrong:
@@ -108,13 +112,15 @@ def run(
 
     `open_generator` takes the place of `Generator.open` where one is open already.
     """
-    from sdxl_mel.synthesis.session import UNWATCHED, Generator, generate
+    from sdxl_mel.synthesis import session, variations
 
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
-    entries, notes = generate(
-        lambda: (open_generator or Generator.open)(**config.opened(), keep_base=open_generator is not None),
+    draw = variations.generate_ab if config.ab else session.generate
+    opened = open_generator or session.Generator.open
+    entries, notes = draw(
+        lambda: opened(**config.opened(), keep_base=config.ab or open_generator is not None),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
         asked=config.asked(),
@@ -123,9 +129,9 @@ def run(
         clap=config.clap,
         batch=config.batch,
         settings=config.recorded(),
-        watch=watch or UNWATCHED,
+        watch=watch or session.UNWATCHED,
     )
-    return Report(folder=str(config.out), results=entries, notes=notes)
+    return Report(folder=str(config.out / "with" if config.ab else config.out), results=entries, notes=notes)
 
 
 def _joins(result: Entry) -> str:
