@@ -117,7 +117,7 @@ def player(
         "label": caption,
         "spec": spec.to_json() if spec else "",
         "seconds": f"{seconds:g}" if seconds else "",
-        "marks": json.dumps([list(seam) for seam in seams]) if seams else "",
+        "marks": json.dumps([[round(start, 4), round(end, 4)] for start, end in seams]) if seams else "",
     }
     written = Markup("").join(Markup(' {}="{}"').format(name, value) for name, value in attributes.items() if value)
     inside = Markup("").join(map(_sound, sounds))

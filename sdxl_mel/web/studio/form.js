@@ -65,7 +65,7 @@ export class SettingsForm extends EventTarget {
     this.#writers.set(name, write);
     control.addEventListener("input", () => this.dispatchEvent(new Event("change")));
     control.dataset.setting = name;
-    const label = words(name.split(".").at(-1));
+    const label = title(name.split(".").at(-1));
     const field = kind.type === "boolean" ? ticked(label, control, setting.description) : labelled(label, control, setting.description);
     field.title = setting.flag ?? "";
     return field;
@@ -129,6 +129,11 @@ export class SettingsForm extends EventTarget {
     if (several) place.append(iconButton("close", "Remove", () => place.remove()));
     return place;
   }
+}
+
+function title(name) {
+  const text = words(name);
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 /** A name as a person reads it: "lora_scale" is "lora scale". */

@@ -13,6 +13,7 @@ const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
 const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "init"];
 const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
+const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
 
 /** The tab. */
 export class Make {
@@ -40,8 +41,10 @@ export class Make {
       this.#running.get(detail.job)?.step(detail);
     });
     this.#store.addEventListener("artefacts", () => this.#readModels());
+    this.#store.addEventListener("lora", () => this.#takeLora());
     await this.#readModels();
-    this.#restore(JSON.parse(remembered(DRAFT, "{}")));
+    this.#restore(JSON.parse(remembered(DRAFT, JSON.stringify(EXAMPLE))));
+    this.#takeLora();
     this.#show();
   }
 
@@ -59,7 +62,7 @@ export class Make {
   }
 
   #build() {
-    const prompt = element("textarea", { rows: 3, placeholder: "solo violin with soft piano, slow" });
+    const prompt = element("textarea", { rows: 3, placeholder: EXAMPLE.prompt });
     const seed = element("input", { type: "number", min: 0, step: 1, value: "0" });
     const base = select([["mini", "mini"]], "mini", () => this.#keep());
     this.#parts = {
@@ -81,13 +84,13 @@ export class Make {
       "form",
       { className: "panel", "aria-label": "What to make" },
       labelled("Prompt", prompt, "instruments, style, tempo, mood"),
+      this.#parts.make,
       labelled("Base", base, "the model that draws"),
       this.#parts.loras,
       addLora,
       this.#parts.init,
       seeds,
       this.#form.common,
-      this.#parts.make,
       this.#form.all,
       button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
     );
@@ -140,6 +143,13 @@ export class Make {
     row.append(iconButton("close", "Remove this LoRA", () => (row.remove(), this.#keep())));
     this.#parts.loras.append(row);
     this.#keep();
+  }
+
+  /** Use the LoRA that another tab asks for. */
+  #takeLora() {
+    const id = this.#store.wantedLora;
+    this.#store.wantedLora = null;
+    if (id) this.#restore({ ...this.settings, lora: [`id:${id}`] });
   }
 
   #toggleLock() {

@@ -151,7 +151,7 @@ export class Timeline {
     const { ruler, row, seconds } = this.#parts;
     const total = Math.max(Number(seconds.value) || 1, 1);
     ruler.replaceChildren(
-      ...timeTicks(0, total, 900, 90).map(({ at, text }) => {
+      ...timeTicks(0, total * 0.99, 900, 90).map(({ at, text }) => {
         const tick = element("span", { textContent: text });
         tick.style.left = `${(at / total) * 100}%`;
         return tick;
