@@ -16,7 +16,7 @@ from sdxl_mel.studio import uploads
 from sdxl_mel.studio.events import Event
 from sdxl_mel.studio.forms import STAGES, command_of, described, form
 from sdxl_mel.studio.job import Parent
-from sdxl_mel.studio.parts import part_path
+from sdxl_mel.studio.blocks import block_path
 from sdxl_mel.studio.requests import body_of, flag, number
 from sdxl_mel.studio.studio import Studio, UnknownError
 
@@ -64,7 +64,7 @@ class JobsApi:
             Route("/api/jobs/{job}/remove", self.remove, methods=["POST"]),
             Route("/api/jobs/{job}/results/{result}", self.star, methods=["POST"]),
             Route("/api/jobs/{job}/files/{name}", self.file),
-            Route("/api/jobs/{job}/parts/{result}/{number:int}", self.part),
+            Route("/api/jobs/{job}/blocks/{result}/{number:int}", self.block),
             Route("/api/jobs/{job}/messages", self.messages),
             Route("/api/events", self.events),
         ]
@@ -142,12 +142,12 @@ class JobsApi:
         wanted = f"{job.name}-{name}" if flag(request, "download") else None
         return FileResponse(path, filename=wanted, headers=kept)
 
-    async def part(self, request: Request) -> Response:
-        """Send a part of a sound that is being made, or was made last."""
+    async def block(self, request: Request) -> Response:
+        """Send a block of a sound that is being made, or was made last."""
         job, name = self.studio.job(request.path_params["job"]), request.path_params["result"]
-        path = part_path(self.studio.parts / job.id, name, request.path_params["number"])
+        path = block_path(self.studio.blocks / job.id, name, request.path_params["number"])
         if not name.isalnum() or not path.is_file():
-            raise UnknownError(f"{name[:80]}: no such part of job {job.id} (any more); its sound may be finished")
+            raise UnknownError(f"{name[:80]}: no such block of job {job.id} (any more); its sound may be finished")
         return FileResponse(path)
 
     async def messages(self, request: Request) -> Response:

@@ -1,6 +1,6 @@
 """The lines between the server and the drawing process: one JSON object a line, in both directions.
 
-To the process: {"do": "draw", "job", "stage", "settings", "parts"}, {"do": "sound", "job", "picture", "sound"} and
+To the process: {"do": "draw", "job", "stage", "settings", "blocks"}, {"do": "sound", "job", "picture", "sound"} and
 {"do": "stop", "job"}.
 From it: {"event": NAME, "job", ...} where NAME is one of EVENTS; a job is over with "ended".
 """
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-EVENTS = ("ready", "step", "progress", "message", "opened", "part", "result", "ended")
+EVENTS = ("ready", "step", "progress", "message", "opened", "block", "result", "ended")
 LONGEST = 1 << 24
 """Bytes of a line: several previews of a long piece fit."""
 

@@ -53,7 +53,7 @@ class Studio:
         self.artefacts = Artefacts(root)
         self.root = self.artefacts.root
         self.folder = self.root / FOLDER
-        self.parts = self.folder / ".parts"
+        self.blocks = self.folder / ".blocks"
         self._lock = locked(self.folder)
         self.log = Log(self.folder / "jobs.jsonl")
         self.jobs: dict[str, Job] = {}
@@ -208,8 +208,12 @@ class Studio:
                 self._set(job.id, state="failed", error=str(error), ended=now())
                 continue
             self._set(job.id, state="running", started=job.started or now())
-            shutil.rmtree(self.parts, ignore_errors=True)
-            about = {"stage": job.stage, "settings": config.model_dump(mode="json"), "parts": str(self.parts / job.id)}
+            shutil.rmtree(self.blocks, ignore_errors=True)
+            about = {
+                "stage": job.stage,
+                "settings": config.model_dump(mode="json"),
+                "blocks": str(self.blocks / job.id),
+            }
             message = {"do": "draw", "job": job.id, **about}
             try:
                 async for said in self.drawing.do(message):
@@ -242,9 +246,9 @@ class Studio:
                 self._tell_message(identifier, said["text"])
             case "opened":
                 self._set(identifier, spec=said["spec"])
-            case "part":
-                url = f"/api/jobs/{identifier}/parts/{said['part']['result']}/{said['part']['number']}"
-                self.events.tell("part", {"job": identifier, **said["part"], "sound": url})
+            case "block":
+                url = f"/api/jobs/{identifier}/blocks/{said['block']['result']}/{said['block']['number']}"
+                self.events.tell("block", {"job": identifier, **said["block"], "sound": url})
             case "result":
                 earlier = job.result(said["result"]["name"])
                 more = {

@@ -23,7 +23,7 @@ from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.progress import Advanced, Event, Message, showing
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.studio.messages import format_message, parse_message
-from sdxl_mel.studio.parts import Parts
+from sdxl_mel.studio.blocks import Blocks
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.layout import Layout
@@ -67,7 +67,7 @@ class Worker:
 
     def draw(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Draw what the settings of a command ask for; returns what is to be said at the end."""
-        job, parts = message["job"], Parts(Path(message["parts"]))
+        job, blocks = message["job"], Blocks(Path(message["blocks"]))
         command = COMMANDS[message["stage"]].load()
         shown = 0.0
 
@@ -87,7 +87,7 @@ class Worker:
 
         def on_sound(name: str, samples: Float) -> None:
             self.stop_if_told(job)
-            self.say("part", job, part=parts.write(name, samples, self._generator().spec))
+            self.say("block", job, block=blocks.write(name, samples, self._generator().spec))
 
         def on_result(entry: Entry, layout: Layout) -> None:
             spec = self._generator().spec
