@@ -13,10 +13,10 @@ from sdxl_mel.commands import COMMANDS
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.header import Frozen
 from sdxl_mel.studio import uploads
+from sdxl_mel.studio.blocks import block_path
 from sdxl_mel.studio.events import Event
 from sdxl_mel.studio.forms import STAGES, command_of, described, form
 from sdxl_mel.studio.job import Parent
-from sdxl_mel.studio.blocks import block_path
 from sdxl_mel.studio.requests import body_of, flag, number
 from sdxl_mel.studio.studio import Studio, UnknownError
 
