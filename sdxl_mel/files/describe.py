@@ -92,7 +92,7 @@ def _of_tensors(path: Path) -> Description:
         raise FormatError(f"{path}: not a readable safetensors file ({error})") from error
     parsed = {key: _parsed(value) for key, value in metadata.items()}
     if CARRIED in parsed:
-        parsed[CARRIED] = sorted(_as_mapping(parsed[CARRIED]))
+        parsed[CARRIED] = list[JsonValue](sorted(_as_mapping(parsed[CARRIED])))
     return {"kind": "tensors", "tensors": sum(kinds.values()), "precision": dict(kinds), **parsed}
 
 

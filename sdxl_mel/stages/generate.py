@@ -15,7 +15,7 @@ from sdxl_mel.synthesis.jobs import Prompts
 from sdxl_mel.synthesis.settings import Length, Method, Mode, ModelSettings, Output, SoundFormat
 
 if TYPE_CHECKING:
-    from sdxl_mel.synthesis.session import Generator, Watch
+    from sdxl_mel.synthesis.session import Generator
 
 EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "violin ballad with soft piano" --num 4 --out clips
@@ -105,12 +105,10 @@ class Report(StageReport):
         return "\n".join([*lines, *self.notes])
 
 
-def run(
-    config: Config, open_generator: "Callable[..., Generator] | None" = None, watch: "Watch | None" = None
-) -> Report:
+def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
     """Draw every result that is not there yet; an interruption keeps those that are finished.
 
-    `open_generator` takes the place of `Generator.open` where one is open already.
+    `open_generator` takes the place of `Generator.open` where a base is open already.
     """
     from sdxl_mel.synthesis import session, variations
 
@@ -118,9 +116,8 @@ def run(
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
     draw = variations.generate_ab if config.ab else session.generate
-    opened = open_generator or session.Generator.open
     entries, notes = draw(
-        lambda: opened(**config.opened(), keep_base=config.ab or open_generator is not None),
+        lambda: (open_generator or session.Generator.open)(**config.opened(), keep_base=config.ab),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
         asked=config.asked(),
@@ -129,7 +126,6 @@ def run(
         clap=config.clap,
         batch=config.batch,
         settings=config.recorded(),
-        watch=watch or session.UNWATCHED,
     )
     return Report(folder=str(config.out / "with" if config.ab else config.out), results=entries, notes=notes)
 

@@ -32,6 +32,7 @@ from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.stack import ALWAYS, Acting, chosen_layers, parse_acting, without_unet
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
+from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Generator:
         self._on: tuple[bool, ...] = ()
         self.trained: Trained = trained_with(base, self._header, loras, self._stated)
         if loras:
-            self.reattach(loras)
+            self._attach(loras)
 
     @classmethod
     def open(
@@ -118,20 +119,21 @@ class Generator:
         anchor: str | None = None,
         clip_skip: int | None = None,
         keep_base: bool = True,
+        opened: Base | None = None,
     ) -> Self:
         """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
         `FILE:0.8@0.3-1#style` acts at noise levels from 0.3 to 1 and in the style layers alone; see `stack`.
         `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the device only while it works. Without
-        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. Raises MismatchError
-        when what is opened does not belong together.
+        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. `opened` is the base
+        where it is open already. Raises MismatchError when what is opened does not belong together.
         """
         stated = [parse_acting(str(lora)) for lora in loras]
         stack = read_loras([file for file, _ in stated], scales)
         read = [chosen_layers(lora, acting.layers) for lora, (_, acting) in zip(stack, stated)]
         where = find_device(device)
         precision = dtype if dtype != "auto" else "fp32" if where == "cpu" else "fp16"
-        opened = open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
+        opened = opened or open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
         if slicing:
             opened.unet.set_attention_slice("auto")
             opened.vae.enable_slicing()
@@ -167,22 +169,19 @@ class Generator:
 
     def attach(self, file: str | Path, scale: float = 1.0) -> None:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
-        self.reattach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+        self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
         names = [str(lora.path) for lora in self.loras]
         if file is not None and str(file) not in names:
             raise InputError(f"{file}: not attached; attached: {', '.join(names) or 'none'}")
-        self.reattach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+        self._attach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
 
-    def reattach(self, loras: Sequence[ScaledLora]) -> None:
-        """Put these LoRAs on in place of those that are on. Raises MismatchError, having changed nothing."""
-        trained = trained_with(self.models.base, self._header, loras, self._stated)
-        self._exchange(loras)
-        if trained.clip_skip != self.trained.clip_skip:
-            self.texts.clear()
-        self.trained = trained
+    def release(self) -> Base:
+        """Return the base as it was when it was opened, for the next generator; this one can draw no more."""
+        self._exchange([])
+        return self.models.base
 
     @contextmanager
     def without_loras(self) -> Iterator[None]:
@@ -267,7 +266,7 @@ class Generator:
         if not jobs:
             return
         layout = layout or lay_out(Length(), self.spec)
-        taken = 0
+        taken, watch = 0, current_watch()
 
         def before_step(level: float) -> None:
             if should_stop():
@@ -278,6 +277,7 @@ class Generator:
             nonlocal taken
             taken += 1
             on_step(Step(taken, total, latents))
+            watch.on_step(taken, total, latents)
 
         drawer = replace(self.drawer(jobs, sampling, layout, batch), before_step=before_step, on_step=after_step)
         draws = [(job, candidate) for job in jobs for candidate in range(best_of)]
@@ -324,6 +324,13 @@ class Generator:
         choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)
         levels, seed = pictures[choice.index], candidate_seed(job.seed, choice.index)
         return Result(job, levels, self.spec, seed, choice, scored_seams(levels, layout.seams, self.spec))
+
+    def _attach(self, loras: Sequence[ScaledLora]) -> None:
+        trained = trained_with(self.models.base, self._header, loras, self._stated)
+        self._exchange(loras)
+        if trained.clip_skip != self.trained.clip_skip:
+            self.texts.clear()
+        self.trained = trained
 
     def _exchange(self, loras: Sequence[ScaledLora]) -> None:
         self._attached.replace(loras)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pydantic import JsonValue
 
 from sdxl_mel.arrays import Levels
@@ -16,7 +17,7 @@ from sdxl_mel.files.results import Entry, write_manifest
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
-from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.sound.inversion.methods import invert_blocks
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import junction_score
@@ -26,6 +27,7 @@ from sdxl_mel.synthesis.generator import Result, candidate_seed
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.settings import Output
+from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass
@@ -55,6 +57,7 @@ class ResultsFolder:
             return False
         self._write_beside(job.name, levels, record, again=False)
         self.entries[job.name] = self.earlier.get(job.name) or self._entry(job, Choice(0, (), None), levels)
+        current_watch().on_result(self.entries[job.name], self.layout)
         return True
 
     def write(self, results: Sequence[Result]) -> None:
@@ -88,14 +91,19 @@ class ResultsFolder:
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
         self._write_beside(job.name, levels, record, again=True)
         self.entries[job.name] = self._entry(job, result.choice, levels)
+        current_watch().on_result(self.entries[job.name], self.layout)
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
         sound, plot = self._sound_of(name), self.output.path / _plot_of(name)
         if sound and (again or not (self.output.path / sound).exists()):
-            samples = invert(levels, self.spec, method=self.output.method, loop=self.layout.loop)
             path, loop = self.output.path / sound, self.layout.loop
-            write_audio(path, samples, self.spec.sample_rate, record=record, spec=self.spec, loop=loop)
+            pieces = []
+            for samples in invert_blocks(levels, self.spec, method=self.output.method, loop=loop):
+                current_watch().on_sound(name, samples)
+                pieces.append(samples)
+            whole = np.concatenate(pieces, axis=-1)
+            write_audio(path, whole, self.spec.sample_rate, record=record, spec=self.spec, loop=loop)
             if loop:
                 write_loop(path, levels, self.spec)
         if self.output.plot and (again or not plot.exists()):

@@ -82,7 +82,7 @@ export function timeTicks(start, end, width, gap = 64) {
 export function hertzTicks(low, high, pixels, spec, gap = 22) {
   const [from, to] = [hzAt(low, spec), hzAt(high, spec)];
   const step = 10 ** Math.floor(Math.log10(Math.max(to - from, 1)) - 1);
-  const linear = [5, 1].flatMap((each) => multiples(each * step, from, to));
+  const linear = to / from < LINEAR_BELOW ? [5, 1].flatMap((each) => multiples(each * step, from, to)) : [];
   return spaced([...DECADES, ...linear], low, high, pixels, spec, gap, hertzText);
 }
 
@@ -97,7 +97,9 @@ export function noteTicks(low, high, pixels, spec, gap = 18) {
   return spaced(order.map(hzOfMidi), low, high, pixels, spec, gap, (hz) => noteName(hz));
 }
 
-const DECADES = [1, 5, 2, 3].flatMap((first) => [100, 1000, 10000].map((decade) => first * decade)).concat(50, 200);
+/** A range whose ends are nearer to each other than this factor has ticks at equal distances in hertz, too. */
+const LINEAR_BELOW = 6;
+const DECADES = [1, 5, 2, 3, 7].flatMap((first) => [100, 1000, 10000].map((decade) => first * decade)).concat(50, 200);
 
 function multiples(step, from, to) {
   const found = [];

@@ -11,6 +11,7 @@ import { Transport, decodeSounds } from "./sound.js";
 import { isZoomed, panHeight, panTime, whole, zoomHeight, zoomTime } from "./view.js";
 
 const COMPACT_WIDTH = 420;
+const NARROW_WIDTH = 600;
 const NUDGE_SECONDS = 1;
 const FINE_SECONDS = 0.05;
 const COLOURS_CHANGED = "mel-colours";
@@ -184,7 +185,7 @@ export class MelPlayer extends HTMLElement {
     if (number === this.#selected || number >= this.#sources.length) return;
     this.#selected = number;
     this.#transport?.select(number);
-    this.#label();
+    if (this.#parts) this.#label();
     this.#draw();
     this.dispatchEvent(new CustomEvent("switch", { detail: number, bubbles: true }));
   }
@@ -625,6 +626,7 @@ export class MelPlayer extends HTMLElement {
     const [width, height, ratio] = [stage.clientWidth, stage.clientHeight, devicePixelRatio];
     const compact = width < COMPACT_WIDTH;
     this.toggleAttribute("data-compact", compact);
+    this.toggleAttribute("data-narrow", width < NARROW_WIDTH && this.#sources.length > 1);
     const style = getComputedStyle(this);
     const ink = style.getPropertyValue("--mel-soft").trim() || style.color;
     const key = [width, height, ratio, ink, this.#selected, this.#channel, this.#colours(), ...Object.values(this.#view), this.#reading, this.dataset.ready !== undefined].join(" ");

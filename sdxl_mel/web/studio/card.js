@@ -27,6 +27,7 @@ export class ResultCard {
   update(job, result, others) {
     const { player, star } = this.#parts;
     [this.job, this.result] = [job, result];
+    if (this.#parts.compare) this.#parts.compare.hidden = others.length > 0;
     star.innerHTML = icon(result.starred ? "starred" : "star");
     star.setAttribute("aria-pressed", String(result.starred));
     const own = { picture: result.picture, sound: result.sound, name: others.length ? modelName(job) : "" };
@@ -36,7 +37,8 @@ export class ResultCard {
 
   #build() {
     const { job, result } = this;
-    const player = element("mel-player", { label: `${result.prompt}, seed ${result.seed}` });
+    const prompt = job.settings.prompt ?? result.prompt;
+    const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
     if (this.#on.redraw) player.setAttribute("brush", "");
     const seams = result.seams ?? [];
     if (seams.length) player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
@@ -48,12 +50,16 @@ export class ResultCard {
       ["compare", "Compare with base", "copy", "Draw the same seed without the LoRAs; X switches"],
       ["reuse", "Use settings", "settings", "Put its settings into the form"],
     ].filter(([act]) => this.#on[act] && (act !== "compare" || hasLora(job)));
-    const buttons = acts.map(([act, text, name, title]) => button(text, () => this.#on[act](this.job, this.result), { name, title, kind: "quiet" }));
+    const buttons = acts.map(([act, text, name, title]) => {
+      const made = button(text, () => this.#on[act](this.job, this.result), { name, title, kind: "quiet" });
+      this.#parts[act] = made;
+      return made;
+    });
     const region = this.#redrawPanel(player);
     return element(
       "article",
-      { className: "card", "aria-label": `${result.prompt}, seed ${result.seed}` },
-      element("header", {}, element("h3", { textContent: result.prompt || "no prompt" }), star, this.#downloads()),
+      { className: "card", "aria-label": `${prompt}, seed ${result.seed}` },
+      element("header", {}, element("h3", { textContent: prompt }), star, this.#downloads()),
       player,
       region,
       element("footer", {}, element("p", { className: "meta", textContent: facts(job, result) }), element("div", { className: "actions" }, ...buttons)),

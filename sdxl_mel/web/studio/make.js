@@ -41,8 +41,10 @@ export class Make {
       this.#running.get(detail.job)?.step(detail);
     });
     this.#store.addEventListener("artefacts", () => this.#readModels());
+    this.#store.addEventListener("lora", () => this.#takeLora());
     await this.#readModels();
     this.#restore(JSON.parse(remembered(DRAFT, JSON.stringify(EXAMPLE))));
+    this.#takeLora();
     this.#show();
   }
 
@@ -141,6 +143,13 @@ export class Make {
     row.append(iconButton("close", "Remove this LoRA", () => (row.remove(), this.#keep())));
     this.#parts.loras.append(row);
     this.#keep();
+  }
+
+  /** Use the LoRA that another tab asks for. */
+  #takeLora() {
+    const id = this.#store.wantedLora;
+    this.#store.wantedLora = null;
+    if (id) this.#restore({ ...this.settings, lora: [`id:${id}`] });
   }
 
   #toggleLock() {

@@ -11,6 +11,7 @@ export class Store extends EventTarget {
   worker = { state: "resting" };
   stages = [];
   more = false;
+  wantedLora = null;
   #artefacts = null;
 
   /** Read what there is, and follow what happens. */
@@ -51,6 +52,13 @@ export class Store extends EventTarget {
   async artefacts(...kinds) {
     this.#artefacts ??= ask("/artefacts").then(({ artefacts }) => artefacts);
     return (await this.#artefacts).filter((each) => kinds.includes(each.kind));
+  }
+
+  /** Let the tab Make use a LoRA, and show it. */
+  useLora(id) {
+    this.wantedLora = id;
+    location.hash = "#make";
+    this.#tell("lora", id);
   }
 
   /** Whether the server offers a stage. */

@@ -255,9 +255,18 @@ export class Train {
     const steps = this.#chosen.checkpoints ?? [];
     if (!steps.length) return element("p", { className: "meta", textContent: "No checkpoint yet." });
     const nearest = (step) => held?.points.findLast(([at]) => at <= step)?.[1] ?? null;
-    const values = steps.map((step) => [step, nearest(step)]);
-    const best = Math.min(...values.map(([, value]) => value ?? Infinity));
-    const rows = values.map(([step, value]) => element("tr", {}, element("td", { textContent: step }), element("td", { textContent: `${short(value)}${value === best ? "  lowest" : ""}` })));
-    return element("table", {}, element("caption", { textContent: "Checkpoints" }), element("thead", {}, element("tr", {}, element("th", { textContent: "step" }), element("th", { textContent: held ? `squared error, ${held.name}` : "validation" }))), element("tbody", {}, ...rows));
+    const values = steps.map(({ id, step }) => ({ id, step, value: nearest(step) }));
+    const best = Math.min(...values.map(({ value }) => value ?? Infinity));
+    const rows = values.map(({ id, step, value }) =>
+      element(
+        "tr",
+        {},
+        element("td", { textContent: step }),
+        element("td", { textContent: `${short(value)}${value === best ? "  lowest" : ""}` }),
+        element("td", {}, button("Make music with it", () => this.#store.useLora(id), { kind: "quiet", name: "play" })),
+      ),
+    );
+    const head = ["step", held ? `squared error, ${held.name}` : "validation", ""].map((textContent) => element("th", { textContent }));
+    return element("table", {}, element("caption", { textContent: "Checkpoints" }), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   }
 }
