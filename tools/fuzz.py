@@ -510,7 +510,9 @@ def prepare_table(case: Case) -> list[str | Path]:
         if path.suffix != ".txt":
             case.good(path)
     name = case.random.choice((table.name, f"metadata{table.suffix}"))
-    return _prepare(case, case.bad(table, name) if name == table.name else case.bad(table, name).parent)
+    words = _prepare(case, case.bad(table, name) if name == table.name else case.bad(table, name).parent)
+    case.made = None  # Without its table nothing is known of a song.
+    return words
 
 
 def _prepare(case: Case, music: Path) -> list[str | Path]:
