@@ -43,9 +43,9 @@ export class Store extends EventTarget {
     return job;
   }
 
-  /** Jobs of a stage, the newest first. */
-  newest(stage) {
-    return [...this.jobs.values()].filter((job) => job.stage === stage).sort((one, other) => (one.id < other.id ? 1 : -1));
+  /** Jobs of some stages, the newest first. */
+  newest(...stages) {
+    return [...this.jobs.values()].filter((job) => stages.includes(job.stage)).sort((one, other) => (one.id < other.id ? 1 : -1));
   }
 
   /** The artefacts of some kinds, the newest first. */
