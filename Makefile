@@ -12,10 +12,13 @@ export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format clean
+.PHONY: demo studio test check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
+
+studio: $(VENV)/.installed-studio
+	$(BIN)/sdxl-mel studio --open $(STUDIO_FLAGS)
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
 test: export OMP_NUM_THREADS := 1
@@ -45,6 +48,10 @@ PIP_INSTALL := $(BIN)/pip install --quiet --no-compile
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) --editable '.[demo,tag-score]'
+	touch $@
+
+$(VENV)/.installed-studio: $(VENV)/.installed
+	$(PIP_INSTALL) --editable '.[demo,tag-score,studio]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

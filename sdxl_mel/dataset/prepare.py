@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from sdxl_mel.captions.tokens import TokenCounter, token_counter
 from sdxl_mel.config import Skipped
 from sdxl_mel.dataset.assemble import PreparedTrack, assemble, instruments_of, place_pictures, remove_stale
+from sdxl_mel.dataset.by_hand import in_stated_splits, unknown_tracks, with_exclusions, with_stated_caption
 from sdxl_mel.dataset.captioning import TrackCaptions, caption_track, fates, write_log
 from sdxl_mel.dataset.clips import cut_of, needed_seconds
 from sdxl_mel.dataset.kohya import remove_kohya, write_kohya
@@ -24,6 +25,8 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import HEADER_NAME, Dataset, is_dataset, write_dataset
+from sdxl_mel.files.overrides import NAME as OVERRIDES_NAME
+from sdxl_mel.files.overrides import Override, Overrides, read_overrides
 from sdxl_mel.progress import log, progress
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import MelSpec, require_equal
@@ -58,13 +61,15 @@ def prepare(
     listen: bool = False,
     kohya_repeats: int | None = None,
     workers: int = 1,
+    overrides: Path | None = None,
     settings: Mapping[str, JsonValue] | None = None,
 ) -> Prepared:
     """Prepare a dataset in `out`, or continue or update one.
 
     `base` is the base whose tokenizer counts the captions' tokens (None: an estimate); with `listen` musicnn decides on
-    voices where captions and tags do not; `kohya_repeats` adds the folders of kohya's sd-scripts; `settings` is what
-    the dataset's record says of how it was made.
+    voices where captions and tags do not; `kohya_repeats` adds the folders of kohya's sd-scripts; `overrides` is a file
+    of edits by hand (None: the one in `out`, if there is one); `settings` is what the dataset's record says of how it
+    was made.
 
     Raises InputError for a source or a folder that cannot be used, MismatchError where `out` is of another spec,
     FormatError where no clip is left, ResourceError for a full disk.
@@ -78,8 +83,11 @@ def prepare(
     else:
         found = _tracks_in(source, out)
     write_text(out / WORK_NAME / SPEC_NAME, spec.to_json() + "\n")
+    edits = read_overrides(overrides or out / OVERRIDES_NAME).tracks
+    found.skipped += unknown_tracks(edits, found.tracks)
+    found.tracks = in_stated_splits(found.tracks, edits)
     captions = [caption_track(track, captioning, counter) for track in found.tracks]
-    assigned = _assigned(found.tracks, captions, splitting, captioning.vocals)
+    assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
     jobs = [
         RenderJob(track.identifier, track.audio, out, spec, cut, reject, listen)
         for track in found.tracks
@@ -89,7 +97,9 @@ def prepare(
     if listen:
         voices = {name: track.voice for name, track in rendered.items()}
         captions = [caption_track(each, captioning, counter, voices.get(each.identifier)) for each in found.tracks]
-        assigned = _assigned(found.tracks, captions, splitting, captioning.vocals)
+        assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
+    anchors = {name: "" if each.split == "regularization" else captioning.anchor for name, each in assigned.items()}
+    captions = [with_stated_caption(each, edits, anchors[each.track], counter) for each in captions]
     tracks = [
         PreparedTrack(track, texts, assigned[track.identifier], rendered.get(track.identifier))
         for track, texts in zip(found.tracks, captions)
@@ -102,7 +112,7 @@ def prepare(
         spec,
         captioning.anchor,
         assembly.splits,
-        _record(settings or {}, tracks),
+        _record(settings or {}, tracks, edits),
         (*found.skipped, *assembly.skipped),
         tuple(assembly.rejected),
         tuple(found.notes),
@@ -197,9 +207,14 @@ def _write(
     write_dataset(out, dataset)
 
 
-def _record(settings: Mapping[str, JsonValue], tracks: Sequence[PreparedTrack]) -> Record:
+def _record(
+    settings: Mapping[str, JsonValue], tracks: Sequence[PreparedTrack], edits: Mapping[str, Override]
+) -> Record:
     lines = (f"{each.track.identifier} {each.rendered.sha256}\n" for each in tracks if each.rendered is not None)
-    return Record(stage="prepare", settings=dict(settings), inputs={"tracks": sha256_bytes("".join(lines).encode())})
+    inputs = {"tracks": sha256_bytes("".join(lines).encode())}
+    if edits:
+        inputs["overrides"] = sha256_bytes(Overrides(tracks=dict(sorted(edits.items()))).model_dump_json().encode())
+    return Record(stage="prepare", settings=dict(settings), inputs=inputs)
 
 
 def _first_reasons(entries: Sequence[Skipped]) -> str:

@@ -16,7 +16,7 @@ from sdxl_mel.synthesis.manifest import Entry
 from sdxl_mel.synthesis.settings import InitFile, Length, Method, Mode, Output, Precision, SoundFormat
 
 if TYPE_CHECKING:
-    from sdxl_mel.synthesis.session import Generator, Watch
+    from sdxl_mel.synthesis.session import Generator
 
 EXAMPLES = """\
   sdxl-mel generate --base mini --prompt "violin ballad with soft piano" --num 4 --out clips
@@ -161,14 +161,12 @@ class Report(StageReport):
         return "\n".join([*lines, *self.notes])
 
 
-def run(
-    config: Config, open_generator: "Callable[..., Generator] | None" = None, watch: "Watch | None" = None
-) -> Report:
+def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
     """Draw every result that is not there yet; an interruption keeps those that are finished.
 
-    `open_generator` takes the place of `Generator.open` where one is open already.
+    `open_generator` takes the place of `Generator.open` where a base is open already.
     """
-    from sdxl_mel.synthesis.session import UNWATCHED, Generator, generate
+    from sdxl_mel.synthesis.session import Generator, generate
 
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
@@ -186,7 +184,7 @@ def run(
             preset=config.preset,
             anchor=config.anchor,
             clip_skip=config.clip_skip,
-            keep_base=open_generator is not None,
+            keep_base=False,
         ),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
@@ -200,7 +198,6 @@ def run(
         clap=config.clap,
         batch=config.batch,
         settings=config.recorded(),
-        watch=watch or UNWATCHED,
     )
     return Report(folder=str(config.out), results=entries, notes=notes)
 

@@ -89,6 +89,8 @@ class Config(StageConfig):
     """seconds left out at the start and at the end of every track"""
     kohya_repeats: Annotated[int, Show.ADVANCED, Field(ge=1)] = 1
     """N of kohya/N_name"""
+    overrides: Annotated[Path | None, Show.ADVANCED, UNRECORDED] = None
+    """edits of single tracks by hand: captions, splits, exclusions; none = overrides.json in OUT, if it is there"""
     reject: RejectSettings = RejectSettings()
 
     @model_validator(mode="after")
@@ -143,6 +145,7 @@ def run(config: Config) -> Report:
         listen=config.listen,
         kohya_repeats=config.kohya_repeats if config.layout == "kohya" else None,
         workers=config.jobs or os.cpu_count() or 1,
+        overrides=config.overrides,
         settings=config.recorded(),
     )
     dataset = prepared.dataset

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
+from sdxl_mel.errors import MissingError
 
 EXAMPLES = """\
   sdxl-mel studio --open
@@ -54,9 +55,13 @@ class Report(StageReport):
 
 
 def run(config: Config) -> Report:
-    """Serve the page until Ctrl-C."""
-    from sdxl_mel.studio.server import serve
-
+    """Serve the page until Ctrl-C. Raises MissingError without the packages of the extra `studio`."""
+    try:
+        from sdxl_mel.studio.server import serve
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"sdxl-mel studio: {error.name} is not there; pip install 'sdxl-mel[studio]' (on Linux, macOS or WSL)"
+        ) from error
     address = serve(
         config.root, config.host, config.port, token=config.token, names=config.names, open_page=config.open
     )

@@ -39,12 +39,8 @@ class DrawingProcess:
 
     def described(self) -> dict[str, Any]:
         """Return the state as the pages are told it."""
-        return {"state": self.state, "job": self.job, "base": self.base, "reason": self.reason}
-
-    @property
-    def pid(self) -> int | None:
-        """Return the number of the process, if there is one."""
-        return None if self._process is None else self._process.pid
+        process = None if self._process is None else self._process.pid
+        return {"state": self.state, "job": self.job, "base": self.base, "process": process, "reason": self.reason}
 
     async def do(self, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Do a job when its turn has come, and yield what the process says of it; the last is "ended".

@@ -43,7 +43,7 @@ STAGES = {
     "evaluate": Stage("scores"),
     "compare": Stage("scores"),
 }
-PLACES: dict[str, tuple[Kind, ...]] = {
+FILES: dict[str, tuple[Kind, ...]] = {
     "base": ("base",),
     "lora": ("lora",),
     "vae": ("base",),
@@ -67,8 +67,9 @@ PLACES: dict[str, tuple[Kind, ...]] = {
 }
 """The settings that name files or folders, by the last part of their names, and the kinds of artefacts that fit."""
 OUT = "out"
-REFUSED = {"resume", "resume_with_changes", "push_to_hub", "trackers"}
-"""Settings that a form does not have: the studio decides on resuming, and nothing leaves this machine."""
+REFUSED = {"resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
+"""Settings that a form does not have: the studio decides on resuming, edits lie beside their dataset, and nothing
+leaves this machine."""
 
 
 def settings_model(stage: str) -> type[StageConfig]:
@@ -79,18 +80,18 @@ def settings_model(stage: str) -> type[StageConfig]:
     return actions[COMMANDS[stage].default_action() or next(iter(actions))].settings
 
 
-def places_of(name: str, field: FieldInfo) -> tuple[Kind, ...] | None:
+def kinds_of(name: str, field: FieldInfo) -> tuple[Kind, ...] | None:
     """Return the kinds of artefacts that a setting takes, None where it names no file."""
     kind, last = value_kind(field), name.rpartition(".")[2]
     if kind is Path:
-        return PLACES.get(last, ("folder",))
-    return PLACES.get(name) if kind is str else None
+        return FILES.get(last, ("folder",))
+    return FILES.get(name) if kind is str else None
 
 
 def form(stage: str) -> dict[str, JsonValue]:
     """Return the JSON schema of a command's settings, groups in their places, with what a form needs beside it.
 
-    `show` is "common", "advanced" or "hidden", `flag` the name on the command line, `places` what a file may be.
+    `show` is "common", "advanced" or "hidden", `flag` the name on the command line, `kinds` what a file may be.
     """
     model = settings_model(stage)
     schema = model.model_json_schema()
@@ -110,8 +111,8 @@ def form(stage: str) -> dict[str, JsonValue]:
                 "show": "hidden" if Show.HIDDEN in field.metadata else shown,
                 "flag": f"--{name.rstrip('_').replace('_', '-')}",
             }
-            if places := places_of(name, field):
-                extra["places"] = list(places)
+            if kinds := kinds_of(name, field):
+                extra["kinds"] = list(kinds)
             above["properties"][last] |= extra
     return {"name": stage, "purpose": COMMANDS[stage].purpose, "schema": inlined}
 
@@ -133,7 +134,7 @@ def checked(
     def placed(value: JsonValue, name: str) -> JsonValue:
         if isinstance(value, Mapping) and (name == "" or name not in fields or group_of(fields[name].annotation)):
             return {key: placed(each, f"{name}.{key}" if name else key) for key, each in value.items()}
-        if name not in fields or places_of(name, fields[name]) is None:
+        if name not in fields or kinds_of(name, fields[name]) is None:
             return value
         if isinstance(value, list):
             return [placed(each, name) for each in value]
@@ -189,7 +190,7 @@ def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], s
                 continue
             if isinstance(value, Mapping) and group_of(fields[name].annotation):
                 found[key] = given(value, f"{name}.")
-            elif places_of(name, fields[name]) is None:
+            elif kinds_of(name, fields[name]) is None:
                 found[key] = value
             elif isinstance(value, str) and (identifier := id_of(value)):
                 found[key] = identifier

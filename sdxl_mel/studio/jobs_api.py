@@ -13,6 +13,7 @@ from sdxl_mel.commands import COMMANDS
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.header import Frozen
 from sdxl_mel.studio import uploads
+from sdxl_mel.studio.blocks import block_path
 from sdxl_mel.studio.events import Event
 from sdxl_mel.studio.forms import STAGES, command_of, described, form
 from sdxl_mel.studio.job import Parent
@@ -63,6 +64,7 @@ class JobsApi:
             Route("/api/jobs/{job}/remove", self.remove, methods=["POST"]),
             Route("/api/jobs/{job}/results/{result}", self.star, methods=["POST"]),
             Route("/api/jobs/{job}/files/{name}", self.file),
+            Route("/api/jobs/{job}/blocks/{result}/{number:int}", self.block),
             Route("/api/jobs/{job}/messages", self.messages),
             Route("/api/events", self.events),
         ]
@@ -139,6 +141,14 @@ class JobsApi:
         kept = {"cache-control": "private, max-age=0, must-revalidate"}
         wanted = f"{job.name}-{name}" if flag(request, "download") else None
         return FileResponse(path, filename=wanted, headers=kept)
+
+    async def block(self, request: Request) -> Response:
+        """Send a block of a sound that is being made, or was made last."""
+        job, name = self.studio.job(request.path_params["job"]), request.path_params["result"]
+        path = block_path(self.studio.blocks / job.id, name, request.path_params["number"])
+        if not name.isalnum() or not path.is_file():
+            raise UnknownError(f"{name[:80]}: no such block of job {job.id} (any more); its sound may be finished")
+        return FileResponse(path)
 
     async def messages(self, request: Request) -> Response:
         """Say what a job has said."""

@@ -1,6 +1,7 @@
 """The lines between the server and the drawing process: one JSON object a line, in both directions.
 
-To the process: {"do": "draw", "job", "settings"}, {"do": "sound", "job", "picture", "sound"}, {"do": "stop", "job"}.
+To the process: {"do": "draw", "job", "stage", "settings", "blocks"}, {"do": "sound", "job", "picture", "sound"} and
+{"do": "stop", "job"}.
 From it: {"event": NAME, "job", ...} where NAME is one of EVENTS; a job is over with "ended".
 """
 
@@ -8,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-EVENTS = ("ready", "step", "progress", "message", "opened", "result", "ended")
+EVENTS = ("ready", "step", "progress", "message", "opened", "block", "result", "ended")
 LONGEST = 1 << 24
 """Bytes of a line: several previews of a long piece fit."""
 

@@ -45,6 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # Who is quicker than the server waits for it.
     except OSError as error:
         listening.close()
         raise ResourceError(

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import re
+import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -52,6 +53,7 @@ class Studio:
         self.artefacts = Artefacts(root)
         self.root = self.artefacts.root
         self.folder = self.root / FOLDER
+        self.blocks = self.folder / ".blocks"
         self._lock = locked(self.folder)
         self.log = Log(self.folder / "jobs.jsonl")
         self.jobs: dict[str, Job] = {}
@@ -206,7 +208,13 @@ class Studio:
                 self._set(job.id, state="failed", error=str(error), ended=now())
                 continue
             self._set(job.id, state="running", started=job.started or now())
-            message = {"do": "draw", "job": job.id, "settings": config.model_dump(mode="json")}
+            shutil.rmtree(self.blocks, ignore_errors=True)
+            about = {
+                "stage": job.stage,
+                "settings": config.model_dump(mode="json"),
+                "blocks": str(self.blocks / job.id),
+            }
+            message = {"do": "draw", "job": job.id, **about}
             try:
                 async for said in self.drawing.do(message):
                     self._hear(job.id, said)
@@ -238,6 +246,9 @@ class Studio:
                 self._tell_message(identifier, said["text"])
             case "opened":
                 self._set(identifier, spec=said["spec"])
+            case "block":
+                url = f"/api/jobs/{identifier}/blocks/{said['block']['result']}/{said['block']['number']}"
+                self.events.tell("block", {"job": identifier, **said["block"], "sound": url})
             case "result":
                 earlier = job.result(said["result"]["name"])
                 more = {

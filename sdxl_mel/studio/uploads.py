@@ -11,6 +11,7 @@ import re
 import resource
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ def examine(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Examine the file that is named, with limits on what that may take."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+    for kind, most in ((resource.RLIMIT_AS, MOST_MEMORY), (resource.RLIMIT_CPU, MOST_CPU_SECONDS)):
+        with suppress(ValueError):  # macOS does not limit the memory.
+            resource.setrlimit(kind, (most, most))
     try:
         found = examine(Path(sys.argv[1]))
     except SdxlMelError as error:

@@ -13,20 +13,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from torch import Tensor
+
+from sdxl_mel.arrays import Float
+from sdxl_mel.commands import COMMANDS
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.progress import Advanced, Event, Message, showing
 from sdxl_mel.sound.inversion.methods import invert
-from sdxl_mel.stages import generate
+from sdxl_mel.studio.blocks import Blocks
 from sdxl_mel.studio.messages import format_message, parse_message
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
-from sdxl_mel.synthesis.generator import Step
-from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.generator import Generator
+from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.manifest import Entry
-from sdxl_mel.synthesis.session import Watch
-from sdxl_mel.synthesis.settings import Length
-from sdxl_mel.synthesis.warm import WarmGenerator
+from sdxl_mel.synthesis.warm import WarmBase
+from sdxl_mel.synthesis.watch import Watch, watching
 
 MOST_PREVIEWS = 4
 PROGRESS_EVERY_SECONDS = 0.1
@@ -37,58 +40,70 @@ class Worker:
 
     def __init__(self, out: BinaryIO) -> None:
         self.out = out
-        self.warm = WarmGenerator()
+        self.warm = WarmBase()
+        self._speaking = threading.Lock()
         self.stopped: set[str] = set()
         self._map: tuple[Any, LatentMap] | None = None
 
     def say(self, event: str, job: str | None = None, **more: Any) -> None:
         """Write a message."""
-        self.out.write(format_message({"event": event, "job": job, **more}))
-        self.out.flush()
+        with self._speaking:
+            self.out.write(format_message({"event": event, "job": job, **more}))
+            self.out.flush()
 
     def do(self, message: Mapping[str, Any]) -> None:
         """Do a job to its end, whatever that is."""
         job = message["job"]
         try:
             with showing(self._sink(job)):
-                more = self.draw(job, message["settings"]) if message["do"] == "draw" else self.sound(message)
-            self.say("ended", job, state="cancelled" if job in self.stopped else "finished", **more)
+                more = self.draw(message) if message["do"] == "draw" else self.sound(message)
+            self.say("ended", job, state="finished", **more)
+        except KeyboardInterrupt:
+            self.say("ended", job, state="cancelled")
         except (SdxlMelError, MemoryError) as error:
             self.say("ended", job, state="failed", error=str(error) or "out of memory; ask for less at once")
         except OSError as error:
             self.say("ended", job, state="failed", error=f"{error.filename or job}: {error.strerror or error}")
 
-    def draw(self, job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Draw what settings of `generate` ask for; returns what is to be said at the end."""
-        config = generate.Config.model_validate(settings)
-        length = Length(config.seconds, config.loop, config.mode, config.overlap, config.merge)
-        layouts: list[Layout] = []
+    def draw(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Draw what the settings of a command ask for; returns what is to be said at the end."""
+        job, blocks = message["job"], Blocks(Path(message["blocks"]))
+        command = COMMANDS[message["stage"]].load()
         shown = 0.0
 
-        def layout() -> Layout:
-            """Return the layout of the results, known when the models are open."""
-            if not layouts:
-                layouts.append(lay_out(length, self._spec()))
-                self.say("opened", job, base=self.warm.base, spec=self._spec().model_dump(mode="json"))
-            return layouts[0]
+        def open_generator(*arguments: Any, **opening: Any) -> Generator:
+            generator = self.warm.open(*arguments, **opening)
+            base, spec = generator.models.base.name, generator.spec.model_dump(mode="json")
+            self.say("opened", job, base=base, spec=spec)
+            return generator
 
-        def on_step(step: Step) -> None:
+        def on_step(number: int, total: int, latents: Tensor) -> None:
             nonlocal shown
-            layout()
+            self.stop_if_told(job)
             now = time.monotonic()
-            if now - shown >= PROGRESS_EVERY_SECONDS or step.number == step.total:
+            if now - shown >= PROGRESS_EVERY_SECONDS or number == total:
                 shown = now
-                self.say("step", job, number=step.number, total=step.total, previews=self._previews(step))
+                self.say("step", job, number=number, total=total, previews=self._previews(latents))
 
-        def on_result(entry: Entry) -> None:
-            rate = self._spec().sample_rate / self._spec().hop_length
-            seams = [(first + frames / 2) / rate for first, frames in layout().seams]
+        def on_sound(name: str, samples: Float) -> None:
+            self.stop_if_told(job)
+            self.say("block", job, block=blocks.write(name, samples, self._generator().spec))
+
+        def on_result(entry: Entry, layout: Layout) -> None:
+            spec = self._generator().spec
+            rate = spec.sample_rate / spec.hop_length
+            seams = [(first + frames / 2) / rate for first, frames in layout.seams]
             name = Path(entry.picture).stem
             self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": seams})
 
-        watch = Watch(on_step, on_result, lambda: job in self.stopped)
-        report = generate.run(config, self.warm.open, watch)
+        with watching(Watch(on_step, on_sound, on_result)):
+            report = command.run(command.Config.model_validate(message["settings"]), open_generator)
         return {"notes": list(report.notes), "summary": report.summary()}
+
+    def stop_if_told(self, job: str) -> None:
+        """Raise KeyboardInterrupt for a job that was told to stop."""
+        if job in self.stopped:
+            raise KeyboardInterrupt
 
     def sound(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Write the sound of a picture, by the fast method."""
@@ -97,20 +112,19 @@ class Worker:
         write_audio(Path(message["sound"]), samples, picture.spec.sample_rate, spec=picture.spec)
         return {}
 
-    def _spec(self) -> Any:
+    def _generator(self) -> Generator:
         assert self.warm.generator is not None
-        return self.warm.generator.spec
+        return self.warm.generator
 
-    def _previews(self, step: Step) -> list[str]:
+    def _previews(self, latents: Tensor) -> list[str]:
         """Return a small picture of each tile that is being drawn; a map is fitted once for every VAE."""
-        generator = self.warm.generator
-        assert generator is not None
+        generator = self._generator()
         vae = generator.models.base.vae
         if self._map is None or self._map[0] is not vae:
             with generator.models.working("vae") as working:
                 self._map = (vae, fit(working, generator.spec))
-        latents = step.latents[:MOST_PREVIEWS].float().cpu().numpy()
-        return [data_url(self._map[1].picture(each)) for each in latents]
+        some = latents[:MOST_PREVIEWS].float().cpu().numpy()
+        return [data_url(self._map[1].picture(each)) for each in some]
 
     def _sink(self, job: str) -> Any:
         last = 0.0
@@ -121,6 +135,7 @@ class Worker:
                 if not event.detail:
                     self.say("message", job, text=event.text)
             elif isinstance(event, Advanced):
+                self.stop_if_told(job)
                 now = time.monotonic()
                 if now - last >= PROGRESS_EVERY_SECONDS or event.done == event.total:
                     last = now

@@ -32,6 +32,7 @@ from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
+from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Generator:
         self.loras: tuple[ScaledLora, ...] = ()
         self.trained: Trained = trained_with(base, self._header, loras, self._stated)
         if loras:
-            self.reattach(loras)
+            self._attach(loras)
 
     @classmethod
     def open(
@@ -111,17 +112,18 @@ class Generator:
         anchor: str | None = None,
         clip_skip: int | None = None,
         keep_base: bool = True,
+        opened: Base | None = None,
     ) -> Self:
         """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
         `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the device only while it works. Without
-        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. Raises MismatchError
-        when what is opened does not belong together.
+        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. `opened` is the base
+        where it is open already. Raises MismatchError when what is opened does not belong together.
         """
         read = read_loras([str(lora) for lora in loras], scales)
         where = find_device(device)
         precision = dtype if dtype != "auto" else "fp32" if where == "cpu" else "fp16"
-        opened = open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
+        opened = opened or open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
         if slicing:
             opened.unet.set_attention_slice("auto")
             opened.vae.enable_slicing()
@@ -155,22 +157,19 @@ class Generator:
 
     def attach(self, file: str | Path, scale: float = 1.0) -> None:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
-        self.reattach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+        self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
         names = [str(lora.path) for lora in self.loras]
         if file is not None and str(file) not in names:
             raise InputError(f"{file}: not attached; attached: {', '.join(names) or 'none'}")
-        self.reattach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+        self._attach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
 
-    def reattach(self, loras: Sequence[ScaledLora]) -> None:
-        """Put these LoRAs on in place of those that are on. Raises MismatchError, having changed nothing."""
-        trained = trained_with(self.models.base, self._header, loras, self._stated)
-        self._exchange(loras)
-        if trained.clip_skip != self.trained.clip_skip:
-            self.texts.clear()
-        self.trained = trained
+    def release(self) -> Base:
+        """Return the base as it was when it was opened, for the next generator; this one can draw no more."""
+        self._exchange([])
+        return self.models.base
 
     @contextmanager
     def without_loras(self) -> Iterator[None]:
@@ -232,7 +231,7 @@ class Generator:
             return
         layout = layout or lay_out(Length(), self.spec)
         self.read_texts(jobs)
-        taken = 0
+        taken, watch = 0, current_watch()
 
         def before_step() -> None:
             if should_stop():
@@ -242,6 +241,7 @@ class Generator:
             nonlocal taken
             taken += 1
             on_step(Step(taken, total, latents))
+            watch.on_step(taken, total, latents)
 
         drawer = Drawer(
             self.models,
@@ -303,6 +303,13 @@ class Generator:
     def _known(self, init: Init) -> Known:
         with self.models.working("vae") as vae:
             return init.known(vae, self.spec)
+
+    def _attach(self, loras: Sequence[ScaledLora]) -> None:
+        trained = trained_with(self.models.base, self._header, loras, self._stated)
+        self._exchange(loras)
+        if trained.clip_skip != self.trained.clip_skip:
+            self.texts.clear()
+        self.trained = trained
 
     def _exchange(self, loras: Sequence[ScaledLora]) -> None:
         self._attached.replace(loras)

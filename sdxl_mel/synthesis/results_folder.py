@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from pydantic import JsonValue
 
 from sdxl_mel.arrays import Levels
@@ -14,7 +15,7 @@ from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
-from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.sound.inversion.methods import invert_blocks
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
@@ -24,6 +25,7 @@ from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.manifest import Entry, write_manifest
 from sdxl_mel.synthesis.settings import Output
+from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass
@@ -53,6 +55,7 @@ class ResultsFolder:
             return False
         self._write_beside(job.name, levels, record, again=False)
         self.entries[job.name] = self.earlier.get(job.name) or self._entry(job, Choice(0, (), None), levels)
+        current_watch().on_result(self.entries[job.name], self.layout)
         return True
 
     def write(self, results: Sequence[Result]) -> None:
@@ -72,13 +75,18 @@ class ResultsFolder:
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
         self._write_beside(job.name, levels, record, again=True)
         self.entries[job.name] = self._entry(job, result.choice, levels)
+        current_watch().on_result(self.entries[job.name], self.layout)
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
         sound, plot = self._sound_of(name), self.output.path / f"{name}-plot.svg"
         if sound and (again or not (self.output.path / sound).exists()):
-            samples = invert(levels, self.spec, method=self.output.method, loop=self.layout.loop)
-            write_audio(self.output.path / sound, samples, self.spec.sample_rate, record=record, spec=self.spec)
+            pieces = []
+            for samples in invert_blocks(levels, self.spec, method=self.output.method, loop=self.layout.loop):
+                current_watch().on_sound(name, samples)
+                pieces.append(samples)
+            whole = np.concatenate(pieces, axis=-1)
+            write_audio(self.output.path / sound, whole, self.spec.sample_rate, record=record, spec=self.spec)
         if self.output.plot and (again or not plot.exists()):
             write_bytes(plot, figure_bytes(spectrogram_figure(levels, self.spec, self.layout.seams), plot))
 

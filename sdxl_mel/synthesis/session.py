@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -12,25 +12,13 @@ from sdxl_mel.progress import Ticker, progress
 from sdxl_mel.synthesis.best_of import open_judge
 from sdxl_mel.synthesis.generator import Generator, Result, Step
 from sdxl_mel.synthesis.init_audio import read_init
-from sdxl_mel.synthesis.jobs import Job, Prompts, plan_jobs
+from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.manifest import Entry, read_manifest, write_manifest
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.settings import InitFile, Length, Output
 
-__all__ = ["Generated", "Generator", "Watch", "generate"]
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Looks on while a command draws: at every step, at every result that is in the folder; and says when to stop."""
-
-    on_step: Callable[[Step], None] = lambda step: None
-    on_result: Callable[[Entry], None] = lambda entry: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-UNWATCHED = Watch()
+__all__ = ["Generated", "Generator", "generate"]
 
 
 class Generated(NamedTuple):
@@ -55,7 +43,6 @@ def generate(
     clap: str | None = None,
     batch: int = 4,
     settings: Mapping[str, JsonValue],
-    watch: Watch = UNWATCHED,
 ) -> Generated:
     """Draw every result that is not in the folder yet; an interruption keeps those that are finished.
 
@@ -86,31 +73,16 @@ def generate(
         inputs=inputs,
         earlier=earlier,
     )
-    waiting: list[Job] = []
-    for job in jobs:
-        if folder.take_over(job):
-            watch.on_result(folder.entries[job.name])
-        else:
-            waiting.append(job)
+    waiting = [job for job in jobs if not folder.take_over(job)]
     ready: list[Result] = []
     try:
-        with _progress(watch.on_step) as on_step:
+        with _progress() as on_step:
             for result in generator.draw(
-                waiting,
-                sampling,
-                layout,
-                init=start,
-                best_of=best_of,
-                judge=judge,
-                batch=batch,
-                on_step=on_step,
-                should_stop=watch.should_stop,
+                waiting, sampling, layout, init=start, best_of=best_of, judge=judge, batch=batch, on_step=on_step
             ):
                 ready.append(result)
                 if not result.more:
                     folder.write(ready)
-                    for each in ready:
-                        watch.on_result(folder.entries[each.job.name])
                     ready = []
     finally:
         entries = folder.write_list(jobs)
@@ -136,8 +108,8 @@ def _found(generator: Generator, sampling: Sampling, layout: Layout) -> dict[str
 
 
 @contextmanager
-def _progress(watched: Callable[[Step], None]) -> Iterator[Callable[[Step], None]]:
-    """Yield what shows the steps of a call to the reader and to who watches; it begins with the first."""
+def _progress() -> Iterator[Callable[[Step], None]]:
+    """Yield what shows the steps of a call; it begins with the first, which says how many there are."""
     with ExitStack() as stack:
         tickers: list[Ticker] = []
 
@@ -145,6 +117,5 @@ def _progress(watched: Callable[[Step], None]) -> Iterator[Callable[[Step], None
             if not tickers:
                 tickers.append(stack.enter_context(progress(step.total, "generate", "steps")))
             tickers[0].advance()
-            watched(step)
 
         yield on_step

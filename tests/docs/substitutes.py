@@ -33,6 +33,8 @@ NOT_RUN = {
     "make demo": "takes a quarter of an hour and is the job of `make demo` itself",
     "sdxl-mel demo": "the same",
     "make test": "is what runs this",
+    "make studio": "serves until Ctrl-C; tests/studio serves",
+    "sdxl-mel studio --root my-project --open": "the same",
     "python examples/codec.py song.flac --out codec": "tests/examples executes it",
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",
     "python examples/long_piece.py --out long-piece": "tests/examples executes it with fewer steps",

@@ -10,7 +10,7 @@ from sdxl_mel.arguments import parse_arguments, value_kind
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import group_of, settings_of
 from sdxl_mel.studio.artefacts import Artefacts, id_of_name
-from sdxl_mel.studio.forms import STAGES, checked, command_of, form, places_of, settings_model
+from sdxl_mel.studio.forms import STAGES, checked, command_of, form, kinds_of, settings_model
 
 TEXTS = {
     "prompt", "negative_prompt", "sampler", "schedule", "prompt_to", "inpaint", "anchor", "timesteps", "overlap",
@@ -39,7 +39,7 @@ def test_every_setting_is_in_the_form_with_its_help(stage: str) -> None:
         above = schema
         for group in groups:
             above = above["properties"][group]
-        if last in ("out", "resume", "resume_with_changes", "push_to_hub", "trackers"):
+        if last in ("out", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"):
             assert last not in above["properties"]
         elif group_of(field.annotation) is None:
             shown = above["properties"][last]
@@ -49,10 +49,10 @@ def test_every_setting_is_in_the_form_with_its_help(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_text_is_known_to_be_a_place_or_none(stage: str) -> None:
+def test_every_text_names_a_file_or_never_does(stage: str) -> None:
     for name, field in settings_of(settings_model(stage)):
         if value_kind(field) is str:
-            assert (places_of(name, field) is None) == (name in TEXTS), name
+            assert (kinds_of(name, field) is None) == (name in TEXTS), name
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "../x", "data/cache", "id:", "id:000000000000", "~/x", "a/../../b"])

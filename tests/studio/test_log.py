@@ -1,10 +1,14 @@
 """The log: what is in it is on the disk, and a kill at any byte loses nothing that was told."""
 
+import resource
+import signal
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdxl_mel.errors import ResourceError
 from sdxl_mel.studio.job import Job, applied
 from sdxl_mel.studio.log import Log
 
@@ -46,6 +50,22 @@ def test_a_damaged_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "jobs.jsonl"
     path.write_bytes(b'{"job": "1"}\n\x00\xff{{\n[1]\n{"job": "2"}\n')
     assert [entry["job"] for entry in Log(path).entries()] == ["1", "2"]
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    log = Log(tmp_path / "jobs.jsonl")
+    log.append({"job": "000001", "set": {}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(ResourceError, match="the disk is full"):
+            log.append({"job": "000002", "set": {"name": "x" * 100}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    log.append({"job": "000003", "set": {}})
+    assert [entry["job"] for entry in log.entries()] == ["000001", "000003"]
 
 
 def test_entries_make_a_job() -> None:

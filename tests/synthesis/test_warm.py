@@ -1,4 +1,4 @@
-"""A generator that stays open: it draws what a command draws, and opens anew only what was asked for otherwise."""
+"""A base that stays open: it draws what is opened anew, and only what was asked for otherwise is opened anew."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, TimedText
-from sdxl_mel.synthesis.warm import WarmGenerator
+from sdxl_mel.synthesis.warm import WarmBase
 from tests.loras import random_modules
 
 
@@ -31,7 +31,7 @@ def lora(slim_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_stays_open_draws_what_is_opened_anew(slim_sdxl: Path, lora: Path) -> None:
-    warm = WarmGenerator()
+    warm = WarmBase()
     for scale in (1.0, 0.5, 1.0):
         anew = Generator.open(str(slim_sdxl), loras=[lora], scales=[scale], keep_base=False)
         assert np.array_equal(drawn(warm.open(str(slim_sdxl), loras=[lora], scales=[scale])), drawn(anew))
@@ -40,12 +40,12 @@ def test_what_stays_open_draws_what_is_opened_anew(slim_sdxl: Path, lora: Path) 
 
 
 def test_only_what_differs_is_opened_anew(slim_sdxl: Path, lora: Path) -> None:
-    warm = WarmGenerator()
-    first = warm.open(str(slim_sdxl), loras=[lora])
-    assert warm.open(str(slim_sdxl), loras=[lora], scales=[0.3]) is first
+    warm = WarmBase()
+    first = warm.open(str(slim_sdxl), loras=[lora]).models.base
+    assert warm.open(str(slim_sdxl), loras=[lora], scales=[0.3]).models.base is first
     with pytest.raises(InputError, match="--preset"):
         warm.open(str(slim_sdxl))
-    assert warm.open(str(slim_sdxl), loras=[lora]) is first
+    second = warm.open(str(slim_sdxl), loras=[lora]).models.base
     config = slim_sdxl / "unet" / "config.json"
     os.utime(config, (0, 0))
-    assert warm.open(str(slim_sdxl), loras=[lora]) is not first
+    assert warm.open(str(slim_sdxl), loras=[lora]).models.base is not second

@@ -77,7 +77,7 @@ export class SettingsForm extends EventTarget {
       const control = element("input", { type: "checkbox", checked: initial === true });
       return { control, read: () => (control.checked === (initial === true) ? undefined : control.checked), write: (value) => (control.checked = value ?? initial ?? false) };
     }
-    if (setting.places) return this.#places(kind, setting, name);
+    if (setting.kinds) return this.#places(kind, setting, name);
     if (kind.enum) {
       const none = kind.optional ? [["", "none"]] : [];
       const control = select([...none, ...kind.enum.map((each) => [String(each), String(each)])], String(initial ?? ""));
@@ -117,8 +117,8 @@ export class SettingsForm extends EventTarget {
     const list = element("select", { "aria-label": words(setting.title ?? "file") });
     const fill = async () => {
       const chosen = list.value || value;
-      const found = await this.#store.artefacts(...setting.places);
-      const pairs = [["", "none"], ...(setting.places.includes("base") ? [["mini", "mini (comes with the package)"]] : []), ...found.map((each) => [`id:${each.id}`, each.name])];
+      const found = await this.#store.artefacts(...setting.kinds);
+      const pairs = [["", "none"], ...(setting.kinds.includes("base") ? [["mini", "mini (comes with the package)"]] : []), ...found.map((each) => [`id:${each.id}`, each.name])];
       if (chosen && !pairs.some(([each]) => each === chosen)) pairs.push([chosen, chosen]);
       list.replaceChildren(...pairs.map(([each, text]) => element("option", { value: each, textContent: text })));
       list.value = chosen;
