@@ -23,6 +23,13 @@ export class ResultCard {
     this.update(job, result, []);
   }
 
+  /** Go on with what was heard of this result while it was made. */
+  async takeOver(stream) {
+    const { player } = this.#parts;
+    player.seek(stream.time);
+    await player.play(); // At the same place: the stream pauses as the player begins.
+  }
+
   /** Show a job and its result as they are now; `others` are results of the same seed to switch to: [{name, result}]. */
   update(job, result, others) {
     const { player, star } = this.#parts;

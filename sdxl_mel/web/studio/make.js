@@ -41,6 +41,7 @@ export class Make {
       this.#steps.set(detail.job, detail);
       this.#running.get(detail.job)?.step(detail);
     });
+    this.#store.addEventListener("block", ({ detail }) => this.#running.get(detail.job)?.block(detail));
     this.#store.addEventListener("artefacts", () => this.#readModels());
     this.#store.addEventListener("lora", () => this.#takeLora());
     await this.#readModels();
@@ -266,6 +267,8 @@ export class Make {
       );
     }
     const card = this.#cards.get(key);
+    const heard = this.#running.get(job.id)?.heard;
+    if (heard?.result === result.name) card.takeOver(heard.stream);
     const others = this.#store
       .newest("generate")
       .filter((each) => each.parent?.how === "compare" && each.parent.job === job.id && each.parent.result === result.name && each.results.length)

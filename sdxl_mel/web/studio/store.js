@@ -3,7 +3,7 @@
 import { ask, query } from "./api.js";
 
 const PAGE = 50;
-const NAMES = ["hello", "reset", "job", "removed", "step", "progress", "message", "metrics", "worker", "artefacts", "override"];
+const NAMES = ["hello", "reset", "job", "removed", "step", "block", "progress", "message", "metrics", "worker", "artefacts", "override"];
 
 /** Events of the server (`job`, `step`, `metrics`, ...), with their data as `detail`, and `connection` (a boolean). */
 export class Store extends EventTarget {

@@ -48,7 +48,8 @@ export class Timeline {
     this.#build(draft);
     this.#showBlocks();
     for (const name of ["job", "jobs", "removed"]) this.#store.addEventListener(name, () => this.#showResults());
-    this.#store.addEventListener("step", ({ detail }) => this.#cards.get(detail.job)?.step?.(detail));
+    this.#store.addEventListener("step", ({ detail }) => this.#cards.get(detail.job)?.step(detail));
+    this.#store.addEventListener("block", ({ detail }) => this.#cards.get(detail.job)?.block(detail));
     this.#showResults();
   }
 
@@ -212,7 +213,13 @@ export class Timeline {
       if (job.state !== "finished") nodes.push(this.#card(job.id, () => new RunningCard(job, this.#store), (card) => card.update(job)));
       for (const result of job.results) {
         const make = () => new ResultCard(job, result, this.#store, { reuse: (from) => this.#reuse(from), edit });
-        nodes.push(this.#card(`${job.id}/${result.name}`, make, (card) => card.update(job, result, [])));
+        const heard = this.#cards.get(job.id)?.heard;
+        nodes.push(
+          this.#card(`${job.id}/${result.name}`, make, (card) => {
+            card.update(job, result, []);
+            if (heard?.result === result.name) card.takeOver(heard.stream);
+          }),
+        );
       }
     }
     if (!nodes.length) nodes.push(empty("No long piece yet", "Give the blocks their prompts and press Make this piece; where one tile meets the next is marked."));
