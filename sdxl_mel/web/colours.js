@@ -8,7 +8,7 @@ const CURVES = {
   ocean: { lightness: [0.14, 0.97], chroma: [0.03, 0.13, 0.06], hues: [275, 245, 200, 150] },
   aurora: { lightness: [0.14, 0.96], chroma: [0.04, 0.16, 0.14], hues: [300, 270, 190, 110] },
   grey: { lightness: [0.12, 0.98], chroma: [0, 0, 0], hues: [0, 0, 0, 0] },
-  paper: { lightness: [0.99, 0.2], chroma: [0.01, 0.11, 0.05], hues: [90, 60, 20, 300] },
+  paper: { lightness: [0.99, 0.2], chroma: [0.01, 0.11, 0.05], hues: [90, 60, 20, -60] },
 };
 
 /** The names of the maps. */

@@ -41,9 +41,105 @@ function lengthened(buffer, length, context) {
   return longer;
 }
 
-/** Sounds that play at the same place at once, one of them audible; one transport of the page plays at a time. */
+/** The channels of a 16-bit PCM WAV file, as the shares of full scale that a sound file's reader gives: {rate, channels}. */
+export function wavChannels(bytes) {
+  const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let [format, body] = [null, null];
+  for (let at = 12; at + 8 <= bytes.length && !body; ) {
+    const [kind, length] = [String.fromCharCode(...bytes.subarray(at, at + 4)), data.getUint32(at + 4, true)];
+    if (kind === "fmt ") format = { count: data.getUint16(at + 10, true), rate: data.getUint32(at + 12, true), bits: data.getUint16(at + 22, true) };
+    if (kind === "data") body = { at: at + 8, length: Math.min(length, bytes.length - at - 8) };
+    at += 8 + length + (length % 2);
+  }
+  if (!body || format?.bits !== 16) throw new Error("not a 16-bit WAV file");
+  const frames = Math.floor(body.length / 2 / format.count);
+  const channels = Array.from({ length: format.count }, () => new Float32Array(frames));
+  for (let frame = 0, at = body.at; frame < frames; frame++) {
+    for (const channel of channels) {
+      channel[frame] = data.getInt16(at, true) / 32768;
+      at += 2;
+    }
+  }
+  return { rate: format.rate, channels };
+}
+
+/** Blocks of one sound, heard end to end as they come: every block begins on the sample after the last of the one before. */
+export class BlockStream {
+  /** The node that the sound goes to, null = the device. */
+  destination = null;
+  #blocks = [];
+  #nodes = [];
+  #rate = null;
+  #started = null;
+  #scheduled = 0;
+
+  /** Add the next block, a 16-bit WAV file. */
+  append(bytes) {
+    const { rate, channels } = wavChannels(bytes);
+    this.#rate ??= rate;
+    this.#blocks.push(channels);
+    if (this.playing) this.#schedule();
+  }
+
+  /** The seconds that have come. */
+  get seconds() {
+    return this.#blocks.reduce((sum, [first]) => sum + first.length, 0) / (this.#rate ?? 1);
+  }
+
+  get context() {
+    return contextAt(this.#rate);
+  }
+
+  get playing() {
+    return this.#started !== null;
+  }
+
+  /** The place in seconds that is heard now. */
+  get time() {
+    return this.playing ? Math.min(Math.max(heardTime(this.context) - this.#started, 0), this.seconds) : 0;
+  }
+
+  /** Play from the start; blocks that come later follow on. */
+  async play() {
+    if (this.context.state !== "running") await this.context.resume();
+    sounding(this);
+    this.#started = Math.ceil((this.context.currentTime + LEAD_SECONDS) * this.#rate) / this.#rate;
+    this.#scheduled = 0;
+    this.#schedule();
+  }
+
+  pause() {
+    this.#nodes.forEach((node) => node.stop());
+    [this.#nodes, this.#started] = [[], null];
+  }
+
+  #schedule() {
+    const { context } = this;
+    for (const channels of this.#blocks.slice(this.#nodes.length)) {
+      // A block that comes too late begins when it can: what follows moves with it.
+      const late = context.currentTime + LEAD_SECONDS - (this.#started + this.#scheduled / this.#rate);
+      if (late > 0) this.#started += Math.ceil(late * this.#rate) / this.#rate;
+      const buffer = context.createBuffer(channels.length, channels[0].length, this.#rate);
+      channels.forEach((samples, number) => buffer.copyToChannel(samples, number));
+      const node = new AudioBufferSourceNode(context, { buffer });
+      node.connect(this.destination ?? context.destination);
+      node.start(this.#started + this.#scheduled / this.#rate);
+      this.#scheduled += channels[0].length;
+      this.#nodes.push(node);
+    }
+  }
+}
+
+let audible = null;
+
+/** What sounds on a page is one thing at a time: what did before pauses. */
+function sounding(one) {
+  if (audible !== one) audible?.pause();
+  audible = one;
+}
+
+/** Sounds that play at the same place at once, one of them audible. */
 export class Transport extends EventTarget {
-  static #audible = null;
   /** The node that the sound goes to, null = the device. */
   destination = null;
   #context;
@@ -84,8 +180,7 @@ export class Transport extends EventTarget {
 
   /** Play from `time`, or from where it rests. Resolves when the clock runs. */
   async play(time = this.time) {
-    if (Transport.#audible !== this) Transport.#audible?.pause();
-    Transport.#audible = this;
+    sounding(this);
     if (this.#context.state !== "running") await this.#context.resume();
     this.#stop();
     const loop = this.#loop;

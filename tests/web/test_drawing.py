@@ -64,7 +64,7 @@ def test_a_marked_region_is_drawn_anew_and_a_result_is_varied(page: Page) -> Non
     slider.focus()
     for key in ("ArrowRight", "[", "ArrowRight", "]", "n"):
         slider.press(key)
-    page.get_by_label("Prompt for the marked regions").fill("drums")
+    page.get_by_label("Prompt for what is drawn").fill("drums")
     page.get_by_role("button", name="Draw anew").click()
     page.wait_for_function(f"() => document.querySelectorAll('.card mel-player').length > {before}", timeout=LOADING_MS)
     expect(page.get_by_role("article", name="drums").first).to_be_visible()

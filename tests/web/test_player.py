@@ -1,7 +1,9 @@
 """The player in a browser: the package's numbers, sound without a gap, a cursor where it sounds."""
 
+import base64
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,27 @@ def test_a_loop_has_no_gap(player: Page) -> None:
     skipped = round(0.01 * RATE)
     expected = np.tile(once, 5)[skipped + 1 : 8000]  # The first sample is faded in from 0.
     np.testing.assert_allclose(samples[skipped : len(expected) + skipped], expected, atol=ROUNDING)
+
+
+def test_blocks_of_a_sound_follow_each_other_without_a_gap(player: Page) -> None:
+    sound = _sound("a")
+    cuts = [0, 3001, 9000, 16000]
+    blocks = [base64.b64encode(_wav(sound[:, a:b])).decode() for a, b in pairwise(cuts)]
+    player.evaluate(
+        """async (blocks) => {
+          const { BlockStream } = await import("./sound.js");
+          const { bytesOf } = await import("./picture.js");
+          const stream = new BlockStream();
+          stream.destination = document.querySelector("mel-player").transport.destination;
+          const add = async (block) => stream.append(await bytesOf(`data:audio/wav;base64,${block}`));
+          await add(blocks[0]);
+          await stream.play();
+          for (const block of blocks.slice(1)) await add(block);
+        }""",
+        blocks,
+    )
+    samples, _ = heard(player, 1.2)
+    np.testing.assert_array_equal(samples[:16000], sound[0, :16000])
 
 
 def test_one_key_switches_at_the_same_place(player: Page) -> None:

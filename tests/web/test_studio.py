@@ -4,10 +4,20 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from pydantic import JsonValue
+from safetensors.numpy import save_file
 
-from tests.studio.project import write_project
+from sdxl_mel.files.evaluation import Evaluation, Metric, write_evaluation
+from sdxl_mel.files.run import RunHeader, write_run
+from sdxl_mel.files.spectrogram import Spectrogram, encode_png, write_spectrogram
+from sdxl_mel.record import Record
+from sdxl_mel.report.page import Page as Report
+from sdxl_mel.report.page import Sound, player, sound_bytes
+from sdxl_mel.studio.artefacts import id_of_name
+from tests.studio.project import SPEC, write_project
 from tests.web.accessibility import problems
 from tests.web.pages import opened
 from tests.web.server import served
@@ -17,7 +27,42 @@ TABS = ("Make", "Timeline", "Data", "Train", "Scores")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_project(tmp_path_factory.mktemp("studio") / "root")
+    root = write_project(tmp_path_factory.mktemp("studio") / "root")
+    write_training(root / "runs" / "first")
+    write_scores(root / "scores" / "first")
+    return root
+
+
+def write_training(run: Path) -> None:
+    """Write a run of 20 steps whose checkpoint at step 10 has the lowest validation."""
+    settings: dict[str, JsonValue] = {"steps": 20}
+    write_run(run, RunHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=0, identity={}, settings=settings,
+                             results={"steps": 20}, record=Record(stage="train")))  # fmt: skip
+    rows: list[dict[str, object]] = [
+        {"step": step, "loss": 1 / step, "squared_error": 2 / step, "by_timestep": [0.5] * 9 + [-1.0]}
+        for step in range(1, 21)
+    ]
+    rows += [{"step": step, "validation/held out": [error] * 10} for step, error in ((0, 0.3), (10, 0.1), (20, 0.2))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "checkpoints").mkdir()
+    for step in (10, 20):
+        weights = {"lora_unet_x.lora_down.weight": np.zeros((1, 1), np.float32)}
+        save_file(weights, run / "checkpoints" / f"step-{step:06}.safetensors")
+    sample = run / "samples" / "step-000020" / "0001.png"
+    write_spectrogram(sample, Spectrogram(np.full((SPEC.n_mels, SPEC.width, 1), 90, np.uint8), SPEC))
+
+
+def write_scores(folder: Path) -> None:
+    """Write an evaluation of one number, and its report with one player."""
+    metric = Metric(value=0.25, low=0.2, high=0.3, n=4, method="m", meaning="w")
+    found = Evaluation(
+        record=Record(stage="evaluate"), versions={}, metrics={"fad": metric}, embedders={}, sets={}, clips=()
+    )
+    write_evaluation(folder / "metrics.json", found)
+    picture = encode_png(Spectrogram(np.full((SPEC.n_mels, SPEC.width, 1), 90, np.uint8), SPEC))
+    report = Report("Evaluation")
+    report.section("Sounds", player(Sound(sound_bytes(np.zeros(16000, np.float32), 16000), picture), caption="a clip"))
+    report.write(folder / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +167,28 @@ def test_blocks_of_a_timeline_are_moved_by_keys_and_become_a_schedule(page: Page
     sent = json.loads(asked.value.post_data)["settings"]
     assert sent["schedule"] == "0:00 solo piano, slow | 0:08.5 violin joins the piano | 0:12 drums"
     assert sent["seconds"] == 16
+
+
+def test_a_checkpoint_is_chosen_by_its_number_and_used(page: Page) -> None:
+    page.get_by_role("link", name="Train").click()
+    expect(page.get_by_role("img", name="Training, smoothed: loss")).to_be_visible()
+    expect(page.get_by_role("img", name="held out 0.2 at step 20")).to_be_visible()
+    row = page.get_by_role("row", name="lowest")
+    expect(row).to_contain_text("10")
+    row.get_by_role("button", name="Make music with it").click()
+    expect(page.get_by_role("combobox", name="LoRA")).to_have_value(
+        f"id:{id_of_name('runs/first/checkpoints/step-000010.safetensors')}"
+    )
+
+
+def test_scores_stand_side_by_side_and_their_report_plays_in_the_page(page: Page) -> None:
+    page.get_by_role("link", name="Scores").click()
+    expect(page.get_by_role("row", name="fad")).to_contain_text("0.25 (0.2 to 0.3)")
+    page.get_by_role("button", name="Report").click()
+    report = page.frame_locator("iframe")
+    expect(report.locator("mel-player[data-ready]")).to_be_visible()
+    report.get_by_role("button", name="Play").click()
+    expect(report.locator("mel-player[data-playing]")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,7 +1,7 @@
 /** A result as a card: its player, and what can be done with it. */
 
 import "../player.js";
-import { timeText } from "../axes.js";
+import { hertzText, timeText } from "../axes.js";
 import { element } from "../elements.js";
 import { icon } from "../icons.js";
 import { post } from "./api.js";
@@ -10,7 +10,7 @@ import { attempt, say } from "./notices.js";
 
 /**
  * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
- * reuse(job, result), redraw(job, result, regions); what is absent has no button.
+ * reuse(job, result), edit(job, result, {prompt, regions | extend | loop}); what is absent has no button.
  */
 export class ResultCard {
   #store;
@@ -21,6 +21,13 @@ export class ResultCard {
     [this.job, this.result, this.#store, this.#on] = [job, result, store, on];
     this.node = this.#build();
     this.update(job, result, []);
+  }
+
+  /** Go on with what was heard of this result while it was made. */
+  async takeOver(stream) {
+    const { player } = this.#parts;
+    player.seek(stream.time);
+    await player.play(); // At the same place: the stream pauses as the player begins.
   }
 
   /** Show a job and its result as they are now; `others` are results of the same seed to switch to: [{name, result}]. */
@@ -39,7 +46,7 @@ export class ResultCard {
     const { job, result } = this;
     const prompt = job.settings.prompt ?? result.prompt;
     const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
-    if (this.#on.redraw) player.setAttribute("brush", "");
+    if (this.#on.edit) player.setAttribute("brush", "");
     const seams = result.seams ?? [];
     if (seams.length) player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
     const star = iconButton("star", "Star", () => this.#star(), { "aria-pressed": "false" });
@@ -55,13 +62,14 @@ export class ResultCard {
       this.#parts[act] = made;
       return made;
     });
-    const region = this.#redrawPanel(player);
+    const panel = this.#on.edit ? this.#editPanel(player) : null;
+    if (panel) buttons.push(button("Edit", () => (panel.hidden = !panel.hidden), { name: "brush", kind: "quiet", title: "Draw a part of it anew" }));
     return element(
       "article",
       { className: "card", "aria-label": `${prompt}, seed ${result.seed}` },
       element("header", {}, element("h3", { textContent: prompt }), star, this.#downloads()),
       player,
-      region,
+      panel ?? "",
       element("footer", {}, element("p", { className: "meta", textContent: facts(job, result) }), element("div", { className: "actions" }, ...buttons)),
     );
   }
@@ -85,16 +93,34 @@ export class ResultCard {
     return element("span", {}, opener, panel);
   }
 
-  /** What a brush leads to: a prompt for the marked regions. */
-  #redrawPanel(player) {
-    const prompt = element("input", { type: "text", "aria-label": "Prompt for the marked regions", placeholder: "what to play there" });
+  /** What a brush leads to: the marked regions drawn anew; longer, or as a loop, where the server can. */
+  #editPanel(player) {
+    const { edit } = this.#on;
+    const prompt = element("input", { type: "text", "aria-label": "Prompt for what is drawn", placeholder: "what to play there" });
     const words = element("span", { className: "meta" });
-    const go = () => this.#on.redraw(this.job, this.result, player.regions, prompt.value);
-    const panel = element("form", { className: "redraw", hidden: true }, words, prompt, button("Draw anew", go, { kind: "primary" }));
-    panel.addEventListener("submit", (event) => (event.preventDefault(), go()));
+    const seconds = element("input", { type: "number", min: 1, max: 600, step: "any", value: 4, "aria-label": "Seconds to add" });
+    const send = (change) => edit(this.job, this.result, { prompt: prompt.value.trim(), ...change });
+    const redraw = button("Draw anew", () => send({ regions: player.regions }), { kind: "primary" });
+    const more = this.#store.offers("edit")
+      ? [
+          element("span", { className: "add" }, button("Make longer by", () => send({ extend: Number(seconds.value) }), { kind: "quiet", name: "plus" }), seconds, " s"),
+          button("Make it a loop", () => send({ loop: true }), { kind: "quiet", name: "loop" }),
+        ]
+      : [];
+    const panel = element("form", { className: "redraw", hidden: true }, words, prompt, redraw, ...more);
+    panel.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!redraw.disabled) send({ regions: player.regions });
+    });
+    const show = (regions) => {
+      redraw.disabled = regions.length === 0;
+      const said = regions.map(({ start, end, low, high }) => `${timeText(start)} to ${timeText(end)} s, ${hertzText(low)} to ${hertzText(high)} Hz`);
+      words.textContent = said.join("; ") || "Mark with the brush what is to be drawn anew.";
+    };
+    show([]);
     player.addEventListener("regions", ({ detail }) => {
-      panel.hidden = detail.length === 0;
-      words.textContent = detail.map(({ start, end }) => `${timeText(start)} to ${timeText(end)} s`).join(", ");
+      if (detail.length) panel.hidden = false;
+      show(detail);
     });
     return panel;
   }

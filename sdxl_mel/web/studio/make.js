@@ -5,6 +5,7 @@ import { icon } from "../icons.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
 import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { attempt, say } from "./notices.js";
 import { RunningCard } from "./running.js";
@@ -40,6 +41,7 @@ export class Make {
       this.#steps.set(detail.job, detail);
       this.#running.get(detail.job)?.step(detail);
     });
+    this.#store.addEventListener("block", ({ detail }) => this.#running.get(detail.job)?.block(detail));
     this.#store.addEventListener("artefacts", () => this.#readModels());
     this.#store.addEventListener("lora", () => this.#takeLora());
     await this.#readModels();
@@ -219,7 +221,7 @@ export class Make {
   // --- results ---
 
   #show() {
-    const jobs = this.#store.newest("generate").filter((job) => !job.settings.schedule);
+    const jobs = this.#store.newest("generate", "edit").filter((job) => !job.settings.schedule);
     const { results, more } = this.#parts;
     const nodes = [];
     const starred = this.#filter === "starred";
@@ -260,11 +262,13 @@ export class Make {
           start: (from, which) => this.#startFromResult(from, which),
           compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
           reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),
-          redraw: (from, which, regions, prompt) => this.#redraw(from, which, regions, prompt),
+          edit: (from, which, change) => attempt(() => editResult(this.#store, from, which, change)),
         }),
       );
     }
     const card = this.#cards.get(key);
+    const heard = this.#running.get(job.id)?.heard;
+    if (heard?.result === result.name) card.takeOver(heard.stream);
     const others = this.#store
       .newest("generate")
       .filter((each) => each.parent?.how === "compare" && each.parent.job === job.id && each.parent.result === result.name && each.results.length)
@@ -285,14 +289,6 @@ export class Make {
     this.#keep();
     this.#parts.prompt.focus();
     say("Say what it should become; strength (under All settings) says how far it may go.");
-  }
-
-  #redraw(job, result, regions, prompt) {
-    const start = Math.min(...regions.map((each) => each.start));
-    const end = Math.max(...regions.map((each) => each.end));
-    const { seconds, schedule, loop, num, ...kept } = job.settings;
-    const settings = { ...kept, prompt: prompt || job.settings.prompt, init: `id:${result.artefact.picture}`, inpaint: `${start.toFixed(2)}-${end.toFixed(2)}` };
-    this.#make({ settings, parent: { job: job.id, result: result.name, how: "redraw" }, quiet: true });
   }
 }
 

@@ -1,7 +1,8 @@
 /** A job that waits or runs, as a card: its picture while it is drawn, its progress, and how to stop it. */
 
-import "../player.js";
 import { element } from "../elements.js";
+import { bytesOf } from "../picture.js";
+import { BlockStream } from "../sound.js";
 import { post } from "./api.js";
 import { button, duration, progressBar } from "./controls.js";
 import { attempt } from "./notices.js";
@@ -20,6 +21,9 @@ const WORDS = {
 export class RunningCard {
   #store;
   #parts;
+  #stream = null;
+  #result = null;
+  #reading = Promise.resolve();
 
   constructor(job, store) {
     this.#store = store;
@@ -27,10 +31,11 @@ export class RunningCard {
       title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
+      listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), { name: "play", kind: "quiet", hidden: true }),
       actions: element("div", { className: "actions" }),
     };
     this.#parts = parts;
-    this.node = element("article", { className: "card running", "aria-label": `Job ${job.id}` }, element("header", {}, parts.title), parts.preview, parts.state, parts.actions);
+    this.node = element("article", { className: "card running", "aria-label": `Job ${job.id}` }, element("header", {}, parts.title, parts.listen), parts.preview, parts.state, parts.actions);
     this.update(job);
   }
 
@@ -50,6 +55,26 @@ export class RunningCard {
         ? [button("Go on", act("again"), { name: "again", kind: "quiet" }), button("Remove", remove, { name: "close", kind: "quiet" })]
         : [button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), { name: "stop", kind: "quiet", disabled: job.state === "stopping" })]),
     );
+  }
+
+  /** Take a block of the sound, {result, sound}: what there is can be heard while the rest is made. */
+  block({ result, sound }) {
+    if (result !== this.#result) {
+      this.#stream?.pause();
+      [this.#result, this.#stream] = [result, new BlockStream()];
+    }
+    const stream = this.#stream;
+    this.#reading = this.#reading.then(async () => {
+      stream.append(await bytesOf(sound));
+      this.#parts.listen.hidden = false;
+      this.#parts.listen.lastChild.textContent = `Listen: ${duration(stream.seconds)} are there`;
+    });
+    attempt(() => this.#reading);
+  }
+
+  /** What is heard of a result that is being made, {result, stream}, or null. */
+  get heard() {
+    return this.#stream?.playing ? { result: this.#result, stream: this.#stream } : null;
   }
 
   /** Show a step: {number, total, rate, remaining_seconds, previews}. */

@@ -5,8 +5,9 @@ import { element, remember, remembered } from "../elements.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
 import { button, empty, iconButton, labelled, select } from "./controls.js";
-import { placeInOrder } from "./make.js";
+import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
+import { placeInOrder } from "./make.js";
 import { attempt, say } from "./notices.js";
 import { RunningCard } from "./running.js";
 
@@ -47,7 +48,8 @@ export class Timeline {
     this.#build(draft);
     this.#showBlocks();
     for (const name of ["job", "jobs", "removed"]) this.#store.addEventListener(name, () => this.#showResults());
-    this.#store.addEventListener("step", ({ detail }) => this.#cards.get(detail.job)?.step?.(detail));
+    this.#store.addEventListener("step", ({ detail }) => this.#cards.get(detail.job)?.step(detail));
+    this.#store.addEventListener("block", ({ detail }) => this.#cards.get(detail.job)?.block(detail));
     this.#showResults();
   }
 
@@ -206,15 +208,28 @@ export class Timeline {
   #showResults() {
     const { results } = this.#parts;
     const nodes = [];
-    for (const job of this.#store.newest("generate").filter((each) => each.settings.schedule)) {
+    const edit = this.#store.offers("edit") ? (from, which, change) => attempt(() => editResult(this.#store, from, which, change)) : undefined;
+    for (const job of this.#pieces()) {
       if (job.state !== "finished") nodes.push(this.#card(job.id, () => new RunningCard(job, this.#store), (card) => card.update(job)));
       for (const result of job.results) {
-        const make = () => new ResultCard(job, result, this.#store, { reuse: (from) => this.#reuse(from) });
-        nodes.push(this.#card(`${job.id}/${result.name}`, make, (card) => card.update(job, result, [])));
+        const make = () => new ResultCard(job, result, this.#store, { reuse: (from) => this.#reuse(from), edit });
+        const heard = this.#cards.get(job.id)?.heard;
+        nodes.push(
+          this.#card(`${job.id}/${result.name}`, make, (card) => {
+            card.update(job, result, []);
+            if (heard?.result === result.name) card.takeOver(heard.stream);
+          }),
+        );
       }
     }
     if (!nodes.length) nodes.push(empty("No long piece yet", "Give the blocks their prompts and press Make this piece; where one tile meets the next is marked."));
     placeInOrder(results, nodes);
+  }
+
+  /** Long pieces, and what was made of them by editing. */
+  #pieces() {
+    const scheduled = (job) => job && (job.settings.schedule || (job.parent?.how === "edit" && scheduled(this.#store.jobs.get(job.parent.job))));
+    return this.#store.newest("generate", "edit").filter(scheduled);
   }
 
   #card(key, make, update) {
