@@ -20,7 +20,7 @@ from sdxl_mel.metrics.oracle import Oracle, load_oracle
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
 from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import context_frames, spectral_flux
+from sdxl_mel.sound.seams import context_frames, onset_envelope, spectral_flux
 from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
@@ -32,6 +32,7 @@ SECONDS = 10.0
 REGION = (4.096, 6.144)
 """Half a tile, in latent columns of its own."""
 EXTENDED = 2.048
+STYLE_PIECES, STRENGTHS = 12, (0.3, 0.5, 0.7, 0.9)
 SAMPLING = Sampling("dpmpp_2m", 15, 3.0)
 MINUTES = (1, 10)
 RATE = 32000
@@ -44,7 +45,7 @@ COMMAND = (
 def run() -> Table:
     """Measure all rows."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*regions_on_mini(), memory(Path(folder))]
+        rows = [*regions_on_mini(), *style_on_mini(), memory(Path(folder))]
     return Table(
         title="edit: regions of given sounds, and whole songs",
         header=["what", "measured", "beside", "ratio or p"],
@@ -57,6 +58,8 @@ def run() -> Table:
             "Paste: half a tile that was drawn from the same caption without context, without a feather.",
             "Found: the half tile asks for another instrument, and the oracle names that first (half a tile twice is a "
             "tile); ceiling: the same half of a whole tile that was drawn from the prompt alone.",
+            "Style: the whole piece is varied with the caption of another instrument; onsets: the correlation of the "
+            "onset envelopes of both pictures.",
             "Memory: the largest resident set of `sdxl-mel edit --strength 0.5` of a stereo song at `std`, tiny SDXL.",
         ],
     )
@@ -115,6 +118,35 @@ def regions_on_mini(count: int = PIECES) -> list[list[str]]:
             f"{share['region'] / max(share['ceiling'], 1e-9):.2f}",
         ],
         ["own instrument beside the region", f"{share['beside']:.2f}", f"before {share['before']:.2f}", ""],
+    ]
+
+
+def style_on_mini(count: int = STYLE_PIECES) -> list[list[str]]:
+    """Return a row a strength: what stays of a piece that is asked for in the words of another."""
+    generator, oracle = Generator.open("mini"), load_oracle()
+    plans = plan_tracks("test-seen", count, SECONDS, solo_share=1.0, seed=4)
+    found: dict[float, list[bool]] = {strength: [] for strength in STRENGTHS}
+    onsets: dict[float, list[float]] = {strength: [] for strength in STRENGTHS}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, plan in enumerate(plans):
+            path = Path(folder) / f"{number}.wav"
+            write_audio(path, *render_track(plan))
+            source = open_source(path, generator.spec)
+            before = onset_envelope(dequantise(source.picture(0, source.frames)))
+            prompt = _other(plans, number).captions[0]
+            for strength in STRENGTHS:
+                varied = edit_source(generator, source, Edit(prompt, strength), sampling=SAMPLING, seed=number).levels
+                tile = varied[None, :, : generator.spec.width, 0]
+                found[strength] += oracle.found(tile, [named_instruments(prompt)])[0]
+                onsets[strength].append(float(np.corrcoef(before, onset_envelope(dequantise(varied)))[0, 1]))
+    return [
+        [
+            f"style, strength {strength:g}",
+            f"instrument asked for {np.mean(found[strength]):.2f}",
+            f"onsets {np.mean(onsets[strength]):.2f}",
+            "",
+        ]
+        for strength in STRENGTHS
     ]
 
 

@@ -51,10 +51,12 @@ class Canvas:
         return start if self.loop else min(max(start, 0), self.columns - columns)
 
     def read(self, start: int, frames: int) -> Levels:
-        """Return the levels from a frame on; on a circle it goes on at the other end."""
-        if start >= 0 and start + frames <= self.levels.shape[1]:
-            return self.levels[:, start : start + frames]
-        return self.levels[:, np.arange(start, start + frames) % self.levels.shape[1]]
+        """Return the levels from a frame on; a circle goes on at its other end, beyond other ends there is silence."""
+        if self.loop:
+            return self.levels[:, np.arange(start, start + frames) % self.levels.shape[1]]
+        inside = self.levels[:, max(start, 0) : max(start + frames, 0)]
+        before = min(max(-start, 0), frames)
+        return np.pad(inside, ((0, 0), (before, frames - before - inside.shape[1]), (0, 0)))
 
     def encode(self, vae: Any, start: int, columns: int) -> Tensor:
         """Return the scaled latents (1, 4, height, columns) from a column on, encoded tile by tile."""

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float, Levels
+from sdxl_mel.arrays import Float
 from sdxl_mel.files.recording import BLOCK_SAMPLES
 from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.inversion.blockwise import KNOWN_FRAMES
@@ -125,7 +125,7 @@ def _change(
         heard = _circular(heard, edited.canvas.levels.shape[1] * spec.hop_length)
     origin = (first - KNOWN_FRAMES) * spec.hop_length
     drawn = invert_between(
-        _picture(edited, first - KNOWN_FRAMES, after - first + 2 * KNOWN_FRAMES),
+        edited.canvas.read(first - KNOWN_FRAMES, after - first + 2 * KNOWN_FRAMES),
         spec,
         lambda start, stop: heard(origin + start, origin + stop),
         method,
@@ -186,16 +186,6 @@ def _up(patch: Patch, frequencies: Points, spec: MelSpec) -> Float:
 def _fallen(distance: Points) -> Float:
     """Return half a period of a raised cosine, from 1 at distance 0 to 0 at 1 and beyond."""
     return (0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))).astype(np.float32)
-
-
-def _picture(edited: Edited, first: int, frames: int) -> Levels:
-    """Return the levels of some frames of the result; beyond the ends of what is no circle there is silence."""
-    if edited.canvas.loop:
-        return edited.canvas.read(first, frames)
-    levels = edited.canvas.levels
-    inside = levels[:, max(first, 0) : first + frames]
-    before = max(-first, 0)
-    return np.pad(inside, ((0, 0), (before, frames - before - inside.shape[1]), (0, 0)))
 
 
 def _circular(read: Read, length: int) -> Read:

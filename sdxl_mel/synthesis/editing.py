@@ -75,9 +75,7 @@ class Source:
         if self.prepared is not None:
             return encode_prepared(self.prepared, first, frames, self.spec)
         assert self.levels is not None
-        inside = self.levels[:, max(first, 0) : first + frames]
-        before = min(max(-first, 0), frames)
-        return np.pad(inside, ((0, 0), (before, frames - before - inside.shape[1]), (0, 0)))
+        return Canvas(self.levels, self.spec).read(first, frames)
 
 
 class Part(NamedTuple):

@@ -171,6 +171,10 @@ class Generator:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
         self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
 
+    def rescale(self, scale: float) -> None:
+        """Let all LoRAs that are on act at one scale, when and where they did."""
+        self._attach([lora._replace(scale=scale) for lora in self.loras])
+
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
         names = [str(lora.path) for lora in self.loras]

@@ -110,9 +110,7 @@ def draw_variations(
         for fixed, group in groupby(zip(combinations, jobs), key=lambda each: {**each[0], "seed": 0}):
             same = [job for _, job in group]
             if "lora scale" in fixed and [lora.scale for lora in generator.loras] != [fixed["lora scale"]] * len(loras):
-                generator.detach()
-                for lora in loras:
-                    generator.attach(lora.path, fixed["lora scale"])
+                generator.rescale(fixed["lora scale"])
             drawn = replace(sampling, guidance=fixed.get("guidance", sampling.guidance))
             strength = fixed.get("strength", VARIED)
             folder = ResultsFolder(

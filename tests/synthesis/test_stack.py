@@ -31,7 +31,10 @@ def lora(slim_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw(base: Path, *loras: str) -> np.ndarray:
-    generator = Generator.open(str(base), loras=loras, preset="mini")
+    return drawn(Generator.open(str(base), loras=loras, preset="mini"))
+
+
+def drawn(generator: Generator) -> np.ndarray:
     jobs = plan_jobs(Prompts([PromptLine(prompt="piano")]), generator.fitting(), SPEC.tile_seconds, long=False)
     (result,) = generator.draw(jobs, Sampling(steps=3, guidance=1.0))
     return result.levels
@@ -51,6 +54,11 @@ def test_layers_are_those_of_their_blocks(slim_sdxl: Path, lora: Path) -> None:
     style, both = draw(slim_sdxl, f"{lora}#style"), draw(slim_sdxl, str(lora))
     assert (style != both).any()
     assert (style != draw(slim_sdxl, f"{lora}#content")).any()
+    generator = Generator.open(str(slim_sdxl), loras=[f"{lora}#style"], preset="mini")
+    generator.rescale(0.0)
+    np.testing.assert_array_equal(drawn(generator), draw(slim_sdxl))
+    generator.rescale(1.0)
+    np.testing.assert_array_equal(drawn(generator), style)
 
 
 @pytest.mark.parametrize(
