@@ -53,7 +53,7 @@ class Findings:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the head lines as (what was measured, base, tuned)."""
-        measured = {
+        measured: dict[str, list[Metric | Interval | None]] = {
             "new instruments found": [self.new_found(model) for model in MODELS],
             "known prompts, all instruments found": [
                 self.metric(model, "known", "instruments_all") for model in MODELS

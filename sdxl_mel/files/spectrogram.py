@@ -36,6 +36,8 @@ PNG_FAILURES = (OSError, SyntaxError, ValueError, LookupError, OverflowError, Ty
 FILTER_UP = 2
 GREY, RGB = 0, 2
 MEMORY_LEVEL = 9
+ROWS_AT_ONCE = 64
+"""Rows filtered and packed at a time: a picture of an hour needs no copy of itself."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,20 @@ def encode_png(picture: Spectrogram) -> bytes:
 def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
     """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
     height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    packed = []
+    for start in range(0, height, ROWS_AT_ONCE):
+        rows = pixels[start : start + ROWS_AT_ONCE].reshape(-1, pixels[0].size)
+        above = pixels[start - 1].reshape(1, -1) if start else np.zeros_like(rows[:1])
+        filtered = np.full((len(rows), 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        packed.append(packer.compress(filtered.data))
     file = BytesIO()
     file.write(SIGNATURE)
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
     for name, content, *_ in info.chunks:
         putchunk(file, name, content)
-    putchunk(file, b"IDAT", packer.compress(filtered.data), packer.flush())
+    putchunk(file, b"IDAT", *packed, packer.flush())
     putchunk(file, b"IEND")
     return file.getvalue()
 

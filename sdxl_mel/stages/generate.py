@@ -52,6 +52,8 @@ class Config(ModelSettings):
     """keep the best of so many: consistent, and near its prompt"""
     clap: Annotated[str | None, Show.ADVANCED, UNRECORDED] = None
     """CLAP that says how near a candidate is to its prompt: a folder or hub id; none = tag bridge, if installed"""
+    ab: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
+    """draw every result with the LoRAs and without, into two folders, and compare them on ab.html"""
     plot: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """also draw each result with a time axis and, for long pieces, the joins"""
     overwrite: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
@@ -72,6 +74,8 @@ class Config(ModelSettings):
             ),
             (self.prompt_to is not None and self.prompt is None, "--prompt-to needs --prompt"),
             (self.schedule is not None and self.seconds is None, "--schedule needs --seconds"),
+            (self.ab and not self.lora, "--ab needs --lora, which is put on and off"),
+            (self.ab and self.format == "none", "--ab compares sounds; leave --format none out"),
         ]
         for wrong, message in problems:
             if wrong:
@@ -99,13 +103,14 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Draw every result that is not there yet; an interruption keeps those that are finished."""
-    from sdxl_mel.synthesis.session import Generator, generate
+    from sdxl_mel.synthesis import session, variations
 
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
-    entries, notes = generate(
-        lambda: Generator.open(**config.opened(), keep_base=False),
+    draw = variations.generate_ab if config.ab else session.generate
+    entries, notes = draw(
+        lambda: session.Generator.open(**config.opened(), keep_base=config.ab),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
         asked=config.asked(),
@@ -115,7 +120,7 @@ def run(config: Config) -> Report:
         batch=config.batch,
         settings=config.recorded(),
     )
-    return Report(folder=str(config.out), results=entries, notes=notes)
+    return Report(folder=str(config.out / "with" if config.ab else config.out), results=entries, notes=notes)
 
 
 def _joins(result: Entry) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,6 @@ from sdxl_mel.diffusion.sampling import (
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
-from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import decode_latents, decode_windows
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.blend import close_loop, paste
@@ -43,6 +42,7 @@ from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.prompting import encode_text, equally_long
 
 WINDOW_OVERLAP = 4
 """A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
@@ -79,15 +79,19 @@ def memory_explained(device: str) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def encode_texts(models: Models, texts: Sequence[str], clip_skip: int) -> dict[str, TextEmbeddings]:
-    """Return the embeddings of every text for the UNet, each encoded alone, so that none depends on the others."""
+def encode_texts(
+    models: Models, texts: Sequence[str], clip_skip: int, *, weighted: bool = True
+) -> dict[str, TextEmbeddings]:
+    """Return the embeddings of every text for the UNet, each encoded alone; see `prompting.encode_text`."""
     dtype = models.base.unet.dtype
     with ExitStack() as stack:
         for part in TEXT_ENCODERS:
             if part in models.base.models:
                 stack.enter_context(models.working(part))
         return {
-            text: TextEmbeddings(*(each.to(dtype) for each in encode_prompts(models.base, [text], clip_skip)))
+            text: TextEmbeddings(
+                *(each.to(dtype) for each in encode_text(models.base, text, clip_skip, weighted=weighted))
+            )
             for text in texts
         }
 
@@ -96,7 +100,8 @@ def encode_texts(models: Models, texts: Sequence[str], clip_skip: int) -> dict[s
 class Drawer:
     """Draws the pictures of one call; `known` latents are kept or varied.
 
-    `before_step` is called before every step and may raise to stop, `on_step` after it, with the latents.
+    `before_step` is called before every step with its noise level, 0 = clean to 1 = noise, and may raise to stop;
+    `on_step` after it, with the latents.
     """
 
     models: Models
@@ -106,7 +111,7 @@ class Drawer:
     texts: Mapping[str, TextEmbeddings]
     batch: int
     known: Known | None = None
-    before_step: Callable[[], None] = lambda: None
+    before_step: Callable[[float], None] = lambda level: None
     on_step: Callable[[Tensor], None] = lambda latents: None
 
     def steps_for(self, draws: int) -> int:
@@ -120,15 +125,27 @@ class Drawer:
 
     def draw(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
         """Return one picture a job, drawn with its seed; single tiles are drawn together."""
+        drawer = self._for(jobs)
         with memory_explained(self.models.device):
             if self.layout.long:
-                pictures = [self._piece(job, seed) for job, seed in zip(jobs, seeds)]
+                pictures = [drawer._piece(job, seed) for job, seed in zip(jobs, seeds)]
             else:
-                pictures = self._tiles(jobs, seeds)
+                pictures = drawer._tiles(jobs, seeds)
         return [turned(levels) for levels in pictures] if self.layout.loop else pictures
 
     def latents(self, jobs: Sequence[Job], seeds: Sequence[int]) -> Tensor:
         """Return scaled latents (jobs, 4, height, columns): single tiles drawn together, or one long piece jointly."""
+        return self._for(jobs)._latents(jobs, seeds)
+
+    def _for(self, jobs: Sequence[Job]) -> "Drawer":
+        """Return this with the texts of some jobs, all equally long."""
+        names = list(dict.fromkeys(name for job in jobs for name in job.said))
+        texts = [self.texts[name] for name in names]
+        if len({text.prompt_embeds.shape[1] for text in texts}) > 1:
+            texts = equally_long(texts, self.texts[""])
+        return replace(self, texts=dict(zip(names, texts)))
+
+    def _latents(self, jobs: Sequence[Job], seeds: Sequence[int]) -> Tensor:
         noise, job = self._noise(seeds, self.layout.columns), jobs[0]
         with self.models.working("unet") as unet, self._closed(unet):
             denoiser = self._denoiser(unet, [job.negative for job in jobs])
@@ -149,7 +166,7 @@ class Drawer:
             return self._sample(noise, predict, seeds)
 
     def _tiles(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
-        latents = self.latents(jobs, seeds)
+        latents = self._latents(jobs, seeds)
         with self.models.working("vae") as vae, self._closed(vae):
             # One at a time: a picture then never depends on its neighbours, nor memory on the batch.
             return [decode_latents(vae, each[None], self.spec)[0][:, : self.layout.frames] for each in latents]
@@ -157,7 +174,7 @@ class Drawer:
     def _piece(self, job: Job, seed: int) -> Levels:
         spec, layout = self.spec, self.layout
         if layout.mode == "joint":
-            canvas = self.latents([job], [seed])
+            canvas = self._latents([job], [seed])
         else:
             with self.models.working("unet") as unet:
                 denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
@@ -210,7 +227,7 @@ class Drawer:
 
     def _sample(self, noise: Tensor, predict: Predict, seeds: Sequence[int], known: Known | None = None) -> Tensor:
         def stoppable(latents: Tensor, timestep: Tensor, step: int) -> Tensor:
-            self.before_step()
+            self.before_step(float(timestep) / self.models.base.scheduler.config.num_train_timesteps)
             return predict(latents, timestep, step)
 
         given = known or self.known

@@ -15,7 +15,6 @@ from sdxl_mel.files.spectrogram import Spectrogram, png_bytes, write_spectrogram
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
-from sdxl_mel.sound.pixels import quantise
 from sdxl_mel.synthesis.edited_sound import band_window, format_of, sound_blocks
 from sdxl_mel.synthesis.editing import Edit, Edited, Part, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator
@@ -26,6 +25,8 @@ from sdxl_mel.synthesis.settings import Asked, Method
 __all__ = ["Edit", "EditedFile", "Generator", "edit", "parse_region"]
 
 PICTURE_SUFFIX = ".png"
+DEEP = ("PCM_32", "DOUBLE")
+"""Precisions that no format has which is written; as they are read, float holds them."""
 
 
 class EditedFile(NamedTuple):
@@ -70,7 +71,7 @@ def edit(
     spec = generator.spec
     write_spectrogram(out.with_suffix(PICTURE_SUFFIX), Spectrogram(edited.levels, spec, record))
     mask = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
-    write_bytes(out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}"), png_bytes(quantise(mask), PngInfo()))
+    write_bytes(out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}"), png_bytes(mask, PngInfo()))
     seconds = edited.plan.frames * spec.hop_length / spec.sample_rate
     if out.suffix.lower() != PICTURE_SUFFIX:
         (rate, channels), samples = format_of(edited), 0
@@ -106,5 +107,6 @@ def described(part: Part, edited: Edited) -> str:
 
 def _subtype(out: Path, edited: Edited, bits: Bits | None) -> str | None:
     """Return the precision asked for, else that of the input where the container has it."""
-    own = edited.source.recording.subtype if edited.source.recording else ""
-    return SUBTYPES[bits] if bits else own if own in CONTAINERS[out.suffix.lower()][2] else None
+    own, allowed = edited.source.recording.subtype if edited.source.recording else "", CONTAINERS[out.suffix.lower()][2]
+    wanted = [SUBTYPES[bits]] if bits else [own, "FLOAT", "PCM_24"] if own in DEEP else [own]
+    return next((subtype for subtype in wanted if subtype in allowed), wanted[0] if bits else None)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import scipy.signal
-import soxr
+from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.files.recording import BLOCK_SAMPLES
+from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.inversion.blockwise import KNOWN_FRAMES
 from sdxl_mel.sound.inversion.methods import invert_between, invert_blocks
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
@@ -22,6 +23,7 @@ from sdxl_mel.synthesis.prepared import Scratch, resampled, stereo_at_most
 from sdxl_mel.synthesis.regions import Patch
 from sdxl_mel.synthesis.settings import Method
 
+Points = NDArray[np.float64]
 Read = Callable[[int, int], Float]
 """(first sample, last sample) -> samples (channels, n); silence beyond the ends."""
 WINDOWS_PER_SECOND = 8
@@ -137,17 +139,18 @@ def _change(
     start = shift + (begin - beside - shift) // unit * unit
     around = (heard(start, begin), drawn, heard(end, end + beside))
     sound = np.concatenate([_in_channels(part, drawn.shape[0]) for part in around], axis=-1) / np.float32(prepared.gain)
-    there = sound if rate == spec.sample_rate else soxr.resample(sound.T, spec.sample_rate, rate, quality="HQ").T
+    there = resample(sound, spec.sample_rate, rate)
     place = (start - shift) * rate // spec.sample_rate + _added_before(edited, rate)
     difference = _in_channels(there, channels) - read(place, place + there.shape[-1])
-    moments = (start + np.arange(there.shape[-1]) * (spec.sample_rate / rate)) / spec.hop_length
+    moments = (start + np.arange(there.shape[-1]) * (spec.sample_rate / rate)) / spec.hop_length  # In frames.
     return place, _masked(difference, moments, parts, spec, rate)
 
 
-def _masked(difference: Float, moments: Float, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
+def _masked(difference: Float, moments: Points, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
     """Return a difference (channels, n) where the parts are; `moments` are its samples' places in frames."""
     if all(patch.every_row for patch in parts):
-        return np.max([_across(patch, moments) for patch in parts], axis=0) * difference
+        everywhere: Float = np.max([_across(patch, moments) for patch in parts], axis=0) * difference
+        return everywhere
     size = band_window(rate)
     transform = scipy.signal.ShortTimeFFT(scipy.signal.get_window("hann", size), size // 4, rate)
     count = difference.shape[-1]
@@ -161,18 +164,18 @@ def _masked(difference: Float, moments: Float, parts: Sequence[Patch], spec: Mel
     return (changed * near).astype(np.float32)
 
 
-def _outside(patch: Patch, moments: Float) -> Float:
+def _outside(patch: Patch, moments: Points) -> Points:
     """Return how far moments, in frames, lie outside of a part."""
     first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
     return np.maximum(np.maximum(first - moments, moments - after), 0.0)
 
 
-def _across(patch: Patch, moments: Float) -> Float:
+def _across(patch: Patch, moments: Points) -> Float:
     """Return the weight of a part at moments in frames: 1 inside, falling to 0 over its feather."""
     return _fallen(_outside(patch, moments) / (patch.feather * LATENT_FACTOR))
 
 
-def _up(patch: Patch, frequencies: Float, spec: MelSpec) -> Float:
+def _up(patch: Patch, frequencies: Points, spec: MelSpec) -> Float:
     """Return the weight of a part at frequencies in Hz."""
     low_out, low, high, high_out = patch.band(spec)
     below = np.zeros_like(frequencies) if patch.bottom == 0 else (low - frequencies) / max(low - low_out, 1e-9)
@@ -180,12 +183,12 @@ def _up(patch: Patch, frequencies: Float, spec: MelSpec) -> Float:
     return _fallen(np.maximum(np.maximum(below, above), 0.0))
 
 
-def _fallen(distance: Float) -> Float:
+def _fallen(distance: Points) -> Float:
     """Return half a period of a raised cosine, from 1 at distance 0 to 0 at 1 and beyond."""
     return (0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))).astype(np.float32)
 
 
-def _picture(edited: Edited, first: int, frames: int) -> Float:
+def _picture(edited: Edited, first: int, frames: int) -> Levels:
     """Return the levels of some frames of the result; beyond the ends of what is no circle there is silence."""
     if edited.canvas.loop:
         return edited.canvas.read(first, frames)

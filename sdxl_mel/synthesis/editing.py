@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdxl_mel.arrays import Float, Levels
+from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.errors import InputError
@@ -18,7 +19,8 @@ from sdxl_mel.files.recording import Recording
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
-from sdxl_mel.synthesis.canvas import Canvas, columns_of_loop
+from sdxl_mel.sound.pixels import quantise
+from sdxl_mel.synthesis.canvas import CHUNK_FRAMES, Canvas, columns_of_loop
 from sdxl_mel.synthesis.drawing import Drawer, memory_explained
 from sdxl_mel.synthesis.generator import Generator, Step
 from sdxl_mel.synthesis.jobs import Job, TimedText
@@ -115,13 +117,17 @@ class Edited:
         """Return the picture, (n_mels, frames, 1 or 3)."""
         return self.canvas.levels[:, : self.plan.frames]
 
-    def mask(self) -> Float:
-        """Return how much of each pixel is drawn anew, (n_mels, frames), 0 to 1."""
-        length = self.canvas.levels.shape[1]
-        starts = (0, length) if self.canvas.loop else (0,)
-        parts = [part.patch.weights(start, length) for part in self.plan.parts for start in starts]
-        mask: Float = np.max(parts, axis=0)
-        return mask[:, : self.plan.frames]
+    def mask(self) -> Levels:
+        """Return how much of each pixel is drawn anew, (n_mels, frames), 0 to 255."""
+        height, length, _ = self.canvas.levels.shape
+        turns = (0, length) if self.canvas.loop else (0,)
+        mask: Levels = np.zeros((height, self.plan.frames), np.uint8)
+        for start in range(0, self.plan.frames, CHUNK_FRAMES):
+            chunk = mask[:, start : start + CHUNK_FRAMES]
+            for part in self.plan.parts:
+                for turn in turns:
+                    np.maximum(chunk, quantise(part.patch.weights(start + turn, chunk.shape[1])), out=chunk)
+        return mask
 
 
 def open_source(path: Path, spec: MelSpec) -> Source:
@@ -195,11 +201,13 @@ def edit_source(
     """
     plan, sampling = plan_edit(edit, source, seed), sampling or generator.settle().sampling
     levels = source.picture(-plan.shift * LATENT_FACTOR, plan.columns * LATENT_FACTOR)
-    canvas, fit = Canvas(levels, source.spec, edit.loop), generator.fitting()
+    canvas, fit = Canvas(levels, source.spec, edit.loop), generator.fitting(long=True)
     jobs = [
         Job(number, part.prompt, (TimedText(0.0, fit(part.prompt)),), edit.negative, part.seed)
         for number, part in enumerate(plan.parts, 1)
     ]
+
+    taken = 0
 
     def drawer(job: Job, layout: Layout, known: Known) -> Drawer:
         return replace(generator.drawer([job], sampling, layout, batch), known=known, on_step=after_step)
@@ -208,15 +216,15 @@ def edit_source(
         strength = torch.tensor(patch.strength).reshape(1, 1, 1, 1)
         return drawer(job, canvas.window(patch), Known(strength, strength)).steps_for(1)
 
+    def draw(job: Job, layout: Layout, known: Known) -> Tensor:
+        return drawer(job, layout, known).latents([job], [job.seed])
+
     def after_step(latents: Tensor) -> None:
         nonlocal taken
         taken += 1
         on_step(Step(taken, total, latents))
 
-    taken, total = 0, sum(steps_of(job, part.patch) for job, part in zip(jobs, plan.parts))
-    drawn = []
-    for job, part in zip(jobs, plan.parts):
-        with memory_explained(generator.models.device):
-            draw = lambda layout, known, job=job: drawer(job, layout, known).latents([job], [job.seed])  # noqa: E731
-            drawn.append(canvas.redraw(generator.models, part.patch, draw))
+    total = sum(steps_of(job, part.patch) for job, part in zip(jobs, plan.parts))
+    with memory_explained(generator.models.device):
+        drawn = [canvas.redraw(generator.models, part.patch, partial(draw, job)) for job, part in zip(jobs, plan.parts)]
     return Edited(source, canvas, plan, edit.whole, tuple(fit.notes.values()), tuple(drawn))

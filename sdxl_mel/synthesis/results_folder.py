@@ -1,6 +1,5 @@
 """The folder of results: pictures, sounds and plots, and the list of them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
+from sdxl_mel.sound.seams import junction_score
+from sdxl_mel.sound.stitching import scored_seams
 from sdxl_mel.synthesis.best_of import Choice
 from sdxl_mel.synthesis.generator import Result, candidate_seed
 from sdxl_mel.synthesis.jobs import Job
@@ -130,9 +130,6 @@ class ResultsFolder:
         return Record(stage="generate", settings={**self.settings, **own, **self.found}, inputs=dict(self.inputs))
 
     def _entry(self, job: Job, choice: Choice, levels: Levels) -> Entry:
-        values, seams = dequantise(levels), self.layout.seams
-        context = context_frames(self.spec.sample_rate / self.spec.hop_length)
-        scores = seam_scores(values, [start for start, _ in seams], [frames for _, frames in seams], context)
         return Entry(
             picture=f"{job.name}.png",
             sound=self._sound_of(job.name),
@@ -142,8 +139,8 @@ class ResultsFolder:
             candidate_seed=candidate_seed(job.seed, choice.index),
             seconds=self.layout.seconds(self.spec),
             loop=self.layout.loop,
-            seam_scores=tuple(None if math.isnan(score) else score for score in scores),
-            junction=junction_score(values) if self.layout.loop else None,
+            seam_scores=tuple(seam.score for seam in scored_seams(levels, self.layout.seams, self.spec)),
+            junction=junction_score(dequantise(levels)) if self.layout.loop else None,
             inconsistency=choice.inconsistency,
             alignment=choice.alignment or (),
         )

@@ -16,6 +16,7 @@ from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.settings import Asked, Length, Output
+from sdxl_mel.synthesis.stack import Acting
 
 __all__ = ["Generated", "Generator", "generate"]
 
@@ -48,7 +49,7 @@ def generate(
     write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
     sampling, notes = settled(generator, asked or Asked())
-    spec, layout, fit = generator.spec, lay_out(length or Length(), generator.spec), generator.fitting()
+    spec, layout, fit = generator.spec, lay_out(length or Length(), generator.spec), generator.fitting(long=True)
     jobs = plan_jobs(prompts, fit, layout.seconds(spec), layout.long)
     # Opened first, because the record of a choice names who judged.
     judge = open_judge(clap) if best_of > 1 else None
@@ -94,6 +95,9 @@ def stated_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonV
     """Return settings that a command may state, as they are: the LoRAs' scales are one number for one, else a list."""
     scales: list[JsonValue] = [lora.scale for lora in generator.loras]
     drawn: dict[str, JsonValue] = {"sampler": sampling.sampler, "steps": sampling.steps}
+    acting = [generator.acting.get(str(lora.path), Acting()) for lora in generator.loras]
+    if any(each != Acting() for each in acting):
+        drawn["lora_acting"] = [{"interval": list(each.interval), "layers": each.layers} for each in acting]
     return drawn | ({"lora_scale": scales if len(scales) > 1 else scales[0]} if scales else {})
 
 

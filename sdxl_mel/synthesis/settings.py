@@ -62,7 +62,7 @@ class ModelSettings(StageConfig):
     base: Annotated[str, UNRECORDED]
     """base model: hub id, diffusers folder, .safetensors file or mini"""
     lora: Annotated[tuple[str, ...], BeforeValidator(_listed), UNRECORDED] = ()
-    """LoRA file; repeat for several; FILE:0.8 states its scale"""
+    """LoRA file; repeat for several; FILE:0.8 states its scale, FILE:0.8@0.3-1#style when and where it acts"""
     lora_scale: Annotated[float, Show.ADVANCED] = 1.0
     """strength of every --lora"""
     sampler: str | None = Field(None, description=f"{', '.join(SAMPLERS)}, ...; none = the model's own, or euler")

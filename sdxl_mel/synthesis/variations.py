@@ -4,30 +4,43 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from pydantic import JsonValue
 
+from sdxl_mel.arrays import Vectors
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.errors import InputError, MissingError
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.results import Entry, read_manifest, write_manifest
-from sdxl_mel.metrics.embedders.base import AudioEmbedder, clip_vectors
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedder
 from sdxl_mel.record import sha256_file
 from sdxl_mel.report.page import Page, picture, player, sound_bytes, table
 from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.best_of import Choice
-from sdxl_mel.synthesis.editing import Edit, Source, edit_source, open_source
+from sdxl_mel.synthesis.editing import VARIED, Edit, Source, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator, Result, Step
-from sdxl_mel.synthesis.jobs import Job, TimedText
+from sdxl_mel.synthesis.jobs import Job, Prompts, TimedText
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.results_folder import ResultsFolder
-from sdxl_mel.synthesis.session import found_settings, progress_of_steps, settled, stated_settings
+from sdxl_mel.synthesis.session import (
+    Generated,
+    found_settings,
+    generate,
+    progress_of_steps,
+    settled,
+    stated_settings,
+)
 from sdxl_mel.synthesis.settings import Asked, Length, Output
 
+__all__ = ["Axes", "Cell", "Generator", "draw_variations", "generate_ab"]
+
 PAGE = "variations.html"
+AB_PAGE = "ab.html"
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ def draw_variations(
     earlier = read_manifest(output.path)
     write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
-    loras, fit = generator.loras, generator.fitting()
+    loras, fit = generator.loras, generator.fitting(long=True)
     if axes.scales and not loras:
         raise InputError("--scales: there is no --lora to scale")
     given = None if source is None else open_source(source, generator.spec)
@@ -95,13 +108,13 @@ def draw_variations(
     with progress_of_steps("vary") as on_step:
         # What stays the same between cells that follow each other is set once.
         for fixed, group in groupby(zip(combinations, jobs), key=lambda each: {**each[0], "seed": 0}):
-            cells = [job for _, job in group]
+            same = [job for _, job in group]
             if "lora scale" in fixed and [lora.scale for lora in generator.loras] != [fixed["lora scale"]] * len(loras):
                 generator.detach()
                 for lora in loras:
                     generator.attach(lora.path, fixed["lora scale"])
             drawn = replace(sampling, guidance=fixed.get("guidance", sampling.guidance))
-            strength = fixed.get("strength")
+            strength = fixed.get("strength", VARIED)
             folder = ResultsFolder(
                 output,
                 generator.spec,
@@ -112,7 +125,7 @@ def draw_variations(
                 earlier=earlier,
             )
             folders.append(folder)
-            waiting = [job for job in cells if not folder.take_over(job)]
+            waiting = [job for job in same if not folder.take_over(job)]
             results = (
                 generator.draw(waiting, drawn, layout, batch=batch, on_step=on_step)
                 if given is None
@@ -157,16 +170,48 @@ def _varied(
 
 
 def _measured(folder: Path, combinations: Sequence[Mapping[str, float]], entries: Sequence[Entry]) -> list[Cell]:
-    """Return the cells with their distances to the first, by the best embedder that is there."""
+    """Return the cells with their distances to the first."""
+    vectors = _vectors([folder / str(entry.sound) for entry in entries])
+    return [Cell(*each) for each in zip(combinations, entries, (1 - vectors @ vectors[0]).tolist())]
+
+
+def _vectors(sounds: Sequence[Path]) -> Vectors:
+    """Return a unit vector of each sound, (n, d), by the best embedder that is there."""
     try:
         embedder: AudioEmbedder = open_embedder("musicnn-msd", Sources())
     except MissingError:
         embedder = open_embedder("mel", Sources())
-    sounds = [read_audio(folder / str(entry.sound)) for entry in entries]
-    heard = (resample(samples.mean(axis=0, keepdims=True), rate, embedder.rate)[0] for samples, rate in sounds)
-    vectors = clip_vectors([embedder.embed_audio(clip) for clip in heard])
-    distances = 1 - vectors @ vectors[0]
-    return [Cell(*each) for each in zip(combinations, entries, distances.tolist())]
+    read = (read_audio(path) for path in sounds)
+    heard = (resample(samples.mean(axis=0, keepdims=True), rate, embedder.rate)[0] for samples, rate in read)
+    return unit_rows(clip_vectors([embedder.embed_audio(clip) for clip in heard]))
+
+
+def generate_ab(open_generator: Callable[[], Generator], prompts: Prompts, output: Output, **options: Any) -> Generated:
+    """Draw every result with the LoRAs, in the folder `with`, and without them, in `without`, and write their page.
+
+    `options` are those of `session.generate`. Each folder holds what a command of its own would have drawn.
+    """
+    generator = open_generator()
+    folders = (output.path / "with", output.path / "without")
+    tuned = generate(lambda: generator, prompts, replace(output, path=folders[0]), **options)
+    with generator.without_loras():
+        bare = generate(lambda: generator, prompts, replace(output, path=folders[1]), **options)
+    pairs = list(zip(tuned.entries, bare.entries))
+    sounds = [folder / str(entry.sound) for folder, entries in zip(folders, zip(*pairs)) for entry in entries]
+    with_them, without = np.split(_vectors(sounds), 2)
+    rows: list[list[object]] = [
+        [
+            f"{entry.prompt} (seed {entry.seed})",
+            *(_heard(folder, each) for folder, each in zip(folders, pair)),
+            float(1 - one @ other),
+        ]
+        for (entry, _), pair, one, other in zip(pairs, pairs, with_them, without)
+    ]
+    page = Page("With and without", "The same prompts and seeds; the distance is the cosine of an embedder.")
+    page.section("All", table(["prompt", "with the LoRAs", "without", "distance"], rows))
+    page.write(output.path / AB_PAGE)
+    mean = float(np.mean([row[-1] for row in rows]))
+    return Generated(tuned.entries, (*tuned.notes, f"{output.path / AB_PAGE}: mean distance to without {mean:.3f}"))
 
 
 def write_page(folder: Path, prompt: str, cells: Sequence[Cell]) -> Path:
@@ -188,6 +233,9 @@ def write_page(folder: Path, prompt: str, cells: Sequence[Cell]) -> Path:
 
 
 def _shown(folder: Path, cell: Cell) -> Markup:
-    samples, rate = read_audio(folder / str(cell.entry.sound))
-    caption = f"{cell.entry.picture}, distance {cell.distance:.3f}"
-    return picture((folder / cell.entry.picture).read_bytes(), caption) + player(sound_bytes(samples, rate))
+    return _heard(folder, cell.entry, f"{cell.entry.picture}, distance {cell.distance:.3f}")
+
+
+def _heard(folder: Path, entry: Entry, caption: str = "") -> Markup:
+    samples, rate = read_audio(folder / str(entry.sound))
+    return picture((folder / entry.picture).read_bytes(), caption) + player(sound_bytes(samples, rate))

@@ -88,7 +88,7 @@ def generator_in_training(base: Base, unet: Any, lora: LoraHeader, *, vae: str |
     header = read_model_header(base.source.path) or LoraHeader()
     header = replace(header, spec=lora.spec, anchor=lora.anchor, clip_skip=lora.clip_skip)
     in_training = replace(base, models=models, tokenizers=tokenizers)
-    return Generator(in_training, header=header, device=device, resting=resting)
+    return Generator(in_training, header=header, device=device, resting=resting, weighted=False)
 
 
 def plan_samples(generator: Generator, prompts: Sequence[str], seed: int) -> list[Job]:

@@ -291,10 +291,20 @@ def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> 
         draw(tiny, tmp_path / "d", preset=None)
 
 
-def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Path) -> None:
-    report = draw(tiny, tmp_path, prompt="piano, " * 10 + "the very last words", steps=1)
-    assert "prompt over the token limit, cut:" in report.summary()
-    assert "the very last words" in report.notes[0]
+def prompts_file(folder: Path, *prompts: str) -> Path:
+    path = folder / "prompts.txt"
+    path.write_text("\n".join(prompts))
+    return path
+
+
+def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone(tiny: str, tmp_path: Path) -> None:
+    long = "piano, " * 10 + "the very last words"
+    report = draw(tiny, tmp_path / "together", prompt=None, prompts=prompts_file(tmp_path, long, "slow piano"), steps=1)
+    assert "tokens: read in chunks of 75" in report.notes[0]
+    draw(tiny, tmp_path / "alone", prompt="slow piano", steps=1)
+    np.testing.assert_array_equal(levels(tmp_path / "together", "0002"), levels(tmp_path / "alone"))
+    draw(tiny, tmp_path / "cut", prompt="piano, " * 10, steps=1)
+    assert (levels(tmp_path / "cut") != levels(tmp_path / "together")).any()
 
 
 @pytest.mark.parametrize(
@@ -312,6 +322,8 @@ def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Pa
         (["--prompt", "a", "--seconds", "9", "--overlap", "100%"], "does not fit views"),
         (["--schedule", "0:00 a | 0:30 b", "--seconds", "9"], "the piece ends at 8.99"),
         (["--schedule", "a"], "--schedule needs --seconds"),
+        (["--prompt", "(a:1.3"], "a bracket is not closed"),
+        (["--prompt", "a", "--ab"], "--ab needs --lora"),
         (["--prompt", "a", "--device", "cuda:9"], "not on this machine"),
         (["--prompt", "a", "--lora", "missing.safetensors"], "missing.safetensors"),
         (["--prompt", "a", "--vae", "nowhere"], "nowhere"),

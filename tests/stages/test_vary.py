@@ -55,7 +55,7 @@ def test_every_cell_is_what_generate_draws_and_an_interrupted_grid_continues(sli
 def test_scales_of_a_lora_are_axes_and_none_is_the_base(slim_sdxl: Path, tmp_path: Path) -> None:
     modules = random_modules("unet", open_base(slim_sdxl, ("unet",)).unet, seed=1)
     write_lora(tmp_path / "l.safetensors", Lora(modules, LoraHeader(spec=SPEC)))
-    run(slim_sdxl, tmp_path / "grid", lora=str(tmp_path / "l.safetensors"), scales=(0.0, 1.0), preset=None)
+    run(slim_sdxl, tmp_path / "grid", lora=str(tmp_path / "l.safetensors"), scales=(0.0, 1.0))
     run(slim_sdxl, tmp_path / "bare")
     np.testing.assert_array_equal(levels(tmp_path / "grid", 1), levels(tmp_path / "bare", 1))
     assert (levels(tmp_path / "grid", 2) != levels(tmp_path / "bare", 1)).any()

@@ -209,7 +209,7 @@ def parts_of(strings: Source, *regions: str) -> Callable[[], object]:
         (["1-2s 400-9000Hz"], "9000 Hz is above the picture, which ends at 8000 Hz"),
         (["1-1.05s"], "the shortest region is 0.128 s"),
         (["1-2s 400-420Hz"], "the narrowest region is"),
-        (["1-2s", "1.9-3s"], "two regions overlap at 1.92 s"),
+        (["1-2s", "1.9-3s"], "two regions overlap at 1.79 s"),
         (["1-2s 200-800Hz", "1.5-3s 700-2000Hz"], "two regions overlap"),
     ],
 )
@@ -219,5 +219,5 @@ def test_impossible_regions_are_refused(strings: Source, regions: list[str], mes
 
 
 def test_regions_side_by_side_are_apart() -> None:
-    patches = [place(parse_region(text), SPEC, 6.0, 1.0) for text in ("1-1.92s", "1.92-3s", "3.2-4s 20-180Hz")]
+    patches = [place(parse_region(text), SPEC, 6.0, 1.0) for text in ("1-1.92s", "1.92-3s", "3.2-4s 20-300Hz")]
     require_apart(patches, SPEC)
