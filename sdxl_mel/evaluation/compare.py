@@ -14,7 +14,7 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.evaluation.tables import aligned
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.evaluation import FILE_NAME, Evaluation, Metric, read_evaluation
@@ -155,18 +155,21 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def compare_checkpoints(paths: Sequence[Path]) -> Comparison:
-    """Compare the evaluations of checkpoints in the order of their steps; one that was not evaluated is skipped.
+    """Compare the evaluations of checkpoints in the order of their steps; one without a whole one is skipped.
 
     step-000500.safetensors stands for step-000500/metrics.json. Raises InputError for fewer than two evaluations.
     """
     folders = dict.fromkeys(path.with_suffix("") if path.suffix == ".safetensors" else path for path in paths)
     found, skipped = [], []
     for folder in folders:
-        if (folder / FILE_NAME).is_file() or folder.name == FILE_NAME:
-            found.append(NamedEvaluation(_name(folder), read_evaluation(folder)))
-        else:
+        if not (folder / FILE_NAME).is_file() and folder.name != FILE_NAME:
             why = f"not evaluated; generate with it, then sdxl-mel evaluate --generated ... --out {folder}"
             skipped.append(Skipped(what=str(folder), why=why))
+            continue
+        try:
+            found.append(NamedEvaluation(_name(folder), read_evaluation(folder)))
+        except FormatError as error:
+            skipped.append(Skipped(what=str(folder), why=str(error)))
     if len(found) < 2:
         raise InputError(
             f"{len(found)} of {len(folders)} checkpoints have an evaluation, 2 are needed: write each one's with "
