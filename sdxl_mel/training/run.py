@@ -115,7 +115,8 @@ def start_accelerator(config: Config) -> Accelerator:
     if "wandb" in config.trackers and "wandb" not in trackers:
         raise MissingError("trackers: wandb is not installed; pip install wandb, or leave it out")
     accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(config.out))
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # What `accelerate launch` tells each process that it starts beside others.
+    launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
     if accelerator.num_processes != launched:
         raise MismatchError(
             f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "

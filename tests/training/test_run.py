@@ -230,6 +230,7 @@ def test_what_other_programs_do_not_read_is_said(settings, capsys):
 def test_processes_that_do_not_see_each_other_are_refused(settings, monkeypatch):
     """accelerate's config asks for two GPUs on a machine without one: each process would take the run for its own."""
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(MismatchError, match="started 2 processes, and none sees the others.*--cpu"):
         _run(settings)
     assert not settings["out"].exists()
