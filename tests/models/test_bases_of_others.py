@@ -95,7 +95,7 @@ def test_shards_of_which_one_is_gone(copy: Path) -> None:
         ("unet/config.json", {"attention_head_dim": 0}),
         ("unet/config.json", {"addition_time_embed_dim": None}),
         ("text_encoder/config.json", {"hidden_size": None}),
-        ("text_encoder/config.json", {"num_attention_heads": -1}),
+        ("text_encoder/config.json", {"num_hidden_layers": "three"}),
         ("vae/config.json", {"block_out_channels": 5}),
         ("vae/config.json", {"norm_num_groups": 0}),
         ("scheduler/scheduler_config.json", {"beta_schedule": "none"}),
