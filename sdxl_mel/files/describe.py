@@ -105,7 +105,8 @@ def _of_tensors(path: Path) -> Description:
         raise FormatError(f"{path}: not a readable safetensors file ({error})") from error
     parsed = {key: _parsed(value) for key, value in metadata.items()}
     if CARRIED in parsed:
-        parsed[CARRIED] = sorted(_as_mapping(parsed[CARRIED]))
+        names: list[JsonValue] = [*sorted(_as_mapping(parsed[CARRIED]))]
+        parsed[CARRIED] = names
     return {"kind": "tensors", "tensors": sum(kinds.values()), "precision": dict(kinds), **parsed}
 
 
