@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sdxl_mel.assets import MINI
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.carried import carried_files
+from sdxl_mel.files.describe import description
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.families import FAMILIES
 from sdxl_mel.models.family import PARTS
@@ -159,6 +160,7 @@ def test_a_lora_of_a_small_base_does_not_claim_the_published_one(family: object,
 
 def test_every_part_of_a_folder_has_a_config_in_the_file(alone: tuple[Path, Path]) -> None:
     base = open_base(alone[1], ())
+    assert "unet/config.json" in description(alone[1])["sdxl_mel.configs"]
     assert all(base.source.config(part) for part in PARTS if part in base.family.parts)
     assert load_file(alone[1]).keys() >= {"model.diffusion_model.input_blocks.0.0.weight"}
     save_file({}, alone[1].with_name("empty.safetensors"))

@@ -95,7 +95,7 @@ def test_shards_of_which_one_is_gone(copy: Path) -> None:
         ("unet/config.json", {"attention_head_dim": 0}),
         ("unet/config.json", {"addition_time_embed_dim": None}),
         ("text_encoder/config.json", {"hidden_size": None}),
-        ("text_encoder/config.json", {"num_attention_heads": -1}),
+        ("text_encoder/config.json", {"num_hidden_layers": "three"}),
         ("vae/config.json", {"block_out_channels": 5}),
         ("vae/config.json", {"norm_num_groups": 0}),
         ("scheduler/scheduler_config.json", {"beta_schedule": "none"}),
@@ -216,8 +216,8 @@ def test_what_training_left_behind_is_no_part_of_a_model(
     name: str, single: Path, tiny_sdxl: Path, tmp_path: Path
 ) -> None:
     file = changed(single, tmp_path / "x.safetensors", lambda tensors: tensors.update({name: torch.zeros(1)}))
-    base = open_base(file, config=tiny_sdxl)
-    assert base.identity == open_base(tiny_sdxl).identity
+    base = open_base(file, ("vae",), config=tiny_sdxl)
+    assert base.identity == open_base(tiny_sdxl, ("vae",)).identity
     vae = {n: t for n, t in load_file(file).items() if n.startswith("first_stage_model.")}
     for prefix in ("first_stage_model.", "", "vae."):
         named = {prefix + n.removeprefix("first_stage_model."): t for n, t in vae.items()}
