@@ -32,7 +32,6 @@ from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.stack import ALWAYS, Acting, chosen_layers, parse_acting, without_unet
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
-from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ class Generator:
         if not jobs:
             return
         layout = layout or lay_out(Length(), self.spec)
-        taken, watch = 0, current_watch()
+        taken = 0
 
         def before_step(level: float) -> None:
             if should_stop():
@@ -281,7 +280,6 @@ class Generator:
             nonlocal taken
             taken += 1
             on_step(Step(taken, total, latents))
-            watch.on_step(taken, total, latents)
 
         drawer = replace(self.drawer(jobs, sampling, layout, batch), before_step=before_step, on_step=after_step)
         draws = [(job, candidate) for job in jobs for candidate in range(best_of)]

@@ -57,7 +57,7 @@ class ResultsFolder:
             return False
         self._write_beside(job.name, levels, record, again=False)
         self.entries[job.name] = self.earlier.get(job.name) or self._entry(job, Choice(0, (), None), levels)
-        current_watch().on_result(self.entries[job.name], self.layout)
+        self._tell(job)
         return True
 
     def write(self, results: Sequence[Result]) -> None:
@@ -91,19 +91,25 @@ class ResultsFolder:
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
         self._write_beside(job.name, levels, record, again=True)
         self.entries[job.name] = self._entry(job, result.choice, levels)
-        current_watch().on_result(self.entries[job.name], self.layout)
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        """Tell who watches of a result."""
+        rate = self.spec.sample_rate / self.spec.hop_length
+        seams = [(first + frames / 2) / rate for first, frames in self.layout.seams]
+        current_watch().on_result(self.entries[job.name], seams)
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
         sound, plot = self._sound_of(name), self.output.path / _plot_of(name)
         if sound and (again or not (self.output.path / sound).exists()):
-            path, loop = self.output.path / sound, self.layout.loop
-            pieces = []
-            for samples in invert_blocks(levels, self.spec, method=self.output.method, loop=loop):
-                current_watch().on_sound(name, samples)
-                pieces.append(samples)
-            whole = np.concatenate(pieces, axis=-1)
-            write_audio(path, whole, self.spec.sample_rate, record=record, spec=self.spec, loop=loop)
+            path, rate, loop = self.output.path / sound, self.spec.sample_rate, self.layout.loop
+            blocks = []
+            for block in invert_blocks(levels, self.spec, method=self.output.method, loop=loop):
+                current_watch().on_sound(name, block, rate)
+                blocks.append(block)
+            samples = np.concatenate(blocks, axis=-1)
+            write_audio(path, samples, rate, record=record, spec=self.spec, loop=loop)
             if loop:
                 write_loop(path, levels, self.spec)
         if self.output.plot and (again or not plot.exists()):

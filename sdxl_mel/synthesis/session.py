@@ -17,6 +17,7 @@ from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.settings import Asked, Length, Output
 from sdxl_mel.synthesis.stack import Acting
+from sdxl_mel.synthesis.watch import current_watch
 
 __all__ = ["Generated", "Generator", "generate"]
 
@@ -122,5 +123,6 @@ def progress_of_steps(command: str) -> Iterator[Callable[[Step], None]]:
             if not tickers:
                 tickers.append(stack.enter_context(progress(step.total, command, "steps")))
             tickers[0].advance()
+            current_watch().on_step(step)
 
         yield on_step

@@ -89,7 +89,7 @@ def test_the_command_states_the_settings(project: Artefacts) -> None:
     given = {"base": "mini", "prompt": "it's", "seed": 3, "guidance_interval": [0.2, 1.0], "format": "flac"}
     config = checked("generate", given, "out", project.stated)
     command = command_of("generate", config)
-    assert command.startswith("sdxl-mel generate --base mini --out out --prompt ")
+    assert shlex.split(command)[:2] == ["sdxl-mel", "generate"]
     assert parse_arguments(type(config), shlex.split(command)[2:], "generate") == config
 
 
