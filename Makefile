@@ -17,8 +17,10 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
 
+# The demo's folder is the project: what `make demo` has made is there, or will be.
 studio: $(VENV)/.installed-studio
-	$(BIN)/sdxl-mel studio --open $(STUDIO_FLAGS)
+	mkdir -p demo
+	$(BIN)/sdxl-mel studio --root demo --open $(STUDIO_FLAGS)
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
 test: export OMP_NUM_THREADS := 1

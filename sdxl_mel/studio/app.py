@@ -15,10 +15,11 @@ from sdxl_mel import web
 from sdxl_mel.errors import InputError, MissingError, ResourceError, SdxlMelError
 from sdxl_mel.studio import uploads
 from sdxl_mel.studio.guard import Guard, refused
+from sdxl_mel.studio.history import ConflictError, UnknownError
 from sdxl_mel.studio.jobs_api import JobsApi
 from sdxl_mel.studio.project_api import ProjectApi
 from sdxl_mel.studio.requests import TooLargeError
-from sdxl_mel.studio.studio import ConflictError, Studio, UnknownError
+from sdxl_mel.studio.studio import Studio
 
 PAGE = "studio.html"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from sdxl_mel.files.header import Frozen
 
@@ -51,7 +51,7 @@ class Job(Frozen):
     `attempts` counts the drawing processes that died while they drew it.
     """
 
-    id: str
+    id: str = Field(pattern=r"^[0-9]{6,}$")
     stage: str
     name: str
     settings: dict[str, JsonValue]
@@ -68,7 +68,6 @@ class Job(Frozen):
     spec: dict[str, JsonValue] | None = None
     results: tuple[Result, ...] = ()
     attempts: int = 0
-    process: int | None = None
     removed: bool = False
 
     def result(self, name: str) -> Result | None:

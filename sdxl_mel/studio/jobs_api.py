@@ -16,9 +16,10 @@ from sdxl_mel.studio import uploads
 from sdxl_mel.studio.blocks import block_path
 from sdxl_mel.studio.events import Event
 from sdxl_mel.studio.forms import STAGES, command_of, described, form
+from sdxl_mel.studio.history import UnknownError
 from sdxl_mel.studio.job import Parent
 from sdxl_mel.studio.requests import body_of, flag, number
-from sdxl_mel.studio.studio import Studio, UnknownError
+from sdxl_mel.studio.studio import Studio
 
 MOST_JOBS = 200
 
@@ -98,7 +99,9 @@ class JobsApi:
         """List jobs, the newest first."""
         query = request.query_params
         limit = number(request, "limit", 50, MOST_JOBS)
-        found, more = self.studio.listed(query.get("before"), limit, query.get("stage"), flag(request, "starred"))
+        found, more = self.studio.history.listed(
+            query.get("before"), limit, query.get("stage"), flag(request, "starred")
+        )
         return JSONResponse({"jobs": [self.studio.described(job) for job in found], "more": more})
 
     async def submit(self, request: Request) -> Response:
@@ -109,7 +112,7 @@ class JobsApi:
 
     async def job(self, request: Request) -> Response:
         """Say what has become of a job."""
-        return JSONResponse(self.studio.described(self.studio.job(request.path_params["job"])))
+        return JSONResponse(self.studio.described(self.studio.history.job(request.path_params["job"])))
 
     async def cancel(self, request: Request) -> Response:
         """Stop a job."""
@@ -132,7 +135,7 @@ class JobsApi:
 
     async def file(self, request: Request) -> Response:
         """Send a picture or a sound of a result, or a part of it."""
-        job, name = self.studio.job(request.path_params["job"]), request.path_params["name"]
+        job, name = self.studio.history.job(request.path_params["job"]), request.path_params["name"]
         if not job.file(name):
             raise UnknownError(f"{name[:80]}: no file of a result of job {job.id}")
         path = self.studio.artefacts.below(f"{job.out}/{name}")
@@ -144,7 +147,7 @@ class JobsApi:
 
     async def block(self, request: Request) -> Response:
         """Send a block of a sound that is being made, or was made last."""
-        job, name = self.studio.job(request.path_params["job"]), request.path_params["result"]
+        job, name = self.studio.history.job(request.path_params["job"]), request.path_params["result"]
         path = block_path(self.studio.blocks / job.id, name, request.path_params["number"])
         if not name.isalnum() or not path.is_file():
             raise UnknownError(f"{name[:80]}: no such block of job {job.id} (any more); its sound may be finished")

@@ -3,6 +3,7 @@
 FOLDER/lock         held by the process for as long as it lives, whoever started it
 FOLDER/events.txt   what it writes on stderr: progress as JSON lines, and its error
 FOLDER/report.txt   what it prints at the end
+FOLDER/process      its number, which is that of its group
 FOLDER/exit.json    how it ended
 """
 
@@ -17,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sdxl_mel.files.atomic import clear_os_errors
+from sdxl_mel.files.atomic import clear_os_errors, write_text
+from sdxl_mel.studio.child import EXIT, PROCESS
 from sdxl_mel.studio.drawing import OFFLINE
 
-EVENTS, REPORT, EXIT, LOCK = "events.txt", "report.txt", "exit.json", "lock"
+EVENTS, REPORT, LOCK = "events.txt", "report.txt", "lock"
 MOST_REPORT = 4000
 
 
@@ -28,7 +30,8 @@ def start(folder: Path, words: Sequence[str], root: Path) -> subprocess.Popen[by
     """Start `sdxl-mel WORDS` in the root, in a session of its own. Raises ResourceError for a full disk."""
     with clear_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / EXIT).unlink(missing_ok=True)
+        for name in (EXIT, PROCESS):
+            (folder / name).unlink(missing_ok=True)
         with (
             (folder / LOCK).open("ab") as lock,
             (folder / EVENTS).open("wb") as events,
@@ -36,8 +39,8 @@ def start(folder: Path, words: Sequence[str], root: Path) -> subprocess.Popen[by
         ):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.set_inheritable(lock.fileno(), True)
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "sdxl_mel.studio.child", str(folder / EXIT), *words, "--progress", "json"],
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "sdxl_mel.studio.child", str(folder), *words, "--progress", "json"],
                 cwd=root,
                 env={**os.environ, **OFFLINE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.DEVNULL,
@@ -46,6 +49,9 @@ def start(folder: Path, words: Sequence[str], root: Path) -> subprocess.Popen[by
                 start_new_session=True,
                 pass_fds=[lock.fileno()],
             )
+        # The process writes it as well: by then it may have been told to stop, or this one killed.
+        write_text(folder / PROCESS, f"{process.pid}\n")
+        return process
 
 
 def lives(folder: Path) -> bool:
@@ -60,11 +66,16 @@ def lives(folder: Path) -> bool:
     return False
 
 
-def stop(folder: Path, process: int, number: signal.Signals) -> None:
+def begun(folder: Path) -> bool:
+    """Return whether a process was ever started in a folder."""
+    return lives(folder) or (folder / PROCESS).exists()
+
+
+def stop(folder: Path, number: signal.Signals) -> None:
     """Send a signal to a process and its own, if it lives: SIGINT lets it save what it has."""
     if lives(folder):
-        with suppress(ProcessLookupError):
-            os.killpg(process, number)
+        with suppress(ProcessLookupError, OSError, ValueError):
+            os.killpg(int((folder / PROCESS).read_text()), number)
 
 
 def exit_code(folder: Path) -> int | None:
@@ -93,10 +104,13 @@ def said(folder: Path) -> list[str]:
 
 
 class Tail:
-    """What is added to a file of lines since it was last asked for; a line that has no end yet is left for later."""
+    """What is added to a file of lines since it was last asked for; a line that has no end yet is left for later.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.read = path, 0
+    With `skip` what was there at first is not told.
+    """
+
+    def __init__(self, path: Path, skip: bool = False) -> None:
+        self.path, self.read = path, path.stat().st_size if skip and path.exists() else 0
 
     def lines(self) -> Iterator[str]:
         """Yield the new lines."""

@@ -21,9 +21,10 @@ from sdxl_mel.studio.artefacts import Artefact
 from sdxl_mel.studio.datasets import Filter, Shown, overrides_of, stamp_of
 from sdxl_mel.studio.forms import Kind, stated
 from sdxl_mel.studio.guard import REPORT_POLICY
+from sdxl_mel.studio.history import UnknownError
 from sdxl_mel.studio.job import ENDED
 from sdxl_mel.studio.requests import body_of, flag, limited, number
-from sdxl_mel.studio.studio import Studio, UnknownError
+from sdxl_mel.studio.studio import Studio
 
 UPLOADS = "uploads"
 SOUNDS = ".sounds"
@@ -227,7 +228,7 @@ class ProjectApi:
         return about | {"metrics": metrics, "absent": absent, "warnings": list(evaluation.warnings), "sets": sets}
 
     def _run_overview(self, artefact: Artefact, path: Path) -> dict[str, Any]:
-        job = next((job for job in reversed(self.studio.jobs.values()) if job.out == artefact.name), None)
+        job = next((job for job in reversed(self.studio.history.jobs.values()) if job.out == artefact.name), None)
         running = job is not None and job.state not in ENDED and job.state != "waiting"
         return _listed(artefact) | {"job": job and job.id} | runs.overview(path, running)
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from sdxl_mel.arguments import format_arguments
 from sdxl_mel.config import StageConfig
-from sdxl_mel.errors import InputError, ResourceError, SdxlMelError
+from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.run import METRICS_NAME, is_run
 from sdxl_mel.studio import processes
@@ -23,8 +23,8 @@ from sdxl_mel.studio.artefacts import FOLDER, Artefacts
 from sdxl_mel.studio.drawing import DrawingProcess
 from sdxl_mel.studio.events import Event, Events
 from sdxl_mel.studio.forms import STAGES, checked, command_of
-from sdxl_mel.studio.job import ENDED, Job, Parent, Result, applied, folder_of, id_of, number_of
-from sdxl_mel.studio.log import Log
+from sdxl_mel.studio.history import ConflictError, History, UnknownError
+from sdxl_mel.studio.job import ENDED, Job, Parent, Result, folder_of
 
 MOST_ATTEMPTS = 2
 """A job during which the drawing process died is begun once more."""
@@ -38,14 +38,6 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 """A name of a folder of results."""
 
 
-class ConflictError(SdxlMelError):
-    """A job is not in a state in which that can be done to it."""
-
-
-class UnknownError(SdxlMelError):
-    """There is no such job, or none any more."""
-
-
 class Studio:
     """The jobs of one root, and what does them; all methods are called in the one thread of the server."""
 
@@ -55,10 +47,7 @@ class Studio:
         self.folder = self.root / FOLDER
         self.blocks = self.folder / ".blocks"
         self._lock = locked(self.folder)
-        self.log = Log(self.folder / "jobs.jsonl")
-        self.jobs: dict[str, Job] = {}
-        for entry in self.log.entries():
-            self._replay(entry)
+        self.history = History(self.folder / "jobs.jsonl", self._tell_job, self._tell_problem)
         self.events = Events(f"{datetime.now(UTC):%Y%m%d%H%M%S}")
         self.drawing = DrawingProcess(self.root, self._tell_drawing)
         self.messages: dict[str, list[str]] = {}
@@ -68,14 +57,18 @@ class Studio:
 
     def start(self) -> None:
         """Take up what was not finished: drawings are drawn again from where they were, processes are followed."""
-        for job in list(self.jobs.values()):
+        for job in list(self.history.jobs.values()):
             if job.state not in ("running", "stopping"):
                 continue
             if STAGES[job.stage].runs == "worker":
-                self._set(job.id, state="cancelled" if job.state == "stopping" else "waiting")
+                self.history.set(job.id, state="cancelled" if job.state == "stopping" else "waiting")
+            elif not processes.begun(folder_of(self.folder, job.id)):
+                self.history.set(job.id, state="waiting")
             elif not processes.lives(folder_of(self.folder, job.id)):
                 self._end_process(job)
         self._tasks = [asyncio.create_task(self._draw()), asyncio.create_task(self._run())]
+        for task in self._tasks:
+            task.add_done_callback(_report_failure)
 
     async def close(self) -> None:
         """End the drawing process; commands that are processes of their own go on."""
@@ -83,27 +76,8 @@ class Studio:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.drawing.end()
-        self.log.close()
+        self.history.close()
         self._lock.close()
-
-    def job(self, identifier: str) -> Job:
-        """Return a job. Raises UnknownError where there is none."""
-        job = self.jobs.get(identifier)
-        if job is None or job.removed:
-            raise UnknownError(f"{identifier}: no such job")
-        return job
-
-    def listed(self, before: str | None, limit: int, stage: str | None, starred: bool | None) -> tuple[list[Job], bool]:
-        """Return the newest jobs older than `before`, and whether there are more."""
-        found = [
-            job
-            for job in reversed(self.jobs.values())
-            if not job.removed
-            and (before is None or job.id < before)
-            and (stage is None or job.stage == stage)
-            and (starred is None or any(each.starred for each in job.results) == starred)
-        ]
-        return found[:limit], len(found) > limit
 
     def check(self, stage: str, settings: Mapping[str, JsonValue], out: str, **more: JsonValue) -> StageConfig:
         """Return the settings of a command as it runs here; see `forms.checked`."""
@@ -121,7 +95,7 @@ class Studio:
         self, stage: str, settings: Mapping[str, JsonValue], name: str | None = None, parent: Parent | None = None
     ) -> Job:
         """Add a job, which begins when its turn comes. Raises InputError for settings that its command would refuse."""
-        identifier = id_of(1 + max((number_of(each) for each in self.jobs), default=0))
+        identifier = self.history.next_id()
         out = self.out_of(stage, name or identifier)
         if stage not in CONTINUED and (self.root / out).exists():
             raise InputError(f"name: {out} is there already; choose another")
@@ -135,53 +109,53 @@ class Studio:
             "created": now(),
             "parent": None if parent is None else parent.model_dump(),
         }
-        self._apply({"job": identifier, "set": fields}, must=True)
+        job = self.history.set(identifier, must=True, **fields)
         self._wake[STAGES[stage].runs].set()
-        return self.jobs[identifier]
+        return job
 
     def cancel(self, identifier: str) -> Job:
         """Stop a job: a drawing within a step, a process as Ctrl-C does, and when it is asked again at once."""
-        job = self.job(identifier)
+        job = self.history.job(identifier)
         if job.state == "waiting":
-            return self._set(identifier, state="cancelled", ended=now())
+            return self.history.set(identifier, state="cancelled", ended=now())
         if job.state in ENDED:
             raise ConflictError(f"job {identifier} has ended ({job.state}); there is nothing to stop")
         if STAGES[job.stage].runs == "worker":
-            self._set(identifier, state="stopping")
+            self.history.set(identifier, state="stopping")
             self.drawing.stop(identifier)
-        elif job.process is not None:
+        else:
             number = signal.SIGKILL if job.state == "stopping" else signal.SIGINT
-            self._set(identifier, state="stopping")
-            processes.stop(folder_of(self.folder, identifier), job.process, number)
-        return self.jobs[identifier]
+            self.history.set(identifier, state="stopping")
+            processes.stop(folder_of(self.folder, identifier), number)
+        return self.history.jobs[identifier]
 
     def again(self, identifier: str) -> Job:
         """Let a job that ended before it was finished wait again; what it has done stays done."""
-        job = self.job(identifier)
+        job = self.history.job(identifier)
         if job.state not in ENDED - {"finished"}:
             raise ConflictError(
                 f"job {identifier} is {job.state}; only one that ended unfinished can be taken up again"
             )
-        self._set(identifier, state="waiting", error=None, ended=None, attempts=0)
+        self.history.set(identifier, state="waiting", error=None, ended=None, attempts=0)
         self._wake[STAGES[job.stage].runs].set()
-        return self.jobs[identifier]
+        return self.history.jobs[identifier]
 
     def remove(self, identifier: str) -> None:
         """Take a job out of the history; its files stay."""
-        if self.job(identifier).state not in ENDED | {"waiting"}:
+        if self.history.job(identifier).state not in ENDED | {"waiting"}:
             raise ConflictError(f"job {identifier} is running; stop it first")
-        self._set(identifier, removed=True)
+        self.history.set(identifier, removed=True)
 
     def star(self, identifier: str, result: str, starred: bool) -> Job:
         """Give a result a star, or take it back."""
-        found = self.job(identifier).result(result)
+        found = self.history.job(identifier).result(result)
         if found is None:
             raise UnknownError(f"job {identifier} has no result {result!r}")
-        return self._result(identifier, found.model_copy(update={"starred": starred}))
+        return self.history.add_result(identifier, found.model_copy(update={"starred": starred}))
 
     def said(self, identifier: str) -> list[str]:
         """Return the last messages of a job."""
-        job = self.job(identifier)
+        job = self.history.job(identifier)
         if STAGES[job.stage].runs == "worker":
             return self.messages.get(identifier, [])
         return processes.said(folder_of(self.folder, identifier))[-MOST_MESSAGES:]
@@ -205,9 +179,9 @@ class Studio:
             try:
                 config = self.check(job.stage, job.settings, job.out)
             except SdxlMelError as error:
-                self._set(job.id, state="failed", error=str(error), ended=now())
+                self.history.set(job.id, state="failed", error=str(error), ended=now())
                 continue
-            self._set(job.id, state="running", started=job.started or now())
+            self.history.set(job.id, state="running", started=job.started or now())
             shutil.rmtree(self.blocks, ignore_errors=True)
             about = {
                 "stage": job.stage,
@@ -224,18 +198,20 @@ class Studio:
             self.events.tell("artefacts", {})
 
     def _drawing_died(self, identifier: str, reason: str) -> None:
-        job = self.jobs[identifier]
+        job = self.history.jobs[identifier]
         attempts = job.attempts + 1
         if job.state == "stopping":
-            self._set(identifier, state="cancelled", ended=now())
+            self.history.set(identifier, state="cancelled", ended=now())
         elif attempts < MOST_ATTEMPTS:
-            self._set(identifier, state="waiting", attempts=attempts, notes=[*job.notes, f"begun again: {reason}"])
+            self.history.set(
+                identifier, state="waiting", attempts=attempts, notes=[*job.notes, f"begun again: {reason}"]
+            )
         else:
-            self._set(identifier, state="failed", error=reason, ended=now(), attempts=attempts)
+            self.history.set(identifier, state="failed", error=reason, ended=now(), attempts=attempts)
 
     def _hear(self, identifier: str, said: Mapping[str, Any]) -> None:
         """Take in what the drawing process says of a job."""
-        job = self.jobs[identifier]
+        job = self.history.jobs[identifier]
         match said["event"]:
             case "step":
                 step = {key: said[key] for key in ("number", "total", "previews")}
@@ -245,7 +221,7 @@ class Studio:
             case "message":
                 self._tell_message(identifier, said["text"])
             case "opened":
-                self._set(identifier, spec=said["spec"])
+                self.history.set(identifier, spec=said["spec"])
             case "block":
                 url = f"/api/jobs/{identifier}/blocks/{said['block']['result']}/{said['block']['number']}"
                 self.events.tell("block", {"job": identifier, **said["block"], "sound": url})
@@ -255,15 +231,15 @@ class Studio:
                     "starred": earlier is not None and earlier.starred,
                     "command": self._alone(job, said["result"]),
                 }
-                self._result(identifier, Result.model_validate({**said["result"], **more}))
+                self.history.add_result(identifier, Result.model_validate({**said["result"], **more}))
             case "ended":
                 notes = [*job.notes, *(note for note in said.get("notes", ()) if note not in job.notes)]
                 ended = {"state": said["state"], "error": said.get("error"), "summary": said.get("summary")}
-                self._set(identifier, **ended, notes=notes, ended=now())
+                self.history.set(identifier, **ended, notes=notes, ended=now())
 
     async def _run(self) -> None:
         """Run the commands that wait, one at a time, and follow the one that runs."""
-        for job in [each for each in self.jobs.values() if each.state in ("running", "stopping")]:
+        for job in [each for each in self.history.jobs.values() if each.state in ("running", "stopping")]:
             if STAGES[job.stage].runs == "process":
                 await self._follow(job)
         while True:
@@ -275,17 +251,18 @@ class Studio:
                 if job.stage == "train" and self.drawing.state == "ready":
                     # The models of both may not fit; the next drawing opens them again.
                     await self.drawing.end()
+                job = self.history.set(job.id, state="running", started=job.started or now())
                 process = processes.start(folder, [job.stage, *format_arguments(config)], self.root)
             except SdxlMelError as error:
-                self._set(job.id, state="failed", error=str(error), ended=now())
+                self.history.set(job.id, state="failed", error=str(error), ended=now())
                 continue
-            self._set(job.id, state="running", started=job.started or now(), process=process.pid)
-            await self._follow(self.jobs[job.id], process)
+            await self._follow(job, process)
 
     async def _follow(self, job: Job, process: Any = None) -> None:
         """Tell what a process writes until it ends; `process` is given for one that this server started."""
         folder, run = folder_of(self.folder, job.id), self.root / job.out
-        events, metrics = processes.Tail(folder / processes.EVENTS), processes.Tail(run / METRICS_NAME)
+        events = processes.Tail(folder / processes.EVENTS, skip=process is None)
+        metrics = processes.Tail(run / METRICS_NAME, skip=True)
         while True:
             alive = processes.lives(folder)
             for event in events.parsed():
@@ -302,7 +279,7 @@ class Studio:
             await asyncio.sleep(FOLLOW_SECONDS)
         if process is not None:
             process.wait()
-        self._end_process(self.jobs[job.id])
+        self._end_process(self.history.jobs[job.id])
 
     def _end_process(self, job: Job) -> None:
         """Take in how a process has ended."""
@@ -321,54 +298,21 @@ class Studio:
         else:
             ended |= {"state": "failed", "error": last or f"the command ended with code {code}"}
         self.progress.pop(job.id, None)
-        self._set(job.id, **ended)
+        self.history.set(job.id, **ended)
         self.events.tell("artefacts", {})
 
     async def _next(self, runs: str) -> Job:
         """Return the oldest job that waits for the worker, or for a process, when there is one."""
         while True:
-            for job in self.jobs.values():
+            for job in self.history.jobs.values():
                 if job.state == "waiting" and not job.removed and STAGES[job.stage].runs == runs:
                     return job
             self._wake[runs].clear()
             await self._wake[runs].wait()
 
-    def _replay(self, entry: Mapping[str, Any]) -> None:
-        identifier = entry.get("job")
-        with suppress(ValidationError, LookupError, TypeError):
-            job = applied(self.jobs.get(str(identifier)), entry)
-            if job.stage in STAGES:
-                self.jobs[job.id] = job
-
-    def _set(self, identifier: str, **fields: Any) -> Job:
-        return self._apply({"job": identifier, "set": fields})
-
-    def _result(self, identifier: str, result: Result) -> Job:
-        return self._apply({"job": identifier, "result": result.model_dump(mode="json")})
-
-    def _apply(self, entry: Mapping[str, Any], must: bool = False) -> Job:
-        """Change a job: first on the disk, then here, then in the pages.
-
-        What cannot be written because the disk is full is told to the pages, and holds until the server ends: a job
-        is then taken up as the log has it. With `must` it raises ResourceError instead, and nothing is changed.
-        """
-        job = applied(self.jobs.get(entry["job"]), entry)
-        try:
-            self.log.append(entry)
-        except ResourceError as error:
-            if must:
-                raise
-            self.events.tell("problem", {"error": str(error)})
-        self.jobs[job.id] = job
-        if job.removed:
-            self.events.tell("removed", {"job": job.id})
-        else:
-            self.events.tell("job", self.described(job))
-        return job
-
     def described(self, job: Job) -> dict[str, Any]:
         """Return a job as the pages see it: with addresses in the place of files."""
-        fields = job.model_dump(mode="json", exclude={"removed", "out", "process", "attempts", "results"})
+        fields = job.model_dump(mode="json", exclude={"removed", "out", "attempts", "results"})
         out = self.root / job.out
         results = []
         for each in job.results:
@@ -398,6 +342,15 @@ class Studio:
         del kept[:-MOST_MESSAGES]
         self.events.tell("message", {"job": identifier, "text": text})
 
+    def _tell_job(self, job: Job) -> None:
+        if job.removed:
+            self.events.tell("removed", {"job": job.id})
+        else:
+            self.events.tell("job", self.described(job))
+
+    def _tell_problem(self, sentence: str) -> None:
+        self.events.tell("problem", {"error": sentence})
+
     def _tell_drawing(self) -> None:
         self.events.tell("worker", self.drawing.described())
 
@@ -419,6 +372,14 @@ def locked(folder: Path) -> Any:
             f"{folder.parent}: a studio is open on it already; use that one, or give another --root"
         ) from error
     return file
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    """Say on the terminal that a task has failed, which it never should."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "the studio draws no more", "exception": error, "task": task}
+        )
 
 
 def now() -> str:

@@ -23,6 +23,7 @@ from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.progress import Advanced, Event, Message, showing
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.studio.blocks import Blocks
+from sdxl_mel.studio.forms import settings_model
 from sdxl_mel.studio.messages import format_message, parse_message
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
 from sdxl_mel.synthesis.generator import Generator
@@ -97,7 +98,7 @@ class Worker:
             self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": seams})
 
         with watching(Watch(on_step, on_sound, on_result)):
-            report = command.run(command.Config.model_validate(message["settings"]), open_generator)
+            report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)
         return {"notes": list(report.notes), "summary": report.summary()}
 
     def stop_if_told(self, job: str) -> None:

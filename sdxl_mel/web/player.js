@@ -208,7 +208,10 @@ export class MelPlayer extends HTMLElement {
   // --- reading ---
 
   #sourcesOfChildren() {
-    const [pictures, sounds] = [[...this.querySelectorAll(":scope > img")], [...this.querySelectorAll(":scope > audio")]];
+    const [pictures, sounds] = [
+      [...this.querySelectorAll(":scope > img")],
+      [...this.querySelectorAll(":scope > audio")],
+    ];
     return Array.from({ length: Math.max(pictures.length, sounds.length) }, (_, k) => ({
       picture: (pictures[k] ?? pictures.at(-1))?.getAttribute("src") ?? null,
       sound: sounds[k]?.getAttribute("src") ?? null,
@@ -291,7 +294,15 @@ export class MelPlayer extends HTMLElement {
 
   #build() {
     const button = (name, label, act, extra = {}) =>
-      element("button", { type: "button", className: "mel-button", "aria-label": label, title: label, innerHTML: icon(name), onclick: act, ...extra });
+      element("button", {
+        type: "button",
+        className: "mel-button",
+        "aria-label": label,
+        title: label,
+        innerHTML: icon(name),
+        onclick: act,
+        ...extra,
+      });
     const parts = {
       canvas: element("canvas", { className: "mel-canvas", "aria-hidden": "true" }),
       surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", "aria-valuemin": 0 }),
@@ -310,7 +321,16 @@ export class MelPlayer extends HTMLElement {
       whole: button("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
     };
     parts.settings = this.#settings(button);
-    parts.plot = element("div", { className: "mel-plot" }, parts.surface, parts.marks, parts.looped, parts.draft, parts.cursor, parts.readout);
+    parts.plot = element(
+      "div",
+      { className: "mel-plot" },
+      parts.surface,
+      parts.marks,
+      parts.looped,
+      parts.draft,
+      parts.cursor,
+      parts.readout,
+    );
     const stage = element("div", { className: "mel-stage" }, parts.canvas, parts.plot, parts.message);
     const bar = element(
       "div",
@@ -349,21 +369,33 @@ export class MelPlayer extends HTMLElement {
   #settings(button) {
     const panel = element("div", { className: "mel-panel", popover: "auto" });
     const choice = (name, value, act, ...content) =>
-      element("label", { className: "mel-choice" }, element("input", { type: "radio", name: `${name}-${panel.id}`, value, onchange: () => act(value) }), ...content);
+      element(
+        "label",
+        { className: "mel-choice" },
+        element("input", { type: "radio", name: `${name}-${panel.id}`, value, onchange: () => act(value) }),
+        ...content,
+      );
     panel.id = `mel-panel-${Math.trunc(performance.now() * 1000)}-${document.querySelectorAll("mel-player").length}`;
     const maps = COLOUR_MAPS.map((name) => {
       const swatch = element("span", { className: "mel-swatch" });
       swatch.style.background = gradient(name);
       return choice("colours", name, () => this.#setColours(name), swatch, name);
     });
-    const channels = ["left", "mid", "right"].map((name) => choice("channel", name, () => this.#setChannel(name), name));
-    const keys = KEYS.map(([key, what]) => element("div", {}, element("dt", {}, element("kbd", { textContent: key })), element("dd", { textContent: what })));
+    const channels = ["left", "mid", "right"].map((name) =>
+      choice("channel", name, () => this.#setChannel(name), name),
+    );
+    const keys = KEYS.map(([key, what]) =>
+      element("div", {}, element("dt", {}, element("kbd", { textContent: key })), element("dd", { textContent: what })),
+    );
     panel.append(
       element("fieldset", {}, element("legend", { textContent: "Colours" }), ...maps),
       element("fieldset", { className: "mel-channels" }, element("legend", { textContent: "Channel" }), ...channels),
       element("h3", { textContent: "Keys, on the picture" }),
       element("dl", { className: "mel-keys" }, ...keys),
-      element("p", { textContent: "Click: seek. Drag: loop. Ctrl and wheel: zoom in time; with Alt in frequency. Shift and wheel: pan." }),
+      element("p", {
+        textContent:
+          "Click: seek. Drag: loop. Ctrl and wheel: zoom in time; with Alt in frequency. Shift and wheel: pan.",
+      }),
     );
     panel.addEventListener("toggle", () => this.#showChoices(panel));
     const opener = button("settings", "Colours, channel and keys", () => {});
@@ -382,7 +414,8 @@ export class MelPlayer extends HTMLElement {
   }
 
   #showChoices(panel) {
-    for (const input of panel.querySelectorAll("input")) input.checked = [this.#colours(), this.#channel].includes(input.value);
+    for (const input of panel.querySelectorAll("input"))
+      input.checked = [this.#colours(), this.#channel].includes(input.value);
     panel.querySelector(".mel-channels").hidden = (this.#picture()?.channels.length ?? 1) === 1;
   }
 
@@ -577,7 +610,8 @@ export class MelPlayer extends HTMLElement {
     const spec = this.#picture()?.spec;
     const x = (time) => ((time - view.start) / (view.end - view.start)) * width;
     const y = (hz) => ((view.high - (spec ? heightOf(hz, spec) : 0)) / (view.high - view.low)) * height;
-    const [top, bottom] = high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
+    const [top, bottom] =
+      high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
     const [left, right] = [x(start), x(end)].map((at) => Math.min(Math.max(at, 0), width));
     return { left, top, width: right - left, height: bottom - top };
   }
@@ -629,7 +663,18 @@ export class MelPlayer extends HTMLElement {
     this.toggleAttribute("data-narrow", width < NARROW_WIDTH && this.#sources.length > 1);
     const style = getComputedStyle(this);
     const ink = style.getPropertyValue("--mel-soft").trim() || style.color;
-    const key = [width, height, ratio, ink, this.#selected, this.#channel, this.#colours(), ...Object.values(this.#view), this.#reading, this.dataset.ready !== undefined].join(" ");
+    const key = [
+      width,
+      height,
+      ratio,
+      ink,
+      this.#selected,
+      this.#channel,
+      this.#colours(),
+      ...Object.values(this.#view),
+      this.#reading,
+      this.dataset.ready !== undefined,
+    ].join(" ");
     if (key === this.#drawnKey || !width) return;
     this.#drawnKey = key;
     const context = sized(canvas, width, height, ratio);

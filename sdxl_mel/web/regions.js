@@ -8,7 +8,7 @@ const MOVE_SECONDS = 0.1;
 const SEMITONE = 2 ** (1 / 12);
 const SHORTEST_REGION = 0.02;
 
-/** The regions of one picture; `on` has place(region) -> box, at(x, y) -> {time, hz}, changed(list), limits(), redraw(). */
+/** The regions of one picture; `on` has place(region) -> box, at(x, y) -> {time, hz}, changed(list), limits(). */
 export class Regions {
   #plot;
   #on;
@@ -46,7 +46,8 @@ export class Regions {
       box.hidden = width <= 0 || height <= 0;
       Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
       box.textContent = String(number + 1);
-      const range = `${timeText(region.start)} to ${timeText(region.end)} s, ${hertzText(region.low)} to ${hertzText(region.high)} Hz`;
+      const times = `${timeText(region.start)} to ${timeText(region.end)} s`;
+      const range = `${times}, ${hertzText(region.low)} to ${hertzText(region.high)} Hz`;
       box.setAttribute("aria-label", `Region ${number + 1}: ${range}`);
       box.title = `${range}. Arrows move it, with Shift they resize it; Delete removes it.`;
     });
@@ -79,7 +80,9 @@ export class Regions {
       this.#on.changed(this.list);
       return;
     }
-    const [along, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const [along, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [
+      0, 0,
+    ];
     if (!along && !up) return;
     event.preventDefault();
     const still = event.shiftKey ? 0 : 1;
@@ -103,7 +106,11 @@ export class Regions {
         low: near(event.clientY - size.bottom),
       };
       const inside = !Object.values(edges).some(Boolean);
-      held = { edges: inside ? { start: true, end: true, low: true, high: true } : edges, from: this.#at(event), region: { ...region } };
+      held = {
+        edges: inside ? { start: true, end: true, low: true, high: true } : edges,
+        from: this.#at(event),
+        region: { ...region },
+      };
       box.setPointerCapture(event.pointerId);
     });
     box.addEventListener("pointermove", (event) => {

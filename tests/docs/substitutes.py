@@ -34,6 +34,7 @@ NOT_RUN = {
     "sdxl-mel demo": "the same",
     "make test": "is what runs this",
     "make studio": "serves until Ctrl-C; tests/studio serves",
+    "sdxl-mel studio --open": "the same",
     "sdxl-mel studio --root my-project --open": "the same",
     "python examples/codec.py song.flac --out codec": "tests/examples executes it",
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",

@@ -3,7 +3,20 @@
 import { ask, query } from "./api.js";
 
 const PAGE = 50;
-const NAMES = ["hello", "reset", "job", "removed", "step", "block", "progress", "message", "metrics", "worker", "artefacts", "override"];
+const NAMES = [
+  "hello",
+  "reset",
+  "job",
+  "removed",
+  "step",
+  "block",
+  "progress",
+  "message",
+  "metrics",
+  "worker",
+  "artefacts",
+  "override",
+];
 
 /** Events of the server (`job`, `step`, `metrics`, ...), with their data as `detail`, and `connection` (a boolean). */
 export class Store extends EventTarget {
@@ -45,7 +58,9 @@ export class Store extends EventTarget {
 
   /** Jobs of some stages, the newest first. */
   newest(...stages) {
-    return [...this.jobs.values()].filter((job) => stages.includes(job.stage)).sort((one, other) => (one.id < other.id ? 1 : -1));
+    return [...this.jobs.values()]
+      .filter((job) => stages.includes(job.stage))
+      .sort((one, other) => (one.id < other.id ? 1 : -1));
   }
 
   /** The artefacts of some kinds, the newest first. */
