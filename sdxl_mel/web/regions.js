@@ -1,6 +1,7 @@
 /** Regions in seconds and hertz on a picture: boxes that are moved and resized by pointer and by keys. */
 
 import { hertzText, timeText } from "./axes.js";
+import { place } from "./drawing.js";
 import { element } from "./elements.js";
 
 const EDGE_PIXELS = 8;
@@ -8,7 +9,7 @@ const MOVE_SECONDS = 0.1;
 const SEMITONE = 2 ** (1 / 12);
 const SHORTEST_REGION = 0.02;
 
-/** The regions of one picture; `on` has place(region) -> box, at(x, y) -> {time, hz}, changed(list), limits(). */
+/** The regions of one picture; `on` has boxOf(region), at(x, y) -> {time, hz}, changed(list), seconds(). */
 export class Regions {
   #plot;
   #on;
@@ -42,9 +43,9 @@ export class Regions {
   draw() {
     this.#regions.forEach((region, number) => {
       const box = this.#boxes[number];
-      const { left, top, width, height } = this.#on.place(region);
-      box.hidden = width <= 0 || height <= 0;
-      Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+      const area = this.#on.boxOf(region);
+      box.hidden = area.width <= 0 || area.height <= 0;
+      place(box, area);
       box.textContent = String(number + 1);
       const times = `${timeText(region.start)} to ${timeText(region.end)} s`;
       const range = `${times}, ${hertzText(region.low)} to ${hertzText(region.high)} Hz`;
@@ -62,9 +63,8 @@ export class Regions {
   }
 
   #change(region, wanted) {
-    const { seconds } = this.#on.limits();
     const start = Math.max(wanted.start, 0);
-    const end = Math.min(wanted.end, seconds);
+    const end = Math.min(wanted.end, this.#on.seconds());
     if (end - start < SHORTEST_REGION || wanted.high <= wanted.low) return;
     Object.assign(region, { start, end, low: Math.max(wanted.low, 0), high: wanted.high });
     this.draw();

@@ -3,9 +3,9 @@
 import "../player.js";
 import { hertzText, timeText } from "../axes.js";
 import { element } from "../elements.js";
-import { icon } from "../icons.js";
+import { icon, iconButton } from "../icons.js";
 import { post } from "./api.js";
-import { button, iconButton } from "./controls.js";
+import { button } from "./controls.js";
 import { attempt, say } from "./notices.js";
 
 /**
@@ -30,7 +30,7 @@ export class ResultCard {
     await player.play(); // At the same place: the stream pauses as the player begins.
   }
 
-  /** Show a job and its result as they are now; `others` are results of the same seed to switch to: [{name, result}]. */
+  /** Show a job and its result as they are now; `others` are results to switch to: [{name, result}]. */
   update(job, result, others) {
     const { player, star } = this.#parts;
     [this.job, this.result] = [job, result];

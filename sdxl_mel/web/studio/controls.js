@@ -12,20 +12,6 @@ export function button(text, act, { kind = "", name, ...properties } = {}) {
   return made;
 }
 
-/** A button with an icon alone; `label` is what it does. */
-export function iconButton(name, label, act, properties = {}) {
-  const made = element("button", {
-    type: "button",
-    className: "mel-button",
-    "aria-label": label,
-    title: label,
-    innerHTML: icon(name),
-    ...properties,
-  });
-  made.addEventListener("click", (event) => act(event, made));
-  return made;
-}
-
 /** A labelled control; the hint stands under it in small letters. */
 export function labelled(text, control, hint = "") {
   control.id ||= `c${crypto.getRandomValues(new Uint32Array(1))[0]}`;

@@ -175,7 +175,9 @@ export class Data {
         say(clip.override ? "Kept beside the set; prepare it again for it to count." : "As it was prepared.");
       }, made);
     const show = () => {
-      state.textContent = `${clip.split} · ${clip.track} at ${timeText(clip.start, 1)} s${clip.override ? " · changed by you" : ""}`;
+      const where = `${clip.track} at ${timeText(clip.start, 1)} s`;
+      const words = [clip.split, where, clip.override ? "changed by you" : ""];
+      state.textContent = words.filter(Boolean).join(" · ");
       card.classList.toggle("changed", Boolean(clip.override));
     };
     const save = (event, made) => {

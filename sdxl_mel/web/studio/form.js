@@ -1,7 +1,8 @@
 /** A form made from the JSON schema of a command's settings, so that it has no option of its own and lacks none. */
 
 import { element } from "../elements.js";
-import { iconButton, labelled, select } from "./controls.js";
+import { iconButton } from "../icons.js";
+import { labelled, select } from "./controls.js";
 
 /**
  * The form of a schema. `leading` are the names shown first, `left` those that the tab shows itself, `values` what is

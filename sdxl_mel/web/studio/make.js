@@ -1,10 +1,10 @@
 /** The tab Make: a prompt becomes music; results are cards in a history. */
 
 import { element, remember, remembered } from "../elements.js";
-import { icon } from "../icons.js";
+import { icon, iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
-import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { attempt, say } from "./notices.js";

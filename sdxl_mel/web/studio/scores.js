@@ -1,9 +1,10 @@
 /** The tab Scores: evaluations and comparisons side by side, and their reports. */
 
 import { element } from "../elements.js";
+import { iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
 import { short } from "./chart.js";
-import { button, empty, iconButton } from "./controls.js";
+import { button, empty } from "./controls.js";
 import { attempt } from "./notices.js";
 
 /** The tab. */

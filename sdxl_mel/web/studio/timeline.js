@@ -2,9 +2,10 @@
 
 import { timeText, timeTicks } from "../axes.js";
 import { element, remember, remembered } from "../elements.js";
+import { iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
-import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { placeInOrder } from "./make.js";
