@@ -7,7 +7,6 @@ from pydantic import JsonValue
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.files.audio import write_audio
-from sdxl_mel.sound.melspec import MelSpec
 
 
 class Blocks:
@@ -17,13 +16,12 @@ class Blocks:
         self.folder = folder
         self._samples: defaultdict[str, list[int]] = defaultdict(list)
 
-    def write(self, name: str, samples: Float, spec: MelSpec) -> dict[str, JsonValue]:
+    def write(self, name: str, samples: Float, rate: int) -> dict[str, JsonValue]:
         """Write the next block of a result's sound, and return where it is in the whole, in samples."""
         before = self._samples[name]
         number, first = len(before), sum(before)
         before.append(samples.shape[-1])
-        write_audio(block_path(self.folder, name, number), samples, spec.sample_rate)
-        rate: JsonValue = spec.sample_rate
+        write_audio(block_path(self.folder, name, number), samples, rate)
         return {"result": name, "number": number, "first": first, "samples": samples.shape[-1], "rate": rate}
 
 

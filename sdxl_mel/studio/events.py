@@ -11,6 +11,11 @@ KEPT = 1000
 """Events that a page can miss before it has to read everything again."""
 WAITING = 2000
 """Events that wait for a page that does not read; beyond them it is told to read everything again."""
+MOST_PAGES = 4
+"""Streams at a time. A browser has six connections to one server for all its tabs: with one more stream than that every
+tab would wait for ever. The oldest stream ends for a new one, and its page comes back after a second, as EventSource
+does.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Events:
         self.epoch = epoch
         self._count = 0
         self._kept: deque[tuple[int, Event]] = deque(maxlen=KEPT)
-        self._pages: set[asyncio.Queue[Event]] = set()
+        self._pages: dict[asyncio.Queue[Event | None], None] = {}
 
     def tell(self, name: str, data: Mapping[str, Any], keep: bool = True) -> None:
         """Tell an event; without `keep` only to the pages that are there."""
@@ -59,21 +64,25 @@ class Events:
         yield from (event for count, event in self._kept if count > int(number))
 
     @contextmanager
-    def _page(self) -> Iterator[asyncio.Queue[Event]]:
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._pages.add(queue)
+    def _page(self) -> Iterator[asyncio.Queue[Event | None]]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._pages[queue] = None
+        while len(self._pages) > MOST_PAGES:
+            oldest = next(iter(self._pages))
+            del self._pages[oldest]
+            oldest.put_nowait(None)
         try:
             yield queue
         finally:
-            self._pages.discard(queue)
+            self._pages.pop(queue, None)
 
     async def heard(self, last: str | None, first: Event) -> AsyncIterator[Event]:
-        """Yield `first`, what was missed since `last`, and then every event as it is told."""
+        """Yield `first`, what was missed since `last`, and then every event as it is told, while it has its turn."""
         with self._page() as page:
             missed = list(self.missed(last))
             # With the newest number, so that a page that hears nothing else can still come back.
             yield Event(first.name, first.data, f"{self.epoch}-{self._count}" if not missed else None)
             for event in missed:
                 yield event
-            while True:
-                yield await page.get()
+            while (event := await page.get()) is not None:
+                yield event

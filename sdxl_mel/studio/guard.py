@@ -82,7 +82,9 @@ class Guard:
         hosts = headers.getlist("host")
         host = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if host is None or host[1].lower() not in self.names:
-            return refused(403, f"host {hosts[0][:80] if hosts else ''!r}: not a name of this server; see --host")
+            return refused(
+                403, f"host {hosts[0][:80] if hosts else ''!r}: not a name of this server; state it with --names"
+            )
         for origin in headers.getlist("origin"):
             parts = urlsplit(origin) if origin != "null" else None
             if parts is None or parts.scheme not in ("http", "https") or parts.netloc.lower() != hosts[0].lower():

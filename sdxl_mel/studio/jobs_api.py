@@ -22,6 +22,7 @@ from sdxl_mel.studio.requests import body_of, flag, number
 from sdxl_mel.studio.studio import Studio
 
 MOST_JOBS = 200
+RETRY_MILLISECONDS = 1000
 
 
 class Asked(Frozen):
@@ -173,4 +174,5 @@ class JobsApi:
 
 def _server_sent(event: Event) -> ServerSentEvent:
     content = JSONResponse(dict(event.data)).body
-    return ServerSentEvent(bytes(content).decode(), event=event.name, id=event.number)
+    retry = RETRY_MILLISECONDS if event.name == "hello" else None
+    return ServerSentEvent(bytes(content).decode(), event=event.name, id=event.number, retry=retry)

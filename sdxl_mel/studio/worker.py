@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,8 +26,7 @@ from sdxl_mel.studio.blocks import Blocks
 from sdxl_mel.studio.forms import settings_model
 from sdxl_mel.studio.messages import format_message, parse_message
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
-from sdxl_mel.synthesis.generator import Generator
-from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.generator import Generator, Step
 from sdxl_mel.synthesis.manifest import Entry
 from sdxl_mel.synthesis.warm import WarmBase
 from sdxl_mel.synthesis.watch import Watch, watching
@@ -78,24 +77,21 @@ class Worker:
             self.say("opened", job, base=base, spec=spec)
             return generator
 
-        def on_step(number: int, total: int, latents: Tensor) -> None:
+        def on_step(step: Step) -> None:
             nonlocal shown
             self.stop_if_told(job)
             now = time.monotonic()
-            if now - shown >= PROGRESS_EVERY_SECONDS or number == total:
+            if now - shown >= PROGRESS_EVERY_SECONDS or step.number == step.total:
                 shown = now
-                self.say("step", job, number=number, total=total, previews=self._previews(latents))
+                self.say("step", job, number=step.number, total=step.total, previews=self._previews(step.latents))
 
-        def on_sound(name: str, samples: Float) -> None:
+        def on_sound(name: str, samples: Float, rate: int) -> None:
             self.stop_if_told(job)
-            self.say("block", job, block=blocks.write(name, samples, self._generator().spec))
+            self.say("block", job, block=blocks.write(name, samples, rate))
 
-        def on_result(entry: Entry, layout: Layout) -> None:
-            spec = self._generator().spec
-            rate = spec.sample_rate / spec.hop_length
-            seams = [(first + frames / 2) / rate for first, frames in layout.seams]
+        def on_result(entry: Entry, seams: Sequence[float]) -> None:
             name = Path(entry.picture).stem
-            self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": seams})
+            self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": list(seams)})
 
         with watching(Watch(on_step, on_sound, on_result)):
             report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)

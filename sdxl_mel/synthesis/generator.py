@@ -32,7 +32,6 @@ from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
-from sdxl_mel.synthesis.watch import current_watch
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ class Generator:
             return
         layout = layout or lay_out(Length(), self.spec)
         self.read_texts(jobs)
-        taken, watch = 0, current_watch()
+        taken = 0
 
         def before_step() -> None:
             if should_stop():
@@ -241,7 +240,6 @@ class Generator:
             nonlocal taken
             taken += 1
             on_step(Step(taken, total, latents))
-            watch.on_step(taken, total, latents)
 
         drawer = Drawer(
             self.models,

@@ -55,7 +55,7 @@ class ResultsFolder:
             return False
         self._write_beside(job.name, levels, record, again=False)
         self.entries[job.name] = self.earlier.get(job.name) or self._entry(job, Choice(0, (), None), levels)
-        current_watch().on_result(self.entries[job.name], self.layout)
+        self._tell(job)
         return True
 
     def write(self, results: Sequence[Result]) -> None:
@@ -75,18 +75,24 @@ class ResultsFolder:
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
         self._write_beside(job.name, levels, record, again=True)
         self.entries[job.name] = self._entry(job, result.choice, levels)
-        current_watch().on_result(self.entries[job.name], self.layout)
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        """Tell who watches of a result."""
+        rate = self.spec.sample_rate / self.spec.hop_length
+        seams = [(first + frames / 2) / rate for first, frames in self.layout.seams]
+        current_watch().on_result(self.entries[job.name], seams)
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
         sound, plot = self._sound_of(name), self.output.path / f"{name}-plot.svg"
         if sound and (again or not (self.output.path / sound).exists()):
-            pieces = []
-            for samples in invert_blocks(levels, self.spec, method=self.output.method, loop=self.layout.loop):
-                current_watch().on_sound(name, samples)
-                pieces.append(samples)
-            whole = np.concatenate(pieces, axis=-1)
-            write_audio(self.output.path / sound, whole, self.spec.sample_rate, record=record, spec=self.spec)
+            blocks, rate = [], self.spec.sample_rate
+            for block in invert_blocks(levels, self.spec, method=self.output.method, loop=self.layout.loop):
+                current_watch().on_sound(name, block, rate)
+                blocks.append(block)
+            samples = np.concatenate(blocks, axis=-1)
+            write_audio(self.output.path / sound, samples, rate, record=record, spec=self.spec)
         if self.output.plot and (again or not plot.exists()):
             write_bytes(plot, figure_bytes(spectrogram_figure(levels, self.spec, self.layout.seams), plot))
 

@@ -17,6 +17,7 @@ from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.manifest import Entry, read_manifest, write_manifest
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.settings import InitFile, Length, Output
+from sdxl_mel.synthesis.watch import current_watch
 
 __all__ = ["Generated", "Generator", "generate"]
 
@@ -117,5 +118,6 @@ def _progress() -> Iterator[Callable[[Step], None]]:
             if not tickers:
                 tickers.append(stack.enter_context(progress(step.total, "generate", "steps")))
             tickers[0].advance()
+            current_watch().on_step(step)
 
         yield on_step

@@ -1,14 +1,12 @@
 """Who looks on while a command draws: set for a block, as the sink of progress is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from sdxl_mel.arrays import Float
-from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.generator import Step
 from sdxl_mel.synthesis.manifest import Entry
 
 
@@ -16,14 +14,14 @@ from sdxl_mel.synthesis.manifest import Entry
 class Watch:
     """What is called, with what it may raise to stop the drawing, as Ctrl-C does: KeyboardInterrupt.
 
-    `on_step` after every step of a call of `Generator.draw`, with its number, the number of all, and the latents;
-    `on_sound` with each piece of a result's sound as it is made, (channels, n), where the whole takes long;
-    `on_result` with every result that is finished, or was, and how it is laid out.
+    `on_step` after every sampling step; `on_sound` with each block of a result's sound as it is made: the result's
+    name, samples (channels, n), their rate; `on_result` with every result that is finished, or was, and the seconds at
+    which its views meet.
     """
 
-    on_step: Callable[[int, int, Tensor], None] = lambda number, total, latents: None
-    on_sound: Callable[[str, Float], None] = lambda name, samples: None
-    on_result: Callable[[Entry, Layout], None] = lambda entry, layout: None
+    on_step: Callable[[Step], None] = lambda step: None
+    on_sound: Callable[[str, Float, int], None] = lambda name, samples, rate: None
+    on_result: Callable[[Entry, Sequence[float]], None] = lambda entry, seams: None
 
 
 @contextmanager

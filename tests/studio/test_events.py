@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sdxl_mel.studio.events import KEPT, WAITING, Event, Events
+from sdxl_mel.studio.events import KEPT, MOST_PAGES, WAITING, Event, Events
 
 HELLO = Event("hello", {})
 
@@ -66,3 +66,17 @@ def test_a_page_that_does_not_read_is_told_to_read_everything_again() -> None:
         return await first(page, 1)
 
     assert asyncio.run(scenario()) == ["reset"]
+
+
+def test_the_oldest_stream_ends_for_a_new_one_and_misses_nothing() -> None:
+    async def scenario() -> list[str]:
+        events = Events("e")
+        pages = [events.heard(None, HELLO) for _ in range(MOST_PAGES + 1)]
+        for page in pages:
+            await anext(page)
+        events.tell("1", {})
+        with pytest.raises(StopAsyncIteration):
+            await anext(pages[0])
+        return [*await first(pages[1], 1), *await first(events.heard("e-0", HELLO), 2)]
+
+    assert asyncio.run(scenario()) == ["1", "hello", "1"]
