@@ -63,6 +63,7 @@ function showWorker() {
 }
 
 store.addEventListener("worker", showWorker);
+store.addEventListener("problem", ({ detail }) => say(detail.error, "error"));
 store.addEventListener("connection", ({ detail: connected }) => {
   document.body.toggleAttribute("data-offline", !connected);
   if (!connected) document.querySelector("#worker").textContent = "no connection; trying again";
