@@ -5,7 +5,9 @@ const LOG_START = 1000;
 const LOG_STEP = Math.log(6.4) / 27;
 const NOTES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 const NATURALS = [0, 4, 7, 2, 9, 5, 11];
-const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
+const SECONDS = [
+  0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600,
+];
 
 /** Hertz in mel, on the scale "slaney" (Auditory Toolbox, 1998) or "htk"; `melToHz` is the inverse. */
 export function hzToMel(hz, scale) {
@@ -91,7 +93,10 @@ export function noteTicks(low, high, pixels, spec, gap = 18) {
   const [from, to] = [hzAt(low, spec), hzAt(high, spec)].map((hz) => midiOf(Math.max(hz, 8)));
   const rank = (midi) => (NATURALS.indexOf(midi % 12) + 8) % 8;
   const semitone = (midi) => heightOf(hzOfMidi(midi + 1), spec) - heightOf(hzOfMidi(midi), spec);
-  const inside = Array.from({ length: Math.max(Math.floor(to) - Math.ceil(from) + 1, 0) }, (_, k) => Math.ceil(from) + k);
+  const inside = Array.from(
+    { length: Math.max(Math.floor(to) - Math.ceil(from) + 1, 0) },
+    (_, k) => Math.ceil(from) + k,
+  );
   const roomy = inside.filter((midi) => rank(midi) < 7 || semitone(midi) >= (gap / pixels) * (high - low));
   const order = roomy.sort((one, other) => rank(one) - rank(other) || one - other);
   return spaced(order.map(hzOfMidi), low, high, pixels, spec, gap, (hz) => noteName(hz));

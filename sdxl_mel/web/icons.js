@@ -1,5 +1,7 @@
 /** The page's drawings, 20 x 20, in the colour of the text around them. */
 
+import { element } from "./elements.js";
+
 const PATHS = {
   play: '<path d="M6 4.2v11.6L16 10z" fill="currentColor"/>',
   pause: '<path d="M5.5 4.5h3v11h-3zM11.5 4.5h3v11h-3z" fill="currentColor"/>',
@@ -30,4 +32,12 @@ export function icon(name) {
     '<svg class="icon" viewBox="0 0 20 20" width="20" height="20" fill="none" stroke="currentColor" stroke-width="1.5" ' +
     `stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">${PATHS[name]}</svg>`
   );
+}
+
+/** A button with an icon alone; `label` is what it does. */
+export function iconButton(name, label, act, properties = {}) {
+  const shown = { type: "button", className: "mel-button", "aria-label": label, title: label, innerHTML: icon(name) };
+  const button = element("button", { ...shown, ...properties });
+  button.addEventListener("click", (event) => act(event, button));
+  return button;
 }

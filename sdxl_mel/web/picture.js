@@ -22,7 +22,7 @@ export async function bytesOf(url) {
 export function pngFacts(bytes) {
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const facts = { colourType: undefined, text: {} };
-  for (let at = SIGNATURE; at + 8 <= bytes.length; ) {
+  for (let at = SIGNATURE; at + 8 <= bytes.length;) {
     const length = data.getUint32(at);
     const kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     const body = bytes.subarray(at + 8, at + 8 + length);
@@ -124,7 +124,17 @@ export class Picture {
     for (let number = first; number < last; number++) {
       const tile = this.#tile(index, level, number, name, table);
       const [x, right] = [xOf(number * TILE_COLUMNS), xOf(number * TILE_COLUMNS + tile.width)];
-      context.drawImage(tile, 0, top, tile.width, (view.high - view.low) * this.rows, x, area.y, right - x, area.height);
+      context.drawImage(
+        tile,
+        0,
+        top,
+        tile.width,
+        (view.high - view.low) * this.rows,
+        x,
+        area.y,
+        right - x,
+        area.height,
+      );
     }
   }
 

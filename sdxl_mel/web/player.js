@@ -1,10 +1,12 @@
 /** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
 
-import { hertzText, hertzTicks, heightOf, hzAt, noteName, noteTicks, timeText, timeTicks } from "./axes.js";
-import { COLOUR_MAPS, gradient, pixels } from "./colours.js";
+import { heightOf, hzAt, noteName, timeText } from "./axes.js";
+import { COLOUR_MAPS, pixels } from "./colours.js";
+import { drawAxes, drawOverview, place, sized } from "./drawing.js";
 import { element, remember, remembered } from "./elements.js";
 import { gestures } from "./gestures.js";
-import { icon } from "./icons.js";
+import { icon, iconButton } from "./icons.js";
+import { settingsPanel } from "./panel.js";
 import { bytesOf, readPicture } from "./picture.js";
 import { Regions } from "./regions.js";
 import { Transport, decodeSounds } from "./sound.js";
@@ -15,23 +17,6 @@ const NARROW_WIDTH = 600;
 const NUDGE_SECONDS = 1;
 const FINE_SECONDS = 0.05;
 const COLOURS_CHANGED = "mel-colours";
-
-const KEYS = [
-  ["Space", "play or pause"],
-  ["← →", "seek 1 s; with Shift 0.05 s"],
-  ["Home End", "to the start, to the end"],
-  ["X", "the other sound, at the same place"],
-  ["[ ]", "loop from here, loop to here"],
-  ["L", "loop what is in sight, or stop looping"],
-  ["+ −", "zoom in time; with Shift in frequency"],
-  ["Page Up Page Down", "pan in time"],
-  ["↑ ↓", "pan in frequency"],
-  ["0", "show everything"],
-  ["C", "next colours"],
-  ["V", "next channel"],
-  ["B", "brush: drag to mark a region"],
-  ["N", "mark what loops, or what is in sight"],
-];
 
 /**
  * Sources are pairs of a picture and a sound: children <img> and <audio> in HTML, or the property `sources`, a list of
@@ -208,7 +193,10 @@ export class MelPlayer extends HTMLElement {
   // --- reading ---
 
   #sourcesOfChildren() {
-    const [pictures, sounds] = [[...this.querySelectorAll(":scope > img")], [...this.querySelectorAll(":scope > audio")]];
+    const [pictures, sounds] = [
+      [...this.querySelectorAll(":scope > img")],
+      [...this.querySelectorAll(":scope > audio")],
+    ];
     return Array.from({ length: Math.max(pictures.length, sounds.length) }, (_, k) => ({
       picture: (pictures[k] ?? pictures.at(-1))?.getAttribute("src") ?? null,
       sound: sounds[k]?.getAttribute("src") ?? null,
@@ -290,8 +278,6 @@ export class MelPlayer extends HTMLElement {
   // --- building ---
 
   #build() {
-    const button = (name, label, act, extra = {}) =>
-      element("button", { type: "button", className: "mel-button", "aria-label": label, title: label, innerHTML: icon(name), onclick: act, ...extra });
     const parts = {
       canvas: element("canvas", { className: "mel-canvas", "aria-hidden": "true" }),
       surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", "aria-valuemin": 0 }),
@@ -304,29 +290,45 @@ export class MelPlayer extends HTMLElement {
       overview: element("canvas", { className: "mel-overview", "aria-hidden": "true", hidden: true }),
       clock: element("span", { className: "mel-clock" }),
       names: element("div", { className: "mel-names", role: "group", "aria-label": "What is heard (X switches)" }),
-      play: button("play", "Play", () => this.toggle()),
-      loop: button("loop", "Loop", () => this.#toggleLoop(), { "aria-pressed": "false" }),
-      brush: button("brush", "Brush: drag to mark a region", () => this.#toggleBrush(), { "aria-pressed": "false" }),
-      whole: button("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
+      play: iconButton("play", "Play", () => this.toggle()),
+      loop: iconButton("loop", "Loop", () => this.#toggleLoop(), { "aria-pressed": "false" }),
+      brush: iconButton("brush", "Brush: drag to mark a region", () => this.#toggleBrush(), {
+        "aria-pressed": "false",
+      }),
+      whole: iconButton("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
     };
-    parts.settings = this.#settings(button);
-    parts.plot = element("div", { className: "mel-plot" }, parts.surface, parts.marks, parts.looped, parts.draft, parts.cursor, parts.readout);
+    parts.settings = settingsPanel({
+      colours: () => this.#colours(),
+      channel: () => this.#channel,
+      channels: () => this.#picture()?.channels ?? [],
+      setColours: (name) => this.#setColours(name),
+      setChannel: (name) => this.#setChannel(name),
+    });
+    parts.plot = element(
+      "div",
+      { className: "mel-plot" },
+      parts.surface,
+      parts.marks,
+      parts.looped,
+      parts.draft,
+      parts.cursor,
+      parts.readout,
+    );
     const stage = element("div", { className: "mel-stage" }, parts.canvas, parts.plot, parts.message);
     const bar = element(
       "div",
       { className: "mel-bar", role: "toolbar", "aria-label": "Player" },
       [parts.play, parts.clock, parts.names, element("span", { className: "mel-space" }), parts.brush, parts.loop],
-      button("farther", "Zoom out", () => this.#zoom(2)),
-      button("closer", "Zoom in", () => this.#zoom(0.5)),
+      iconButton("farther", "Zoom out", () => this.#zoom(2)),
+      iconButton("closer", "Zoom in", () => this.#zoom(0.5)),
       [parts.whole, ...parts.settings],
     );
     this.#parts = parts;
     this.#regions = new Regions(parts.plot, {
-      place: (region) => this.#boxOf(region),
+      boxOf: (region) => this.#boxOf(region),
       at: (x, y) => this.#placeOf(x, y),
       changed: (list) => this.dispatchEvent(new CustomEvent("regions", { detail: list, bubbles: true })),
-      limits: () => ({ seconds: this.#seconds, ...this.#range() }),
-      redraw: () => this.#draw(),
+      seconds: () => this.#seconds,
     });
     this.replaceChildren(stage, parts.overview, bar);
     this.setAttribute("role", "group");
@@ -344,46 +346,6 @@ export class MelPlayer extends HTMLElement {
     parts.surface.addEventListener("keydown", (event) => this.#key(event));
     this.#overviewGestures(parts.overview);
     this.#label();
-  }
-
-  #settings(button) {
-    const panel = element("div", { className: "mel-panel", popover: "auto" });
-    const choice = (name, value, act, ...content) =>
-      element("label", { className: "mel-choice" }, element("input", { type: "radio", name: `${name}-${panel.id}`, value, onchange: () => act(value) }), ...content);
-    panel.id = `mel-panel-${Math.trunc(performance.now() * 1000)}-${document.querySelectorAll("mel-player").length}`;
-    const maps = COLOUR_MAPS.map((name) => {
-      const swatch = element("span", { className: "mel-swatch" });
-      swatch.style.background = gradient(name);
-      return choice("colours", name, () => this.#setColours(name), swatch, name);
-    });
-    const channels = ["left", "mid", "right"].map((name) => choice("channel", name, () => this.#setChannel(name), name));
-    const keys = KEYS.map(([key, what]) => element("div", {}, element("dt", {}, element("kbd", { textContent: key })), element("dd", { textContent: what })));
-    panel.append(
-      element("fieldset", {}, element("legend", { textContent: "Colours" }), ...maps),
-      element("fieldset", { className: "mel-channels" }, element("legend", { textContent: "Channel" }), ...channels),
-      element("h3", { textContent: "Keys, on the picture" }),
-      element("dl", { className: "mel-keys" }, ...keys),
-      element("p", { textContent: "Click: seek. Drag: loop. Ctrl and wheel: zoom in time; with Alt in frequency. Shift and wheel: pan." }),
-    );
-    panel.addEventListener("toggle", () => this.#showChoices(panel));
-    const opener = button("settings", "Colours, channel and keys", () => {});
-    opener.popoverTargetElement = panel;
-    opener.addEventListener("click", () => this.#placePanel(panel, opener));
-    return [opener, panel];
-  }
-
-  #placePanel(panel, opener) {
-    const box = opener.getBoundingClientRect();
-    panel.style.right = `${Math.max(8, innerWidth - box.right)}px`;
-    const below = innerHeight - box.bottom > box.top;
-    panel.style.top = below ? `${box.bottom + 6}px` : "auto";
-    panel.style.bottom = below ? "auto" : `${innerHeight - box.top + 6}px`;
-    panel.style.maxHeight = `${(below ? innerHeight - box.bottom : box.top) - 16}px`;
-  }
-
-  #showChoices(panel) {
-    for (const input of panel.querySelectorAll("input")) input.checked = [this.#colours(), this.#channel].includes(input.value);
-    panel.querySelector(".mel-channels").hidden = (this.#picture()?.channels.length ?? 1) === 1;
   }
 
   #watch() {
@@ -577,7 +539,8 @@ export class MelPlayer extends HTMLElement {
     const spec = this.#picture()?.spec;
     const x = (time) => ((time - view.start) / (view.end - view.start)) * width;
     const y = (hz) => ((view.high - (spec ? heightOf(hz, spec) : 0)) / (view.high - view.low)) * height;
-    const [top, bottom] = high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
+    const [top, bottom] =
+      high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
     const [left, right] = [x(start), x(end)].map((at) => Math.min(Math.max(at, 0), width));
     return { left, top, width: right - left, height: bottom - top };
   }
@@ -594,7 +557,8 @@ export class MelPlayer extends HTMLElement {
     if (readout.hidden) return;
     const { time, height, hz } = this.#placeOf(x, y);
     const level = this.#picture().levelAt(time, height, this.#channel);
-    readout.textContent = `${timeText(time)} s · ${Math.round(hz)} Hz · ${noteName(Math.max(hz, 8), true)} · ${level} of 255`;
+    const note = noteName(Math.max(hz, 8), true);
+    readout.textContent = `${timeText(time)} s · ${Math.round(hz)} Hz · ${note} · ${level} of 255`;
   }
 
   #showLoop(range) {
@@ -629,7 +593,18 @@ export class MelPlayer extends HTMLElement {
     this.toggleAttribute("data-narrow", width < NARROW_WIDTH && this.#sources.length > 1);
     const style = getComputedStyle(this);
     const ink = style.getPropertyValue("--mel-soft").trim() || style.color;
-    const key = [width, height, ratio, ink, this.#selected, this.#channel, this.#colours(), ...Object.values(this.#view), this.#reading, this.dataset.ready !== undefined].join(" ");
+    const key = [
+      width,
+      height,
+      ratio,
+      ink,
+      this.#selected,
+      this.#channel,
+      this.#colours(),
+      ...Object.values(this.#view),
+      this.#reading,
+      this.dataset.ready !== undefined,
+    ].join(" ");
     if (key === this.#drawnKey || !width) return;
     this.#drawnKey = key;
     const context = sized(canvas, width, height, ratio);
@@ -646,51 +621,12 @@ export class MelPlayer extends HTMLElement {
     context.clip();
     picture.draw(context, this.#view, area, this.#channel, name, table);
     context.restore();
-    this.#drawAxes(context, area, picture.spec, ink, compact, style.fontFamily);
+    drawAxes(context, area, this.#view, picture.spec, { ink, compact, family: style.fontFamily });
     const zoomed = isZoomed(this.#view, this.#seconds);
     fit.disabled = !zoomed && this.#view.high - this.#view.low > 1 - 1e-6;
     overview.hidden = !zoomed;
-    if (zoomed) this.#drawOverview(picture, name, table, ratio);
+    if (zoomed) drawOverview(overview, picture, this.#view, this.#channel, name, ratio);
     this.#drawMarks(marks);
-  }
-
-  #drawAxes(context, area, spec, ink, compact, family) {
-    const { start, end, low, high } = this.#view;
-    const y = (height) => area.y + ((high - height) / (high - low)) * area.height;
-    context.fillStyle = context.strokeStyle = ink;
-    context.font = `11px ${family}`;
-    context.textBaseline = "middle";
-    context.textAlign = "right";
-    context.lineWidth = 1;
-    context.beginPath();
-    for (const { at, text } of hertzTicks(low, high, area.height, spec)) {
-      context.fillText(text, area.x - 7, y(at));
-      tick(context, area.x - 4, y(at), 4, 0);
-    }
-    context.textAlign = "left";
-    for (const { at, text } of compact ? [] : noteTicks(low, high, area.height, spec)) {
-      context.fillText(text, area.x + area.width + 7, y(at));
-      tick(context, area.x + area.width, y(at), 4, 0);
-    }
-    context.textBaseline = "top";
-    for (const { at, text } of timeTicks(start, end, area.width, compact ? 48 : 72)) {
-      const x = area.x + ((at - start) / (end - start)) * area.width;
-      context.textAlign = x < area.x + 10 ? "left" : x > area.x + area.width - 10 ? "right" : "center";
-      context.fillText(text, x, area.y + area.height + 6);
-      tick(context, x, area.y + area.height, 0, 4);
-    }
-    context.stroke();
-  }
-
-  #drawOverview(picture, name, table, ratio) {
-    const { overview } = this.#parts;
-    const [width, height] = [overview.clientWidth, overview.clientHeight];
-    const context = sized(overview, width, height, ratio);
-    picture.draw(context, whole(this.#seconds), { x: 0, y: 0, width, height }, this.#channel, name, table);
-    const [left, right] = [this.#view.start, this.#view.end].map((time) => (time / this.#seconds) * width);
-    context.fillStyle = "rgb(127 127 127 / 60%)";
-    context.fillRect(0, 0, left, height);
-    context.fillRect(right, 0, width - right, height);
   }
 
   #drawMarks(marks) {
@@ -724,23 +660,6 @@ export class MelPlayer extends HTMLElement {
     const { start, end } = this.#view;
     if (this.#loop ? time < start || time > end : time > end || time < start) this.#keepInSight(time);
   }
-}
-
-function tick(context, x, y, dx, dy) {
-  context.moveTo(Math.round(x) + 0.5 * (dy > 0), Math.round(y) + 0.5 * (dx > 0));
-  context.lineTo(Math.round(x) + dx + 0.5 * (dy > 0), Math.round(y) + dy + 0.5 * (dx > 0));
-}
-
-function sized(canvas, width, height, ratio) {
-  const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
-  if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
-  const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  return context;
-}
-
-function place(box, { left, top, width, height }) {
-  Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
 }
 
 customElements.define("mel-player", MelPlayer);

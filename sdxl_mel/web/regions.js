@@ -1,6 +1,7 @@
 /** Regions in seconds and hertz on a picture: boxes that are moved and resized by pointer and by keys. */
 
 import { hertzText, timeText } from "./axes.js";
+import { place } from "./drawing.js";
 import { element } from "./elements.js";
 
 const EDGE_PIXELS = 8;
@@ -8,7 +9,7 @@ const MOVE_SECONDS = 0.1;
 const SEMITONE = 2 ** (1 / 12);
 const SHORTEST_REGION = 0.02;
 
-/** The regions of one picture; `on` has place(region) -> box, at(x, y) -> {time, hz}, changed(list), limits(), redraw(). */
+/** The regions of one picture; `on` has boxOf(region), at(x, y) -> {time, hz}, changed(list), seconds(). */
 export class Regions {
   #plot;
   #on;
@@ -42,11 +43,12 @@ export class Regions {
   draw() {
     this.#regions.forEach((region, number) => {
       const box = this.#boxes[number];
-      const { left, top, width, height } = this.#on.place(region);
-      box.hidden = width <= 0 || height <= 0;
-      Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+      const area = this.#on.boxOf(region);
+      box.hidden = area.width <= 0 || area.height <= 0;
+      place(box, area);
       box.textContent = String(number + 1);
-      const range = `${timeText(region.start)} to ${timeText(region.end)} s, ${hertzText(region.low)} to ${hertzText(region.high)} Hz`;
+      const times = `${timeText(region.start)} to ${timeText(region.end)} s`;
+      const range = `${times}, ${hertzText(region.low)} to ${hertzText(region.high)} Hz`;
       box.setAttribute("aria-label", `Region ${number + 1}: ${range}`);
       box.title = `${range}. Arrows move it, with Shift they resize it; Delete removes it.`;
     });
@@ -61,9 +63,8 @@ export class Regions {
   }
 
   #change(region, wanted) {
-    const { seconds } = this.#on.limits();
     const start = Math.max(wanted.start, 0);
-    const end = Math.min(wanted.end, seconds);
+    const end = Math.min(wanted.end, this.#on.seconds());
     if (end - start < SHORTEST_REGION || wanted.high <= wanted.low) return;
     Object.assign(region, { start, end, low: Math.max(wanted.low, 0), high: wanted.high });
     this.draw();
@@ -79,7 +80,9 @@ export class Regions {
       this.#on.changed(this.list);
       return;
     }
-    const [along, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const [along, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [
+      0, 0,
+    ];
     if (!along && !up) return;
     event.preventDefault();
     const still = event.shiftKey ? 0 : 1;
@@ -103,7 +106,11 @@ export class Regions {
         low: near(event.clientY - size.bottom),
       };
       const inside = !Object.values(edges).some(Boolean);
-      held = { edges: inside ? { start: true, end: true, low: true, high: true } : edges, from: this.#at(event), region: { ...region } };
+      held = {
+        edges: inside ? { start: true, end: true, low: true, high: true } : edges,
+        from: this.#at(event),
+        region: { ...region },
+      };
       box.setPointerCapture(event.pointerId);
     });
     box.addEventListener("pointermove", (event) => {

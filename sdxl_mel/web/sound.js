@@ -24,7 +24,7 @@ export function rateOf(bytes) {
   return rate >= 8000 && rate <= 96000 ? rate : STANDARD_RATE;
 }
 
-/** Decode sounds that are to be switched between: buffers of one rate and one length, the shorter ones ending silent. */
+/** Decode sounds to be switched between: buffers of one rate and one length, the shorter ones ending silent. */
 export async function decodeSounds(files) {
   const context = contextAt(rateOf(files[0]));
   const buffers = await Promise.all(files.map((bytes) => context.decodeAudioData(bytes.slice().buffer)));
@@ -41,13 +41,18 @@ function lengthened(buffer, length, context) {
   return longer;
 }
 
-/** The channels of a 16-bit PCM WAV file, as the shares of full scale that a sound file's reader gives: {rate, channels}. */
+/** The channels of a 16-bit PCM WAV file as shares of full scale: {rate, channels}. */
 export function wavChannels(bytes) {
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let [format, body] = [null, null];
-  for (let at = 12; at + 8 <= bytes.length && !body; ) {
+  for (let at = 12; at + 8 <= bytes.length && !body;) {
     const [kind, length] = [String.fromCharCode(...bytes.subarray(at, at + 4)), data.getUint32(at + 4, true)];
-    if (kind === "fmt ") format = { count: data.getUint16(at + 10, true), rate: data.getUint32(at + 12, true), bits: data.getUint16(at + 22, true) };
+    if (kind === "fmt ")
+      format = {
+        count: data.getUint16(at + 10, true),
+        rate: data.getUint32(at + 12, true),
+        bits: data.getUint16(at + 22, true),
+      };
     if (kind === "data") body = { at: at + 8, length: Math.min(length, bytes.length - at - 8) };
     at += 8 + length + (length % 2);
   }
@@ -63,7 +68,7 @@ export function wavChannels(bytes) {
   return { rate: format.rate, channels };
 }
 
-/** Blocks of one sound, heard end to end as they come: every block begins on the sample after the last of the one before. */
+/** Blocks of one sound, heard end to end as they come: each begins on the sample after the one before. */
 export class BlockStream {
   /** The node that the sound goes to, null = the device. */
   destination = null;

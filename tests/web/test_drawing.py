@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect
 
+from tests.studio.served import served
 from tests.web.pages import opened
-from tests.web.server import served
 
 LOADING_MS = 90_000
 """The first drawing waits for torch and the model."""
@@ -18,8 +18,8 @@ LOADING_MS = 90_000
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with served(tmp_path_factory.mktemp("studio")) as address, opened(browser) as page:
-        page.goto(address)
+    with served(tmp_path_factory.mktemp("studio")) as studio, opened(browser) as page:
+        page.goto(studio.address)
         page.wait_for_selector("body[data-ready]")
         yield page
 

@@ -3,14 +3,14 @@
 import "../player.js";
 import { hertzText, timeText } from "../axes.js";
 import { element } from "../elements.js";
-import { icon } from "../icons.js";
+import { icon, iconButton } from "../icons.js";
 import { post } from "./api.js";
-import { button, iconButton } from "./controls.js";
+import { button } from "./controls.js";
 import { attempt, say } from "./notices.js";
 
 /**
  * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
- * reuse(job, result), edit(job, result, {prompt, regions | extend | loop}); what is absent has no button.
+ * reuse(job, result), edit(job, result, {prompt, regions or extend or loop}); what is absent has no button.
  */
 export class ResultCard {
   #store;
@@ -30,7 +30,7 @@ export class ResultCard {
     await player.play(); // At the same place: the stream pauses as the player begins.
   }
 
-  /** Show a job and its result as they are now; `others` are results of the same seed to switch to: [{name, result}]. */
+  /** Show a job and its result as they are now; `others` are results to switch to: [{name, result}]. */
   update(job, result, others) {
     const { player, star } = this.#parts;
     [this.job, this.result] = [job, result];
@@ -38,7 +38,10 @@ export class ResultCard {
     star.innerHTML = icon(result.starred ? "starred" : "star");
     star.setAttribute("aria-pressed", String(result.starred));
     const own = { picture: result.picture, sound: result.sound, name: others.length ? modelName(job) : "" };
-    const sources = [own, ...others.map((each) => ({ picture: each.result.picture, sound: each.result.sound, name: each.name }))];
+    const sources = [
+      own,
+      ...others.map((each) => ({ picture: each.result.picture, sound: each.result.sound, name: each.name })),
+    ];
     if (JSON.stringify(sources) !== JSON.stringify(player.sources)) player.sources = sources;
   }
 
@@ -48,7 +51,8 @@ export class ResultCard {
     const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
     if (this.#on.edit) player.setAttribute("brush", "");
     const seams = result.seams ?? [];
-    if (seams.length) player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
+    if (seams.length)
+      player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
     const star = iconButton("star", "Star", () => this.#star(), { "aria-pressed": "false" });
     this.#parts = { player, star };
     const acts = [
@@ -63,14 +67,26 @@ export class ResultCard {
       return made;
     });
     const panel = this.#on.edit ? this.#editPanel(player) : null;
-    if (panel) buttons.push(button("Edit", () => (panel.hidden = !panel.hidden), { name: "brush", kind: "quiet", title: "Draw a part of it anew" }));
+    if (panel)
+      buttons.push(
+        button("Edit", () => (panel.hidden = !panel.hidden), {
+          name: "brush",
+          kind: "quiet",
+          title: "Draw a part of it anew",
+        }),
+      );
     return element(
       "article",
       { className: "card", "aria-label": `${prompt}, seed ${result.seed}` },
       element("header", {}, element("h3", { textContent: prompt }), star, this.#downloads()),
       player,
       panel ?? "",
-      element("footer", {}, element("p", { className: "meta", textContent: facts(job, result) }), element("div", { className: "actions" }, ...buttons)),
+      element(
+        "footer",
+        {},
+        element("p", { className: "meta", textContent: facts(job, result) }),
+        element("div", { className: "actions" }, ...buttons),
+      ),
     );
   }
 
@@ -81,8 +97,14 @@ export class ResultCard {
     panel.append(
       ...(result.sound ? [link("Sound", result.sound)] : []),
       link("Picture", result.picture),
-      button("Copy the command that makes this", () => copied(result.command || job.command), { name: "copy", kind: "quiet" }),
-      button("Remove from the history", () => attempt(() => post(`/jobs/${job.id}/remove`)), { name: "close", kind: "quiet" }),
+      button("Copy the command that makes this", () => copied(result.command || job.command), {
+        name: "copy",
+        kind: "quiet",
+      }),
+      button("Remove from the history", () => attempt(() => post(`/jobs/${job.id}/remove`)), {
+        name: "close",
+        kind: "quiet",
+      }),
     );
     const opener = iconButton("download", "Download, copy or remove", () => {
       const box = opener.getBoundingClientRect();
@@ -96,14 +118,31 @@ export class ResultCard {
   /** What a brush leads to: the marked regions drawn anew; longer, or as a loop, where the server can. */
   #editPanel(player) {
     const { edit } = this.#on;
-    const prompt = element("input", { type: "text", "aria-label": "Prompt for what is drawn", placeholder: "what to play there" });
+    const prompt = element("input", {
+      type: "text",
+      "aria-label": "Prompt for what is drawn",
+      placeholder: "what to play there",
+    });
     const words = element("span", { className: "meta" });
-    const seconds = element("input", { type: "number", min: 1, max: 600, step: "any", value: 4, "aria-label": "Seconds to add" });
+    const seconds = element("input", {
+      type: "number",
+      min: 1,
+      max: 600,
+      step: "any",
+      value: 4,
+      "aria-label": "Seconds to add",
+    });
     const send = (change) => edit(this.job, this.result, { prompt: prompt.value.trim(), ...change });
     const redraw = button("Draw anew", () => send({ regions: player.regions }), { kind: "primary" });
     const more = this.#store.offers("edit")
       ? [
-          element("span", { className: "add" }, button("Make longer by", () => send({ extend: Number(seconds.value) }), { kind: "quiet", name: "plus" }), seconds, " s"),
+          element(
+            "span",
+            { className: "add" },
+            button("Make longer by", () => send({ extend: Number(seconds.value) }), { kind: "quiet", name: "plus" }),
+            seconds,
+            " s",
+          ),
           button("Make it a loop", () => send({ loop: true }), { kind: "quiet", name: "loop" }),
         ]
       : [];
@@ -114,7 +153,10 @@ export class ResultCard {
     });
     const show = (regions) => {
       redraw.disabled = regions.length === 0;
-      const said = regions.map(({ start, end, low, high }) => `${timeText(start)} to ${timeText(end)} s, ${hertzText(low)} to ${hertzText(high)} Hz`);
+      const said = regions.map(
+        ({ start, end, low, high }) =>
+          `${timeText(start)} to ${timeText(end)} s, ${hertzText(low)} to ${hertzText(high)} Hz`,
+      );
       words.textContent = said.join("; ") || "Mark with the brush what is to be drawn anew.";
     };
     show([]);
@@ -150,7 +192,11 @@ function modelName(job) {
 }
 
 function facts(job, result) {
-  const parts = [`seed ${result.seed}`, `${timeText(result.seconds, 1)} s`, hasLora(job) ? "with LoRA" : job.settings.base];
+  const parts = [
+    `seed ${result.seed}`,
+    `${timeText(result.seconds, 1)} s`,
+    hasLora(job) ? "with LoRA" : job.settings.base,
+  ];
   if (result.loop) parts.push("loop");
   return parts.join(" · ");
 }

@@ -1,4 +1,4 @@
-/** Line charts as SVG that grow while a run goes on; their numbers are also there as a table for those who do not see them. */
+/** Line charts as SVG, drawn anew while a run goes on; their last numbers are also said in words. */
 
 import { element } from "../elements.js";
 
@@ -9,7 +9,11 @@ const NAMESPACE = "http://www.w3.org/2000/svg";
 /** A chart of `series`, [{name, points: [[x, y], ...]}]; `logarithmic` is the y axis's scale. */
 export function chart(title, series, { logarithmic = false, xLabel = "step" } = {}) {
   const drawn = series.filter(({ points }) => points.length);
-  const legend = element("p", { className: "legend" }, ...drawn.map(({ name }, index) => element("span", { className: `series-${index % 6}`, textContent: name })));
+  const legend = element(
+    "p",
+    { className: "legend" },
+    ...drawn.map(({ name }, index) => element("span", { className: `series-${index % 6}`, textContent: name })),
+  );
   const last = drawn.map(({ name, points }) => `${name} ${short(points.at(-1)[1])}`).join(", ");
   const figure = element("figure", { className: "chart" }, element("figcaption", { textContent: title }));
   if (!drawn.length) {
@@ -40,7 +44,10 @@ function svgOf(series, logarithmic, label) {
   for (let k = 0; k <= 3; k++) {
     const level = y0 + (k / 3) * (y1 - y0);
     const at = HEIGHT - BOTTOM - (k / 3) * (HEIGHT - TOP - BOTTOM);
-    root.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at, class: "grid" }), text(LEFT - 6, at + 4, short(logarithmic ? 10 ** level : level), "end"));
+    root.append(
+      svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at, class: "grid" }),
+      text(LEFT - 6, at + 4, short(logarithmic ? 10 ** level : level), "end"),
+    );
   }
   for (let k = 0; k <= 4; k++) {
     const value = x0 + (k / 4) * (x1 - x0);
@@ -49,7 +56,9 @@ function svgOf(series, logarithmic, label) {
   series.forEach(({ points }, index) => {
     const path = points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
     root.append(svg("polyline", { points: path, class: `line series-${index % 6}` }));
-    if (points.length < 30) for (const [px, py] of points) root.append(svg("circle", { cx: x(px), cy: y(py), r: 2.2, class: `dot series-${index % 6}` }));
+    if (points.length < 30)
+      for (const [px, py] of points)
+        root.append(svg("circle", { cx: x(px), cy: y(py), r: 2.2, class: `dot series-${index % 6}` }));
   });
   return root;
 }

@@ -12,19 +12,18 @@ export function button(text, act, { kind = "", name, ...properties } = {}) {
   return made;
 }
 
-/** A button with an icon alone; `label` is what it does. */
-export function iconButton(name, label, act, properties = {}) {
-  const made = element("button", { type: "button", className: "mel-button", "aria-label": label, title: label, innerHTML: icon(name), ...properties });
-  made.addEventListener("click", (event) => act(event, made));
-  return made;
-}
-
 /** A labelled control; the hint stands under it in small letters. */
 export function labelled(text, control, hint = "") {
   control.id ||= `c${crypto.getRandomValues(new Uint32Array(1))[0]}`;
   const note = hint ? element("small", { id: `${control.id}-hint`, textContent: hint }) : null;
   if (note) control.setAttribute("aria-describedby", note.id);
-  return element("div", { className: "field" }, element("label", { htmlFor: control.id, textContent: text }), control, note);
+  return element(
+    "div",
+    { className: "field" },
+    element("label", { htmlFor: control.id, textContent: text }),
+    control,
+    note,
+  );
 }
 
 /** A select of [value, text] pairs. */
@@ -38,7 +37,13 @@ export function select(pairs, value, act) {
 
 /** What a part of the page says while there is nothing in it. */
 export function empty(title, text, ...more) {
-  return element("div", { className: "empty" }, element("h3", { textContent: title }), element("p", { textContent: text }), ...more);
+  return element(
+    "div",
+    { className: "empty" },
+    element("h3", { textContent: title }),
+    element("p", { textContent: text }),
+    ...more,
+  );
 }
 
 /** A progress bar with its words. */
@@ -51,7 +56,14 @@ export function progressBar(share, words) {
 /** A time ago, in words. */
 export function ago(iso) {
   const seconds = (Date.now() - new Date(iso).getTime()) / 1000;
-  const [amount, unit] = seconds < 90 ? [seconds, "second"] : seconds < 5400 ? [seconds / 60, "minute"] : seconds < 129600 ? [seconds / 3600, "hour"] : [seconds / 86400, "day"];
+  const [amount, unit] =
+    seconds < 90
+      ? [seconds, "second"]
+      : seconds < 5400
+        ? [seconds / 60, "minute"]
+        : seconds < 129600
+          ? [seconds / 3600, "hour"]
+          : [seconds / 86400, "day"];
   return new Intl.RelativeTimeFormat("en", { numeric: "auto" }).format(-Math.round(Math.max(amount, 0)), unit);
 }
 

@@ -1,4 +1,4 @@
-/** The tab Data: a prepared set to see, hear and correct; what is changed stands in a file of its own beside the set. */
+/** The tab Data: a prepared set to see, hear and correct; changes stand in a file of their own beside it. */
 
 import "../player.js";
 import { timeText } from "../axes.js";
@@ -34,9 +34,18 @@ export class Data {
       more: button("Show more", () => this.#read(this.#offset + PAGE), { kind: "quiet" }),
     };
     this.#parts = parts;
-    this.node.append(element("div", { className: "panel row" }, labelled("Data set", parts.which), parts.overview), parts.filters, parts.clips, parts.more, parts.rejects);
+    this.node.append(
+      element("div", { className: "panel row" }, labelled("Data set", parts.which), parts.overview),
+      parts.filters,
+      parts.clips,
+      parts.more,
+      parts.rejects,
+    );
     this.#store.addEventListener("artefacts", () => this.#readSets());
-    this.#store.addEventListener("override", ({ detail }) => detail.dataset === this.#dataset?.id && this.#overridden(detail));
+    this.#store.addEventListener(
+      "override",
+      ({ detail }) => detail.dataset === this.#dataset?.id && this.#overridden(detail),
+    );
     await this.#readSets();
   }
 
@@ -49,7 +58,13 @@ export class Data {
     if (!sets.length) {
       overview.replaceChildren();
       const command = element("pre", { textContent: "sdxl-mel prepare MY-MUSIC --out data/my-music --preset std" });
-      return clips.replaceChildren(empty("No prepared data set below this folder", "Make one from a folder of music with captions; it appears here by itself.", command));
+      return clips.replaceChildren(
+        empty(
+          "No prepared data set below this folder",
+          "Make one from a folder of music with captions; it appears here by itself.",
+          command,
+        ),
+      );
     }
     if (this.#dataset && sets.some(({ id }) => id === this.#dataset.id)) which.value = this.#dataset.id;
     else await this.#choose(sets[0].id);
@@ -77,8 +92,20 @@ export class Data {
     const phrase = element("input", { type: "search", value: this.#filters.phrase, placeholder: "violin" });
     phrase.addEventListener("change", () => filtered("phrase")(phrase.value));
     const splits = select([["", "all"], ...SPLITS.map((each) => [each, each])], this.#filters.split, filtered("split"));
-    const doubts = select([["", "all"], ["true", "doubtful"], ["false", "without doubt"]], this.#filters.doubt, filtered("doubt"));
-    this.#parts.filters.replaceChildren(labelled("Split", splits), labelled("Phrase in the caption", phrase), labelled("Captions", doubts));
+    const doubts = select(
+      [
+        ["", "all"],
+        ["true", "doubtful"],
+        ["false", "without doubt"],
+      ],
+      this.#filters.doubt,
+      filtered("doubt"),
+    );
+    this.#parts.filters.replaceChildren(
+      labelled("Split", splits),
+      labelled("Phrase in the caption", phrase),
+      labelled("Captions", doubts),
+    );
   }
 
   #showRejects() {
@@ -89,10 +116,18 @@ export class Data {
     const read = async (reason) => {
       const found = await attempt(() => ask(query(`/datasets/${this.#dataset.id}/rejects`, { reason })));
       if (!found) return;
-      list.replaceChildren(...found.rejects.map((each) => element("li", { textContent: `${each.track ?? each.what}: ${each.reason ?? each.why}` })));
+      list.replaceChildren(
+        ...found.rejects.map((each) =>
+          element("li", { textContent: `${each.track ?? each.what}: ${each.reason ?? each.why}` }),
+        ),
+      );
     };
     const pairs = [["", "choose a reason"], ...reasons.map(([reason, count]) => [reason, `${reason} (${count})`])];
-    rejects.replaceChildren(element("summary", { textContent: `Left out: ${reasons.reduce((sum, [, count]) => sum + count, 0)}` }), labelled("Reason", select(pairs, "", read)), list);
+    rejects.replaceChildren(
+      element("summary", { textContent: `Left out: ${reasons.reduce((sum, [, count]) => sum + count, 0)}` }),
+      labelled("Reason", select(pairs, "", read)),
+      list,
+    );
   }
 
   async #read(offset) {
@@ -104,7 +139,10 @@ export class Data {
     const cards = found.clips.map((clip) => this.#card(clip));
     const { clips, more } = this.#parts;
     if (offset) clips.append(...cards);
-    else clips.replaceChildren(...(cards.length ? cards : [empty("No clip passes these filters", "Take one of them away.")]));
+    else
+      clips.replaceChildren(
+        ...(cards.length ? cards : [empty("No clip passes these filters", "Take one of them away.")]),
+      );
     more.hidden = offset + PAGE >= found.total;
   }
 
@@ -112,19 +150,34 @@ export class Data {
     const player = element("mel-player", { label: `${clip.track} at ${timeText(clip.start, 1)} s` });
     player.sources = [{ picture: clip.picture, sound: clip.sound, name: clip.track }];
     const state = element("p", { className: "meta" });
-    const caption = element("textarea", { rows: 2, value: clip.override?.caption ?? clip.caption ?? clip.captions[0] ?? "" });
-    const split = select([["", `as prepared (${clip.split})`], ...SPLITS.map((each) => [each, each])], clip.override?.split ?? "");
-    const exclude = element("input", { type: "text", value: clip.override?.exclude ?? "", placeholder: "a reason leaves the track out" });
+    const caption = element("textarea", {
+      rows: 2,
+      value: clip.override?.caption ?? clip.caption ?? clip.captions[0] ?? "",
+    });
+    const split = select(
+      [["", `as prepared (${clip.split})`], ...SPLITS.map((each) => [each, each])],
+      clip.override?.split ?? "",
+    );
+    const exclude = element("input", {
+      type: "text",
+      value: clip.override?.exclude ?? "",
+      placeholder: "a reason leaves the track out",
+    });
     const original = clip.caption ?? clip.captions[0] ?? "";
     const put = (override, made) =>
       attempt(async () => {
-        await ask(`/datasets/${this.#dataset.id}/overrides/${encodeURIComponent(clip.track)}`, { method: "PUT", body: override });
+        await ask(`/datasets/${this.#dataset.id}/overrides/${encodeURIComponent(clip.track)}`, {
+          method: "PUT",
+          body: override,
+        });
         clip.override = Object.keys(override).length ? override : null;
         show();
         say(clip.override ? "Kept beside the set; prepare it again for it to count." : "As it was prepared.");
       }, made);
     const show = () => {
-      state.textContent = `${clip.split} · ${clip.track} at ${timeText(clip.start, 1)} s${clip.override ? " · changed by you" : ""}`;
+      const where = `${clip.track} at ${timeText(clip.start, 1)} s`;
+      const words = [clip.split, where, clip.override ? "changed by you" : ""];
+      state.textContent = words.filter(Boolean).join(" · ");
       card.classList.toggle("changed", Boolean(clip.override));
     };
     const save = (event, made) => {
@@ -144,9 +197,22 @@ export class Data {
       element("summary", { textContent: "Correct" }),
       labelled("Caption of the track", caption),
       element("div", { className: "inline" }, labelled("Split", split), labelled("Leave out", exclude)),
-      element("div", { className: "actions" }, button("Save", save, { kind: "primary" }), button("As prepared", undo, { kind: "quiet" })),
+      element(
+        "div",
+        { className: "actions" },
+        button("Save", save, { kind: "primary" }),
+        button("As prepared", undo, { kind: "quiet" }),
+      ),
     );
-    const card = element("article", { className: "card", "aria-label": `Clip ${clip.number}` }, player, state, element("p", { className: "caption", textContent: original }), this.#history(clip), edit);
+    const card = element(
+      "article",
+      { className: "card", "aria-label": `Clip ${clip.number}` },
+      player,
+      state,
+      element("p", { className: "caption", textContent: original }),
+      this.#history(clip),
+      edit,
+    );
     card.dataset.track = clip.track;
     show();
     return card;
@@ -167,7 +233,12 @@ export class Data {
         element("small", { textContent: [...new Set(reasons)].join(", ") }),
       );
     });
-    return element("details", { className: "captions" }, element("summary", { textContent: `Captions before and after (${changed.length})` }), element("ul", { className: "plain" }, ...lines));
+    return element(
+      "details",
+      { className: "captions" },
+      element("summary", { textContent: `Captions before and after (${changed.length})` }),
+      element("ul", { className: "plain" }, ...lines),
+    );
   }
 
   /** Another tab changed a track. */

@@ -1,10 +1,10 @@
-/** Jobs that change a result: by the command `edit` where the server offers it, else by drawing a gap of a tile anew. */
+/** Jobs that change a result: by the command `edit` where the server offers it, else by inpainting a tile. */
 
 import { ask, post } from "./api.js";
 
 let known = null;
 
-/** Ask for a result with `change`: {prompt, regions: [{start, end, low, high}]}, {prompt, extend}, or {prompt, loop}. */
+/** Ask for a result with a change: {prompt} with {regions: [{start, end, low, high}]}, {extend} or {loop}. */
 export async function editResult(store, job, result, change) {
   const parent = { job: job.id, result: result.name, how: "edit" };
   const stage = store.offers("edit") ? "edit" : "generate";

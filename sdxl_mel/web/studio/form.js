@@ -1,7 +1,8 @@
 /** A form made from the JSON schema of a command's settings, so that it has no option of its own and lacks none. */
 
 import { element } from "../elements.js";
-import { iconButton, labelled, select } from "./controls.js";
+import { iconButton } from "../icons.js";
+import { labelled, select } from "./controls.js";
 
 /**
  * The form of a schema. `leading` are the names shown first, `left` those that the tab shows itself, `values` what is
@@ -45,14 +46,28 @@ export class SettingsForm extends EventTarget {
 
   #everything(properties) {
     const search = element("input", { type: "search", placeholder: "Find a setting", "aria-label": "Find a setting" });
-    const groups = Map.groupBy(properties, ({ name, setting }) => (name.includes(".") ? name.split(".")[0] : setting.show));
-    const parts = [...groups].map(([group, members]) =>
-      element("fieldset", {}, element("legend", { textContent: { common: "Common", advanced: "Advanced" }[group] ?? words(group) }), ...members.map((each) => this.#field(each))),
+    const groups = Map.groupBy(properties, ({ name, setting }) =>
+      name.includes(".") ? name.split(".")[0] : setting.show,
     );
-    const details = element("details", { className: "all-settings" }, element("summary", { textContent: `All settings (${properties.length} more)` }), search, ...parts);
+    const parts = [...groups].map(([group, members]) =>
+      element(
+        "fieldset",
+        {},
+        element("legend", { textContent: { common: "Common", advanced: "Advanced" }[group] ?? words(group) }),
+        ...members.map((each) => this.#field(each)),
+      ),
+    );
+    const details = element(
+      "details",
+      { className: "all-settings" },
+      element("summary", { textContent: `All settings (${properties.length} more)` }),
+      search,
+      ...parts,
+    );
     search.addEventListener("input", () => {
       const wanted = search.value.toLowerCase();
-      for (const field of details.querySelectorAll(".field")) field.hidden = !field.textContent.toLowerCase().includes(wanted);
+      for (const field of details.querySelectorAll(".field"))
+        field.hidden = !field.textContent.toLowerCase().includes(wanted);
       for (const part of parts) part.hidden = [...part.querySelectorAll(".field")].every((field) => field.hidden);
     });
     return details;
@@ -66,7 +81,10 @@ export class SettingsForm extends EventTarget {
     control.addEventListener("input", () => this.dispatchEvent(new Event("change")));
     control.dataset.setting = name;
     const label = title(name.split(".").at(-1));
-    const field = kind.type === "boolean" ? ticked(label, control, setting.description) : labelled(label, control, setting.description);
+    const field =
+      kind.type === "boolean"
+        ? ticked(label, control, setting.description)
+        : labelled(label, control, setting.description);
     field.title = setting.flag ?? "";
     return field;
   }
@@ -75,24 +93,48 @@ export class SettingsForm extends EventTarget {
     const initial = setting.default;
     if (kind.type === "boolean") {
       const control = element("input", { type: "checkbox", checked: initial === true });
-      return { control, read: () => (control.checked === (initial === true) ? undefined : control.checked), write: (value) => (control.checked = value ?? initial ?? false) };
+      return {
+        control,
+        read: () => (control.checked === (initial === true) ? undefined : control.checked),
+        write: (value) => (control.checked = value ?? initial ?? false),
+      };
     }
     if (setting.kinds) return this.#places(kind, setting, name);
     if (kind.enum) {
       const none = kind.optional ? [["", "none"]] : [];
-      const control = select([...none, ...kind.enum.map((each) => [String(each), String(each)])], String(initial ?? ""));
+      const control = select(
+        [...none, ...kind.enum.map((each) => [String(each), String(each)])],
+        String(initial ?? ""),
+      );
       const valueOf = () => kind.enum.find((each) => String(each) === control.value) ?? null;
-      return { control, read: () => differing(valueOf(), initial), write: (value) => (control.value = String(value ?? initial ?? "")) };
+      return {
+        control,
+        read: () => differing(valueOf(), initial),
+        write: (value) => (control.value = String(value ?? initial ?? "")),
+      };
     }
     if (kind.type === "number" || kind.type === "integer") {
-      const control = element("input", { type: "number", step: kind.type === "integer" ? 1 : "any", inputMode: "decimal", placeholder: shownDefault(initial) });
+      const control = element("input", {
+        type: "number",
+        step: kind.type === "integer" ? 1 : "any",
+        inputMode: "decimal",
+        placeholder: shownDefault(initial),
+      });
       if (kind.minimum !== undefined) control.min = kind.minimum;
       if (kind.maximum !== undefined) control.max = kind.maximum;
-      return { control, read: () => (control.value === "" ? undefined : Number(control.value)), write: (value) => (control.value = value ?? "") };
+      return {
+        control,
+        read: () => (control.value === "" ? undefined : Number(control.value)),
+        write: (value) => (control.value = value ?? ""),
+      };
     }
     if (kind.type === "array" || kind.type === "object") return listControl(kind, initial);
     const control = element("input", { type: "text", placeholder: shownDefault(initial) });
-    return { control, read: () => (control.value.trim() === "" ? undefined : control.value.trim()), write: (value) => (control.value = value ?? "") };
+    return {
+      control,
+      read: () => (control.value.trim() === "" ? undefined : control.value.trim()),
+      write: (value) => (control.value = value ?? ""),
+    };
   }
 
   /** A choice among the artefacts that fit; several where the setting takes several. */
@@ -118,7 +160,11 @@ export class SettingsForm extends EventTarget {
     const fill = async () => {
       const chosen = list.value || value;
       const found = await this.#store.artefacts(...setting.kinds);
-      const pairs = [["", "none"], ...(setting.kinds.includes("base") ? [["mini", "mini (comes with the package)"]] : []), ...found.map((each) => [`id:${each.id}`, each.name])];
+      const pairs = [
+        ["", "none"],
+        ...(setting.kinds.includes("base") ? [["mini", "mini (comes with the package)"]] : []),
+        ...found.map((each) => [`id:${each.id}`, each.name]),
+      ];
       if (chosen && !pairs.some(([each]) => each === chosen)) pairs.push([chosen, chosen]);
       list.replaceChildren(...pairs.map(([each, text]) => element("option", { value: each, textContent: text })));
       list.value = chosen;
@@ -153,7 +199,11 @@ function flat(schema, prefix = "") {
 function kindOf(setting) {
   const members = setting.anyOf ?? setting.oneOf ?? [setting];
   const kind = members.find((each) => each.type !== "null") ?? {};
-  return { ...kind, optional: members.some((each) => each.type === "null"), minimum: kind.minimum ?? kind.exclusiveMinimum };
+  return {
+    ...kind,
+    optional: members.some((each) => each.type === "null"),
+    minimum: kind.minimum ?? kind.exclusiveMinimum,
+  };
 }
 
 function differing(value, initial) {
@@ -176,12 +226,22 @@ function listControl(kind, initial) {
   const numbers = [kind.items, ...(kind.prefixItems ?? [])].some((each) => ["number", "integer"].includes(each?.type));
   const mapping = kind.type === "object";
   const text = (value) =>
-    mapping ? Object.entries(value ?? {}).map(([key, each]) => `${key}=${each}`).join("\n") : (value ?? []).join(numbers ? " " : "\n");
+    mapping
+      ? Object.entries(value ?? {})
+          .map(([key, each]) => `${key}=${each}`)
+          .join("\n")
+      : (value ?? []).join(numbers ? " " : "\n");
   const control = element(numbers ? "input" : "textarea", { rows: 2, placeholder: text(initial) });
   const read = () => {
-    const parts = control.value.split(numbers ? /[\s,]+/ : "\n").map((each) => each.trim()).filter(Boolean);
+    const parts = control.value
+      .split(numbers ? /[\s,]+/ : "\n")
+      .map((each) => each.trim())
+      .filter(Boolean);
     if (!parts.length) return undefined;
-    if (mapping) return Object.fromEntries(parts.map((each) => [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)]));
+    if (mapping)
+      return Object.fromEntries(
+        parts.map((each) => [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)]),
+      );
     return numbers ? parts.map(Number) : parts;
   };
   return { control, read, write: (value) => (control.value = value === undefined ? "" : text(value)) };

@@ -1,10 +1,10 @@
 /** The tab Make: a prompt becomes music; results are cards in a history. */
 
 import { element, remember, remembered } from "../elements.js";
-import { icon } from "../icons.js";
+import { icon, iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
-import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { attempt, say } from "./notices.js";
@@ -102,12 +102,27 @@ export class Make {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#make({}, this.#parts.make);
     });
     const filter = (value, text) =>
-      element("button", { type: "button", textContent: text, "aria-pressed": String(value === this.#filter), onclick: (event) => this.#filterBy(value, event.target) });
+      element("button", {
+        type: "button",
+        textContent: text,
+        "aria-pressed": String(value === this.#filter),
+        onclick: (event) => this.#filterBy(value, event.target),
+      });
     this.#parts.more = button("Show older", () => attempt(() => this.#store.readJobs(true)), { kind: "quiet" });
     const history = element(
       "section",
       { className: "history", "aria-label": "Results" },
-      element("div", { className: "history-head" }, element("h2", { textContent: "Results" }), element("div", { className: "mel-names", role: "group", "aria-label": "Which results" }, filter("all", "All"), filter("starred", "Starred"))),
+      element(
+        "div",
+        { className: "history-head" },
+        element("h2", { textContent: "Results" }),
+        element(
+          "div",
+          { className: "mel-names", role: "group", "aria-label": "Which results" },
+          filter("all", "All"),
+          filter("starred", "Starred"),
+        ),
+      ),
       this.#parts.results,
       this.#parts.more,
     );
@@ -135,11 +150,19 @@ export class Make {
   }
 
   #addLora(chosen = "", scale = 1) {
-    if (!this.#loras.length && !chosen) return say("No LoRA was found below the folder of the studio. Train one, or put its .safetensors there.");
+    if (!this.#loras.length && !chosen)
+      return say("No LoRA was found below the folder of the studio. Train one, or put its .safetensors there.");
     const list = element("select", { "aria-label": "LoRA" });
     this.#fillLoras(list, chosen);
     const shown = element("output", { textContent: scale.toFixed(2) });
-    const slider = element("input", { type: "range", min: -1, max: 2, step: 0.05, value: scale, "aria-label": "Strength" });
+    const slider = element("input", {
+      type: "range",
+      min: -1,
+      max: 2,
+      step: 0.05,
+      value: scale,
+      "aria-label": "Strength",
+    });
     slider.addEventListener("input", () => (shown.textContent = Number(slider.value).toFixed(2)));
     const row = element("div", { className: "lora" }, list, slider, shown);
     row.append(iconButton("close", "Remove this LoRA", () => (row.remove(), this.#keep())));
@@ -176,7 +199,8 @@ export class Make {
     prompt.value = settings.prompt ?? "";
     seed.value = settings.seed ?? 0;
     if (settings.base) {
-      if (![...base.options].some((option) => option.value === settings.base)) base.append(element("option", { value: settings.base, textContent: settings.base }));
+      if (![...base.options].some((option) => option.value === settings.base))
+        base.append(element("option", { value: settings.base, textContent: settings.base }));
       base.value = settings.base;
     }
     loras.replaceChildren();
@@ -193,7 +217,10 @@ export class Make {
     const { init } = this.#parts;
     init.dataset.value = value;
     init.hidden = !value;
-    init.replaceChildren(element("span", { textContent: `Starts from ${name}` }), iconButton("close", "Do not start from it", () => (this.#startFrom("", ""), this.#keep())));
+    init.replaceChildren(
+      element("span", { textContent: `Starts from ${name}` }),
+      iconButton("close", "Do not start from it", () => (this.#startFrom("", ""), this.#keep())),
+    );
   }
 
   async #make({ settings = this.settings, parent, quiet = false }, made) {
@@ -201,7 +228,10 @@ export class Make {
       this.#parts.prompt.focus();
       return say("Write a prompt first: what is to be played.");
     }
-    const job = await attempt(() => post("/jobs", { stage: "generate", settings, ...(parent ? { parent } : {}) }), made);
+    const job = await attempt(
+      () => post("/jobs", { stage: "generate", settings, ...(parent ? { parent } : {}) }),
+      made,
+    );
     if (!job) return;
     this.#store.take(job);
     if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
@@ -235,9 +265,17 @@ export class Make {
     }
     more.hidden = !this.#store.more;
     if (!nodes.length) {
-      nodes.push(starred ? empty("Nothing is starred", "The star on a result keeps it here.") : empty("Nothing yet", "Write what you want to hear and press Make music. The picture appears while it is drawn; then it plays."));
+      nodes.push(
+        starred
+          ? empty("Nothing is starred", "The star on a result keeps it here.")
+          : empty(
+              "Nothing yet",
+              "Write what you want to hear and press Make music. The picture appears while it is drawn; then it plays.",
+            ),
+      );
     }
-    if (nodes.length !== results.childElementCount || nodes.some((node, index) => results.children[index] !== node)) placeInOrder(results, nodes);
+    if (nodes.length !== results.childElementCount || nodes.some((node, index) => results.children[index] !== node))
+      placeInOrder(results, nodes);
   }
 
   #runningCard(job) {
@@ -258,7 +296,8 @@ export class Make {
       this.#cards.set(
         key,
         new ResultCard(job, result, this.#store, {
-          vary: (from, which) => this.#again(from, which, "vary", { seed: crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED }),
+          vary: (from, which) =>
+            this.#again(from, which, "vary", { seed: crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED }),
           start: (from, which) => this.#startFromResult(from, which),
           compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
           reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),
@@ -271,7 +310,13 @@ export class Make {
     if (heard?.result === result.name) card.takeOver(heard.stream);
     const others = this.#store
       .newest("generate")
-      .filter((each) => each.parent?.how === "compare" && each.parent.job === job.id && each.parent.result === result.name && each.results.length)
+      .filter(
+        (each) =>
+          each.parent?.how === "compare" &&
+          each.parent.job === job.id &&
+          each.parent.result === result.name &&
+          each.results.length,
+      )
       .map((each) => ({ name: "base", result: each.results[0] }));
     card.update(job, result, others);
     return card;

@@ -7,7 +7,12 @@ const SHOWN_MS = 6000;
 
 /** Say something; an error stays until it is closed. */
 export function say(text, kind = "note") {
-  const close = element("button", { type: "button", className: "mel-button", "aria-label": "Close", innerHTML: icon("close") });
+  const close = element("button", {
+    type: "button",
+    className: "mel-button",
+    "aria-label": "Close",
+    innerHTML: icon("close"),
+  });
   const notice = element("div", { className: `notice ${kind}` }, element("p", { textContent: text }), close);
   close.addEventListener("click", () => notice.remove());
   document.querySelector("#notices").append(notice);

@@ -31,11 +31,22 @@ export class RunningCard {
       title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
-      listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), { name: "play", kind: "quiet", hidden: true }),
+      listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), {
+        name: "play",
+        kind: "quiet",
+        hidden: true,
+      }),
       actions: element("div", { className: "actions" }),
     };
     this.#parts = parts;
-    this.node = element("article", { className: "card running", "aria-label": `Job ${job.id}` }, element("header", {}, parts.title, parts.listen), parts.preview, parts.state, parts.actions);
+    this.node = element(
+      "article",
+      { className: "card running", "aria-label": `Job ${job.id}` },
+      element("header", {}, parts.title, parts.listen),
+      parts.preview,
+      parts.state,
+      parts.actions,
+    );
     this.update(job);
   }
 
@@ -45,15 +56,25 @@ export class RunningCard {
     const ended = ["failed", "cancelled", "interrupted"].includes(job.state);
     this.node.dataset.state = job.state;
     const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
-    if (job.state !== "running" || !state.querySelector("progress")) state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
+    if (job.state !== "running" || !state.querySelector("progress"))
+      state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
     if (ended) preview.replaceChildren();
     const act = (path) => (event, made) =>
       attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
     const remove = (event, made) => attempt(() => post(`/jobs/${job.id}/remove`), made);
     actions.replaceChildren(
       ...(ended
-        ? [button("Go on", act("again"), { name: "again", kind: "quiet" }), button("Remove", remove, { name: "close", kind: "quiet" })]
-        : [button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), { name: "stop", kind: "quiet", disabled: job.state === "stopping" })]),
+        ? [
+            button("Go on", act("again"), { name: "again", kind: "quiet" }),
+            button("Remove", remove, { name: "close", kind: "quiet" }),
+          ]
+        : [
+            button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), {
+              name: "stop",
+              kind: "quiet",
+              disabled: job.state === "stopping",
+            }),
+          ]),
     );
   }
 
@@ -80,7 +101,11 @@ export class RunningCard {
   /** Show a step: {number, total, rate, remaining_seconds, previews}. */
   step({ number, total, rate, remaining_seconds: left, previews }) {
     const { state, preview } = this.#parts;
-    const words = [`step ${number} of ${total}`, rate ? `${rate.toPrecision(2)} a second` : "", left ? `${duration(left)} left` : ""];
+    const words = [
+      `step ${number} of ${total}`,
+      rate ? `${rate.toPrecision(2)} a second` : "",
+      left ? `${duration(left)} left` : "",
+    ];
     state.replaceChildren(progressBar(number / total, words.filter(Boolean).join(" · ")));
     if (!previews?.length) return;
     while (preview.childElementCount < previews.length) preview.append(element("img", { alt: "The picture so far" }));

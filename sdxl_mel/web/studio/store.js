@@ -3,7 +3,21 @@
 import { ask, query } from "./api.js";
 
 const PAGE = 50;
-const NAMES = ["hello", "reset", "job", "removed", "step", "block", "progress", "message", "metrics", "worker", "artefacts", "override"];
+const NAMES = [
+  "hello",
+  "reset",
+  "job",
+  "removed",
+  "step",
+  "block",
+  "progress",
+  "message",
+  "metrics",
+  "worker",
+  "artefacts",
+  "override",
+  "problem",
+];
 
 /** Events of the server (`job`, `step`, `metrics`, ...), with their data as `detail`, and `connection` (a boolean). */
 export class Store extends EventTarget {
@@ -13,18 +27,17 @@ export class Store extends EventTarget {
   more = false;
   wantedLora = null;
   #artefacts = null;
+  #source = null;
+  #last = undefined;
 
   /** Read what there is, and follow what happens. */
   async start() {
     const overview = await ask("");
     [this.stages, this.worker, this.limits] = [overview.stages, overview.worker, overview.limits];
+    this.#follow();
     await this.readJobs();
-    const source = new EventSource("/api/events");
-    for (const name of NAMES) {
-      source.addEventListener(name, (event) => this.#happened(name, JSON.parse(event.data || "{}")));
-    }
-    source.addEventListener("open", () => this.#tell("connection", true));
-    source.addEventListener("error", () => this.#tell("connection", false));
+    // A browser has few connections for all its tabs: a tab that is out of sight gives its stream up until it is seen.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#source.close() : this.#follow()));
   }
 
   /** Read the newest jobs, or those older than what is known. */
@@ -45,7 +58,9 @@ export class Store extends EventTarget {
 
   /** Jobs of some stages, the newest first. */
   newest(...stages) {
-    return [...this.jobs.values()].filter((job) => stages.includes(job.stage)).sort((one, other) => (one.id < other.id ? 1 : -1));
+    return [...this.jobs.values()]
+      .filter((job) => stages.includes(job.stage))
+      .sort((one, other) => (one.id < other.id ? 1 : -1));
   }
 
   /** The artefacts of some kinds, the newest first. */
@@ -64,6 +79,20 @@ export class Store extends EventTarget {
   /** Whether the server offers a stage. */
   offers(name) {
     return this.stages.some((stage) => stage.name === name);
+  }
+
+  /** Open the stream of events, from the last one that was heard on. */
+  #follow() {
+    this.#source?.close();
+    this.#source = new EventSource(query("/api/events", { last: this.#last }));
+    for (const name of NAMES) {
+      this.#source.addEventListener(name, (event) => {
+        this.#last = event.lastEventId || this.#last;
+        this.#happened(name, JSON.parse(event.data || "{}"));
+      });
+    }
+    this.#source.addEventListener("open", () => this.#tell("connection", true));
+    this.#source.addEventListener("error", () => this.#tell("connection", false));
   }
 
   #happened(name, detail) {

@@ -9,7 +9,13 @@ import { Store } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { Train } from "./train.js";
 
-const TABS = { make: ["Make", Make], timeline: ["Timeline", Timeline], data: ["Data", Data], train: ["Train", Train], scores: ["Scores", Scores] };
+const TABS = {
+  make: ["Make", Make],
+  timeline: ["Timeline", Timeline],
+  data: ["Data", Data],
+  train: ["Train", Train],
+  scores: ["Scores", Scores],
+};
 const WORKER = {
   resting: "ready when you are",
   starting: "loads the model",
@@ -43,7 +49,8 @@ async function show() {
     await attempt(() => tab.open());
   }
   for (const [each, tab] of opened) tab.node.hidden = each !== name;
-  if (name !== "make" || opened.size > 1) for (const player of main.querySelectorAll("[hidden] mel-player")) player.pause();
+  if (name !== "make" || opened.size > 1)
+    for (const player of main.querySelectorAll("[hidden] mel-player")) player.pause();
 }
 
 function showWorker() {
@@ -56,6 +63,7 @@ function showWorker() {
 }
 
 store.addEventListener("worker", showWorker);
+store.addEventListener("problem", ({ detail }) => say(detail.error, "error"));
 store.addEventListener("connection", ({ detail: connected }) => {
   document.body.toggleAttribute("data-offline", !connected);
   if (!connected) document.querySelector("#worker").textContent = "no connection; trying again";

@@ -2,9 +2,10 @@
 
 import { timeText, timeTicks } from "../axes.js";
 import { element, remember, remembered } from "../elements.js";
+import { iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
 import { ResultCard, copied } from "./card.js";
-import { button, empty, iconButton, labelled, select } from "./controls.js";
+import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { placeInOrder } from "./make.js";
@@ -14,7 +15,20 @@ import { RunningCard } from "./running.js";
 const DRAFT = "draft-timeline";
 const SHORTEST_BLOCK = 1;
 const SMALL_STEP = 0.5;
-const OWN = ["prompt", "prompts", "prompt_to", "base", "lora", "lora_scale", "seed", "seconds", "schedule", "init", "mode", "num"];
+const OWN = [
+  "prompt",
+  "prompts",
+  "prompt_to",
+  "base",
+  "lora",
+  "lora_scale",
+  "seed",
+  "seconds",
+  "schedule",
+  "init",
+  "mode",
+  "num",
+];
 
 /** The schedule as the command line takes it: "0:00 solo piano | 0:30 drums enter". */
 export function scheduleText(blocks) {
@@ -44,7 +58,10 @@ export class Timeline {
     const { schema } = await ask("/stages/generate");
     this.#form = new SettingsForm(schema, { store: this.#store, left: OWN });
     const draft = JSON.parse(remembered(DRAFT, "{}"));
-    this.#blocks = draft.blocks ?? [{ start: 0, prompt: "solo piano, slow" }, { start: 8, prompt: "violin joins the piano" }];
+    this.#blocks = draft.blocks ?? [
+      { start: 0, prompt: "solo piano, slow" },
+      { start: 8, prompt: "violin joins the piano" },
+    ];
     this.#build(draft);
     this.#showBlocks();
     for (const name of ["job", "jobs", "removed"]) this.#store.addEventListener(name, () => this.#showResults());
@@ -58,17 +75,48 @@ export class Timeline {
     const seed = element("input", { type: "number", min: 0, step: 1, value: draft.seed ?? 0 });
     const base = select([["mini", "mini (comes with the package)"]], "mini");
     const lora = select([["", "none"]], "");
-    const mode = select([["joint", "joint: all at once"], ["extend", "extend: one after the other"], ["independent", "independent tiles"]], draft.mode ?? "joint");
-    this.#parts = { seconds, seed, base, lora, mode, ruler: element("div", { className: "ruler", "aria-hidden": "true" }), row: element("div", { className: "blocks" }), list: element("ol", { className: "block-list" }), results: element("div", { className: "results wide" }) };
+    const mode = select(
+      [
+        ["joint", "joint: all at once"],
+        ["extend", "extend: one after the other"],
+        ["independent", "independent tiles"],
+      ],
+      draft.mode ?? "joint",
+    );
+    this.#parts = {
+      seconds,
+      seed,
+      base,
+      lora,
+      mode,
+      ruler: element("div", { className: "ruler", "aria-hidden": "true" }),
+      row: element("div", { className: "blocks" }),
+      list: element("ol", { className: "block-list" }),
+      results: element("div", { className: "results wide" }),
+    };
     seconds.addEventListener("input", () => this.#showBlocks());
     const make = button("Make this piece", (event, made) => this.#make(made), { kind: "primary", name: "play" });
     const panel = element(
       "section",
       { className: "panel", "aria-label": "The piece" },
-      element("div", { className: "inline" }, labelled("Length, s", seconds), labelled("Seed", seed), labelled("Base", base), labelled("LoRA", lora), labelled("How", mode)),
+      element(
+        "div",
+        { className: "inline" },
+        labelled("Length, s", seconds),
+        labelled("Seed", seed),
+        labelled("Base", base),
+        labelled("LoRA", lora),
+        labelled("How", mode),
+      ),
       element("div", { className: "track" }, this.#parts.ruler, this.#parts.row),
       this.#parts.list,
-      element("div", { className: "actions" }, button("Add a block", () => this.#add(), { name: "plus", kind: "quiet" }), button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }), make),
+      element(
+        "div",
+        { className: "actions" },
+        button("Add a block", () => this.#add(), { name: "plus", kind: "quiet" }),
+        button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
+        make,
+      ),
       this.#form.all,
     );
     panel.addEventListener("input", () => this.#keep());
@@ -90,14 +138,23 @@ export class Timeline {
 
   get settings() {
     const { seconds, seed, base, lora, mode } = this.#parts;
-    const own = { base: base.value, seed: Number(seed.value), seconds: Number(seconds.value), schedule: scheduleText(this.#blocks), mode: mode.value };
+    const own = {
+      base: base.value,
+      seed: Number(seed.value),
+      seconds: Number(seconds.value),
+      schedule: scheduleText(this.#blocks),
+      mode: mode.value,
+    };
     if (lora.value) own.lora = [lora.value];
     return { ...this.#form.settings, ...own };
   }
 
   #keep() {
     const { seconds, seed, mode } = this.#parts;
-    remember(DRAFT, JSON.stringify({ blocks: this.#blocks, seconds: seconds.value, seed: seed.value, mode: mode.value }));
+    remember(
+      DRAFT,
+      JSON.stringify({ blocks: this.#blocks, seconds: seconds.value, seed: seed.value, mode: mode.value }),
+    );
   }
 
   async #make(made) {
@@ -131,12 +188,24 @@ export class Timeline {
   }
 
   #line(block, number) {
-    const start = element("input", { type: "number", min: 0, step: "any", value: block.start, "aria-label": `Start of block ${number + 1} in seconds`, disabled: number === 0 });
+    const start = element("input", {
+      type: "number",
+      min: 0,
+      step: "any",
+      value: block.start,
+      "aria-label": `Start of block ${number + 1} in seconds`,
+      disabled: number === 0,
+    });
     start.addEventListener("change", () => {
       block.start = Number(start.value);
       this.#showBlocks();
     });
-    const prompt = element("input", { type: "text", value: block.prompt, placeholder: "what plays from here on", "aria-label": `Prompt of block ${number + 1}` });
+    const prompt = element("input", {
+      type: "text",
+      value: block.prompt,
+      placeholder: "what plays from here on",
+      "aria-label": `Prompt of block ${number + 1}`,
+    });
     prompt.addEventListener("input", () => {
       block.prompt = prompt.value;
       this.#draw();
@@ -162,7 +231,11 @@ export class Timeline {
     row.replaceChildren(
       ...this.#blocks.map((block, number) => {
         const end = this.#blocks[number + 1]?.start ?? total;
-        const box = element("div", { className: `block block-${number % 5}`, title: block.prompt }, element("span", { textContent: block.prompt || "no prompt yet" }));
+        const box = element(
+          "div",
+          { className: `block block-${number % 5}`, title: block.prompt },
+          element("span", { textContent: block.prompt || "no prompt yet" }),
+        );
         box.style.left = `${(block.start / total) * 100}%`;
         box.style.width = `${(Math.max(end - block.start, 0) / total) * 100}%`;
         if (number) box.append(this.#border(block, number, total));
@@ -173,8 +246,20 @@ export class Timeline {
 
   /** The left border of a block, which is dragged, or moved by the arrow keys. */
   #border(block, number, total) {
-    const limits = () => [this.#blocks[number - 1].start + SHORTEST_BLOCK, (this.#blocks[number + 1]?.start ?? total) - SHORTEST_BLOCK];
-    const border = element("div", { className: "border", tabIndex: 0, role: "slider", "aria-label": `Start of block ${number + 1}`, "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": block.start, "aria-valuetext": `${timeText(block.start, 1)} seconds` });
+    const limits = () => [
+      this.#blocks[number - 1].start + SHORTEST_BLOCK,
+      (this.#blocks[number + 1]?.start ?? total) - SHORTEST_BLOCK,
+    ];
+    const border = element("div", {
+      className: "border",
+      tabIndex: 0,
+      role: "slider",
+      "aria-label": `Start of block ${number + 1}`,
+      "aria-valuemin": 0,
+      "aria-valuemax": total,
+      "aria-valuenow": block.start,
+      "aria-valuetext": `${timeText(block.start, 1)} seconds`,
+    });
     const move = (to) => {
       const [least, most] = limits();
       block.start = Math.min(Math.max(Math.round(to * 10) / 10, least), most);
@@ -208,9 +293,18 @@ export class Timeline {
   #showResults() {
     const { results } = this.#parts;
     const nodes = [];
-    const edit = this.#store.offers("edit") ? (from, which, change) => attempt(() => editResult(this.#store, from, which, change)) : undefined;
+    const edit = this.#store.offers("edit")
+      ? (from, which, change) => attempt(() => editResult(this.#store, from, which, change))
+      : undefined;
     for (const job of this.#pieces()) {
-      if (job.state !== "finished") nodes.push(this.#card(job.id, () => new RunningCard(job, this.#store), (card) => card.update(job)));
+      if (job.state !== "finished")
+        nodes.push(
+          this.#card(
+            job.id,
+            () => new RunningCard(job, this.#store),
+            (card) => card.update(job),
+          ),
+        );
       for (const result of job.results) {
         const make = () => new ResultCard(job, result, this.#store, { reuse: (from) => this.#reuse(from), edit });
         const heard = this.#cards.get(job.id)?.heard;
@@ -222,13 +316,20 @@ export class Timeline {
         );
       }
     }
-    if (!nodes.length) nodes.push(empty("No long piece yet", "Give the blocks their prompts and press Make this piece; where one tile meets the next is marked."));
+    if (!nodes.length)
+      nodes.push(
+        empty(
+          "No long piece yet",
+          "Give the blocks their prompts and press Make this piece; where one tile meets the next is marked.",
+        ),
+      );
     placeInOrder(results, nodes);
   }
 
   /** Long pieces, and what was made of them by editing. */
   #pieces() {
-    const scheduled = (job) => job && (job.settings.schedule || (job.parent?.how === "edit" && scheduled(this.#store.jobs.get(job.parent.job))));
+    const scheduled = (job) =>
+      job && (job.settings.schedule || (job.parent?.how === "edit" && scheduled(this.#store.jobs.get(job.parent.job))));
     return this.#store.newest("generate", "edit").filter(scheduled);
   }
 

@@ -52,7 +52,10 @@ export class Train {
       this.#parts.estimate,
     );
     panel.addEventListener("submit", (event) => event.preventDefault());
-    this.node.append(panel, element("div", {}, element("h2", { textContent: "Runs" }), this.#parts.runs, this.#parts.detail));
+    this.node.append(
+      panel,
+      element("div", {}, element("h2", { textContent: "Runs" }), this.#parts.runs, this.#parts.detail),
+    );
     this.#store.addEventListener("job", ({ detail }) => detail.stage === "train" && this.#jobChanged(detail));
     this.#store.addEventListener("artefacts", () => this.#readLists());
     this.#store.addEventListener("metrics", ({ detail }) => this.#metrics(detail));
@@ -65,7 +68,11 @@ export class Train {
     const configs = await this.#store.artefacts("config");
     const list = this.#parts.configs;
     const chosen = list.value;
-    list.replaceChildren(...[["", "none"], ...configs.map((each) => [each.id, each.name])].map(([value, textContent]) => element("option", { value, textContent })));
+    list.replaceChildren(
+      ...[["", "none"], ...configs.map((each) => [each.id, each.name])].map(([value, textContent]) =>
+        element("option", { value, textContent }),
+      ),
+    );
     list.value = chosen;
     await this.#readRuns();
   }
@@ -109,9 +116,20 @@ export class Train {
     const found = await attempt(() => ask("/runs"));
     if (!found) return;
     const { runs } = this.#parts;
-    const waiting = this.#store.newest("train").filter((job) => !job.settings.dry_run && !found.runs.some((run) => run.job === job.id));
+    const waiting = this.#store
+      .newest("train")
+      .filter((job) => !job.settings.dry_run && !found.runs.some((run) => run.job === job.id));
     const rows = [...waiting.map((job) => this.#waitingRow(job)), ...found.runs.map((run) => this.#runRow(run))];
-    runs.replaceChildren(...(rows.length ? rows : [empty("No run yet", "Choose a base and a cache, look at memory and time, then start. A cache is made by sdxl-mel cache.")]));
+    runs.replaceChildren(
+      ...(rows.length
+        ? rows
+        : [
+            empty(
+              "No run yet",
+              "Choose a base and a cache, look at memory and time, then start. A cache is made by sdxl-mel cache.",
+            ),
+          ]),
+    );
     if (this.#chosen && found.runs.some(({ id }) => id === this.#chosen.id)) await this.#readRun(this.#chosen.id);
     else if (found.runs.length) await this.#choose(found.runs[0].id);
     else this.#parts.detail.replaceChildren();
@@ -119,26 +137,45 @@ export class Train {
 
   #waitingRow(job) {
     const words = job.error ?? job.state;
-    return element("div", { className: "run-row" }, element("span", { textContent: job.name }), element("span", { className: job.error ? "error" : "meta", textContent: words }), this.#jobButtons(job));
+    return element(
+      "div",
+      { className: "run-row" },
+      element("span", { textContent: job.name }),
+      element("span", { className: job.error ? "error" : "meta", textContent: words }),
+      this.#jobButtons(job),
+    );
   }
 
   #runRow(run) {
     const words = `${run.state}, step ${run.step}${run.steps ? ` of ${run.steps}` : ""}, ${ago(run.modified)}`;
-    const row = element("button", { type: "button", className: "run-row", "aria-pressed": String(run.id === this.#chosen?.id), onclick: () => this.#choose(run.id) });
+    const row = element("button", {
+      type: "button",
+      className: "run-row",
+      "aria-pressed": String(run.id === this.#chosen?.id),
+      onclick: () => this.#choose(run.id),
+    });
     row.dataset.run = run.id;
     row.append(element("span", { textContent: run.name }), element("span", { className: "meta", textContent: words }));
     return row;
   }
 
   #jobButtons(job) {
-    const act = (path) => (event, made) => attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
+    const act = (path) => (event, made) =>
+      attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
     const running = !ENDED.includes(job.state);
-    return element("span", { className: "actions" }, running ? button("Stop", act("cancel"), { name: "stop", kind: "quiet" }) : button("Resume", act("again"), { name: "again", kind: "quiet", hidden: job.state === "finished" }));
+    return element(
+      "span",
+      { className: "actions" },
+      running
+        ? button("Stop", act("cancel"), { name: "stop", kind: "quiet" })
+        : button("Resume", act("again"), { name: "again", kind: "quiet", hidden: job.state === "finished" }),
+    );
   }
 
   async #choose(id) {
     this.#chosen = { id };
-    for (const row of this.#parts.runs.querySelectorAll("[data-run]")) row.setAttribute("aria-pressed", String(row.dataset.run === id));
+    for (const row of this.#parts.runs.querySelectorAll("[data-run]"))
+      row.setAttribute("aria-pressed", String(row.dataset.run === id));
     this.#rows = [];
     await this.#readRun(id);
   }
@@ -158,7 +195,11 @@ export class Train {
     const run = this.#chosen;
     const job = run.job ? this.#store.jobs.get(run.job) : null;
     const parts = {
-      progress: element("div", {}, progressBar(run.steps ? run.step / run.steps : null, `step ${run.step}${run.steps ? ` of ${run.steps}` : ""}`)),
+      progress: element(
+        "div",
+        {},
+        progressBar(run.steps ? run.step / run.steps : null, `step ${run.step}${run.steps ? ` of ${run.steps}` : ""}`),
+      ),
       charts: element("div", { className: "charts" }),
       messages: element("pre", { className: "messages", "aria-label": "What the run says", hidden: true }),
     };
@@ -193,7 +234,11 @@ export class Train {
       player.select(player.sources.length - 1);
       return element("article", { className: "card" }, player);
     });
-    return [element("h3", { textContent: "Samples by step" }), element("p", { className: "meta", textContent: "X switches to the next step at the same place." }), element("div", { className: "results" }, ...players)];
+    return [
+      element("h3", { textContent: "Samples by step" }),
+      element("p", { className: "meta", textContent: "X switches to the next step at the same place." }),
+      element("div", { className: "results" }, ...players),
+    ];
   }
 
   #metrics({ job, rows }) {
@@ -206,7 +251,12 @@ export class Train {
   #progress({ job, progress }) {
     if (!this.#chosen || job !== this.#chosen.job || !this.#parts.progress) return;
     const share = progress.total ? progress.done / progress.total : null;
-    const words = [`${progress.what ?? "step"} ${progress.done}${progress.total ? ` of ${progress.total}` : ""}`, progress.note].filter(Boolean).join(" · ");
+    const words = [
+      `${progress.what ?? "step"} ${progress.done}${progress.total ? ` of ${progress.total}` : ""}`,
+      progress.note,
+    ]
+      .filter(Boolean)
+      .join(" · ");
     this.#parts.progress.replaceChildren(progressBar(share, words));
   }
 
@@ -221,7 +271,10 @@ export class Train {
     this.#drawn = performance.now();
     const rows = this.#rows;
     const points = (name) => rows.filter((row) => typeof row[name] === "number").map((row) => [row.step, row[name]]);
-    const training = [["loss", "loss"], ["squared_error", "squared error"]].map(([name, words]) => ({ name: words, points: smoothed(points(name)) }));
+    const training = [
+      ["loss", "loss"],
+      ["squared_error", "squared error"],
+    ].map(([name, words]) => ({ name: words, points: smoothed(points(name)) }));
     const kinds = [...new Set(rows.flatMap((row) => Object.keys(row).filter((name) => name.startsWith(VALIDATION))))];
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     const validation = kinds.map((name) => ({
@@ -237,8 +290,16 @@ export class Train {
   }
 
   #byTenth(rows) {
-    const [low, middle, high] = [[0, 3], [3, 7], [7, 10]];
-    return [["lowest three tenths", low], ["middle", middle], ["highest three tenths", high]].map(([name, [from, to]]) => ({
+    const [low, middle, high] = [
+      [0, 3],
+      [3, 7],
+      [7, 10],
+    ];
+    return [
+      ["lowest three tenths", low],
+      ["middle", middle],
+      ["highest three tenths", high],
+    ].map(([name, [from, to]]) => ({
       name,
       points: smoothed(
         rows.flatMap((row) => {
@@ -263,10 +324,22 @@ export class Train {
         {},
         element("td", { textContent: step }),
         element("td", { textContent: `${short(value)}${value === best ? "  lowest" : ""}` }),
-        element("td", {}, button("Make music with it", () => this.#store.useLora(id), { kind: "quiet", name: "play" })),
+        element(
+          "td",
+          {},
+          button("Make music with it", () => this.#store.useLora(id), { kind: "quiet", name: "play" }),
+        ),
       ),
     );
-    const head = ["step", held ? `squared error, ${held.name}` : "validation", ""].map((textContent) => element("th", { textContent }));
-    return element("table", {}, element("caption", { textContent: "Checkpoints" }), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+    const head = ["step", held ? `squared error, ${held.name}` : "validation", ""].map((textContent) =>
+      element("th", { textContent }),
+    );
+    return element(
+      "table",
+      {},
+      element("caption", { textContent: "Checkpoints" }),
+      element("thead", {}, element("tr", {}, ...head)),
+      element("tbody", {}, ...rows),
+    );
   }
 }
