@@ -114,6 +114,6 @@ def test_nothing_shown_is_left_out() -> None:
     """Every page and heading whose commands are walked is named here; those of other programs have their reason."""
     assert {command.page for command in COMMANDS} == {"README.md", "docs/studio.md", *GUIDES}
     headings = {command.heading for command in COMMANDS if command.page == "README.md"}
-    assert headings == {"Two commands", PATH, TABLE, "From Python"}
+    assert headings == {"Two commands", "In a browser", PATH, TABLE, "From Python"}
     for command in COMMANDS:
         assert command.stage or " ".join(command.words) in NOT_RUN, command.line

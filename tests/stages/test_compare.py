@@ -71,7 +71,7 @@ def test_two_files(tmp_path):
     report = run(Config(evaluations=paths, out=tmp_path / "out", fail_under={"clap_mean": 0.9}))
     assert "better" in report.summary()
     assert report.exit_code == 1
-    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 2
+    assert (tmp_path / "out" / "report.html").read_text().count("<figure><svg") == 2
 
 
 def test_sweep_over_checkpoints(tmp_path):
@@ -88,7 +88,7 @@ def test_sweep_over_checkpoints(tmp_path):
     assert report.exit_code == 3
     assert report.summary().index("step-000500") < report.summary().index("step-001000")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<figure><svg") == 2
     assert "Best step" in page
 
 

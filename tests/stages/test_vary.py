@@ -39,7 +39,7 @@ def test_every_cell_is_what_generate_draws_and_an_interrupted_grid_continues(sli
     ]
     assert report.variations[0].endswith("distance 0.000")
     page = report.page.read_text()
-    assert page.count("<audio") == page.count('src="data:image/png') == 4
+    assert page.count("<audio ") == page.count('src="data:image/png') == 4
     values = {"base": str(slim_sdxl), "preset": "mini", "steps": 1, "prompt": "piano", "format": "none"}
     one = validated(generate.Config, values | {"seed": 4, "guidance": 4.0, "out": tmp_path / "one"}, "test")
     generate.run(one)
