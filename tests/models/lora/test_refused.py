@@ -115,7 +115,7 @@ def test_the_same_module_twice(lora):
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_truncated_file(keep, lora):
     lora.write_bytes(lora.read_bytes()[:keep])
-    with pytest.raises(FormatError, match="not a whole safetensors file"):
+    with pytest.raises(FormatError, match=r"not a whole safetensors file|an empty file"):
         read_lora(lora)
 
 
