@@ -1,5 +1,6 @@
 """The stage `generate`: prompts -> tiles or long pieces, and their sound."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -108,7 +109,7 @@ def run(config: Config) -> Report:
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
-    draw = variations.generate_ab if config.ab else session.generate
+    draw: Callable[..., session.Generated] = variations.generate_ab if config.ab else session.generate
     entries, notes = draw(
         lambda: session.Generator.open(**config.opened(), keep_base=config.ab),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
