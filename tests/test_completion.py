@@ -27,7 +27,7 @@ def test_bash_completes_commands_settings_values_and_files(scripts: Path) -> Non
     typed = {
         "sdxl-mel ge": ["generate"],
         "sdxl-mel generate --se": ["--seed", "--seconds"],
-        "sdxl-mel generate --format ''": ["wav", "flac", "ogg", "none"],
+        "sdxl-mel generate --format ''": ["wav", "flac", "ogg", "opus", "mp3", "none"],
         "sdxl-mel generate --no-over": ["--no-overwrite"],
         "sdxl-mel train --optimizer.name sched": ["schedule-free"],
         "sdxl-mel cache ver": ["verify"],
