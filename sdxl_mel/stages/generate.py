@@ -115,7 +115,7 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
-    draw = variations.generate_ab if config.ab else session.generate
+    draw: Callable[..., session.Generated] = variations.generate_ab if config.ab else session.generate
     entries, notes = draw(
         lambda: (open_generator or session.Generator.open)(**config.opened(), keep_base=config.ab),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),

@@ -56,8 +56,9 @@ def edit(
     """
     if out.suffix.lower() not in (*CONTAINERS, PICTURE_SUFFIX):
         raise InputError(f"--out {out}: give a sound ({', '.join(CONTAINERS)}) or {PICTURE_SUFFIX}")
-    if out.resolve() == path.resolve():
-        raise InputError(f"--out {out}: that is the input; give another name")
+    picture, mask = out.with_suffix(PICTURE_SUFFIX), out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}")
+    if path.resolve() in (out.resolve(), picture.resolve(), mask.resolve()):
+        raise InputError(f"--out {out}: would replace the input {path.name}; give another name")
     generator = open_generator()
     sampling, notes = settled(generator, asked or Asked())
     source = open_source(path, generator.spec)
@@ -69,9 +70,6 @@ def edit(
         inputs=generator.inputs | {"input": sha256_file(path)},
     )
     spec = generator.spec
-    write_spectrogram(out.with_suffix(PICTURE_SUFFIX), Spectrogram(edited.levels, spec, record))
-    mask = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
-    write_bytes(out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}"), png_bytes(mask, PngInfo()))
     seconds = edited.plan.frames * spec.hop_length / spec.sample_rate
     if out.suffix.lower() != PICTURE_SUFFIX:
         (rate, channels), samples = format_of(edited), 0
@@ -86,6 +84,10 @@ def edit(
             write_loop(out, edited.levels, spec)
         if writer.clipped:
             notes += (f"{writer.clipped} samples were beyond full scale and were clipped; --bits float keeps them",)
+    # After the sound: what packing a long picture leaves in the heap is then not there beside the inversion.
+    write_spectrogram(picture, Spectrogram(edited.levels, spec, record))
+    drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
+    write_bytes(mask, png_bytes(drawn, PngInfo()))
     return EditedFile(seconds, tuple(described(part, edited) for part in edited.plan.parts), (*edited.notes, *notes))
 
 

@@ -138,8 +138,9 @@ def _change(
     begin, end = first * spec.hop_length, after * spec.hop_length
     start = shift + (begin - beside - shift) // unit * unit
     around = (heard(start, begin), drawn, heard(end, end + beside))
-    sound = np.concatenate([_in_channels(part, drawn.shape[0]) for part in around], axis=-1) / np.float32(prepared.gain)
-    there = resample(np.asarray(sound, np.float32), spec.sample_rate, rate)
+    sound: Float = np.concatenate([_in_channels(part, drawn.shape[0]) for part in around], axis=-1)
+    sound *= np.float32(1 / prepared.gain)
+    there = resample(sound, spec.sample_rate, rate)
     place = (start - shift) * rate // spec.sample_rate + _added_before(edited, rate)
     difference = _in_channels(there, channels) - read(place, place + there.shape[-1])
     moments = (start + np.arange(there.shape[-1]) * (spec.sample_rate / rate)) / spec.hop_length  # In frames.

@@ -172,7 +172,8 @@ class Generator:
 
     def rescale(self, scale: float) -> None:
         """Let all LoRAs that are on act at one scale, when and where they did."""
-        self._attach([lora._replace(scale=scale) for lora in self.loras])
+        if any(lora.scale != scale for lora in self.loras):
+            self._attach([lora._replace(scale=scale) for lora in self.loras])
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""

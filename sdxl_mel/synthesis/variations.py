@@ -1,7 +1,8 @@
 """Variations on a page: one prompt drawn with every combination of seeds, guidances, strengths and LoRA scales."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sdxl_mel.report.page import Page, Sound, player, sound_bytes, table
 from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.best_of import Choice
-from sdxl_mel.synthesis.editing import VARIED, Edit, Source, edit_source, open_source
+from sdxl_mel.synthesis.editing import Edit, Source, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator, Result, Step
 from sdxl_mel.synthesis.jobs import Job, Prompts, TimedText
 from sdxl_mel.synthesis.layout import Layout, lay_out
@@ -93,47 +94,50 @@ def draw_variations(
     earlier = read_manifest(output.path)
     write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
-    loras, fit = generator.loras, generator.fitting(long=True)
-    if axes.scales and not loras:
+    if axes.scales and not generator.loras:
         raise InputError("--scales: there is no --lora to scale")
-    given = None if source is None else open_source(source, generator.spec)
+    spec, fit = generator.spec, generator.fitting(long=True)
+    given = None if source is None else open_source(source, spec)
+    layout = lay_out(length or Length(), spec) if given is None else _layout_of(given)
     sampling, _ = settled(generator, asked or Asked())
+    inputs = {} if source is None else {"input": sha256_file(source)}
     combinations = [dict(zip(axes.named(), values)) for values in product(*axes.named().values())]
     jobs = [
         Job(number, prompt, (TimedText(0.0, fit(prompt)),), negative, int(cell.get("seed", 0)))
         for number, cell in enumerate(combinations, 1)
     ]
-    layout = lay_out(length or Length(), generator.spec) if given is None else _layout_of(given)
-    folders = []
-    with progress_of_steps("vary") as on_step:
-        # What stays the same between cells that follow each other is set once.
-        for fixed, group in groupby(zip(combinations, jobs), key=lambda each: {**each[0], "seed": 0}):
-            same = [job for _, job in group]
-            if "lora scale" in fixed and [lora.scale for lora in generator.loras] != [fixed["lora scale"]] * len(loras):
-                generator.rescale(fixed["lora scale"])
-            drawn = replace(sampling, guidance=fixed.get("guidance", sampling.guidance))
-            strength = fixed.get("strength", VARIED)
-            folder = ResultsFolder(
-                output,
-                generator.spec,
-                layout,
-                settings={**settings, **stated_settings(generator, drawn), **({"strength": strength} if given else {})},
-                found={"frames": layout.frames, **found_settings(generator, drawn)},
-                inputs=generator.inputs | ({} if source is None else {"input": sha256_file(source)}),
-                earlier=earlier,
-            )
-            folders.append(folder)
-            waiting = [job for job in same if not folder.take_over(job)]
-            results = (
-                generator.draw(waiting, drawn, layout, batch=batch, on_step=on_step)
-                if given is None
-                else (_varied(generator, given, job, strength, drawn, on_step=on_step) for job in waiting)
-            )
-            for result in results:
-                folder.write([result])
-    entries = {name: entry for folder in folders for name, entry in folder.entries.items()}
-    write_manifest(output.path, [entries[job.name] for job in jobs])
-    cells = _measured(output.path, combinations, [entries[job.name] for job in jobs])
+    entries: dict[str, Entry] = {}
+    try:
+        with progress_of_steps("vary") as on_step:
+            # What stays the same between cells that follow each other is set once.
+            for fixed, group in groupby(zip(combinations, jobs), key=lambda each: {**each[0], "seed": 0}):
+                if "lora scale" in fixed:
+                    generator.rescale(fixed["lora scale"])
+                drawn = replace(sampling, guidance=fixed.get("guidance", sampling.guidance))
+                strength: dict[str, JsonValue] = {} if given is None else {"strength": fixed["strength"]}
+                folder = ResultsFolder(
+                    output,
+                    spec,
+                    layout,
+                    settings={**settings, **stated_settings(generator, drawn), **strength},
+                    found={"frames": layout.frames, **found_settings(generator, drawn)},
+                    inputs=generator.inputs | inputs,
+                    earlier=earlier,
+                    entries=entries,
+                )
+                waiting = [job for _, job in group if not folder.take_over(job)]
+                results: Iterator[Result]
+                if given is None:
+                    results = generator.draw(waiting, drawn, layout, batch=batch, on_step=on_step)
+                else:
+                    vary = partial(_varied, generator, given, fixed["strength"], drawn, on_step=on_step)
+                    results = map(vary, waiting)
+                for result in results:
+                    folder.write([result])
+    finally:
+        finished = [entries[job.name] for job in jobs if job.name in entries]
+        write_manifest(output.path, finished)
+    cells = _measured(output.path, combinations, finished)
     write_page(output.path, prompt, cells)
     return cells
 
@@ -156,9 +160,9 @@ def _layout_of(source: Source) -> Layout:
 def _varied(
     generator: Generator,
     source: Source,
-    job: Job,
     strength: float,
     sampling: Sampling,
+    job: Job,
     *,
     on_step: Callable[[Step], None],
 ) -> Result:

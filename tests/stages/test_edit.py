@@ -67,7 +67,7 @@ def test_a_picture_is_edited_as_a_sound_is(slim_sdxl: Path, tmp_path: Path) -> N
         (["missing.wav", "--out", "o.wav"], "no such file"),
         (["plain.txt", "--out", "o.wav"], "not a readable PNG"),
         (["in.wav", "--out", "o.xyz"], "give a sound"),
-        (["in.wav", "--out", "in.wav"], "that is the input"),
+        (["in.wav", "--out", "in.wav"], "would replace the input in.wav"),
         (["in.wav", "--out", "o.wav", "--region", "3-9s"], "the sound ends at 2.00 s"),
         (["in.wav", "--out", "o.wav", "--strength", "0.1"], "leaves none"),
         (["in.wav", "--out", "o.wav", "--region", "banjo"], "write it as"),

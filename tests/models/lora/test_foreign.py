@@ -124,7 +124,7 @@ def test_alphas_count_in_every_spelling_and_are_the_rank_where_there_are_none(tm
         "lycoris_mid_block_attentions_0_proj_in",
     ):
         tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
-        with showing(lambda event: said.append(event) if "alpha" in getattr(event, "text", "") else None):
+        with showing(lambda event: said.append(event) if "hold no alpha" in getattr(event, "text", "") else None):
             stated = read(tmp_path, tensors | {f"{name}.alpha": torch.tensor(2.0)})
             assert said == []
             scales = [next(iter(read(tmp_path, tensors, alpha=a).modules.values())).scale for a in (None, "rank", 6.0)]
