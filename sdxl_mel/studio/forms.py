@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from sdxl_mel.arguments import Show, format_arguments, value_kind
@@ -27,10 +27,14 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that the studio offers: where its results lie below the root, and what draws them."""
+    """A command that the studio offers: where its results lie below the root, and what draws them.
+
+    `refused` are settings that its form does not have.
+    """
 
     folder: str
     runs: Literal["worker", "process"] = "process"
+    refused: frozenset[str] = frozenset()
 
 
 STAGES = {
@@ -40,7 +44,7 @@ STAGES = {
     "vae-audit": Stage("scores"),
     "train": Stage("runs"),
     "fuse": Stage("models"),
-    "evaluate": Stage("scores"),
+    "evaluate": Stage("scores", refused=frozenset({"cache"})),
     "compare": Stage("scores"),
 }
 FILES: dict[str, tuple[Kind, ...]] = {
@@ -102,7 +106,7 @@ def form(stage: str) -> dict[str, JsonValue]:
         above = inlined
         for group in groups:
             above = above["properties"][group]
-        if _refused(name):
+        if _refused(stage, name):
             above["properties"].pop(last, None)
             above["required"] = [each for each in above.get("required", []) if each != last]
         elif group_of(field.annotation) is None:
@@ -127,7 +131,7 @@ def checked(
     """
     model = settings_model(stage)
     for name in _names(settings):
-        if _refused(name):
+        if _refused(stage, name):
             raise InputError(f"{name}: the studio decides it; leave it out")
     fields = dict(settings_of(model))
 
@@ -151,8 +155,8 @@ def command_of(stage: str, config: StageConfig) -> str:
     return shlex.join(["sdxl-mel", stage, *format_arguments(config)])
 
 
-def _refused(name: str) -> bool:
-    return name == OUT or name in REFUSED
+def _refused(stage: str, name: str) -> bool:
+    return name == OUT or name in REFUSED or name in STAGES[stage].refused
 
 
 def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -186,7 +190,7 @@ def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], s
         found: dict[str, JsonValue] = {}
         for key, value in above.items():
             name = prefix + key
-            if _refused(name) or name not in fields:
+            if _refused(stage, name) or name not in fields:
                 continue
             if isinstance(value, Mapping) and group_of(fields[name].annotation):
                 found[key] = given(value, f"{name}.")
@@ -199,7 +203,7 @@ def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], s
     return given(values, "")
 
 
-def described(config: BaseModel) -> dict[str, JsonValue]:
+def described(stage: str, config: StageConfig) -> dict[str, JsonValue]:
     """Return all settings, defaults filled in, as a form shows them."""
-    values: dict[str, JsonValue] = config.model_dump(mode="json", exclude={OUT, *REFUSED})
-    return values
+    values: dict[str, JsonValue] = config.model_dump(mode="json")
+    return {name: value for name, value in values.items() if not _refused(stage, name)}

@@ -109,6 +109,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert again.ask(f"/api/jobs/{job}")["results"][0] == early["results"][0]
         assert [each["name"] for each in again.ended(job)["results"]] == ["0001", "0002", "0003"]
         assert again.ended(waiting)["state"] == "finished"
+    assert again.process.returncode == 0
     assert (tmp_path / f"studio/results/{job}/0001.png").stat().st_mtime_ns == kept
 
 
