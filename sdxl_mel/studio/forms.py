@@ -27,18 +27,22 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that the studio offers: where its results lie below the root, and what draws them.
+    """A command that the studio offers: where the folders of its results lie below the root, and what draws them.
 
-    `refused` are settings that its form does not have.
+    `file` is the result in the folder, where the command writes a file and not a folder; `refused` are settings that its
+    form does not have.
     """
 
     folder: str
     runs: Literal["worker", "process"] = "process"
+    file: str = ""
     refused: frozenset[str] = frozenset()
 
 
 STAGES = {
     "generate": Stage("studio/results", "worker"),
+    "edit": Stage("studio/results", "worker", "edited.wav"),
+    "vary": Stage("studio/results", "worker"),
     "prepare": Stage("data"),
     "cache": Stage("data"),
     "vae-audit": Stage("scores"),
@@ -57,7 +61,9 @@ FILES: dict[str, tuple[Kind, ...]] = {
     "audio_dir": ("folder",),
     "tags": ("table",),
     "prompts": ("table",),
-    "init": ("sound", "picture", "lora"),
+    "init": ("lora",),
+    "input": ("sound", "picture"),
+    "source": ("sound", "picture"),
     "dataset": ("dataset",),
     "cache": ("cache",),
     "clap": ("folder",),
@@ -124,7 +130,7 @@ def form(stage: str) -> dict[str, JsonValue]:
 def checked(
     stage: str, settings: Mapping[str, JsonValue], out: str, path_of: Callable[[str, str], str], **more: JsonValue
 ) -> StageConfig:
-    """Return the settings of a command as it runs in the root, with `out` and what `more` is stated.
+    """Return the settings of a command as it runs in the root, its results in the folder `out`, and what `more` states.
 
     `path_of` makes a path of what a form gives for a file, (name of the setting, value); it raises InputError for what
     is not below the root. Raises InputError for settings that the command would refuse.
@@ -146,7 +152,7 @@ def checked(
 
     values: Any = placed(dict(settings), "")
     if OUT in model.model_fields:
-        values |= {OUT: out}
+        values |= {OUT: f"{out}/{STAGES[stage].file}" if STAGES[stage].file else out}
     return validated(model, values | more, stage)
 
 

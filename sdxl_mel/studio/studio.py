@@ -327,7 +327,8 @@ class Studio:
 
     def _alone(self, job: Job, result: Mapping[str, Any]) -> str:
         """Return the command that makes one result; that of the job where it depends on the others."""
-        if job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds")):
+        shared = job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds"))
+        if job.stage != "generate" or shared:
             return job.command
         with suppress(SdxlMelError):
             single = {**job.settings, "seed": result["seed"], "num": 1}

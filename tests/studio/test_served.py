@@ -88,6 +88,15 @@ def test_a_drawing_process_that_is_killed_is_started_again(studio: Served) -> No
     assert "SIGKILL" in found["notes"][0]
 
 
+def test_a_region_of_a_result_is_drawn_anew(studio: Served, root: Path) -> None:
+    made = studio.ended(studio.submit("generate", **DRAWN))["results"][0]
+    given = {**DRAWN, "input": f"id:{made['artefact']['sound']}", "region": ["1-2s: banjo"]}
+    found = studio.ended(studio.submit("edit", **given))
+    (result,) = found["results"]
+    assert (found["state"], result["prompt"], result["sound"][-10:]) == ("finished", "slow piano", "edited.wav")
+    assert (root / f"studio/results/{found['id']}/edited.wav").stat().st_size > 100_000
+
+
 def test_what_cannot_be_drawn_is_one_sentence(studio: Served, root: Path) -> None:
     (root / "broken").mkdir()
     (root / "broken" / "model_index.json").write_text("{}")
