@@ -29,8 +29,8 @@ Kind = Literal[
 class Stage:
     """A command that the studio offers: where the folders of its results lie below the root, and what draws them.
 
-    `file` is the result in the folder, where the command writes a file and not a folder; `refused` are settings that its
-    form does not have.
+    `file` is the result in the folder, where the command writes a file and not a folder; `refused` are settings that
+    its form does not have.
     """
 
     folder: str
