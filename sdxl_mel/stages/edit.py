@@ -1,7 +1,8 @@
 """`sdxl-mel edit`: a given sound varied, drawn anew in regions, made longer, or made a loop."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -9,6 +10,9 @@ from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageReport
 from sdxl_mel.options import Bits
 from sdxl_mel.synthesis.settings import Method, ModelSettings
+
+if TYPE_CHECKING:
+    from sdxl_mel.synthesis.edit_session import Generator
 
 EXAMPLES = """\
   sdxl-mel edit song.flac --base mini --prompt "same, with strings" --strength 0.5 --out varied.flac
@@ -62,13 +66,16 @@ class Report(StageReport):
         return "\n".join([f"{self.out}: {self.seconds:.2f} s", *(f"  {part}" for part in self.parts), *self.notes])
 
 
-def run(config: Config) -> Report:
-    """Draw the parts anew and write the sound, its picture and the mask."""
+def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
+    """Draw the parts anew and write the sound, its picture and the mask.
+
+    `open_generator` takes the place of `Generator.open` where a base is open already.
+    """
     from sdxl_mel.synthesis import edit_session as session
 
     regions = tuple(session.parse_region(text) for text in config.region)
     edited = session.edit(
-        lambda: session.Generator.open(**config.opened(), keep_base=False),
+        lambda: (open_generator or session.Generator.open)(**config.opened(), keep_base=False),
         config.input,
         config.out,
         session.Edit(

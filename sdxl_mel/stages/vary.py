@@ -1,13 +1,17 @@
 """`sdxl-mel vary`: one prompt with every combination of seeds, guidances, strengths and LoRA scales, on one page."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageReport
 from sdxl_mel.synthesis.settings import Length, Method, ModelSettings, Output
+
+if TYPE_CHECKING:
+    from sdxl_mel.synthesis.variations import Generator
 
 EXAMPLES = """\
   sdxl-mel vary --base mini --prompt "violin, slow" --seeds 0 1 2 --guidances 2 4 8 --out grid
@@ -56,12 +60,15 @@ class Report(StageReport):
         return "\n".join([f"{self.page}: {len(self.variations)} variations", *self.variations[:20]])
 
 
-def run(config: Config) -> Report:
-    """Draw every variation that is not there yet, and write the page."""
+def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
+    """Draw every variation that is not there yet, and write the page.
+
+    `open_generator` takes the place of `Generator.open` where a base is open already.
+    """
     from sdxl_mel.synthesis import variations
 
     cells = variations.draw_variations(
-        lambda: variations.Generator.open(**config.opened()),
+        lambda: (open_generator or variations.Generator.open)(**config.opened()),
         config.prompt,
         variations.Axes(config.strengths, config.scales, config.guidances, config.seeds),
         Output(config.out, method=config.method, overwrite=config.overwrite),

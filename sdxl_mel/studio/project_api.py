@@ -28,7 +28,8 @@ from sdxl_mel.studio.studio import Studio
 
 UPLOADS = "uploads"
 SOUNDS = ".sounds"
-REPORT = "report.html"
+REPORTS = ("report.html", "variations.html", "ab.html")
+"""What commands call the page beside their results."""
 MOST_CLIPS = 200
 MOST_SHOWN = 4
 """Datasets that are kept in memory."""
@@ -93,8 +94,8 @@ class ProjectApi:
     async def report(self, request: Request) -> Response:
         """Send the report of an artefact, which may run what is in it and reach nothing."""
         _, path = self._artefact(request)
-        page = path / REPORT
-        if not (path.is_dir() and page.is_file() and page.resolve().is_relative_to(self.studio.root)):
+        page = next((self._inside(path / name) for name in REPORTS if (path / name).is_file()), None)
+        if page is None:
             raise UnknownError(f"{path.name}: has no report")
         return FileResponse(page, headers={"content-security-policy": REPORT_POLICY})
 
@@ -202,7 +203,8 @@ class ProjectApi:
     async def sample(self, request: Request) -> Response:
         """Send the picture or the sound of a sample."""
         _, path = self._artefact(request, "run")
-        return FileResponse(runs.sample_file(path, request.path_params["step"], request.path_params["name"]))
+        sample = runs.sample_file(path, request.path_params["step"], request.path_params["name"])
+        return FileResponse(self._inside(sample))
 
     async def evaluations(self, _request: Request) -> Response:
         """List evaluations and comparisons with their numbers, the newest first."""
@@ -213,7 +215,7 @@ class ProjectApi:
     def _scores(self, artefact: Artefact) -> dict[str, Any]:
         path = self.studio.artefacts.path(artefact)
         about = _listed(artefact)
-        about["report"] = f"/api/artefacts/{artefact.id}/report" if (path / REPORT).is_file() else None
+        about["report"] = f"/api/artefacts/{artefact.id}/report" if (path / REPORTS[0]).is_file() else None
         if artefact.kind == "comparison":
             return about | {"text": (path / "comparison.txt").read_text(encoding="utf-8", errors="replace")}
         try:
@@ -235,7 +237,11 @@ class ProjectApi:
     async def _clip_path(self, request: Request) -> Path:
         _, path = self._artefact(request, "dataset")
         item = (await self._dataset(path)).item(request.path_params["number"])
-        return self.studio.artefacts.below(str((path / item.file).relative_to(self.studio.root)))
+        return self._inside(path / item.file)
+
+    def _inside(self, path: Path) -> Path:
+        """Return where a file of an artefact lies. Raises InputError where a link leads it out of the root."""
+        return self.studio.artefacts.below(path.relative_to(self.studio.root).as_posix())
 
     async def _sound_of(self, picture: Path) -> Response:
         """Return the sound of a picture, made once."""

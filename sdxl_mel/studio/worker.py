@@ -95,7 +95,7 @@ class Worker:
 
         with watching(Watch(on_step, on_sound, on_result)):
             report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)
-        return {"notes": list(report.notes), "summary": report.summary()}
+        return {"notes": list(getattr(report, "notes", ())), "summary": report.summary()}
 
     def stop_if_told(self, job: str) -> None:
         """Raise KeyboardInterrupt for a job that was told to stop."""

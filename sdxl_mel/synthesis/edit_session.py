@@ -11,6 +11,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio
 from sdxl_mel.files.loops import write_loop
+from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import Spectrogram, png_bytes, write_spectrogram
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
@@ -21,6 +22,7 @@ from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.regions import parse_region
 from sdxl_mel.synthesis.session import found_settings, progress_of_steps, settled, stated_settings
 from sdxl_mel.synthesis.settings import Asked, Method
+from sdxl_mel.synthesis.watch import current_watch
 
 __all__ = ["Edit", "EditedFile", "Generator", "edit", "parse_region"]
 
@@ -77,6 +79,7 @@ def edit(
             out, rate, channels, record, _subtype(out, edited, bits), spec=spec, exact=True, loop=what.loop
         ) as writer:
             for block in sound_blocks(edited, method, seed):
+                current_watch().on_sound(out.stem, block, rate)
                 writer.write(block)
                 samples += block.shape[-1]
         seconds = samples / rate
@@ -88,6 +91,19 @@ def edit(
     write_spectrogram(picture, Spectrogram(edited.levels, spec, record))
     drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
     write_bytes(mask, png_bytes(drawn, PngInfo()))
+    current_watch().on_result(
+        Entry(
+            picture=out.with_suffix(PICTURE_SUFFIX).name,
+            sound=None if out.suffix.lower() == PICTURE_SUFFIX else out.name,
+            prompt=what.prompt or "; ".join(part.prompt for part in edited.plan.parts),
+            negative_prompt=what.negative,
+            seed=seed,
+            candidate_seed=seed,
+            seconds=seconds,
+            loop=what.loop,
+        ),
+        (),
+    )
     return EditedFile(seconds, tuple(described(part, edited) for part in edited.plan.parts), (*edited.notes, *notes))
 
 
