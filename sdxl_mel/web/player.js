@@ -377,7 +377,11 @@ export class MelPlayer extends HTMLElement {
         "aria-pressed": String(number === this.#selected),
         onclick: () => this.select(number),
       });
-    if (names.childElementCount !== this.#sources.length) names.replaceChildren(...this.#sources.map(choice));
+    const written = [...names.children].map((each) => each.textContent);
+    const wanted = this.#sources.map(choice);
+    if (wanted.some((each, number) => each.textContent !== written[number]) || wanted.length !== written.length) {
+      names.replaceChildren(...wanted);
+    }
     [...names.children].forEach((each, number) => each.setAttribute("aria-pressed", String(number === this.#selected)));
   }
 

@@ -156,6 +156,17 @@ def test_a_caption_is_edited_in_a_file_beside_the_set(page: Page, project: Path)
     expect(card).not_to_contain_text("changed by you")
 
 
+def test_a_sound_of_ones_own_is_what_a_drawing_starts_from(page: Page, project: Path) -> None:
+    """The upload is decoded by a process of its own."""
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Start from a sound").click()
+    chosen.value.set_files(project / "song.wav")
+    expect(page.locator(".init")).to_contain_text("song", timeout=20_000)
+    with page.expect_request("**/check") as asked:
+        page.get_by_role("button", name="Copy the command").click()
+    assert json.loads(asked.value.post_data)["settings"]["init"].startswith("id:")
+
+
 def test_blocks_of_a_timeline_are_moved_by_keys_and_become_a_schedule(page: Page) -> None:
     page.get_by_role("link", name="Timeline").click()
     page.get_by_role("button", name="Add a block").click()

@@ -2,7 +2,7 @@
 
 import { element, remember, remembered } from "../elements.js";
 import { icon, iconButton } from "../icons.js";
-import { ask, post } from "./api.js";
+import { ask, post, query } from "./api.js";
 import { ResultCard, copied } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
@@ -91,6 +91,7 @@ export class Make {
       this.#parts.loras,
       addLora,
       this.#parts.init,
+      this.#upload(),
       seeds,
       this.#form.common,
       this.#form.all,
@@ -127,6 +128,27 @@ export class Make {
       this.#parts.more,
     );
     this.node.append(form, history);
+  }
+
+  /** A button that takes a sound or a picture from this machine to start from. */
+  #upload() {
+    const input = element("input", { type: "file", accept: "audio/*,image/png", hidden: true });
+    input.addEventListener("change", () => {
+      const [file] = input.files;
+      input.value = "";
+      if (file) attempt(() => this.#take(file), opener);
+    });
+    const opener = button("Start from a sound", () => input.click(), { name: "plus", kind: "quiet" });
+    return element("div", {}, opener, input);
+  }
+
+  async #take(file) {
+    const most = this.#store.limits?.upload_bytes ?? Infinity;
+    if (file.size > most) throw new Error(`${file.name} is larger than ${Math.floor(most / 2 ** 20)} MB.`);
+    const path = query("/uploads", { name: file.name });
+    const { id, name } = await ask(path, { method: "POST", body: file, type: "application/octet-stream" });
+    this.#startFrom(`id:${id}`, name);
+    this.#keep();
   }
 
   async #readModels() {
