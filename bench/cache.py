@@ -95,7 +95,7 @@ def encoding(name: str, config: dict[str, object], spec: MelSpec, count: int, fo
     return [f"{name}, {count} pictures", f"{single:.2f}", f"{batched:.2f}", f"{whole:.2f}", f"{ratio:.3f}"]
 
 
-def in_turns(*calls: Callable[[], None]) -> list[list[float]]:
+def in_turns(*calls: Callable[[], object]) -> list[list[float]]:
     """Return the seconds of each call, REPEATS times in turns after one warm-up."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(REPEATS + 1):

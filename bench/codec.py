@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Method(NamedTuple):
     """One group of rows: how to invert, and the picture's law."""
 
     name: str
-    inverter: str
+    inverter: Any
     iterations: int = 0
     spec: MelSpec = STD
 

@@ -56,7 +56,7 @@ def _distances(case: str, generated: np.ndarray, reference: np.ndarray) -> list[
     ]
     if min(len(generated), len(reference)) > 5:
         pairs.append(
-            ("coverage, prdc", lambda: prdc(reference, generated).coverage, lambda: _prdc(reference, generated))
+            ("coverage, prdc", lambda: prdc(reference, generated)["coverage"], lambda: _prdc(reference, generated))
         )
     return [_row(what, case, ours, peer) for what, ours, peer in pairs]
 
@@ -64,7 +64,7 @@ def _distances(case: str, generated: np.ndarray, reference: np.ndarray) -> list[
 def _row(what: str, case: str, ours: Callable[[], float], peer: Callable[[], float]) -> list[str]:
     try:
         theirs, their_time = _timed(peer)
-    except (ImportError, torch.linalg.LinAlgError) as error:
+    except (ImportError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return [what, case, f"{_timed(ours)[1] * 1e3:.1f} ms", f"{type(error).__name__}", "-", "-"]
     value, our_time = _timed(ours)
     return [
@@ -138,7 +138,7 @@ def _models() -> list[list[str]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
-    for embedder in open_embedders(("musicnn-msd", "musicnn-mtt", "mel"), Sources()).embedders:
+    for embedder in open_embedders(("musicnn-msd", "musicnn-mtt", "mel"), Sources())[0]:
         embedder.embed_audio(sound[: 16000 * 6])
         start = time.process_time()
         embedder.embed_audio(sound)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -162,7 +163,7 @@ def _text(width: int, inner: int, layers: int, heads: int, act: str) -> CLIPText
     )
 
 
-def write_configs(folder: Path, models: dict[Part, nn.Module]) -> None:
+def write_configs(folder: Path, models: dict[Part, Any]) -> None:
     """Write a diffusers folder without weights."""
     write_tiny_sdxl(folder)
     for part, model in models.items():
@@ -174,7 +175,7 @@ def write_configs(folder: Path, models: dict[Part, nn.Module]) -> None:
             model.config.save_pretrained(folder / part)
 
 
-def write_base(path: Path, models: dict[Part, nn.Module]) -> None:
+def write_base(path: Path, models: dict[Part, Any]) -> None:
     """Write a single-file checkpoint of random numbers."""
     types: dict[Param, TensorType] = {}
     for part, model in models.items():
@@ -187,7 +188,7 @@ def write_base(path: Path, models: dict[Part, nn.Module]) -> None:
     write_single_file(path, source, types, lambda param, out: out.copy_(_random(types[param].shape, str(param))), {})
 
 
-def write_random_lora(path: Path, models: dict[Part, nn.Module]) -> int:
+def write_random_lora(path: Path, models: dict[Part, Any]) -> int:
     """Write a LoRA on every Linear of the transformers and return their number."""
     modules = {}
     for part in ADAPTABLE:

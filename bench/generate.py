@@ -85,7 +85,7 @@ def _speed(base: Base) -> list[list[str]]:
 
     def plain(output: str) -> torch.Tensor:
         return pipeline(
-            prompt=jobs[0].parts[0].text,
+            prompt=jobs[0].texts[0].text,
             negative_prompt="",
             height=spec.n_mels,
             width=spec.width,

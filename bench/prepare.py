@@ -12,9 +12,9 @@ import soundfile
 import torch
 
 from bench.table import Table
-from sdxl_mel.dataset.clips import Cut, windows
+from sdxl_mel.dataset.clips import windows
 from sdxl_mel.dataset.render import RenderJob, render
-from sdxl_mel.dataset.settings import RejectSettings
+from sdxl_mel.dataset.settings import Cutting, RejectSettings
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.seeding import numpy_generator
@@ -22,7 +22,7 @@ from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
 
 SPEC = PRESETS["std"]
-CUT = Cut(SPEC.width, None, 1.0, 1)
+CUTTING = Cutting()
 SECONDS = 120.0
 SAMPLE_RATE = 44100
 REPEATS = 3
@@ -65,11 +65,11 @@ def throughput(folder: Path) -> list[str]:
     path = write_mp3(folder / "track.mp3")
     seconds = []
     for repeat in range(REPEATS + 1):
-        job = RenderJob("track", path, folder / f"out{repeat}", SPEC, CUT, RejectSettings())
+        job = RenderJob("track", path, folder / f"out{repeat}", SPEC, CUTTING, RejectSettings())
         start = time.process_time()
         rendered = render(job)
         seconds.append(time.process_time() - start)
-    assert len(rendered.clips) == len(windows(round(SECONDS * SPEC.sample_rate), SPEC, CUT))
+    assert len(rendered.clips) == len(windows(round(SECONDS * SPEC.sample_rate), SPEC, CUTTING))
     return _row("MP3 to PNG, with fingerprint and loudness", min(seconds[1:]))
 
 
@@ -80,7 +80,9 @@ def steps(folder: Path) -> list[list[str]]:
     decoded = time.process_time()
     signal = prepare_signal(samples, rate, SPEC)
     prepared = time.process_time()
-    found = [cut_clip(signal, window.starts[0], SPEC.width, SPEC) for window in windows(signal.shape[-1], SPEC, CUT)]
+    found = [
+        cut_clip(signal, window.starts[0], SPEC.width, SPEC) for window in windows(signal.shape[-1], SPEC, CUTTING)
+    ]
     tiles = [encode_clip(clip, SPEC) for clip in found]
     encoded = time.process_time()
     for levels in tiles:

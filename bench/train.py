@@ -64,7 +64,7 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
         ours, bare = our_step(loop, batches), bare_step(task.model, task.batch(0, range(size.batch)))
         if not memory:
             peer = peer_step(random_models(size, device, dtype, whole=True), size, device, dtype)
-            return [_row(size.name, *in_turns([bare, ours, peer], finisher(device)))]
+            return [_row(size.name, in_turns([bare, ours, peer], finisher(device)))]
         first = in_turns([bare, ours], finisher(device))
         peak = torch.cuda.max_memory_allocated(device) / GIB
     del task, loop, ours, bare
@@ -75,7 +75,7 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
     (second,) = in_turns([peer], finisher(device))
     theirs = torch.cuda.max_memory_allocated(device) / GIB
     gigabytes = [f"{size.name}, peak GiB", "", f"{peak:.2f}", f"{theirs:.2f}", "", f"{peak / theirs:.2f}"]
-    return [_row(size.name, *first, second), gigabytes]
+    return [_row(size.name, [*first, second]), gigabytes]
 
 
 def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> tuple[LoraTask, Loop]:
@@ -92,7 +92,7 @@ def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path
         }
     )
     cache = random_cache(folder / "cache", size, CLIPS)
-    base = random_models(size, device, dtype, whole=False)
+    base: Any = random_models(size, device, dtype, whole=False)
     model = build_model(
         base,
         config.adapter,
@@ -184,5 +184,6 @@ def learnt() -> list[list[str]]:
     return rows
 
 
-def _row(name: str, bare: float, ours: float, peer: float) -> list[str]:
+def _row(name: str, seconds: Sequence[float]) -> list[str]:
+    bare, ours, peer = seconds
     return [name, f"{bare:.3f}", f"{ours:.3f}", f"{peer:.3f}", f"{ours / bare:.3f}", f"{ours / peer:.3f}"]

@@ -117,7 +117,7 @@ def random_models(size: Size, device: torch.device, dtype: torch.dtype, whole: b
     pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
     with torch.device(device):
         unet = UNet2DConditionModel.from_config(size.unet).to(dtype).requires_grad_(False)
-        parts: list[Any] = [None, None, None]
+        vae = text_encoder = text_encoder_2 = None
         if whole:
             vae = AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,
@@ -127,10 +127,12 @@ def random_models(size: Size, device: torch.device, dtype: torch.dtype, whole: b
                 **size.vae,
             )
             texts = [CLIPTextConfig(projection_dim=pooled, **config) for config in size.texts]
-            first, second = CLIPTextModel(texts[0]).to(dtype), CLIPTextModelWithProjection(texts[1]).to(dtype)
-            parts = [part.requires_grad_(False).eval() for part in (vae, first, second)]
+            text_encoder = CLIPTextModel(texts[0]).to(dtype)
+            text_encoder_2 = CLIPTextModelWithProjection(texts[1]).to(dtype)
+            for part in (vae, text_encoder, text_encoder_2):
+                part.requires_grad_(False).eval()
     scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    return Models(unet, *parts, scheduler, pooled)
+    return Models(unet, vae, text_encoder, text_encoder_2, scheduler, pooled)
 
 
 def random_cache(folder: Path, size: Size, clips: int) -> Cache:

@@ -31,7 +31,8 @@ def main() -> None:
         write_spectrogram(arguments.out / f"{name}.png", Spectrogram(levels, spec))
         write_audio(arguments.out / f"{name}.wav", invert(levels, spec), spec.sample_rate, spec=spec)
     # A seam's z-score compares the change of spectrum across it with that across equal stretches elsewhere.
-    print("stitched seams:", *(f"{seam.score:+.2f}" for seam in stitched.seams if seam.score is not None))
+    for name, seams in (("joint", joint.seams), ("stitched", stitched.seams)):
+        print(f"{name} seams:", *(f"{seam.score:+.2f}" for seam in seams if seam.score is not None))
 
 
 if __name__ == "__main__":

@@ -54,18 +54,19 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-class _Once(argparse.Action):
-    """A flag that is refused when given again: which of two values was meant, nobody knows."""
+class Once(argparse.Action):
+    """A flag that is refused when given again: which of two values was meant, nobody knows. Its default is none."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
+        """Take the value. Raises InputError where there is one already."""
         if hasattr(namespace, self.dest):
             parser.error(f"{option} is given twice; give it once")
         setattr(namespace, self.dest, values)
 
 
-class _SwitchOnce(_Once, argparse.BooleanOptionalAction):
+class _SwitchOnce(Once, argparse.BooleanOptionalAction):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
@@ -179,7 +180,7 @@ def build_parser(
         "--config",
         dest="config_file",
         metavar="FILE.toml",
-        action=_Once,
+        action=Once,
         default=argparse.SUPPRESS,
         help="read settings from a TOML file first",
     )
@@ -212,7 +213,7 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
         mapping = get_origin(kind) in MAPPINGS
         options["metavar"] = _metavar(value_kind(field))
         options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
-        options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": _Once}
+        options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": Once}
     parser.add_argument(f"--{_flag(name)}", **options)
 
 

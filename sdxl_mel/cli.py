@@ -1,6 +1,7 @@
 """The program `sdxl-mel COMMAND`: calls a command, prints its report or its error, and returns an exit code."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import get_args
 from rich.console import Console
 
 from sdxl_mel import __version__
-from sdxl_mel.arguments import Parser
+from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
@@ -31,6 +32,7 @@ EVERYWHERE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `sdxl-mel ...` and return its exit code."""
+    _write_any_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         Console(highlight=False).print(overview(), markup=False)
@@ -61,6 +63,7 @@ def overview() -> str:
 
 def run_stage(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one command with its arguments; failures become one line and an exit code."""
+    _write_any_character()
     debug = "--debug" in arguments
     return guarded(lambda: _run(name, arguments, program), debug=debug)
 
@@ -85,7 +88,8 @@ def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
     common, words = common_parser(program).parse_known_args(arguments)
     if not common.verbose:
         _hush_libraries()
-    with showing(named_sink("none" if common.quiet else common.progress, verbose=common.verbose)):
+    sink: SinkName = "none" if common.quiet else getattr(common, "progress", "auto")
+    with showing(named_sink(sink, verbose=common.verbose)):
         return run_command(name, words, program)
 
 
@@ -94,7 +98,7 @@ def common_parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(prog=program, add_help=False, allow_abbrev=False)
     for flag, purpose in EVERYWHERE.items():
         if flag == "--progress":
-            parser.add_argument(flag, choices=PROGRESS, default="auto", help=purpose)
+            parser.add_argument(flag, choices=PROGRESS, action=Once, default=argparse.SUPPRESS, help=purpose)
         else:
             parser.add_argument(flag, action="store_true", help=purpose)
     return parser
@@ -103,6 +107,13 @@ def common_parser(program: str) -> argparse.ArgumentParser:
 def _print_completion(words: Sequence[str]) -> None:
     """Print the completion script of a shell, `bash` if none is named."""
     sys.stdout.write(completion_script(words[0] if words else "bash", COMMANDS, common_parser("sdxl-mel")))
+
+
+def _write_any_character() -> None:
+    """Let output go on where the encoding of a terminal or a file lacks a character: it is written as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _hush_libraries() -> None:

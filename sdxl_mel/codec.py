@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ import numpy as np
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.execution import map_jobs
-from sdxl_mel.files.audio import open_audio, read_audio, write_audio
+from sdxl_mel.files.audio import SUBTYPES, open_audio, read_audio, write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
 from sdxl_mel.options import Bits, Method
+from sdxl_mel.progress import track
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram, prepare_signal
 from sdxl_mel.sound.inversion.methods import checked_picture, invert, invert_blocks
@@ -26,14 +27,13 @@ from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
-__all__ = ["encode", "encode_file", "encode_files", "fidelity_ladder", "gathered", "invert", "invert_file", "outputs"]
+__all__ = ["convert_files", "encode", "encode_file", "fidelity_ladder", "invert", "invert_file", "outputs"]
 
 SILENCE_DBFS = -70.0
 LOUDNESS_LUFS = -16.0
 TRUE_PEAK_DBTP = -1.0
 FILES_A_PROCESS = 4
 """Fewer files than this a process do not repay starting one."""
-SUBTYPES: dict[Bits, str] = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
 Conversion = tuple[Path, Path]
 """A file, and the file it becomes."""
@@ -95,24 +95,6 @@ def encode_file(
     return out
 
 
-def encode_files(
-    jobs: Sequence[Conversion],
-    spec: MelSpec,
-    record: Record,
-    *,
-    start: float = 0.0,
-    seconds: float | None = None,
-    processes: int = 0,
-) -> Iterator[Path | InputError]:
-    """Write the pictures of many sound files; yield each, or why it cannot be, so that the others go on.
-
-    `processes` is 0 for one a core where there are enough files.
-    """
-    work = partial(_tried, partial(encode_file, spec=spec, record=record, start=start, seconds=seconds))
-    count = processes or min(os.cpu_count() or 1, len(jobs) // FILES_A_PROCESS)
-    yield from map_jobs(work, jobs, backend="processes" if count > 1 else "here", workers=count)
-
-
 def invert_file(
     job: Conversion,
     record: Record,
@@ -147,33 +129,8 @@ def invert_file(
     return Inverted(out, seconds, writer.clipped)
 
 
-def invert_files(
-    jobs: Sequence[Conversion],
-    record: Record,
-    method: Method = "best",
-    seed: int = 0,
-    loop: bool = False,
-    *,
-    stated: MelSpec | None = None,
-    bits: Bits | None = None,
-    device: str | None = None,
-) -> Iterator[Inverted | InputError]:
-    """Write the sounds of many pictures, as `encode_files` writes the pictures of sounds."""
-    work = partial(
-        invert_file, record=record, method=method, seed=seed, loop=loop, stated=stated, bits=bits, device=device
-    )
-    return (_tried(work, job) for job in jobs)
-
-
-def _tried(work: Callable[[Conversion], Result], job: Conversion) -> Result | InputError:
-    try:
-        return work(job)
-    except InputError as error:
-        return error
-
-
 def _of(record: Record, path: Path) -> Record:
-    return record.model_copy(update={"inputs": {path.name: sha256_file(path)}})
+    return record.model_copy(update={"inputs": {printable(path.name): sha256_file(path)}})
 
 
 def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str) -> list[Conversion]:
@@ -192,13 +149,20 @@ def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: s
     return jobs
 
 
-def gathered(
-    jobs: Sequence[Conversion], results: Iterable[Result | InputError], what: str
+def convert_files(
+    work: Callable[[Conversion], Result], jobs: Sequence[Conversion], what: str, doing: str, processes: int = 1
 ) -> tuple[list[Result], tuple[Skipped, ...]]:
-    """Return what was made and what was skipped. Raises the error of a lone job, and InputError if nothing was made."""
+    """Return what `work` made of many files, and which it could not use, so that the others go on.
+
+    `what` and `doing` are words for the progress and for errors ("sounds", "encoding"); `processes` is 0 for one a core
+    where there are enough files. Raises the error of a lone job, and InputError if nothing was made.
+    """
+    count = processes or min(os.cpu_count() or 1, len(jobs) // FILES_A_PROCESS)
+    results = map_jobs(partial(_tried, work), jobs, backend="processes" if count > 1 else "here", workers=count)
     made: list[Result] = []
     skipped: list[Skipped] = []
-    for result, (path, _) in zip(results, jobs):  # Results first, so that they are asked for what comes after the last.
+    # Results first, so that they are asked for what comes after the last.
+    for result, (path, _) in zip(track(results, len(jobs), doing, what), jobs):
         if not isinstance(result, InputError):
             made.append(result)
         elif len(jobs) == 1:
@@ -208,6 +172,13 @@ def gathered(
     if not made:
         raise InputError(f"none of {len(jobs)} {what} can be used; the first: {skipped[0].why}")
     return made, tuple(skipped)
+
+
+def _tried(work: Callable[[Conversion], Result], job: Conversion) -> Result | InputError:
+    try:
+        return work(job)
+    except InputError as error:
+        return error
 
 
 def fidelity_ladder(

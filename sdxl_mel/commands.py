@@ -52,6 +52,8 @@ COMMANDS = {
     "lora": Command("sdxl_mel.stages.lora", "convert, describe, compare, resize, merge and extract LoRA files"),
     "fuse": Command("sdxl_mel.stages.fuse", "base + LoRA -> checkpoint (fuse_lora.py)"),
     "generate": Command("sdxl_mel.stages.generate", "prompt -> tiles or a long piece, and its sound"),
+    "edit": Command("sdxl_mel.stages.edit", "a sound varied, drawn anew in regions, longer, or a loop"),
+    "vary": Command("sdxl_mel.stages.vary", "one prompt with many seeds, guidances, strengths or scales, on one page"),
     "stitch": Command("sdxl_mel.stages.stitch", "tiles -> one long picture and its sound (stitch.py)"),
     "cut": Command("sdxl_mel.stages.cut", "a long picture -> overlapping tiles"),
     "evaluate": Command("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),

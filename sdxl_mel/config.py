@@ -1,18 +1,26 @@
 """Settings of a stage: pydantic models filled from a TOML file and from flags, and the report a stage returns."""
 
+import json
 import re
 import tomllib
-from collections.abc import Mapping
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.names import near_miss, settings_of
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+ESCAPING = re.compile(r"Unescaped|hex value|scalar value")
+"""What tomllib says of a backslash that begins no escape, as in most Windows paths in double quotes."""
+SPOILT = re.compile(r"[\b\f\r\t]|^[A-Za-z]:.*\n|^\S+\n\S+$")
+"""What becomes of a Windows path that is TOML by chance: `runs\\tape` has a tab in it."""
 
 
 class Unrecorded(Enum):
@@ -49,12 +57,12 @@ class StageConfig(Settings):
 
 
 class Skipped(BaseModel):
-    """An input that was left out, and why."""
+    """An input that was left out, and why; bytes of file names that are not UTF-8 are escaped."""
 
     model_config = ConfigDict(frozen=True)
 
-    what: str
-    why: str
+    what: Annotated[str, BeforeValidator(printable)]
+    why: Annotated[str, BeforeValidator(printable)]
 
 
 class StageReport(BaseModel):
@@ -85,17 +93,43 @@ def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in within:
         raise InputError(f"{path}: includes itself through {' and '.join(each.name for each in within)}")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+        tables = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"{path}: cannot read this config ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not a TOML file: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"line (\d+)", str(error))
+        line = text.rstrip().split("\n")[int(place[1]) - 1 if place else -1].strip()
+        spoilt = ESCAPING.search(str(error)) or line.endswith('\\"')
+        raise FormatError(f"{path}: {_unescaped(line) if spoilt else f'not a TOML file: {error}'}") from error
+    for value in _texts(tables):
+        if SPOILT.search(value):
+            raise FormatError(f"{path}: {_unescaped(json.dumps(value))}")
     included = tables.pop("include", None)
     if included is None:
         return tables
     if not isinstance(included, str):
         raise InputError(f"{path}: include: found {included!r}; expected the name of one TOML file")
     return merged(read_toml(path.parent / included, (*within, path.resolve())), tables)
+
+
+def _unescaped(found: str) -> str:
+    return (
+        f"{found}: a backslash in double quotes stands for another character; write a Windows path in single quotes, "
+        "'C:\\music', or with / in place of \\"
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in nested tables and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,30 @@ SdxlMelError
 └── ResourceError         the machine cannot: disk full, out of memory, folder not writable
 """
 
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return text without what no encoding can write: a byte of a file's name that is not UTF-8 becomes `\xe9`.
+
+    >>> printable("caf\udce9.mp3")
+    'caf\\xe9.mp3'
+    """
+    return _SURROGATE.sub(lambda match: _escaped(ord(match.group())), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
 
 class SdxlMelError(Exception):
     """Any failure the toolkit foresees; a command prints it in one line and exits with code 2."""
+
+    def __init__(self, message: str) -> None:
+        """Keep a message that can be written anywhere, whatever file names are in it."""
+        super().__init__(printable(message))
 
 
 class InputError(SdxlMelError):
@@ -31,3 +52,8 @@ class MissingError(SdxlMelError):
 
 class ResourceError(SdxlMelError):
     """The machine cannot do it: no space, no memory, no permission."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of another library's message."""
+    return str(error).strip().partition("\n")[0]

@@ -145,7 +145,7 @@ def progress(total: int, what: str, unit: str = "items", done: int = 0) -> Itera
 
 
 class JsonLines:
-    """Writes an event a line as a JSON object, progress ten times a second at most."""
+    """Writes an event a line as a JSON object in ASCII, progress ten times a second at most."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.paced = stream, _Paced(JSON_EVERY_SECONDS)
@@ -154,7 +154,7 @@ class JsonLines:
         """Write an event that is due."""
         if not isinstance(event, Advanced) or self.paced.is_due(event):
             line = {"event": type(event).__name__.lower()} | asdict(event)
-            self.stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self.stream.write(json.dumps(line, allow_nan=False) + "\n")
             self.stream.flush()
 
 

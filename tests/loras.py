@@ -1,11 +1,15 @@
 """Random LoRAs for a given model: every Linear of a transformer, and convolutions if asked."""
 
+from pathlib import Path
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
+from sdxl_mel.models.lora.file import Lora, ScaledLora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.synthesis.attached import AttachedLoras
 
 TRANSFORMER = (".attentions.", ".self_attn.", ".mlp.")
 
@@ -49,6 +53,13 @@ def random_lora_modules(pipeline, rank: int = 2, alpha: float = 1.0, convolution
         if getattr(pipeline, part, None) is not None:
             modules |= random_modules(part, getattr(pipeline, part), rank, alpha, seed)
     return modules
+
+
+def attach(base, lora: Lora, scale: float = 1.0) -> AttachedLoras:
+    """Put a LoRA on an open base, as `generate` does; what is returned takes it off."""
+    attached = AttachedLoras(base)
+    attached.replace([ScaledLora(Path("LoRA"), lora, scale)])
+    return attached
 
 
 def meta_sdxl_unet() -> UNet2DConditionModel:

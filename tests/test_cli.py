@@ -1,6 +1,8 @@
 """The command line: the table of commands, their actions, exit codes, and errors in one line."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel import __version__
+from sdxl_mel.arguments import build_parser
 from sdxl_mel.cli import guarded, main
-from sdxl_mel.commands import COMMANDS
+from sdxl_mel.commands import COMMANDS, parse_command
 from sdxl_mel.config import Skipped, StageReport
-from sdxl_mel.errors import FormatError
+from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.progress import log
 from tests.sounds import FIXTURES
 
@@ -99,6 +102,52 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         guarded(lambda: 1 / 0)  # A bug is not dressed up as bad input.
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_setting_of_one_value_is_given_once_in_every_command(name: str) -> None:
+    for each, action in COMMANDS[name].actions().items():
+        flags = {
+            word: argument
+            for argument in build_parser(action.settings, "")._actions
+            for word in argument.option_strings
+            if word.startswith("--") and argument.nargs != "+" and word not in ("--help", "--help-all")
+        }
+        assert flags
+        for flag, argument in flags.items():
+            words = [flag] if argument.nargs == 0 else [flag, "1"]
+            with pytest.raises(InputError, match=f"{re.escape(flag)} is given twice"):
+                parse_command(name, [*filter(None, [each]), *words, *words])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_never_fails_for_its_characters(encoding: str) -> None:
+    """A log of another encoding, an emoji, and a file name that is not UTF-8, in results, errors and progress."""
+    script = (
+        "from sdxl_mel.cli import main\n"
+        "from sdxl_mel.config import StageReport, Skipped\n"
+        "from sdxl_mel.errors import InputError\n"
+        "from sdxl_mel.progress import log\n"
+        "from sdxl_mel.stages import inspect\n"
+        "def run(config):\n"
+        "    log('a \\u2192 b \\U0001f3b5')\n"
+        "    if 'fail' in str(config.file): raise InputError('c \\udcff \\u2192')\n"
+        "    return StageReport(skipped=(Skipped(what='d \\u266a', why='e \\U0001f3b5'),))\n"
+        "inspect.run = run\n"
+        "codes = [main(['inspect', *words]) for words in (['x'], ['fail'], ['x', '--progress', 'json'])]\n"
+        "assert codes == [3, 2, 3], codes\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    printed = (done.stdout + done.stderr).decode(encoding)
+    assert done.returncode == 0, printed
+    assert ("\u266a" if encoding == "utf-8" else "\\u266a") in printed and "Traceback" not in printed
+    events = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [event["text"] for event in events] == ["a \u2192 b \U0001f3b5"]
+
+
 def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "missing", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
@@ -149,6 +198,7 @@ def test_an_action_is_named_first(words: list[str], said: str, capsys: pytest.Ca
     [
         (["inspect", "x", "--progress"], "--progress: expected one argument"),
         (["inspect", "x", "--progress", "fast"], "invalid choice: 'fast'"),
+        (["inspect", "x", "--progress", "none", "--progress=json"], "--progress is given twice"),
     ],
 )
 def test_what_every_command_takes_is_checked(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,46 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
         read_toml(tmp_path / "binary.toml")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-8"])
+def test_every_mark_of_an_encoding(encoding: str, tmp_path: Path) -> None:
+    content = 'name = "é → ♪"\nsteps = 5\n'.encode(encoding)
+    (tmp_path / "a.toml").write_bytes(b"\xfe\xff" * (encoding == "utf-16-be") + content)
+    assert read_toml(tmp_path / "a.toml") == {"name": "é → ♪", "steps": 5}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\Users\me",
+        r"D:\music",
+        r"\\server\share",
+        r"C:\temp",
+        r"C:\my music\new",
+        r"runs\tape",
+        r"runs\new",
+        r"..\data",
+    ],
+)
+def test_a_windows_path_in_double_quotes_is_explained(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    for line in (f'name = "{path}"', f'[inner]\nwhere = "{path}"', f'files = ["a", "{path}"]'):
+        file.write_text(f"steps = 3\n{line}\n", encoding="utf-8")
+        with pytest.raises(FormatError, match="write a Windows path in single quotes") as caught:
+            read_toml(file)
+        assert "\n" not in str(caught.value)
+        file.write_text(line.replace('"', "'"), encoding="utf-8")
+        assert path in str(read_toml(file)).replace("\\\\", "\\")
+    for ending in ("", "\nsteps = 3"):
+        file.write_text(f'name = "C:\\music\\"{ending}', encoding="utf-8")
+        with pytest.raises(FormatError, match="write a Windows path in single quotes"):
+            read_toml(file)
+    file.write_text('name = "a\\tb\nsteps = = 3', encoding="utf-8")
+    with pytest.raises(FormatError, match="not a TOML file"):
+        read_toml(file)
+    file.write_text('name = "a \\"word\\" and \\u00e9"\nfiles = "C:\\\\music"\n', encoding="utf-8")
+    assert read_toml(file) == {"name": 'a "word" and é', "files": r"C:\music"}
+
+
 TREES = st.recursive(
     st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
 )

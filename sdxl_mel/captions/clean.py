@@ -70,7 +70,7 @@ def normalise(caption: Edited) -> Edited:
     """Return NFKC text on one line: straight quotes, no control characters, lines joined by commas."""
     text = unicodedata.normalize("NFKC", caption.text).translate(_QUOTES)
     edited = caption.whole(
-        "unicode", "".join(char for char in text if char in "\n\r\t" or unicodedata.category(char)[0] != "C")
+        "unicode", "".join(char for char in text if char.isspace() or unicodedata.category(char)[0] != "C")
     )
     edited = edited.whole("space", edited.text.strip())
     return edited.sub("line", _LINE, lambda match: f"{match.group(1) or ','} ").sub("space", _SPACE, " ")

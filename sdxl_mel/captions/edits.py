@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Edited:
     def whole(self, rule: str, text: str) -> "Edited":
         """Return `text` in place of everything, logged without what both ends share."""
         old, new = self.text, text
-        head = _shared(old, new)
-        tail = _shared(old[head:][::-1], new[head:][::-1])
+        head = len(commonprefix([old, new]))
+        tail = len(commonprefix([old[head:][::-1], new[head:][::-1]]))
         return self.splice(rule, head, len(old) - tail, new[head : len(new) - tail])
 
     def sub(self, rule: str, pattern: re.Pattern[str], after: str | Callable[[re.Match[str]], str] = "") -> "Edited":
@@ -53,10 +54,3 @@ class Edited:
             edited = edited.splice(rule, match.start() + moved, match.end() + moved, new)
             moved += len(new) - len(match.group())
         return edited
-
-
-def _shared(first: str, second: str) -> int:
-    """Return the length of the common start of two texts."""
-    return next(
-        (index for index, (one, two) in enumerate(zip(first, second)) if one != two), min(len(first), len(second))
-    )

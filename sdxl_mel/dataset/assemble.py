@@ -25,50 +25,61 @@ from sdxl_mel.files.dataset import ROWS_NAME, SPLITS, Item
 from sdxl_mel.sound.fingerprint import similar_pairs
 
 
-@dataclass
-class Assembly:
-    """The items of every split in source order, what was skipped, what was rejected by rule."""
-
-    splits: dict[str, list[Item]] = field(default_factory=lambda: {split: [] for split in SPLITS})
-    skipped: list[Skipped] = field(default_factory=list)
-    rejected: list[Skipped] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class PreparedTrack:
     """A track with all that was found out about it."""
 
     track: SourceTrack
     captions: TrackCaptions
-    assigned: Assignment
     rendered: Rendered | None
 
 
-def assemble(tracks: Sequence[PreparedTrack], similar: float) -> Assembly:
-    """Return the dataset's items; of tracks and clips that are the same, the first in source order stays."""
-    assembly = Assembly()
+GoodClip = tuple[PreparedTrack, Clip]
+
+
+@dataclass
+class Sifted:
+    """The good clips in source order, what was skipped, what was rejected by rule."""
+
+    clips: list[GoodClip] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    rejected: list[Skipped] = field(default_factory=list)
+
+
+def sift(tracks: Sequence[PreparedTrack], assigned: Mapping[str, Assignment], similar: float) -> Sifted:
+    """Return what is good of the tracks that have a split; of those that are the same the first stays."""
+    sifted = Sifted()
     usable: list[PreparedTrack] = []
     first_with: dict[str, str] = {}
     for prepared in tracks:
-        reason = _unusable(prepared, first_with)
+        reason = _unusable(prepared, assigned[prepared.track.identifier], first_with)
         if prepared.rendered is not None and prepared.rendered.unreadable:
-            assembly.skipped.append(Skipped(what=prepared.track.identifier, why=prepared.rendered.unreadable))
+            sifted.skipped.append(Skipped(what=prepared.track.identifier, why=prepared.rendered.unreadable))
         elif reason:
-            assembly.rejected.append(Skipped(what=prepared.track.identifier, why=reason))
+            sifted.rejected.append(Skipped(what=prepared.track.identifier, why=reason))
         else:
             usable.append(prepared)
     clips = [(prepared, clip) for prepared in usable if prepared.rendered for clip in prepared.rendered.clips]
     copies = _near_duplicates(clips, similar)
     for prepared in usable:
         for offset, reason in prepared.rendered.rejects if prepared.rendered else ():
-            assembly.rejected.append(Skipped(what=_at(prepared, offset), why=reason))
+            sifted.rejected.append(Skipped(what=_at(prepared, offset), why=reason))
     for index, (prepared, clip) in enumerate(clips):
         if index in copies:
-            assembly.rejected.append(Skipped(what=_at(prepared, clip.offset), why=copies[index]))
+            sifted.rejected.append(Skipped(what=_at(prepared, clip.offset), why=copies[index]))
         else:
-            assembly.splits[prepared.assigned.split].append(_item(prepared, clip))
-    assembly.splits = {split: items for split, items in assembly.splits.items() if items}
-    return assembly
+            sifted.clips.append((prepared, clip))
+    return sifted
+
+
+def dealt(clips: Sequence[GoodClip], assigned: Mapping[str, Assignment]) -> dict[str, list[Item]]:
+    """Return the items of every split that has any, in source order."""
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for prepared, clip in clips:
+        assignment = assigned[prepared.track.identifier]
+        if assignment.split:
+            splits[assignment.split].append(_item(prepared, clip, assignment))
+    return {split: items for split, items in splits.items() if items}
 
 
 def place_pictures(out: Path, splits: Mapping[str, list[Item]]) -> None:
@@ -105,10 +116,10 @@ def remove_stale(out: Path, splits: Mapping[str, list[Item]], keys: Iterable[str
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _unusable(prepared: PreparedTrack, first_with: dict[str, str]) -> str:
+def _unusable(prepared: PreparedTrack, assigned: Assignment, first_with: dict[str, str]) -> str:
     """Return why a track is left out by rule, and remember its bytes if it is not."""
-    if not prepared.assigned.split:
-        return prepared.assigned.left_out
+    if not assigned.split:
+        return assigned.left_out
     if prepared.rendered is None or prepared.rendered.unreadable:
         return ""
     if prepared.rendered.unusable:
@@ -119,7 +130,7 @@ def _unusable(prepared: PreparedTrack, first_with: dict[str, str]) -> str:
     return "" if other == prepared.track.identifier else f"the same bytes as {other}"
 
 
-def _near_duplicates(clips: Sequence[tuple[PreparedTrack, Clip]], similar: float) -> dict[int, str]:
+def _near_duplicates(clips: Sequence[GoodClip], similar: float) -> dict[int, str]:
     """Return {index of a clip: which earlier clip it repeats}."""
     prints = [bytes.fromhex(clip.fingerprint) for _, clip in clips]
     return {
@@ -128,10 +139,9 @@ def _near_duplicates(clips: Sequence[tuple[PreparedTrack, Clip]], similar: float
     }
 
 
-def _item(prepared: PreparedTrack, clip: Clip) -> Item:
+def _item(prepared: PreparedTrack, clip: Clip, assigned: Assignment) -> Item:
     assert prepared.rendered is not None
-    split = prepared.assigned.split
-    names = tuple(f"{split}/{OFFSETS_NAME + '/' if is_offset_name(name) else ''}{name}" for name in clip.names)
+    names = tuple(f"{assigned.split}/{OFFSETS_NAME + '/' if is_offset_name(name) else ''}{name}" for name in clip.names)
     track = prepared.track
     return Item(
         file=names[0],
@@ -142,7 +152,7 @@ def _item(prepared: PreparedTrack, clip: Clip) -> Item:
         licence=track.licence,
         sha256=prepared.rendered.sha256,
         instruments=instruments_of(track),
-        group=prepared.assigned.group,
+        group=assigned.group,
         loudness_lufs=clip.loudness_lufs,
         offset_files=names,
     )

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from sdxl_mel.dataset.cache_plan import Plan, ShardPlan, make_plan, open_parts
-from sdxl_mel.dataset.settings import CacheSettings
+from sdxl_mel.dataset.settings import CacheContents, CacheSettings
 from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import clear_os_errors
@@ -56,24 +56,6 @@ class Encoder:
     batch: int
 
 
-@dataclass(frozen=True)
-class CacheContents:
-    """What a cache holds, and what was encoded now, found or deleted.
-
-    `damaged` shards were made anew, `unused` files belong to no clip any more, `too_long` captions do not fit.
-    """
-
-    pictures: int
-    texts: int
-    encoded_pictures: int = 0
-    encoded_texts: int = 0
-    damaged: int = 0
-    unused: int = 0
-    deleted: int = 0
-    freed_bytes: int = 0
-    too_long: int = 0
-
-
 def build(
     folder: Path, settings: CacheSettings, device: str | None = None, batch_pixels: int = BATCH_PIXELS
 ) -> CacheContents:
@@ -88,7 +70,8 @@ def build(
     with muted(not state.is_main_process):
         plan = make_plan(settings)
         if state.is_main_process:
-            sweep(folder)
+            for path in _temporaries(folder):
+                path.unlink(missing_ok=True)
         found, damaged = existing_shards(folder)
         todo = [shard for shard in plan.shards if not _is_made(shard, found.get(folder / shard.name))]
         rows = reusable_rows(found.values(), {key for shard in todo for key, _ in shard.rows})
@@ -133,7 +116,7 @@ def verify(folder: Path, settings: CacheSettings | None = None) -> CacheContents
     problems = []
     for shard in track(shards, len(shards), "verifying", "shards"):
         try:
-            _check(shard, latent_shape(cache.spec))
+            _check(shard, latent_shape(cache.header.spec))
         except FormatError as error:
             problems.append(str(error))
     if problems:
@@ -144,7 +127,7 @@ def verify(folder: Path, settings: CacheSettings | None = None) -> CacheContents
     if settings is not None:
         _require_current(folder, make_plan(settings))
     counts = cache.header.counts
-    return CacheContents(counts["pictures"], counts["texts"], unused=len(unused_files(folder)))
+    return CacheContents(**counts, unused=len(unused_files(folder)))
 
 
 def prune(folder: Path) -> CacheContents:
@@ -154,7 +137,7 @@ def prune(folder: Path) -> CacheContents:
     freed = sum(path.stat().st_size for path in unused)
     for path in unused:
         path.unlink()
-    return CacheContents(counts["pictures"], counts["texts"], deleted=len(unused), freed_bytes=freed)
+    return CacheContents(**counts, deleted=len(unused), freed_bytes=freed)
 
 
 def unused_files(folder: Path) -> list[Path]:
@@ -162,12 +145,6 @@ def unused_files(folder: Path) -> list[Path]:
     listed = set(read_header(folder).shards) if (folder / HEADER_NAME).is_file() else set()
     shards = [path for path in folder.glob("*/*.safetensors") if path.relative_to(folder).as_posix() not in listed]
     return sorted([*shards, *_temporaries(folder)])
-
-
-def sweep(folder: Path) -> None:
-    """Delete the temporary files of killed runs."""
-    for path in _temporaries(folder):
-        path.unlink(missing_ok=True)
 
 
 def existing_shards(folder: Path) -> tuple[dict[Path, Shard], list[Path]]:

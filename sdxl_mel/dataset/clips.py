@@ -20,16 +20,6 @@ QUIETEST_LUFS = -70.0
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Cutting in frames of a spec: a clip every `stride`; the rest as in Cutting."""
-
-    stride: int
-    count: int | None
-    skip_seconds: float
-    offsets: int
-
-
-@dataclass(frozen=True)
 class Window:
     """A clip of one tile: its first frame, and the sample at which each of its time offsets starts."""
 
@@ -37,34 +27,33 @@ class Window:
     starts: tuple[int, ...]
 
 
-def cut_of(cutting: Cutting, spec: MelSpec) -> Cut:
-    """Return the cutting in frames. Raises InputError for a stride under one frame."""
+def stride_of(cutting: Cutting, spec: MelSpec) -> int:
+    """Return the frames from one clip to the next. Raises InputError for a stride under one frame."""
     seconds, frame = cutting.stride_seconds, spec.hop_length / spec.sample_rate
     stride = spec.width if seconds is None else round(seconds * spec.sample_rate / spec.hop_length)
     if stride < 1:
         raise InputError(f"--stride {seconds}: under one frame ({frame:.3f} s)")
-    return Cut(stride, cutting.count, cutting.skip_seconds, cutting.offsets)
+    return stride
 
 
-def needed_seconds(spec: MelSpec, cut: Cut) -> float:
+def needed_seconds(spec: MelSpec, cutting: Cutting) -> float:
     """Return the length of the shortest track that has a clip."""
-    return (
-        2 * _first_frame(spec, cut) * spec.hop_length / spec.sample_rate + _clip_samples(spec, cut) / spec.sample_rate
-    )
+    skipped = 2 * _first_frame(spec, cutting) * spec.hop_length
+    return skipped / spec.sample_rate + _clip_samples(spec, cutting) / spec.sample_rate
 
 
-def windows(samples: int, spec: MelSpec, cut: Cut) -> list[Window]:
+def windows(samples: int, spec: MelSpec, cutting: Cutting) -> list[Window]:
     """Return the clips of a track of `samples`; every frame of them has its true neighbours on both sides.
 
-    Of more than `cut.count` clips that many are kept, evenly spread. Time offsets are fractions of one latent.
+    Of more than `cutting.count` clips that many are kept, evenly spread. Time offsets are fractions of one latent.
     """
-    first = _first_frame(spec, cut)
-    last = (samples - first * spec.hop_length - _clip_samples(spec, cut)) // spec.hop_length
-    frames = range(first, last + 1, cut.stride)
-    if cut.count is not None and len(frames) > cut.count:
-        frames = [frames[int(index)] for index in np.linspace(0, len(frames) - 1, cut.count).round()]  # type: ignore[assignment]
+    first = _first_frame(spec, cutting)
+    last = (samples - first * spec.hop_length - _clip_samples(spec, cutting)) // spec.hop_length
+    frames = range(first, last + 1, stride_of(cutting, spec))
+    if cutting.count is not None and len(frames) > cutting.count:
+        frames = [frames[int(index)] for index in np.linspace(0, len(frames) - 1, cutting.count).round()]  # type: ignore[assignment]
     latent = LATENT_FACTOR * spec.hop_length
-    shifts = [round(latent * k / cut.offsets) for k in range(cut.offsets)]
+    shifts = [round(latent * k / cutting.offsets) for k in range(cutting.offsets)]
     return [Window(frame, tuple(frame * spec.hop_length + shift for shift in shifts)) for frame in frames]
 
 
@@ -109,13 +98,13 @@ def _flat_tops(channel: Float) -> Iterator[int]:
     yield from (int(run[0]) for run in runs if run.size >= FLAT_SAMPLES)
 
 
-def _first_frame(spec: MelSpec, cut: Cut) -> int:
+def _first_frame(spec: MelSpec, cutting: Cutting) -> int:
     """Return the first frame that is neither skipped nor without neighbours."""
-    samples = max(cut.skip_seconds * spec.sample_rate, margin(spec))
+    samples = max(cutting.skip_seconds * spec.sample_rate, margin(spec))
     return -(-int(np.ceil(samples)) // spec.hop_length)
 
 
-def _clip_samples(spec: MelSpec, cut: Cut) -> int:
+def _clip_samples(spec: MelSpec, cutting: Cutting) -> int:
     """Return the samples that a clip and its time offsets cover."""
-    spare = LATENT_FACTOR if cut.offsets > 1 else 0
+    spare = LATENT_FACTOR if cutting.offsets > 1 else 0
     return (spec.width + spare) * spec.hop_length

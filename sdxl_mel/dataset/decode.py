@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from sdxl_mel.arrays import Float
@@ -15,17 +14,9 @@ from sdxl_mel.files.audio import read_audio
 from sdxl_mel.record import sha256_bytes, sha256_file
 
 
-@dataclass(frozen=True)
-class OpenedAudio:
-    """Audio that can be decoded, and the SHA-256 of what it will be decoded from."""
-
-    sha256: str
-    samples: Callable[[], tuple[Float, int]]
-
-
 @contextmanager
-def opened(audio: AudioPlace) -> Iterator[OpenedAudio]:
-    """Yield audio that is decoded, (channels, n) and its rate, only when asked for.
+def opened(audio: AudioPlace) -> Iterator[tuple[str, Callable[[], tuple[Float, int]]]]:
+    """Yield the SHA-256 of audio, and what decodes it when asked: to samples (channels, n) and their rate.
 
     Raises InputError or FormatError for what is missing or cannot be decoded.
     """
@@ -34,13 +25,13 @@ def opened(audio: AudioPlace) -> Iterator[OpenedAudio]:
             sha256 = sha256_file(audio)
         except OSError as error:
             raise InputError(f"{audio}: cannot be read ({error.strerror})") from error
-        yield OpenedAudio(sha256, lambda: read_audio(audio))
+        yield sha256, lambda: read_audio(audio)
     elif isinstance(audio, ArrowRow):
         content = arrow_bytes(audio)
         with tempfile.TemporaryDirectory(prefix="sdxl-mel-") as folder:
             path = Path(folder) / "audio"
             path.write_bytes(content)
-            yield OpenedAudio(sha256_bytes(content), lambda: read_audio(path))
+            yield sha256_bytes(content), lambda: read_audio(path)
     else:
         plan = audio
-        yield OpenedAudio(sha256_bytes(repr(plan).encode()), lambda: render_track(plan))
+        yield sha256_bytes(repr(plan).encode()), lambda: render_track(plan)

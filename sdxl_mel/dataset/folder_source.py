@@ -1,105 +1,133 @@
-"""Sources that are folders: audio with side-car captions, a Hugging Face audiofolder, a saved `datasets` folder."""
+"""Sources that are folders: audio with side-car captions or tables of them, a saved `datasets` folder."""
 
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.table_source import ROLES, table_source, texts_in
-from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, SourceTrack
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.dataset.table_source import ROLES, columns_of, table_source
+from sdxl_mel.dataset.tracks import SPLIT_NAMES, ArrowRow, SourceList, described, listed
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
+from sdxl_mel.files.dataset import is_dataset
+from sdxl_mel.files.finding import composed, find_files, is_file
+from sdxl_mel.files.header import parse_json
+from sdxl_mel.files.tables import TABLE_SUFFIXES, Table, read_text, text_lines, texts_in
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 ARROW_NAMES = ("dataset_dict.json", "state.json")
+SIDE_CAR_SUFFIXES = (".json", ".txt", ".caption")
+PACKED_SUFFIXES = (".parquet", ".xlsx", ".ods", ".zip", ".tar", ".gz", ".7z", ".rar")
+DESCRIBING_SUFFIXES = {*TABLE_SUFFIXES, *SIDE_CAR_SUFFIXES, *PACKED_SUFFIXES}
+"""Of files that may hold captions, or music inside."""
 
 
-def audio_files(folder: Path, without: Path) -> Iterator[Path]:
-    """Yield the audio files under a folder in order of name, leaving out hidden ones and those under `without`."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in AUDIO_SUFFIXES and not hidden and without not in path.parents and path.is_file():
-            yield path
+def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None) -> SourceList:
+    """Read the music under a folder, that under `without` left out, and its captions.
 
-
-def folder_source(folder: Path, without: Path, uncaptioned: bool) -> SourceList:
-    """Read audio with side-cars of the same name: `.txt`, a caption a line, or `.json` with the words of ROLES.
-
-    `uncaptioned` keeps tracks without any caption; else they are skipped.
+    Captions stand in side-cars of the same name: `.txt` or kohya's `.caption`, a caption a line, or `.json` with the
+    words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder,
+    which may stand in any folder: what they do not name is read by its side-cars.
     """
-    found = SourceList([])
-    for path in audio_files(folder, without):
-        name = path.relative_to(folder).as_posix()
-        try:
-            side = _side_cars(path)
-        except (UnicodeDecodeError, ValueError, OSError) as error:
-            found.skipped.append(Skipped(what=name, why=f"its side-car cannot be read ({error})"))
-            continue
-        captions = tuple(text for text in side.get("caption", ()) if text.strip())
-        if not captions and not uncaptioned:
-            why = f"no caption: no {path.stem}.txt or {path.stem}.json with one (--uncaptioned keeps it)"
-            found.skipped.append(Skipped(what=name, why=why))
-            continue
-        artist = "".join(side.get("artist", ())[:1])
-        found.tracks.append(
-            SourceTrack(
-                identifier=name,
-                audio=path,
-                captions=captions,
-                tags=side.get("tags", ()),
-                artist=artist,
-                names=(artist,) if artist else (),
-                licence="".join(side.get("licence", ())[:1]),
-                split=SPLIT_NAMES.get("".join(side.get("split", ())[:1]).lower(), ""),
-                instruments=side.get("instruments", ()),
-            )
-        )
+    found = SourceList()
+    files = find_files(folder, AUDIO_SUFFIXES, without)
+    tables = [] if stated is None else metadata_tables(files.others)
+    for path in tables:
+        _add_table(found, folder, path, stated or {})
+    named = {composed(str(track.audio)) for track in found.tracks}
+    describing = [path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES]
+    texts = {_key(path, path.suffix): path for path in reversed(describing)}
+    used: set[Path] = set(tables)
+    for path in files.usable:
+        if composed(str(path)) not in named:
+            side_cars = [texts[key] for suffix in SIDE_CAR_SUFFIXES if (key := _key(path, suffix)) in texts]
+            used.update(side_cars)
+            _add_file(found, folder, path, side_cars)
+    found.skipped += files.unusable
+    _note(found, "hidden files are left out", folder, files.hidden)
+    _note(found, "files beside the music describe none of it", folder, [x for x in describing if x not in used])
     return found
 
 
-def audiofolder_source(folder: Path, stated: Mapping[str, str]) -> SourceList:
-    """Read a Hugging Face audiofolder: `metadata.csv` or `.jsonl` naming files, at the top or in a folder a split."""
-    found = SourceList([])
-    for path in sorted(path for name in METADATA_NAMES for path in folder.rglob(name)):
-        part = table_source(path, path.parent, {"audio": "file_name"} | dict(stated))
-        place = path.parent.relative_to(folder).as_posix()
-        split = next((SPLIT_NAMES[name] for name in reversed(Path(place).parts) if name in SPLIT_NAMES), "")
-        for track in part.tracks:
-            identifier = track.identifier if place == "." else f"{place}/{track.identifier}"
-            found.tracks.append(replace(track, identifier=identifier, split=track.split or split))
-        found.skipped += part.skipped
-    return found
+def metadata_tables(paths: Iterable[Path]) -> list[Path]:
+    """Return the tables of an audiofolder among files; those of a prepared dataset, which list pictures, are none."""
+    return [path for path in paths if path.name in METADATA_NAMES and not is_dataset(path.parent.parent)]
+
+
+def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
+    part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
+    place = printable(path.parent.relative_to(folder).as_posix())
+    prefix = "" if place == "." else f"{place}/"
+    for track in part.tracks:
+        found.add(replace(track, identifier=prefix + track.identifier), f"{prefix}{track.identifier} in {path.name}")
+    found.skipped += [Skipped(what=prefix + each.what, why=each.why) for each in part.skipped]
+
+
+def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[Path]) -> None:
+    name = printable(path.relative_to(folder).as_posix())
+    try:
+        side = _side_cars(side_cars)
+    except (ValueError, InputError) as error:
+        reason = str(error).replace(printable(f"{path.parent}{os.sep}"), "")  # A dataset holds no path of a machine.
+        found.skipped.append(Skipped(what=name, why=f"its side-car cannot be read ({reason})"))
+        return
+    found.add(described(name, path, side), name)
+
+
+def _side_cars(paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """Return the texts of every role. Raises ValueError or InputError for a side-car that cannot be read."""
+    roles: dict[str, tuple[str, ...]] = {}
+    for path in paths:
+        if path.suffix.lower() != ".json":
+            roles["caption"] = (*roles.get("caption", ()), *(line for _, line in text_lines(read_text(path))))
+            continue
+        content = parse_json(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"{path.name} is not a JSON object")
+        for role, names in ROLES.items():
+            values = [texts_in(content[name]) for name in names if name in content]
+            roles[role] = tuple(dict.fromkeys(value for group in values for value in group))
+    return roles
+
+
+def _key(path: Path, suffix: str) -> tuple[Path, str, str]:
+    """Return by what a side-car belongs to its music: folder and stem, however its accents are composed."""
+    return path.parent, composed(path.stem), suffix.lower()
+
+
+def _note(found: SourceList, what: str, folder: Path, paths: Sequence[Path]) -> None:
+    if paths:
+        found.notes.append(f"{len(paths)} {what}: {listed([path.relative_to(folder).as_posix() for path in paths])}")
 
 
 def arrow_source(folder: Path, stated: Mapping[str, str]) -> SourceList:
     """Read what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; audio is decoded when it is needed."""
-    splits = load_arrow(folder)
-    found = SourceList([])
-    for name, rows in splits.items():
-        audio = stated.get("audio") or next((column for column in rows.column_names if column in ROLES["audio"]), "")
-        if audio not in rows.column_names:
-            raise FormatError(
-                f"{folder}: no audio column among {', '.join(rows.column_names)}; state --columns audio=NAME"
-            )
-        columns = {role: next((c for c in names if c in rows.column_names), "") for role, names in ROLES.items()}
-        columns |= stated
+    found = SourceList()
+    places: dict[str, ArrowRow] = {}
+    for name, rows in load_arrow(folder).items():
+        columns = columns_of(Table(folder, tuple(rows.column_names)), stated, ("audio",))
+        audio = columns.pop("audio")
         for index, cells in enumerate(rows.remove_columns([audio])):
-            texts = {role: texts_in(cells.get(column)) for role, column in columns.items() if column in cells}
-            first = {role: "".join(values[:1]) for role, values in texts.items()}
-            found.tracks.append(
-                SourceTrack(
-                    identifier=first.get("id") or f"{name}-{index:06d}",
-                    audio=ArrowRow(folder, name, index, audio),
-                    captions=texts.get("caption", ()),
-                    tags=texts.get("tags", ()),
-                    artist=first.get("artist", ""),
-                    licence=first.get("licence", ""),
-                    split=SPLIT_NAMES.get(name.lower(), ""),
-                )
-            )
+            texts = {role: texts_in(cells.get(column)) for role, column in columns.items()}
+            identifier = "".join(texts.get("id", ())[:1]) or f"{name}-{index:06d}"
+            place = ArrowRow(folder, name, index, audio)
+            if places.setdefault(identifier, place).split != name:  # The ids of a split may begin anew.
+                identifier = f"{name}/{identifier}"
+            known = places.setdefault(identifier, place)
+            track = described(identifier, known if _same_audio(known, place) else place, texts)
+            split = name if name.lower() in SPLIT_NAMES else track.split or name
+            found.add(replace(track, split=split), f"row {index} of {name or folder.name}")
     return found
+
+
+def _same_audio(one: ArrowRow, other: ArrowRow) -> bool:
+    """Say whether two rows hold the same bytes, as those of a track with several captions do."""
+    try:
+        return one == other or arrow_bytes(one) == arrow_bytes(other)
+    except InputError:
+        return False
 
 
 def load_arrow(folder: Path) -> dict[str, Any]:
@@ -123,23 +151,10 @@ def arrow_bytes(row: ArrowRow) -> bytes:
     cell = load_arrow(row.folder)[row.split][row.index][row.column]
     if isinstance(cell, dict) and cell.get("bytes"):
         return bytes(cell["bytes"])
-    path = row.folder / str(cell.get("path") if isinstance(cell, dict) else cell)
-    if not path.is_file():
+    named = cell.get("path") if isinstance(cell, dict) else cell
+    if not named:
+        raise InputError(f"row {row.index}: holds no audio")
+    path = row.folder / str(named)
+    if not is_file(path):
         raise InputError(f"row {row.index}: its audio {path.name!r} is not in the folder")
     return path.read_bytes()
-
-
-def _side_cars(path: Path) -> dict[str, tuple[str, ...]]:
-    text, described = path.with_suffix(".txt"), path.with_suffix(".json")
-    roles: dict[str, tuple[str, ...]] = {}
-    if described.is_file():
-        content = json.loads(described.read_text(encoding="utf-8-sig"))
-        if not isinstance(content, dict):
-            raise ValueError(f"{described.name} is not a JSON object")
-        for role, names in ROLES.items():
-            values = [texts_in(content[name]) for name in names if name in content]
-            roles[role] = tuple(dict.fromkeys(value for group in values for value in group))
-    if text.is_file():
-        lines = text.read_text(encoding="utf-8-sig").splitlines()
-        roles["caption"] = (*roles.get("caption", ()), *(line.strip() for line in lines if line.strip()))
-    return roles

@@ -98,8 +98,8 @@ def _thumbnail(path: Path) -> bytes:
 
 def _sound(track: SourceTrack, offset: float, seconds: float) -> bytes:
     """Return a piece of the source as FLAC, whose bytes, unlike those of Ogg, are always the same."""
-    with opened(track.audio) as audio:
-        samples, rate = audio.samples()
+    with opened(track.audio) as (_, decode):
+        samples, rate = decode()
     start = round(offset * rate)
     piece = samples[:, start : start + round(seconds * rate)].mean(axis=0, keepdims=True)
     buffer = BytesIO()

@@ -1,7 +1,7 @@
 """A folder of music and captions, a table, or the demo corpus -> a training set to trust."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from pydantic import JsonValue
 
 from sdxl_mel.captions.tokens import TokenCounter, token_counter
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.assemble import PreparedTrack, assemble, instruments_of, place_pictures, remove_stale
+from sdxl_mel.dataset.assemble import PreparedTrack, dealt, instruments_of, place_pictures, remove_stale, sift
 from sdxl_mel.dataset.by_hand import in_stated_splits, unknown_tracks, with_exclusions, with_stated_caption
 from sdxl_mel.dataset.captioning import TrackCaptions, caption_track, fates, write_log
-from sdxl_mel.dataset.clips import cut_of, needed_seconds
+from sdxl_mel.dataset.clips import needed_seconds, stride_of
 from sdxl_mel.dataset.kohya import remove_kohya, write_kohya
 from sdxl_mel.dataset.page import write_report
 from sdxl_mel.dataset.render import WORK_NAME, Rendered, RenderJob, render
@@ -24,7 +24,7 @@ from sdxl_mel.dataset.voice import tagger
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import write_text
-from sdxl_mel.files.dataset import HEADER_NAME, Dataset, is_dataset, write_dataset
+from sdxl_mel.files.dataset import HEADER_NAME, Dataset, Item, is_dataset, write_dataset
 from sdxl_mel.files.overrides import NAME as OVERRIDES_NAME
 from sdxl_mel.files.overrides import Override, Overrides, read_overrides
 from sdxl_mel.progress import log, progress
@@ -34,6 +34,7 @@ from sdxl_mel.sound.melspec import MelSpec, require_equal
 SPEC_NAME = "spec.json"
 CAPTIONS_NAME = "captions.jsonl"
 REPORT_NAME = "report.html"
+FEW_TRACKS = 10
 DEMO_CLIPS = 2
 """Clips that a track of the demo has room for."""
 CAPTIONING, CUTTING, REJECT, SPLITTING = Captioning(), Cutting(), RejectSettings(), Splitting()
@@ -74,11 +75,11 @@ def prepare(
     Raises InputError for a source or a folder that cannot be used, MismatchError where `out` is of another spec,
     FormatError where no clip is left, ResourceError for a full disk.
     """
-    cut = cut_of(cutting, spec)
+    stride = stride_of(cutting, spec)
     _require_ours(out, spec, source)
     counter = token_counter(base)
     if isinstance(source, DemoSource):
-        seconds = needed_seconds(spec, cut) + (DEMO_CLIPS - 1) * cut.stride * spec.hop_length / spec.sample_rate
+        seconds = needed_seconds(spec, cutting) + (DEMO_CLIPS - 1) * stride * spec.hop_length / spec.sample_rate
         found = demo_tracks(source, seconds)
     else:
         found = _tracks_in(source, out)
@@ -89,7 +90,7 @@ def prepare(
     captions = [caption_track(track, captioning, counter) for track in found.tracks]
     assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
     jobs = [
-        RenderJob(track.identifier, track.audio, out, spec, cut, reject, listen)
+        RenderJob(track.identifier, track.audio, out, spec, cutting, reject, listen)
         for track in found.tracks
         if assigned[track.identifier].split
     ]
@@ -101,21 +102,24 @@ def prepare(
     anchors = {name: "" if each.split == "regularization" else captioning.anchor for name, each in assigned.items()}
     captions = [with_stated_caption(each, edits, anchors[each.track], counter) for each in captions]
     tracks = [
-        PreparedTrack(track, texts, assigned[track.identifier], rendered.get(track.identifier))
-        for track, texts in zip(found.tracks, captions)
+        PreparedTrack(track, texts, rendered.get(track.identifier)) for track, texts in zip(found.tracks, captions)
     ]
-    assembly = assemble(tracks, reject.duplicate_similarity)
-    if not assembly.splits:
-        reasons = _first_reasons([*found.skipped, *assembly.skipped, *assembly.rejected])
-        raise FormatError(f"no clip is left: {reasons}")
+    sifted = sift(tracks, assigned, reject.duplicate_similarity)
+    good = {prepared.track.identifier for prepared, _ in sifted.clips}
+    # Again among the tracks that have a clip, so that none of the splits is left with unusable tracks alone.
+    again = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals, good), edits)
+    splits = dealt(sifted.clips, again)
+    sifted.rejected += [Skipped(what=name, why=each.left_out) for name, each in again.items() if not each.split]
+    if not splits:
+        raise FormatError(f"no clip is left: {_first_reasons([*found.skipped, *sifted.skipped, *sifted.rejected])}")
     dataset = Dataset(
         spec,
         captioning.anchor,
-        assembly.splits,
+        splits,
         _record(settings or {}, tracks, edits),
-        (*found.skipped, *assembly.skipped),
-        tuple(assembly.rejected),
-        tuple(found.notes),
+        (*found.skipped, *sifted.skipped),
+        tuple(sifted.rejected),
+        (*found.notes, *_notes_on_size(splits)),
         out,
     )
     _write(dataset, tracks, captioning=captioning, kohya_repeats=kohya_repeats, counter=counter, seed=splitting.seed)
@@ -140,29 +144,46 @@ def _require_ours(out: Path, spec: MelSpec, source: FileSource | DemoSource) -> 
 
 def _tracks_in(source: FileSource, out: Path) -> SourceList:
     found = find_tracks(source, out)
-    if not found.tracks:
-        raise InputError(f"{source.place}: no track to prepare: {_first_reasons(found.skipped)}")
     for note in found.notes:
         log(note)
+    if not found.tracks:
+        raise InputError(f"{source.place}: no track to prepare: {_first_reasons(found.skipped)}")
     return found
 
 
 def _assigned(
-    tracks: Sequence[SourceTrack], captions: Sequence[TrackCaptions], splitting: Splitting, vocals: str
+    tracks: Sequence[SourceTrack],
+    captions: Sequence[TrackCaptions],
+    splitting: Splitting,
+    vocals: str,
+    among: Collection[str] | None = None,
 ) -> dict[str, Assignment]:
+    """Return the split of every track, or of those `among` all; the pairs held out are chosen among all."""
     candidates = [
         Candidate(track.identifier, track.artist, texts.decision.vocal, instruments_of(track), track.split, track.group)
         for track, texts in zip(tracks, captions)
     ]
     instrumental = [candidate for candidate in candidates if not candidate.vocal]
     return assign(
-        candidates,
+        [candidate for candidate in candidates if among is None or candidate.track in among],
         validation=splitting.validation,
         test=splitting.test,
         held_out=choose_pairs(instrumental, splitting.held_out, splitting.seed),
         vocals=vocals,
         seed=splitting.seed,
     )
+
+
+def _notes_on_size(splits: Mapping[str, Sequence[Item]]) -> list[str]:
+    """Return what a person should know of a set that is too small, or has nothing to train on."""
+    count = len({item.track for item in splits.get("train", ())})
+    if not count:
+        return [f"no clip to train on: all are in {' and '.join(splits)}"]
+    if count >= FEW_TRACKS:
+        return []
+    absent = [split for split in ("validation", "test") if split not in splits]
+    missing = f", and none for {' and '.join(absent)}" if absent else ""
+    return [f"a small set: {count} tracks to train on{missing}; a LoRA learns so few by heart"]
 
 
 def _rendered(jobs: Sequence[RenderJob], workers: int) -> dict[str, Rendered]:

@@ -13,9 +13,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.dataset.clips import Cut, Window, clip_loudness, clipped_seconds, needed_seconds, reject_reason, windows
+from sdxl_mel.dataset.clips import (
+    Window,
+    clip_loudness,
+    clipped_seconds,
+    needed_seconds,
+    reject_reason,
+    stride_of,
+    windows,
+)
 from sdxl_mel.dataset.decode import opened
-from sdxl_mel.dataset.settings import RejectSettings
+from sdxl_mel.dataset.settings import Cutting, RejectSettings
 from sdxl_mel.dataset.tracks import AudioPlace
 from sdxl_mel.dataset.voice import voice_probability
 from sdxl_mel.errors import InputError
@@ -69,7 +77,7 @@ class RenderJob:
     audio: AudioPlace
     out: Path
     spec: MelSpec
-    cut: Cut
+    cutting: Cutting
     reject: RejectSettings
     listen: bool = False
 
@@ -77,12 +85,12 @@ class RenderJob:
 def render(job: RenderJob) -> Rendered:
     """Render a track, or return what an earlier run has left. Raises ResourceError when the disk is full."""
     try:
-        with opened(job.audio) as audio:
-            key = _key(job, audio.sha256)
+        with opened(job.audio) as (sha256, samples):
+            key = _key(job, sha256)
             done = _done(job, key)
             if done is not None:
                 return done
-            rendered = _rendered(job, key, audio.sha256, *audio.samples())
+            rendered = _rendered(job, key, sha256, *samples())
     except InputError as error:
         reason = str(error).split(": ", 1)[-1]  # Without the file's place, which differs between machines.
         return Rendered(track=job.track, key=_key(job, ""), unreadable=reason)
@@ -111,13 +119,13 @@ def _rendered(job: RenderJob, key: str, sha256: str, samples: Float, sample_rate
     seconds = round(samples.shape[-1] / sample_rate, 3)
     voice = voice_probability(samples, sample_rate) if job.listen else None
     base = Rendered(track=job.track, key=key, sha256=sha256, seconds=seconds, voice=voice)
-    needed = needed_seconds(job.spec, job.cut)
+    needed = needed_seconds(job.spec, job.cutting)
     if seconds < needed:
         return base.model_copy(update={"unusable": f"too short: {seconds:.1f} s, a clip needs {needed:.1f} s"})
     clipped = clipped_seconds(samples, sample_rate)
     signal = prepare_signal(samples, sample_rate, job.spec)
     clips, rejects = [], []
-    for window in windows(signal.shape[-1], job.spec, job.cut):
+    for window in windows(signal.shape[-1], job.spec, job.cutting):
         offset = window.frame * job.spec.hop_length / job.spec.sample_rate
         peaks = int(((clipped >= offset) & (clipped < offset + job.spec.tile_seconds)).sum())
         clip = signal[:, window.starts[0] : window.starts[0] + job.spec.tile_samples]
@@ -162,7 +170,7 @@ def _key(job: RenderJob, sha256: str) -> str:
         job.track,
         sha256,
         job.spec.model_dump(mode="json"),
-        [job.cut.stride, job.cut.count, job.cut.skip_seconds, job.cut.offsets],
+        [stride_of(job.cutting, job.spec), job.cutting.count, job.cutting.skip_seconds, job.cutting.offsets],
         job.reject.model_dump(mode="json", exclude={"duplicate_similarity"}),
         job.listen,
     ]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sdxl_mel.config import Settings
+from sdxl_mel.config import Settings, StageReport
 from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 
 SourceKind = Literal["auto", "folder", "table", "song-describer", "musiccaps", "audiofolder", "datasets", "demo"]
@@ -112,3 +112,20 @@ class CacheSettings:
     clip_skip: int = 0
     seed: int = 0
     shard_bytes: int = SHARD_BYTES
+
+
+class CacheContents(StageReport):
+    """What a cache holds, and what was encoded now, found or deleted.
+
+    `damaged` shards were made anew, `unused` files belong to no clip any more, `too_long` captions do not fit.
+    """
+
+    pictures: int
+    texts: int
+    encoded_pictures: int = 0
+    encoded_texts: int = 0
+    damaged: int = 0
+    unused: int = 0
+    deleted: int = 0
+    freed_bytes: int = 0
+    too_long: int = 0

@@ -82,10 +82,12 @@ def choose_pairs(candidates: Sequence[Candidate], wanted: Sequence[str], seed: i
 def _units(
     candidates: Sequence[Candidate], validation: float, test: float, pairs: set[Pair], seed: int
 ) -> dict[str, str]:
-    """Return the split of every artist or single track."""
+    """Return the split of every artist or single track; of few, training gets one first, then test, then validation."""
     number = {candidate.unit: derive_seed(seed, "split", candidate.unit) / 2**63 for candidate in candidates}
     split = {unit: _by_number(value, validation, test) for unit, value in number.items()}
     trained = {candidate.unit for candidate in candidates if not candidate.vocal}
+    if trained and "train" not in {split[unit] for unit in trained} | {candidate.split for candidate in candidates}:
+        split[max(trained, key=lambda unit: number[unit])] = "train"
     for name, share in (("test", test), ("validation", validation)):
         spare = sorted(unit for unit in trained if split[unit] == "train")
         if share > 0 and len(spare) > 1 and not any(split[unit] == name for unit in trained):

@@ -3,47 +3,32 @@
 Rows are read one by one; a bad row is skipped with its line and the reason.
 """
 
-import ast
-import csv
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.dataset.tracks import SPLIT_NAMES, SourceList, SourceTrack
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.dataset.tracks import SourceList, described, listed
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
-from sdxl_mel.files.dataset import is_inside
+from sdxl_mel.files.finding import file_named, find_files
+from sdxl_mel.files.tables import Row, Table, open_table, texts_in
 from sdxl_mel.names import near_miss
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-TABLE_SUFFIXES = {*DELIMITERS, ".jsonl", ".json"}
-MAX_CELL_CHARACTERS = 1 << 20
-
 ROLES: dict[str, tuple[str, ...]] = {
-    "audio": (
-        "audio",
-        "path",
-        "file",
-        "file_name",
-        "filename",
-        "audio_path",
-        "audio_file",
-        "filepath",
-        "location",
-        "wav",
-    ),
-    "caption": ("caption", "captions", "text", "texts", "prompt", "description", "main_caption", "txt"),
-    "id": ("id", "track_id", "track", "ytid", "name", "song_id"),
-    "tags": ("tags", "aspect_list", "tag", "genres", "keywords"),
-    "artist": ("artist", "artist_id", "artist_name", "author", "composer", "performer"),
-    "licence": ("licence", "license"),
-    "split": ("split", "subset", "set"),
-    "instruments": ("instruments",),
+    role: tuple(names.split())
+    for role, names in {
+        "audio": "audio path file file_name filename audio_path audio_file filepath location wav",
+        "caption": "caption captions text texts prompt description main_caption txt",
+        "id": "id track_id track ytid name song_id",
+        "tags": "tags aspect_list tag genres keywords",
+        "artist": "artist artist_id artist_name author composer performer",
+        "licence": "licence license",
+        "split": "split subset set",
+        "instruments": "instruments",
+    }.items()
 }
 """What a column can be for, and the names by which it is known without `--columns`."""
 SONG_DESCRIBER_COLUMNS = {"caption_id", "track_id", "caption", "path", "is_valid_subset"}
@@ -55,162 +40,43 @@ EVALUATION_ONLY = (
 _LICENCE_LINE = re.compile(r"(?P<track>\d+)(?:\.2min)?\.mp3|(?P<licence>https?://\S*(?:creativecommons|artlibre)\S*)")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row: where it stands, and its cells by column name."""
-
-    where: str
-    cells: Mapping[str, Any]
-
-    def text(self, column: str | None) -> str:
-        """Return a cell as text without space around it, "" where there is none."""
-        value = self.cells.get(column) if column else None
-        return "" if value is None else str(value).strip()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table file and its column names."""
-
-    path: Path
-    columns: tuple[str, ...]
-
-    def rows(self, skipped: list[Skipped]) -> Iterator[Row]:
-        """Yield the rows; append to `skipped` those that cannot be read."""
-        if self.path.suffix in DELIMITERS:
-            yield from _delimited(self.path, self.columns, skipped)
-        else:
-            yield from _json_lines(self.path, skipped)
-
-
-def open_table(path: Path) -> Table:
-    """Read the column names of a table. Raises InputError or FormatError for what is none."""
-    if path.suffix not in TABLE_SUFFIXES:
-        raise InputError(f"{path}: expected a table: {', '.join(sorted(TABLE_SUFFIXES))}")
-    if path.suffix in DELIMITERS:
-        with _opened(path) as file:
-            try:
-                header = next(csv.reader(file, delimiter=DELIMITERS[path.suffix]), None)
-            except csv.Error as error:
-                raise FormatError(f"{path}: not a table ({error})") from error
-        if not header:
-            raise FormatError(f"{path}: empty; its first line must name the columns")
-        return Table(path, tuple(name.strip() for name in header))
-    first = next(_json_lines(path, []), None)
-    if first is None:
-        raise FormatError(f"{path}: holds no row that is a JSON object")
-    return Table(path, tuple(first.cells))
-
-
-def columns_of(table: Table, stated: Mapping[str, str], needed: tuple[str, ...]) -> dict[str, str]:
-    """Return the column of every role that the table has; `stated` ({role: column}) wins over known names.
+def columns_of(
+    table: Table, stated: Mapping[str, str], needed: tuple[str, ...], usual: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the column of every role that the table has: `stated` ({role: column}), else `usual`, else by known names.
 
     Raises InputError that names the columns, the near miss and the flag for what is needed and absent.
     """
-    listed = f"its columns are {', '.join(table.columns)}"
+    columns = f"its columns are {', '.join(table.columns)}"
     for role, column in stated.items():
         if role not in ROLES:
             raise InputError(f"--columns {role}: unknown{near_miss(role, ROLES)}; known: {', '.join(ROLES)}")
         if column not in table.columns:
-            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {listed}")
+            raise InputError(f"{table.path}: no column {column!r}{near_miss(column, table.columns)}; {columns}")
     lower = {name.lower(): name for name in table.columns}
     found = {role: lower[name] for role, names in ROLES.items() for name in reversed(names) if name in lower}
-    found |= stated
+    found |= {role: name for role, name in usual.items() if name in table.columns} | dict(stated)
     for role in needed:
         if role not in found:
             miss = next((hint for name in ROLES[role] if (hint := near_miss(name, table.columns))), "")
             raise InputError(
-                f"{table.path}: no column for the {role}{miss}; {listed}; state it with --columns {role}=NAME"
+                f"{table.path}: no column for the {role}{miss}; {columns}; state it with --columns {role}=NAME"
             )
     return found
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this table ({error.strerror})") from error
-
-
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """Let the csv module, whose limit is that of the whole program, read cells of MAX_CELL_CHARACTERS."""
-    before = csv.field_size_limit(MAX_CELL_CHARACTERS)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _delimited(path: Path, columns: tuple[str, ...], skipped: list[Skipped]) -> Iterator[Row]:
-    with _opened(path) as file:
-        reader = csv.reader(file, delimiter=DELIMITERS[path.suffix], strict=False)
-        next(reader)
-        while True:
-            line = reader.line_num + 1
-            try:
-                with _long_cells():
-                    cells = next(reader, None)
-            except csv.Error as error:
-                skipped.append(Skipped(what=f"{path.name}, line {line}", why=f"not a row ({error})"))
-                continue
-            if cells is None:
-                return
-            problem = _problem(cells, columns)
-            if problem:
-                skipped.append(Skipped(what=f"{path.name}, line {line}", why=problem))
-            elif cells:
-                yield Row(f"{path.name}, line {line}", dict(zip(columns, cells)))
-
-
-def _problem(cells: list[str], columns: tuple[str, ...]) -> str:
-    if any("\udc80" <= char <= "\udcff" for cell in cells for char in cell):
-        return "not UTF-8; save the table as UTF-8"
-    if cells and len(cells) > len(columns):
-        return f"{len(cells)} cells under {len(columns)} columns; put text with commas in quotes"
-    return ""
-
-
-def _json_lines(path: Path, skipped: list[Skipped]) -> Iterator[Row]:
-    with _opened(path) as file:
-        whole = path.suffix == ".json"
-        for number, text in [(1, file.read())] if whole else enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                content = json.loads(text.encode("utf-8", "surrogateescape").decode("utf-8"))
-            except ValueError as error:
-                skipped.append(Skipped(what=f"{path.name}, line {number}", why=f"not JSON in UTF-8 ({error})"))
-                continue
-            for index, cells in enumerate(content if whole and isinstance(content, list) else [content], start=1):
-                where = f"{path.name}, {'row' if whole else 'line'} {index if whole else number}"
-                if isinstance(cells, dict):
-                    yield Row(where, cells)
-                else:
-                    skipped.append(Skipped(what=where, why="not a JSON object"))
 
 
 Finder = Callable[[Row], Path | str]
 """Returns the audio file of a row, or the reason why there is none."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How one table is read: what each column is for, which file a row means, and what is known beside the table."""
-
-    table: Table
-    columns: Mapping[str, str]
-    find: Finder
-    tags: Mapping[str, tuple[str, ...]]
-    licences: Mapping[str, str]
-
-
-def table_source(path: Path, audio_dir: Path | None, stated: Mapping[str, str]) -> SourceList:
-    """Read any table with a column of audio files and one of captions."""
+def table_source(
+    path: Path, audio_dir: Path | None, stated: Mapping[str, str], usual: Mapping[str, str] = MappingProxyType({})
+) -> SourceList:
+    """Read any table with a column of audio files and one of captions; `stated` and `usual` as in `columns_of`."""
     table = open_table(path)
-    columns = columns_of(table, stated, needed=("audio", "caption"))
+    columns = columns_of(table, stated, ("audio", "caption"), usual)
     root = audio_dir or path.parent
-    return _read(Reading(table, columns, lambda row: _inside(root, row.text(columns["audio"])), {}, {}))
+    return _read(table, columns, lambda row: file_named(root, row.text(columns["audio"])))
 
 
 def song_describer_source(
@@ -218,23 +84,19 @@ def song_describer_source(
 ) -> SourceList:
     """Read song_describer.csv; `34/1004034.mp3` is found as `audio/34/1004034.2min.mp3` too."""
     table = open_table(path)
-    needed = {"id": "track_id", "caption": "caption", "audio": "path", "artist": "artist_id"}
-    columns = columns_of(
-        table,
-        {role: name for role, name in needed.items() if name in table.columns} | dict(stated),
-        ("audio", "caption", "id"),
-    )
+    usual = {"id": "track_id", "caption": "caption", "audio": "path", "artist": "artist_id"}
+    columns = columns_of(table, stated, ("audio", "caption", "id"), usual)
     root = audio_dir or path.parent
     tsv = tags or _beside(path, "song_describer.mtg-jamendo.tsv")
     licences = _beside(path, "audio_licenses.txt")
-    reading = Reading(
+    found = _read(
         table,
         columns,
         lambda row: _two_minutes(root, row.text(columns["audio"])),
-        jamendo_tags(tsv) if tsv else {},
-        track_licences(licences) if licences else {},
+        tags=jamendo_tags(tsv) if tsv else {},
+        licences=track_licences(licences) if licences else {},
+        wanted=lambda row: not valid_subset or row.text("is_valid_subset").lower() == "true",
     )
-    found = _read(reading, (lambda row: row.text("is_valid_subset") == "True") if valid_subset else None)
     found.notes.append(EVALUATION_ONLY)
     return found
 
@@ -244,19 +106,26 @@ def musiccaps_source(path: Path, audio_dir: Path | None, stated: Mapping[str, st
     table = open_table(path)
     columns = columns_of(table, {"id": "ytid", "tags": "aspect_list"} | dict(stated), needed=("id", "caption"))
     root = audio_dir or path.parent
-    clips = {_youtube_id(file.stem): file for file in sorted(root.rglob("*")) if file.suffix.lower() in AUDIO_SUFFIXES}
+    files = find_files(root, AUDIO_SUFFIXES)
+    clips = {_youtube_id(file.stem): file for file in files.usable}
 
     def find(row: Row) -> Path | str:
         return clips.get(row.text(columns["id"])) or f"no clip named {row.text(columns['id'])} under {root.name}"
 
-    return _read(Reading(table, columns, find, {}, {}))
+    found = _read(table, columns, find)
+    found.skipped += files.unusable
+    used = {track.audio for track in found.tracks}
+    unused = [path.name for path in files.usable if path not in used]
+    if unused:
+        found.notes.append(f"{len(unused)} clips under {printable(root.name)} are of no row used: {listed(unused)}")
+    return found
 
 
 def jamendo_tags(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the tags of every track in an MTG-Jamendo tsv: tab-separated from the sixth column on."""
     tags: dict[str, tuple[str, ...]] = {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise InputError(f"{path}: cannot read these tags ({error.strerror})") from error
     for line in lines[1:]:
@@ -277,103 +146,44 @@ def track_licences(path: Path) -> dict[str, str]:
     return licences
 
 
-def texts_in(value: object) -> tuple[str, ...]:
-    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text.
-
-    >>> texts_in("['slow', 'piano']")
-    ('slow', 'piano')
-    """
-    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
-        value = _list_in(value.strip())
-    if isinstance(value, list | tuple):
-        return tuple(str(item) for item in value if item is not None)
-    return () if value is None else (str(value),)
-
-
-def _list_in(text: str) -> object:
-    """Return the list written as JSON or as Python, or the text itself."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+def _read(
+    table: Table,
+    columns: Mapping[str, str],
+    find: Finder,
+    *,
+    tags: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    licences: Mapping[str, str] = MappingProxyType({}),
+    wanted: Callable[[Row], bool] = lambda row: True,
+) -> SourceList:
+    """Group rows into tracks: rows of one track add their captions. `tags` and `licences` are known by track id."""
+    found = SourceList()
+    for row in filter(wanted, table.rows(found.skipped)):
+        audio = find(row)
+        if isinstance(audio, str):
+            found.skipped.append(Skipped(what=row.where, why=audio))
             continue
-    return text
-
-
-def _read(reading: Reading, wanted: Callable[[Row], bool] | None = None) -> SourceList:
-    """Group rows into tracks: rows of one track add their captions."""
-    found = SourceList([])
-    tracks: dict[str, SourceTrack] = {}
-    for row in reading.table.rows(found.skipped):
-        if wanted is not None and not wanted(row):
-            continue
-        track = _track(reading, row)
-        known = tracks.get(track.identifier) if isinstance(track, SourceTrack) else None
-        if isinstance(track, str):
-            found.skipped.append(Skipped(what=row.where, why=track))
-        elif known is not None and known.audio != track.audio:
-            why = f"duplicate id {track.identifier!r}: it is {_name(known)} already, here it is {_name(track)}"
-            found.skipped.append(Skipped(what=row.where, why=why))
-        elif known is not None:
-            tracks[track.identifier] = replace(known, captions=known.captions + track.captions)
-        else:
-            tracks[track.identifier] = track
-    found.tracks = list(tracks.values())
+        identifier = row.text(columns.get("id")) or row.text(columns.get("audio"))
+        track = described(identifier, audio, {role: texts_in(row.cells.get(name)) for role, name in columns.items()})
+        all_tags = track.tags + tags.get(identifier.lstrip("0"), ())
+        licence = track.licence or licences.get(identifier, "")
+        found.add(replace(track, tags=all_tags, licence=licence), row.where)
     return found
-
-
-def _track(reading: Reading, row: Row) -> SourceTrack | str:
-    columns = reading.columns
-    audio = reading.find(row)
-    if isinstance(audio, str):
-        return audio
-    identifier = row.text(columns.get("id")) or row.text(columns.get("audio"))
-    artist = row.text(columns.get("artist"))
-    split = row.text(columns.get("split")).lower()
-    tags = texts_in(row.cells.get(columns.get("tags", ""), ""))
-    return SourceTrack(
-        identifier=identifier,
-        audio=audio,
-        captions=texts_in(row.cells.get(columns["caption"])),
-        tags=tuple(filter(None, tags)) + reading.tags.get(identifier.lstrip("0"), ()),
-        artist=artist,
-        names=() if artist.isdigit() or not artist else (artist,),
-        licence=row.text(columns.get("licence")) or reading.licences.get(identifier, ""),
-        split=SPLIT_NAMES.get(split, ""),
-        instruments=_listed(row.text(columns.get("instruments"))),
-    )
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in re.split(r"[,;+]", text) if part.strip())
-
-
-def _inside(root: Path, name: str) -> Path | str:
-    if not name:
-        return "no audio file is named"
-    if not is_inside(name) and not (Path(name).is_absolute() and Path(name).resolve().is_relative_to(root.resolve())):
-        return f"{name!r} points outside {root.name or root}/; refused (move the audio there or set --audio-dir)"
-    path = root / name
-    return path if path.is_file() else f"audio {name!r} is missing"
 
 
 def _two_minutes(root: Path, name: str) -> Path | str:
     """Return the first that exists of the names under which the Song Describer audio may lie."""
-    first = _inside(root, name)
-    if isinstance(first, Path) or not is_inside(name):
+    first = file_named(root, name)
+    if isinstance(first, Path) or not name:
         return first
-    short = str(Path(name).with_suffix(f".2min{Path(name).suffix}"))
-    places: Iterable[Path] = (root / "audio" / short, root / short, root / "audio" / name)
-    return next((path for path in places if path.is_file()), f"audio {short!r} is missing")
+    stem, dot, suffix = name.rpartition(".")
+    short = f"{stem}.2min{dot}{suffix}"
+    found = [file_named(root, each) for each in (f"audio/{short}", short, f"audio/{name}")]
+    return next((path for path in found if isinstance(path, Path)), found[1])
 
 
 def _beside(path: Path, name: str) -> Path | None:
     other = path.with_name(name)
     return other if other.is_file() else None
-
-
-def _name(track: SourceTrack) -> str:
-    return track.audio.name if isinstance(track.audio, Path) else track.identifier
 
 
 def _youtube_id(stem: str) -> str:

@@ -2,26 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
-from sdxl_mel.demo.findings import Findings
 from sdxl_mel.demo.plan import place
 from sdxl_mel.demo.steps import Done
 from sdxl_mel.files.audio import read_audio
-from sdxl_mel.files.evaluation import Metric
+from sdxl_mel.files.evaluation import Evaluation, Metric, read_evaluation
 from sdxl_mel.files.run import read_metrics
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.metrics.intervals import Interval, proportion_interval
 from sdxl_mel.report.page import Page, Sound, code, gallery, paragraph, player, sound_bytes, svg, table
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.settings import Length
-from sdxl_mel.training.curves import curves_figure
+from sdxl_mel.training.log import curves_figure
 
 SHOWN = 6
+MODELS = ("base", "tuned")
 NAMES = {
     "instruments_all": "all instruments of the prompt found",
     "fad": "FAD (musicnn) to held-out music",
@@ -30,13 +31,61 @@ NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Findings:
+    """The four evaluations by (model, kind): models base and tuned, kinds new and known instruments."""
+
+    evaluations: dict[tuple[str, str], Evaluation]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Findings":
+        """Read the evaluations of a finished demo."""
+        pairs = [(model, kind) for model in MODELS for kind in ("new", "known")]
+        return cls({(m, k): read_evaluation(place(folder, f"score_{m}_{k}")) for m, k in pairs})
+
+    def metric(self, model: str, kind: str, name: str) -> Metric | None:
+        """Return a metric, None where it could not be computed."""
+        return self.evaluations[model, kind].metrics.get(name)
+
+    def new_found(self, model: str) -> Interval | None:
+        """Return the share of tiles asked for a new instrument in which the oracle hears it."""
+        metric = self.metric(model, "new", "instruments_each")
+        if metric is None:
+            return None
+        counts = [count for name, count in metric.details.by_instrument.items() if name in LEFT_OUT]
+        return proportion_interval(sum(found for found, _ in counts), sum(asked for _, asked in counts))
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return the head lines as (what was measured, base, tuned)."""
+        measured: dict[str, list[Metric | Interval | None]] = {
+            "new instruments found": [self.new_found(model) for model in MODELS],
+            "known prompts, all instruments found": [
+                self.metric(model, "known", "instruments_all") for model in MODELS
+            ],
+            "FAD to held-out music with the new instruments": [self.metric(model, "new", "fad") for model in MODELS],
+        }
+        rows = [(what, _shown(base), _shown(tuned)) for what, (base, tuned) in measured.items()]
+        return [*rows, ("FAD, pair by pair", "", _shown(self.metric("tuned", "new", "fad_change")))]
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the head lines."""
+        return tuple(f"{what}: {' -> '.join(filter(None, values))}" for what, *values in self.rows())
+
+
+def _shown(value: Metric | Interval | None) -> str:
+    if value is None:
+        return "absent"
+    bounds = f" ({value.low:.3f} to {value.high:.3f})" if value.low is not None and value.high is not None else ""
+    return f"{value.value:.3f}{bounds}"
+
+
 def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Findings) -> None:
     """Write report.html."""
     said = {each.step.name: each.summary for each in done}
     names = ", ".join(LEFT_OUT)
     lead = f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
     page = Page("What the LoRA learned", lead)
-    page.section("In short", table(["", "base", "tuned"], _short_rows(findings)))
+    page.section("In short", table(["", *MODELS], findings.rows()))
     page.section(
         "Before and after",
         paragraph("The first held-out prompts, not chosen. X switches between base and tuned."),
@@ -52,21 +101,12 @@ def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Finding
     page.write(path)
 
 
-def _short_rows(findings: Findings) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for line in findings.lines():
-        what, values = line.split(": ", 1)
-        before, _, after = values.rpartition(" -> ")
-        rows.append([what, before, after])
-    return rows
-
-
 def _before_after(folder: Path) -> Markup:
     prompts = [json.loads(line)["prompt"] for line in place(folder, "new").read_text(encoding="utf-8").splitlines()]
     blocks = []
     for prompt in list(dict.fromkeys(prompts))[:SHOWN]:
         name = f"{prompts.index(prompt) + 1:04d}.png"
-        heard = [_sound(place(folder, f"{model}_new") / name, name=model) for model in ("base", "tuned")]
+        heard = [_sound(place(folder, f"{model}_new") / name, name=model) for model in MODELS]
         blocks.append(player(*heard, caption=prompt))
     return gallery(blocks)
 
@@ -109,13 +149,13 @@ def training_curves(folder: Path) -> Markup:
 def _numbers(findings: Findings) -> list[Markup]:
     blocks = []
     for kind, words in (("new", "Prompts with the new instruments"), ("known", "Prompts for what the base knows")):
-        metrics = {model: findings.evaluations[model, kind].metrics for model in ("base", "tuned")}
+        metrics = {model: findings.evaluations[model, kind].metrics for model in MODELS}
         rows: list[list[object]] = [
-            [label, *(_interval(metrics[model].get(name)) for model in ("base", "tuned"))]
+            [label, *(_counted(metrics[model].get(name)) for model in MODELS)]
             for name, label in NAMES.items()
             if any(name in each for each in metrics.values())
         ]
-        blocks += [Markup("<h3>{}</h3>").format(words), table(["", "base", "tuned"], rows)]
+        blocks += [Markup("<h3>{}</h3>").format(words), table(["", *MODELS], rows)]
     shuffled = findings.metric("tuned", "new", "instruments_all")
     floor = shuffled.details.shuffled if shuffled else None
     if floor is not None:
@@ -126,11 +166,8 @@ def _numbers(findings: Findings) -> list[Markup]:
     return blocks
 
 
-def _interval(metric: Metric | None) -> str:
-    if metric is None:
-        return "absent"
-    bounds = f" ({metric.low:.3f} to {metric.high:.3f})" if metric.low is not None and metric.high is not None else ""
-    return f"{metric.value:.3f}{bounds}, N {metric.n}"
+def _counted(metric: Metric | None) -> str:
+    return _shown(metric) + (f", N {metric.n}" if metric else "")
 
 
 def _times(done: Sequence[Done]) -> list[list[object]]:

@@ -151,27 +151,18 @@ PLACES = {
     "parts": "parts",
     "stitched": "stitched/long.png",
     "stitched_sound": "stitched/long.wav",
-} | {f"{model}_{kind}": f"tiles/{model}-{kind}" for model in ("base", "tuned") for kind in ("new", "known")}
+}
+for _tiles in ("base-new", "base-known", "tuned-new", "tuned-known"):
+    PLACES |= {_tiles.replace("-", "_"): f"tiles/{_tiles}", f"score_{_tiles}".replace("-", "_"): f"scores/{_tiles}"}
 
 
 def place(folder: Path, name: str) -> Path:
-    """Return where the demo keeps a thing; a `score_` of tiles stands beside them."""
-    if name.startswith("score_"):
-        return folder / "scores" / name.removeprefix("score_").replace("_", "-")
+    """Return where the demo keeps a thing."""
     return folder / PLACES[name]
 
 
 def step_of(line: Line, folder: Path, values: dict[str, str]) -> Step:
     """Return a line of the plan as a step, its braces filled; a value with spaces stays one word."""
-    known = _Values(folder, values)
+    known = {name: str(folder / path) for name, path in PLACES.items()} | values
     words = line.words.replace("{draw}", TILES).replace("{sing}", SING).replace("{measure}", SCORES).split()
     return Step(line.name, line.why, line.stage, tuple(word.format_map(known) for word in words), line.script)
-
-
-class _Values(dict[str, str]):
-    def __init__(self, folder: Path, values: dict[str, str]) -> None:
-        super().__init__(values)
-        self.folder = folder
-
-    def __missing__(self, name: str) -> str:
-        return str(place(self.folder, name))

@@ -20,12 +20,16 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
 from sdxl_mel.seeding import torch_generator
 
+ZERO_SNR = "rescale_betas_zero_snr"
+"""The setting of diffusers' schedulers that takes the last of the signal away (arXiv 2305.08891, algorithm 1)."""
+
 
 def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None = None) -> Any:
     """Return a fresh scheduler `name` (a diffusers class or one of SAMPLERS) with the noise schedule of the base's.
 
-    The spacing is that of `timesteps` if it is one, else the base's own. Raises InputError that lists the names for
-    what diffusers cannot put in its place.
+    The spacing is that of `timesteps` if it is one, else the base's own. Latents are clipped only where the base says
+    so: to clip is diffusers' default for pictures (DDIM, DDPM). Raises InputError that lists the names for what
+    diffusers cannot put in its place.
     """
     kinds = (type(base_scheduler), *base_scheduler.compatibles, *(getattr(diffusers, each) for each in DISTILLED))
     known = {kind.__name__: kind for kind in kinds}
@@ -33,8 +37,24 @@ def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None =
     if kind is None:
         names = [*SAMPLERS, *sorted(known)]
         raise InputError(f"--sampler: unknown sampler {name!r}{near_miss(name, names)}; known: {', '.join(names)}")
-    spacing = {"timestep_spacing": timesteps} if isinstance(timesteps, str) else {}
-    return kind.from_config(base_scheduler.config, **SCHEDULER_OPTIONS.get(kind.__name__, {}), **spacing)
+    config = base_scheduler.config
+    if config.get(ZERO_SNR) and not takes_zero_snr(kind):
+        raise InputError(
+            f"--sampler {name}: this base has zero terminal SNR, which diffusers' {kind.__name__} does not know; take "
+            "euler or ddim"
+        )
+    said = config.keys() - set(config.get("_use_default_values", ()))
+    options = dict(SCHEDULER_OPTIONS.get(kind.__name__, {}))
+    if "clip_sample" not in said and "clip_sample" in inspect.signature(kind.__init__).parameters:
+        options["clip_sample"] = False
+    if isinstance(timesteps, str):
+        options["timestep_spacing"] = timesteps
+    return kind.from_config(config, **options)
+
+
+def takes_zero_snr(kind: Any) -> bool:
+    """Return whether diffusers' scheduler of this class can have zero terminal SNR."""
+    return kind is not None and ZERO_SNR in inspect.signature(kind).parameters
 
 
 def set_steps(
@@ -106,10 +126,14 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Known:
-    """Latents that are given: kept where `mask` (1, 1, height, width) is 0, drawn anew where it is 1."""
+    """Latents that are given, and how far each goes from there: `strength` 0 is kept, 1 is drawn anew.
+
+    `strength` has the shape (1, 1, height, width), or 1 where it is the same everywhere. A latent is left alone until
+    its own share of the steps is left, and drawn from then on (Differential Diffusion, arXiv 2306.00950).
+    """
 
     latents: Tensor
-    mask: Tensor
+    strength: Tensor
 
 
 @dataclass(frozen=True)
@@ -164,17 +188,18 @@ def sample(
     *,
     seeds: Sequence[int],
     known: Known | None = None,
-    strength: float = 1.0,
     timesteps: Timesteps | None = None,
     on_step: Callable[[Tensor], None] = lambda latents: None,
 ) -> Tensor:
     """Walk from `noise` (batch, 4, height, width) to clean latents; one of `seeds` per element feeds its later noise.
 
-    With `known` and a `strength` below 1 the walk starts from the known latents noised that far (img2img); where the
-    known mask is 0 they are kept, noised to each step's level while the rest is drawn (inpainting). `timesteps` given
-    one by one take the place of `steps`. `on_step` is given the latents after every step.
+    Known latents go as far from what they are as their strength says, from the same everywhere (img2img) to 0 and 1
+    (inpainting); until then they are noised to each step's level. `timesteps` given one by one take the place of
+    `steps`. `on_step` is given the latents after every step.
     """
+    strength = 1.0 if known is None else float(known.strength.max())
     walk = set_steps(scheduler, steps, noise.device, strength, timesteps)
+    count = len(timesteps) if isinstance(timesteps, tuple) else steps
     options = step_options(scheduler, [torch_generator(seed, "steps") for seed in seeds])
     if known is not None and strength < 1.0:
         latents = noised(scheduler, known.latents.expand_as(noise), noise, walk[0])
@@ -185,14 +210,17 @@ def sample(
             prediction = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
             if known is not None:
-                latents = _keep_known(latents, known, noise, scheduler, walk[step + 1 : step + 2])
+                latents = _keep_known(latents, known, noise, scheduler, following=walk[step + 1 :], count=count)
             on_step(latents)
     return latents
 
 
-def _keep_known(latents: Tensor, known: Known, noise: Tensor, scheduler: Any, following: Tensor) -> Tensor:
-    """Return latents with the known part at the noise level of the timestep that follows, clean after the last."""
+def _keep_known(
+    latents: Tensor, known: Known, noise: Tensor, scheduler: Any, *, following: Tensor, count: int
+) -> Tensor:
+    """Return latents in which those that were not free in this step are at the noise level of the one that follows."""
     kept = known.latents.expand_as(latents)
     if len(following):
-        kept = noised(scheduler, kept, noise, following)
-    return known.mask * latents + (1 - known.mask) * kept
+        kept = noised(scheduler, kept, noise, following[:1])
+    left = -(-len(following) // scheduler.order)
+    return torch.where((known.strength * count).round() > left, latents, kept)

@@ -1,6 +1,7 @@
 """Do clips match their prompts: the scores of one text-audio model, and how far they are above chance."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from sdxl_mel.metrics.alignment import (
 )
 from sdxl_mel.metrics.embedders.base import TextAudioEmbedder
 from sdxl_mel.metrics.grades import grade
-from sdxl_mel.metrics.intervals import Interval, mean_interval
+from sdxl_mel.metrics.intervals import mean_interval
 
 PERMUTATIONS = 1999
 R_PRECISION_OTHERS, R_PRECISION_DRAWS = 31, 100
@@ -62,13 +63,13 @@ def alignment(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedde
     if len(scores.prompts) < 2:
         why = "needs 2 different prompts: with one there is nothing to confuse it with"
         return metrics, [Absent(metric=f"{prefix}_{name}", why=why) for name in ("gap", "r1", "r5", "mrr")]
-    others = {"gap": _gap(scores, embeddings)} | _retrieval(scores, embeddings)
+    others = {"gap": _gap(scores, embeddings, embedder)} | _retrieval(scores, embeddings)
     return metrics | {f"{prefix}_{name}": metric for name, metric in others.items()}, []
 
 
 def _mean(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> Metric:
     own, prompts = scores.own, scores.own_prompts
-    interval = mean_interval(own, prompts)
+    interval = mean_interval(own, prompts).within(*embedder.score_range)
     return embeddings.metric(
         interval,
         embedder.score_meaning,
@@ -80,10 +81,11 @@ def _mean(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -
     )
 
 
-def _gap(scores: Scores, embeddings: Embeddings) -> Metric:
+def _gap(scores: Scores, embeddings: Embeddings, embedder: TextAudioEmbedder) -> Metric:
+    least, most = embedder.score_range
     gap = matched_gap(scores.matrix, scores.truth, PERMUTATIONS, embeddings.seed)
     return embeddings.metric(
-        gap.interval,
+        gap.interval.within(least - most, most - least),
         "Mean score with the own prompt minus that with the other prompts; 0 is chance, whatever the model.",
         n=len(scores.truth),
         better="higher",
@@ -97,27 +99,21 @@ def _retrieval(scores: Scores, embeddings: Embeddings) -> Metrics:
     others = min(R_PRECISION_OTHERS, len(scores.prompts) - 1)
     precision = r_precision(scores.matrix, scores.truth, others, R_PRECISION_DRAWS, embeddings.seed)
     more = {"r_precision": {"value": precision, "others": others}, "median_rank": forward.median_rank}
-    rows: list[tuple[str, Interval, str, dict[str, object]]] = [
-        (
-            "r1",
+    metric = partial(embeddings.metric, n=len(scores.truth), better="higher")
+    return {
+        "r1": metric(
             forward.recall_1,
             "Share of clips whose own prompt scores highest among all prompts.",
-            {"chance": forward.chance_1, "audio_from_text": backward.recall_1.value, **more},
+            details={"chance": forward.chance_1, "audio_from_text": backward.recall_1.value, **more},
         ),
-        (
-            "r5",
+        "r5": metric(
             forward.recall_5,
             "Share of clips whose own prompt is among the five highest.",
-            {"chance": forward.chance_5, "audio_from_text": backward.recall_5.value},
+            details={"chance": forward.chance_5, "audio_from_text": backward.recall_5.value},
         ),
-        (
-            "mrr",
+        "mrr": metric(
             forward.reciprocal_rank,
             "Mean of 1 / rank of the own prompt.",
-            {"audio_from_text": backward.reciprocal_rank.value, "prompts": len(scores.prompts)},
+            details={"audio_from_text": backward.reciprocal_rank.value, "prompts": len(scores.prompts)},
         ),
-    ]
-    return {
-        name: embeddings.metric(interval, meaning, n=len(scores.truth), better="higher", details=details)
-        for name, interval, meaning, details in rows
     }

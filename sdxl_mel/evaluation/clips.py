@@ -1,13 +1,16 @@
 """The clips of a set: which files they are, how they are decoded, and which cannot be used."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.config import Skipped
+from sdxl_mel.errors import FormatError, InputError, printable
 from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_audio
 from sdxl_mel.files.dataset import is_dataset, read_dataset
+from sdxl_mel.files.finding import find_files
+from sdxl_mel.files.results import listed
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.options import Method
@@ -15,6 +18,7 @@ from sdxl_mel.record import sha256_bytes, sha256_file
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec
 
+CLIP_SUFFIXES = AUDIO_SUFFIXES | {".png"}
 SHORTEST_SECONDS = 0.25
 OFFSETS_FOLDER = "offsets"
 """Holds the same clips of a prepared dataset again, a few milliseconds later."""
@@ -59,19 +63,26 @@ class Decoding:
         return sha256_bytes(f"{clip.sha256} beside {sha256_file(clip.beside)}".encode())
 
 
-def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> list[Clip]:
-    """Return the clips of a folder, searched through and in the order of their names.
+def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> tuple[list[Clip], list[Skipped]]:
+    """Return the clips of a folder, searched through and in the order of their names, and what only looks like one.
 
     Of a prepared dataset the pictures of `split` are taken (of its validation split if it has no such clips). A sound
-    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips. Raises InputError
-    for a folder that does not exist or holds none.
+    and a picture of the same name are one clip: the sound. Files below `leave_out` are not clips, nor is what a folder
+    of results does not list. Raises InputError for a folder that does not exist or holds none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of sounds or of spectrogram pictures")
-    paths = list(_dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out))
+    paths, unusable = _dataset_files(folder, split) if is_dataset(folder) else _files(folder, leave_out)
     if not paths:
         raise InputError(f"{folder}: no sounds or pictures here; expected files such as .wav, .flac, .ogg or .png")
-    return [Clip(path.relative_to(folder).as_posix(), path, sha256_file(path), _beside(path)) for path in paths]
+    clips = []
+    for path in paths:
+        name = printable(path.relative_to(folder).as_posix())
+        try:
+            clips.append(Clip(name, path, sha256_file(path), _beside(path)))
+        except OSError as error:
+            unusable.append(Skipped(what=name, why=f"cannot be read ({error.strerror})"))
+    return clips, unusable
 
 
 def pairs_hash(pairs: Iterable[tuple[str, str]]) -> str:
@@ -110,21 +121,15 @@ def _beside(path: Path) -> Path | None:
     return picture if picture != path and picture.is_file() else None
 
 
-def _dataset_files(folder: Path, split: str) -> Iterator[Path]:
+def _dataset_files(folder: Path, split: str) -> tuple[list[Path], list[Skipped]]:
     dataset = read_dataset(folder)
     items = dataset.splits.get(split) or dataset.splits.get("validation") or []
-    return (dataset.path(item) for item in items)
+    return [dataset.path(item) for item in items], []
 
 
-def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    found = sorted(path for path in folder.rglob("*") if _is_clip(path.relative_to(folder)) and path.is_file())
-    sounds = {path.with_suffix("") for path in found if path.suffix.lower() != ".png"}
-    for path in found:
-        below = leave_out is not None and leave_out.resolve() in path.resolve().parents
-        if not below and (path.suffix.lower() != ".png" or path.with_suffix("") not in sounds):
-            yield path
-
-
-def _is_clip(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == OFFSETS_FOLDER for part in path.parts)
-    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES | {".png"}
+def _files(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Skipped]]:
+    found = find_files(folder, CLIP_SUFFIXES, leave_out)
+    usable = [path for path in listed(found.usable) if OFFSETS_FOLDER not in path.relative_to(folder).parts]
+    sounds = {path.with_suffix("") for path in usable if path.suffix.lower() != ".png"}
+    clips = [path for path in usable if path.suffix.lower() != ".png" or path.with_suffix("") not in sounds]
+    return clips, found.unusable

@@ -14,7 +14,8 @@ import scipy.stats
 from matplotlib.figure import Figure
 
 from sdxl_mel.config import Skipped
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.evaluation.tables import aligned
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.evaluation import FILE_NAME, Evaluation, Metric, read_evaluation
 from sdxl_mel.metrics.intervals import LEVEL, Interval, paired_interval
@@ -94,15 +95,12 @@ def difference_table(first: str, second: str, differences: list[Difference]) -> 
         counts = f"{each.first.n}/{each.second.n}"
         values = (f"{each.first.value:.4g}", f"{each.second.value:.4g}", f"{each.interval.value:+.4g}")
         rows.append((each.metric, *values, bounds, counts, each.verdict, each.interval.method))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(rows))
 
 
 def _same_model(first: Evaluation, second: Evaluation, one: Metric, other: Metric) -> bool:
-    if one.embedder != other.embedder:
-        return False
-    if one.embedder is None:
-        return True
+    if one.embedder is None or one.embedder != other.embedder:
+        return one.embedder == other.embedder
     return first.embedders[one.embedder].weights == second.embedders[one.embedder].weights
 
 
@@ -137,11 +135,6 @@ class Comparison:
         """Return what the others are compared with."""
         return self.evaluations[0]
 
-    @property
-    def last(self) -> Evaluation:
-        """Return the last evaluation."""
-        return self.evaluations[-1].evaluation
-
     def differences(self) -> list[tuple[NamedEvaluation, list[Difference]]]:
         """Return each other evaluation with its differences from the first."""
         first = self.first.evaluation
@@ -157,29 +150,26 @@ class Comparison:
 
 def compare(paths: Sequence[Path]) -> Comparison:
     """Compare metrics.json files, or the folders that hold them, with the first of them."""
-    names = [_name(path) for path in paths]
-    unique = len(set(names)) == len(names)
-    return Comparison(
-        [
-            NamedEvaluation(name if unique else str(path), read_evaluation(path))
-            for name, path in zip(names, paths, strict=True)
-        ]
-    )
+    unique = len(set(map(_name, paths))) == len(paths)
+    return Comparison([NamedEvaluation(_name(path) if unique else str(path), read_evaluation(path)) for path in paths])
 
 
 def compare_checkpoints(paths: Sequence[Path]) -> Comparison:
-    """Compare the evaluations of checkpoints in the order of their steps; one that was not evaluated is skipped.
+    """Compare the evaluations of checkpoints in the order of their steps; one without a whole one is skipped.
 
     step-000500.safetensors stands for step-000500/metrics.json. Raises InputError for fewer than two evaluations.
     """
     folders = dict.fromkeys(path.with_suffix("") if path.suffix == ".safetensors" else path for path in paths)
     found, skipped = [], []
     for folder in folders:
-        if (folder / FILE_NAME).is_file() or folder.name == FILE_NAME:
-            found.append(NamedEvaluation(_name(folder), read_evaluation(folder)))
-        else:
+        if not (folder / FILE_NAME).is_file() and folder.name != FILE_NAME:
             why = f"not evaluated; generate with it, then sdxl-mel evaluate --generated ... --out {folder}"
             skipped.append(Skipped(what=str(folder), why=why))
+            continue
+        try:
+            found.append(NamedEvaluation(_name(folder), read_evaluation(folder)))
+        except FormatError as error:
+            skipped.append(Skipped(what=str(folder), why=str(error)))
     if len(found) < 2:
         raise InputError(
             f"{len(found)} of {len(folders)} checkpoints have an evaluation, 2 are needed: write each one's with "
@@ -195,7 +185,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     evaluations, first = comparison.evaluations, comparison.first
     names = ", ".join(one.name for one in evaluations)
     page = Page("Checkpoints" if comparison.over_steps else "Comparison", f"{names}. Every interval is 95 %.")
-    metrics = [name for name in first.evaluation.metrics if _have(evaluations, name)]
+    metrics = [name for name in first.evaluation.metrics if all(name in one.evaluation.metrics for one in evaluations)]
     charts = [svg(chart(name, evaluations, comparison.over_steps), _caption(first, name)) for name in metrics]
     page.section("Charts", gallery(charts))
     if comparison.over_steps:
@@ -214,11 +204,11 @@ def chart(name: str, evaluations: Sequence[NamedEvaluation], over_steps: bool) -
     stepped = over_steps and all(one.step is not None for one in evaluations)
     places = [float(one.step or 0) for one in evaluations] if stepped else [float(i) for i in range(len(metrics))]
     values = [metric.value for metric in metrics]
+    below = [np.nan if one.low is None else max(0.0, one.value - one.low) for one in metrics]
+    above = [np.nan if one.high is None else max(0.0, one.high - one.value) for one in metrics]
     figure = Figure(figsize=(4.6, 2.8))
     axes = figure.add_subplot()
-    axes.errorbar(
-        places, values, yerr=[_below(metrics), _above(metrics)], fmt="o-" if stepped else "o", color=BLUE, capsize=3
-    )
+    axes.errorbar(places, values, yerr=[below, above], fmt="o-" if stepped else "o", color=BLUE, capsize=3)
     floor = metrics[-1].details.floor
     if floor is not None:
         axes.axhline(floor.value, color=ORANGE, ls="--")
@@ -229,18 +219,6 @@ def chart(name: str, evaluations: Sequence[NamedEvaluation], over_steps: bool) -
         axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylabel(name)
     return figure
-
-
-def _below(metrics: list[Metric]) -> list[float]:
-    return [0.0 if one.low is None else max(0.0, one.value - one.low) for one in metrics]
-
-
-def _above(metrics: list[Metric]) -> list[float]:
-    return [0.0 if one.high is None else max(0.0, one.high - one.value) for one in metrics]
-
-
-def _have(evaluations: Sequence[NamedEvaluation], name: str) -> bool:
-    return all(name in one.evaluation.metrics for one in evaluations)
 
 
 def _caption(first: NamedEvaluation, name: str) -> str:

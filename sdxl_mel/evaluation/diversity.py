@@ -1,15 +1,11 @@
 """Are the clips different from each other: overall, within each prompt, between prompts, and beside the reference."""
 
-import numpy as np
-
 from sdxl_mel.evaluation.embeddings import Embeddings, Metrics
-from sdxl_mel.files.evaluation import Absent, Metric
+from sdxl_mel.files.evaluation import Absent
 from sdxl_mel.metrics.diversity import (
     COLLAPSE_SHARE,
-    PromptDiversity,
     between_prompts,
     diversity_by_prompt,
-    pairwise_distance,
     pairwise_interval,
     subset_mean,
     vendi_score,
@@ -45,14 +41,8 @@ def _overall(embeddings: Embeddings) -> Metrics:
     clips = embeddings.generated.clips
     interval = pairwise_interval(clips, embeddings.groups, embeddings.seed)
     word = grade("diversity", embeddings.family, interval.value, interval.low, interval.high)
-    metrics = {
-        "diversity": embeddings.metric(
-            interval,
-            "Mean cosine distance over pairs of clips; the trace of their covariance is the same number.",
-            better="higher",
-            grade=word,
-        )
-    }
+    meaning = "Mean cosine distance over pairs of clips; the trace of their covariance is the same number."
+    metrics = {"diversity": embeddings.metric(interval, meaning, better="higher", grade=word)}
     if len(embeddings.reference) > 1:
         own, _ = subset_mean(embeddings.reference.clips, len(clips), embeddings.seed)
         if own > 0:
@@ -87,7 +77,16 @@ def _by_prompt(embeddings: Embeddings) -> tuple[Metrics, list[Absent], list[str]
     absent, warnings = [], []
     by_prompt = diversity_by_prompt(clips, prompts) if chosen else []
     if by_prompt:
-        metrics["diversity_within"] = _within(by_prompt, embeddings)
+        metrics["diversity_within"] = embeddings.metric(
+            within_interval(by_prompt),
+            "Mean cosine distance between the clips of one prompt, averaged over prompts; near 0 is one answer per "
+            "prompt.",
+            n=len(by_prompt),
+            unit="prompts",
+            better="higher",
+            by_prompt={each.prompt: each.distance for each in by_prompt},
+            details={"collapsed": [each.prompt for each in by_prompt if each.collapsed]},
+        )
         warnings = [
             f"prompt {each.prompt!r} has collapsed: its {each.clips} clips differ {each.distance:.3g}, under "
             f"{COLLAPSE_SHARE:.0%} of the median prompt"
@@ -107,18 +106,6 @@ def _by_prompt(embeddings: Embeddings) -> tuple[Metrics, list[Absent], list[str]
     return metrics, absent, warnings
 
 
-def _within(prompts: list[PromptDiversity], embeddings: Embeddings) -> Metric:
-    return embeddings.metric(
-        within_interval(prompts),
-        "Mean cosine distance between the clips of one prompt, averaged over prompts; near 0 is one answer per prompt.",
-        n=len(prompts),
-        unit="prompts",
-        better="higher",
-        by_prompt={each.prompt: each.distance for each in prompts},
-        details={"collapsed": [each.prompt for each in prompts if each.collapsed]},
-    )
-
-
 def _prdc(embeddings: Embeddings) -> Metrics:
     found = prdc(embeddings.reference.clips, embeddings.generated.clips)
     method = f"{NEAREST}-nearest-neighbour balls, float64"
@@ -129,22 +116,11 @@ def _prdc(embeddings: Embeddings) -> Metrics:
         "coverage": "Share of reference neighbourhoods that hold a generated clip; collapse lowers it.",
     }
     return {
-        name: embeddings.metric(Interval(getattr(found, name), None, None, None, method), meaning, better="higher")
+        name: embeddings.metric(Interval(found[name], None, None, None, method), meaning, better="higher")
         for name, meaning in meanings.items()
     }
 
 
 def _divided(interval: Interval, by: float) -> Interval:
-    parts = (None if value is None else value / by for value in (interval.se, interval.low, interval.high))
-    se, low, high = parts
+    se, low, high = (None if value is None else value / by for value in (interval.se, interval.low, interval.high))
     return Interval(interval.value / by, se, low, high, f"{interval.method}; the reference taken as fixed")
-
-
-def reference_diversity(embeddings: Embeddings) -> float | None:
-    """Return the mean pairwise distance of the whole reference set."""
-    return pairwise_distance(embeddings.reference.clips) if len(embeddings.reference) > 1 else None
-
-
-def distances(embeddings: Embeddings) -> np.ndarray:
-    """Return the cosine distances between generated clips, (n, n)."""
-    return np.asarray(1.0 - embeddings.generated.clips @ embeddings.generated.clips.T)

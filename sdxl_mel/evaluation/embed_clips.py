@@ -39,14 +39,6 @@ class ClipSet:
         return [clip.name for clip in self.clips]
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """What one clip gave: its facts, and its window vectors by embedder."""
-
-    facts: Facts
-    windows: dict[str, Float]
-
-
 def embed_sets(
     sets: Mapping[str, Iterable[Clip]],
     embedders: Sequence[AudioEmbedder],
@@ -90,7 +82,9 @@ class _Embedding:
                     if isinstance(made, str):
                         broken[key] = made
                     else:
-                        self._keep(key, facts_key, made)
+                        self._facts[facts_key] = to_row(made[0])
+                        for name, windows in made[1].items():
+                            self._caches[name][key] = windows
                     ticker.advance()
                     if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                         self._save()
@@ -99,8 +93,8 @@ class _Embedding:
             self._save()
         return broken
 
-    def _embed(self, job: tuple[str, Clip]) -> _Embedded | str:
-        """Return what the caches lack of a clip, or why its sound cannot be used."""
+    def _embed(self, job: tuple[str, Clip]) -> tuple[Facts, dict[str, Float]] | str:
+        """Return a clip's facts and the window vectors that the caches lack, or why its sound cannot be used."""
         key, clip = job
         try:
             signal = decode(clip, self._decoding)
@@ -108,17 +102,14 @@ class _Embedding:
             return str(error).removeprefix(f"{clip.path}: ")
         facts = facts_of(signal, self._table)
         if is_silent(facts):
-            return _Embedded(facts, {})
+            return facts, {}
         at_rate: dict[int, Float] = {signal.rate: signal.mono()}
         lacking = [embedder for embedder in self._embedders if key not in self._caches[embedder.name]]
-        return _Embedded(
-            facts, {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
-        )
-
-    def _keep(self, key: str, facts_key: str, made: _Embedded) -> None:
-        for name, windows in made.windows.items():
-            self._caches[name][key] = windows
-        self._facts[facts_key] = to_row(made.facts)
+        windows = {each.name: each.embed_audio(resampled(at_rate, signal.rate, each.rate)) for each in lacking}
+        known = np.array([value for value in facts.values() if value is not None])
+        if not all(np.isfinite(each).all() for each in (known, *windows.values())):
+            return "what is measured of it is not finite: its samples are far beyond full scale; export it again"
+        return facts, windows
 
     def _known_facts(self, facts_key: str) -> Facts:
         return from_row(self._facts[facts_key], self._table)

@@ -3,19 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float, Vectors
+from sdxl_mel.arrays import Float, Owner, Vectors
 from sdxl_mel.files.evaluation import Details, Metric
-from sdxl_mel.metrics.embedders.base import clip_vectors, window_vectors
+from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from sdxl_mel.metrics.grades import Grade
 from sdxl_mel.metrics.intervals import Interval
 
 Metrics = dict[str, Metric]
-Better = Literal["higher", "lower"]
 
 
 class SetEmbeddings:
@@ -33,18 +31,14 @@ class SetEmbeddings:
         return clip_vectors(self.windows)
 
     @cached_property
-    def _rows(self) -> tuple[Vectors, NDArray[np.intp]]:
-        return window_vectors(self.windows)
-
-    @property
     def rows(self) -> Vectors:
         """Return the unit vectors of all windows."""
-        return self._rows[0]
+        return unit_rows(np.concatenate(self.windows))
 
-    @property
-    def owner(self) -> NDArray[np.intp]:
+    @cached_property
+    def owner(self) -> Owner:
         """Return the clip of each window."""
-        return self._rows[1]
+        return np.repeat(np.arange(len(self.windows)), [len(clip) for clip in self.windows])
 
 
 @dataclass(frozen=True)
@@ -78,40 +72,18 @@ class Embeddings:
         return [index for index, prompt in enumerate(self.prompts) if prompt]
 
     def metric(
-        self,
-        interval: Interval,
-        meaning: str,
-        *,
-        n: int | None = None,
-        unit: str = "clips",
-        better: Better | None = None,
-        grade: Grade | None = None,
-        by_prompt: Mapping[str, float] | None = None,
-        details: Mapping[str, object] | None = None,
+        self, interval: Interval, meaning: str, *, n: int | None = None, grade: Grade | None = None, **fields: Any
     ) -> Metric:
-        """Return an interval over the generated clips (or `n` units) as a metric of this embedder."""
-        metric = metric_of(
-            interval, meaning, n=len(self.generated) if n is None else n, unit=unit, better=better, details=details
-        )
-        graded = {"grade": grade.word, "grade_span": grade.span, "no_grade": grade.why_none} if grade else {}
-        return metric.model_copy(update={"embedder": self.embedder, "by_prompt": dict(by_prompt or {}), **graded})
+        """Return an interval over the generated clips (or `n` units) as a metric of this embedder; see `metric_of`."""
+        n = len(self.generated) if n is None else n
+        if grade:
+            fields |= {"grade": grade.word, "grade_span": grade.span, "no_grade": grade.why_none}
+        return metric_of(interval, meaning, n=n, embedder=self.embedder, **fields)
 
 
 def metric_of(
-    interval: Interval,
-    meaning: str,
-    *,
-    n: int,
-    unit: str = "clips",
-    better: Better | None = None,
-    details: Mapping[str, object] | None = None,
+    interval: Interval, meaning: str, *, n: int, details: Mapping[str, object] | None = None, **fields: Any
 ) -> Metric:
-    """Return an interval over `n` units as a metric of no embedder."""
-    return Metric(
-        **asdict(interval),
-        n=n,
-        unit=unit,
-        better=better,
-        meaning=meaning,
-        details=Details.model_validate(dict(details or {})),
-    )
+    """Return an interval over `n` units as a metric; `fields` are others of `Metric`."""
+    said = Details.model_validate(dict(details or {}))
+    return Metric(**asdict(interval), n=n, meaning=meaning, details=said, **fields)

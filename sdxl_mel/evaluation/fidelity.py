@@ -66,27 +66,16 @@ def _fad(embeddings: Embeddings, with_curve: bool) -> Metrics:
     }
     if with_curve and len(generated) >= 2 * LEAST_CLIPS:
         details["curve"] = curve_over_size(generated.rows, generated.owner, reference.rows, embeddings.seed)
-    grade = fad_grade(
-        embeddings.family,
-        interval.value,
-        interval.low,
-        interval.high,
-        clips=len(generated),
-        floor=floor.value if floor else None,
-    )
+    bounds = interval.value, interval.low, interval.high
+    grade = fad_grade(embeddings.family, *bounds, clips=len(generated), floor=floor.value if floor else None)
     meaning = (
         "Fréchet distance between Gaussians fitted to the windows of both sets; lower is closer. It reads well above 0 "
         "for equal distributions at small N: compare it with `floor`, never with another N or another embedder."
     )
-    return {
-        "fad": embeddings.metric(
-            replace(interval.clamped(0.0), method=f"nuclear norm, float64; {interval.method}"),
-            meaning,
-            better="lower",
-            details=details,
-            grade=grade,
-        )
-    }
+    # Two sets may be 0 apart, where no scale opens downwards: the interval is cut there.
+    low = None if interval.low is None else max(0.0, interval.low)
+    interval = replace(interval, low=low, method=f"nuclear norm, float64; {interval.method}")
+    return {"fad": embeddings.metric(interval, meaning, better="lower", details=details, grade=grade)}
 
 
 def _fad_change(embeddings: Embeddings) -> Metrics:
@@ -124,7 +113,7 @@ def _kad(embeddings: Embeddings, width: float) -> Metrics:
 
 def _similarity(embeddings: Embeddings) -> Metrics:
     cosines = _mean_cosines(embeddings)
-    interval = mean_interval(cosines, embeddings.groups)
+    interval = mean_interval(cosines, embeddings.groups).within(-1.0, 1.0)
     centre = unit_rows(embeddings.reference.clips.mean(0)[None])[0]
     own = unit_rows(embeddings.generated.clips.mean(0)[None])[0]
     details = {

@@ -1,6 +1,7 @@
 """Whether tiles of the demo corpus hold the instruments of their prompts, by the instrument oracle."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sdxl_mel.corpus.instruments import INSTRUMENTS
+from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.clips import Clip
 from sdxl_mel.evaluation.embeddings import Metrics, metric_of
 from sdxl_mel.files.dataset import is_dataset, read_dataset
@@ -44,7 +46,8 @@ def instruments(
         return {}, [Absent(metric="instruments_all", why=why)]
     pictures, wanted = np.stack([levels for levels, _ in tiles]), [names for _, names in tiles]
     found = oracle.found(pictures, wanted)
-    shuffled = oracle.found(pictures, _others(wanted, seed))
+    order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
+    shuffled = oracle.found(pictures, [wanted[index] for index in order])
     groups = [", ".join(names) for names in wanted]
     everyone = share_interval([all(flags) for flags in found], groups)
     flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
@@ -98,18 +101,15 @@ def _tile(clip: Clip) -> "np.ndarray | None":
     path = clip.path.with_suffix(".png")
     if not path.exists():
         return None
-    picture = read_spectrogram(path)
+    try:
+        picture = read_spectrogram(path)
+    except InputError:
+        return None  # A picture beside a sound need not be one of ours.
     if picture.spec != PRESETS["mini"] or picture.levels.shape[1] != picture.spec.width:
         return None
     return np.rint(picture.levels.mean(-1)).astype(np.uint8)
 
 
-def _others(wanted: Sequence[Wanted], seed: int) -> list[Wanted]:
-    """Return the wishes of other clips, the floor of the score."""
-    order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
-    return [wanted[index] for index in order]
-
-
 def _by_instrument(flat: Sequence[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
-    names = dict.fromkeys(name for name, _ in flat)
-    return {name: (sum(flag for n, flag in flat if n == name), sum(n == name for n, _ in flat)) for name in names}
+    asked, found = Counter(name for name, _ in flat), Counter(name for name, flag in flat if flag)
+    return {name: (found[name], count) for name, count in asked.items()}

@@ -31,7 +31,6 @@ class Pair:
     clip: str
     training: str
     cosine: float
-    ratio: float
     correlation: float | None
 
     @property
@@ -67,7 +66,7 @@ def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, l
     pairs = [_pair(embeddings, training, int(index), generated[index], index in compared) for index in order]
     copies = [pair for pair in pairs if pair.is_copy]
     rate = proportion_interval(len(copies), len(generated))
-    details = {
+    details: dict[str, object] = {
         "threshold": threshold,
         "baseline": source,
         "baseline_clips": len(baseline),
@@ -75,21 +74,23 @@ def memorization(embeddings: Embeddings, training: Training) -> tuple[Metrics, l
         "suspects": len(suspects),
         "pairs": [[pair.clip, pair.training, pair.cosine, pair.correlation] for pair in copies],
     }
+    # They are the nearest pairs.
+    if unknown := sum(pair.correlation is None for pair in pairs[: len(suspects)]):
+        details["suspects_not_compared"] = unknown
     meaning = (
         "Generated clips that are copies of a training clip: nearer to it than held-out music comes to the training "
         "set, and with the same mel picture when aligned. Never concluded from FAD."
     )
     count = Interval(float(len(copies)), None, None, None, "nearest neighbour, then aligned mel correlation")
-    return (
-        {
-            "copies": embeddings.metric(count, meaning, better="lower", details=details),
-            "copy_share": embeddings.metric(rate, "Copies over generated clips.", better="lower"),
-            "nearest_training": _nearest(generated, baseline, embeddings),
-            "authenticity": _authenticity(generated, within, embeddings),
-        },
-        [],
-        pairs,
-    )
+    authentic = proportion_interval(round(authenticity(generated, within) * len(generated)), len(generated))
+    nearer = "Share of clips no nearer to their nearest training clip than that is to its own (Alaa et al., 2022)."
+    metrics = {
+        "copies": embeddings.metric(count, meaning, better="lower", details=details),
+        "copy_share": embeddings.metric(rate, "Copies over generated clips.", better="lower"),
+        "nearest_training": _nearest(generated, baseline, embeddings),
+        "authenticity": embeddings.metric(authentic, nearer, better="higher"),
+    }
+    return metrics, [], pairs
 
 
 def _baseline(
@@ -110,8 +111,7 @@ def _pair(embeddings: Embeddings, training: Training, index: int, one: Neighbour
             correlation = copy_correlation(training.samples(False, index), training.samples(True, one.clip))
         except SdxlMelError:
             correlation = None  # The file went away since it was embedded.
-    ratio = (1.0 - one.cosine) / max(1.0 - one.second, 1e-12)
-    return Pair(embeddings.names[index], training.names[one.clip], one.cosine, ratio, correlation)
+    return Pair(embeddings.names[index], training.names[one.clip], one.cosine, correlation)
 
 
 def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: Embeddings) -> Metric:
@@ -123,12 +123,5 @@ def _nearest(generated: list[Neighbour], baseline: list[Neighbour], embeddings: 
         "highest": float(cosines.max()),
     }
     meaning = "Mean cosine of a clip to its nearest training window; well above `baseline_mean` hints at memorisation."
-    interval = mean_interval(cosines, embeddings.groups).clamped(-1.0, 1.0)
+    interval = mean_interval(cosines, embeddings.groups).within(-1.0, 1.0)
     return embeddings.metric(interval, meaning, better="lower", details=details)
-
-
-def _authenticity(generated: list[Neighbour], within: list[Neighbour], embeddings: Embeddings) -> Metric:
-    share = authenticity(generated, within)
-    interval = proportion_interval(round(share * len(generated)), len(generated))
-    meaning = "Share of clips no nearer to their nearest training clip than that is to its own (Alaa et al., 2022)."
-    return embeddings.metric(interval, meaning, better="higher")

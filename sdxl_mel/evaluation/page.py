@@ -10,13 +10,13 @@ from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.evaluation import figures
 from sdxl_mel.evaluation.alignment import Scores
 from sdxl_mel.evaluation.clips import Clip, Decoding, decode
-from sdxl_mel.evaluation.diversity import distances, reference_diversity
 from sdxl_mel.evaluation.embed_clips import ClipSet
 from sdxl_mel.evaluation.embeddings import Embeddings
 from sdxl_mel.evaluation.memorization import Pair
 from sdxl_mel.evaluation.tables import in_words, interval_text
 from sdxl_mel.files.evaluation import Evaluation
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
+from sdxl_mel.metrics.diversity import pairwise_distance
 from sdxl_mel.metrics.signal_checks import Signal
 from sdxl_mel.report.page import Page, Sound, gallery, paragraph, player, sound_bytes, svg, table
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
@@ -50,7 +50,7 @@ def write_page(path: Path, result: EvaluationResult) -> None:
     evaluation = result.evaluation
     counts = ", ".join(f"{those.used} {name} clips" for name, those in evaluation.sets.items())
     page = Page("Evaluation", f"{counts}. Every interval is 95 %.")
-    page.section("Numbers", _metrics(evaluation), *_notes(evaluation))
+    page.section("Numbers", *_numbers(evaluation))
     for prefix in result.scores:
         page.section(f"Prompts: {prefix}", *_alignment(result, prefix))
     if result.plain is not None:
@@ -59,20 +59,25 @@ def write_page(path: Path, result: EvaluationResult) -> None:
     if result.pairs:
         page.section("Nearest training clips", *_neighbours(result))
     page.section("Best and worst", *_extremes(result))
-    page.section("What each number is", _meanings(evaluation), _models(evaluation))
+    meanings = [[name, metric.meaning, metric.method] for name, metric in evaluation.metrics.items()]
+    models = [
+        [name, one.rate, one.dimensions, one.windows, one.weights[:16]] for name, one in evaluation.embedders.items()
+    ]
+    page.section(
+        "What each number is",
+        table(["metric", "meaning", "method"], meanings),
+        table(["embedder", "rate, Hz", "dimensions", "windows", "SHA-256 of the weights"], models),
+    )
     page.write(path)
 
 
-def _metrics(evaluation: Evaluation) -> Markup:
+def _numbers(evaluation: Evaluation) -> list[Markup]:
     rows = [
         [name, metric.value, interval_text(metric), metric.n, metric.embedder or "", in_words(metric)]
         for name, metric in evaluation.metrics.items()
     ]
-    return table(["metric", "value", "95 % interval", "N", "embedder", "in words"], rows)
-
-
-def _notes(evaluation: Evaluation) -> list[Markup]:
-    blocks = [paragraph(f"Warning: {warning}") for warning in evaluation.warnings]
+    blocks = [table(["metric", "value", "95 % interval", "N", "embedder", "in words"], rows)]
+    blocks += [paragraph(f"Warning: {warning}") for warning in evaluation.warnings]
     if evaluation.absent:
         blocks.append(table(["absent", "why"], [[each.metric, each.why] for each in evaluation.absent]))
     if evaluation.left_out:
@@ -113,13 +118,15 @@ def _fidelity(evaluation: Evaluation, embeddings: Embeddings) -> list[Markup]:
 def _diversity(evaluation: Evaluation, embeddings: Embeddings) -> list[Markup]:
     if "diversity" not in evaluation.metrics:
         return [paragraph("One clip: nothing to compare.")]
-    groups = np.argsort(np.array(embeddings.groups), kind="stable")
-    heat = figures.matrix(distances(embeddings)[np.ix_(groups, groups)], "clip", "clip")
+    clips, real = embeddings.generated.clips, embeddings.reference.clips
+    clips = clips[np.argsort(np.array(embeddings.groups), kind="stable")]
+    heat = figures.matrix(1.0 - clips @ clips.T, "clip", "clip")
     blocks = [svg(heat, "Cosine distance between generated clips, ordered by prompt: dark squares are repetition")]
     within = evaluation.metrics.get("diversity_within")
     if within is not None:
         collapsed = set(within.details.collapsed)
-        drawn = figures.bars(within.by_prompt, "distance within the prompt", collapsed, reference_diversity(embeddings))
+        line = pairwise_distance(real) if len(real) > 1 else None
+        drawn = figures.bars(within.by_prompt, "distance within the prompt", collapsed, line)
         blocks.append(svg(drawn, "Distance within each prompt; the dashed line is the whole reference"))
     return [gallery(blocks)]
 
@@ -127,10 +134,10 @@ def _diversity(evaluation: Evaluation, embeddings: Embeddings) -> list[Markup]:
 def _neighbours(result: EvaluationResult) -> list[Markup]:
     shown = [pair for pair in result.pairs if pair.is_copy][:SHOWN] or result.pairs[:SHOWN]
     clips = {name: {clip.name: clip for clip in those.clips} for name, those in result.sets.items()}
-    rows = [
-        [pair.clip, pair.training, pair.cosine, _correlation(pair), "copy" if pair.is_copy else "new"]
-        for pair in result.pairs[: 4 * SHOWN]
-    ]
+    rows = []
+    for pair in result.pairs[: 4 * SHOWN]:
+        correlation = "not compared" if pair.correlation is None else f"{pair.correlation:.3f}"
+        rows.append([pair.clip, pair.training, pair.cosine, correlation, "copy" if pair.is_copy else "new"])
     blocks = [table(["generated", "nearest training clip", "cosine", "aligned correlation", ""], rows)]
     for pair in shown:
         generated, training = clips["generated"][pair.clip], clips["training"][pair.training]
@@ -190,19 +197,3 @@ def _picture(signal: Signal) -> Spectrogram:
     prepared = prepare_signal(piece, signal.rate, PLAIN)
     frames = prepared.shape[1] // PLAIN.hop_length
     return Spectrogram(encode_clip(cut_clip(prepared, 0, frames, PLAIN), PLAIN), PLAIN)
-
-
-def _correlation(pair: Pair) -> str:
-    return "not compared" if pair.correlation is None else f"{pair.correlation:.3f}"
-
-
-def _meanings(evaluation: Evaluation) -> Markup:
-    rows = [[name, metric.meaning, metric.method] for name, metric in evaluation.metrics.items()]
-    return table(["metric", "meaning", "method"], rows)
-
-
-def _models(evaluation: Evaluation) -> Markup:
-    rows = [
-        [name, one.rate, one.dimensions, one.windows, one.weights[:16]] for name, one in evaluation.embedders.items()
-    ]
-    return table(["embedder", "rate, Hz", "dimensions", "windows", "SHA-256 of the weights"], rows)

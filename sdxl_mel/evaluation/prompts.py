@@ -1,9 +1,7 @@
 """Which prompt each clip was made for: from a manifest, or from the record inside the clip; never by listing order."""
 
-import csv
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, SdxlMelError
 from sdxl_mel.evaluation.clips import Clip
 from sdxl_mel.files.audio import read_provenance
+from sdxl_mel.files.finding import composed
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.files.tables import open_table
 from sdxl_mel.progress import log
 
 MANIFESTS = ("manifest.json", "prompts.csv", "prompts.jsonl", "metadata.jsonl", "metadata.csv")
@@ -38,7 +38,8 @@ def pair_prompts(
     prompts: dict[str, str] = {}
     unmatched: list[Skipped] = []
     for file, prompt in rows:
-        name = known.get(file) or known.get(Path(file).name) or known.get(Path(file).stem)
+        path = Path(composed(file.replace("\\", "/")))
+        name = known.get(path.as_posix()) or known.get(path.name) or known.get(path.stem)
         if name:
             prompts[name] = strip_anchor(prompt, anchor)
         else:
@@ -54,17 +55,15 @@ def pair_prompts(
 def read_manifest(path: Path) -> list[tuple[str, str]]:
     """Return (file, prompt) pairs of a CSV or JSON-lines file with the columns file and prompt, or of the
     manifest.json that `generate` writes."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read this list of prompts ({error})") from error
-    rows = list(csv.DictReader(text.splitlines())) if path.suffix.lower() == ".csv" else list(_json_rows(path, text))
-    pairs = [(_first(row, FILE_KEYS), _first(row, PROMPT_KEYS)) for row in rows]
-    for number, (file, prompt) in enumerate(pairs, start=1):
+    bad: list[Skipped] = []
+    rows = list(open_table(path).rows(bad))
+    if bad:
+        raise FormatError(f"{path.with_name(bad[0].what)}: {bad[0].why}")
+    pairs = [(_first(row.cells, FILE_KEYS), _first(row.cells, PROMPT_KEYS)) for row in rows]
+    for row, (file, prompt) in zip(rows, pairs):
         if not file or not prompt:
-            raise FormatError(
-                f"{path}: row {number} has no {'prompt' if file else 'file'}; expected the columns file and prompt"
-            )
+            missing = "prompt" if file else "file"
+            raise FormatError(f"{path.with_name(row.where)} has no {missing}; expected the columns file and prompt")
     if not pairs:
         raise FormatError(f"{path}: no rows; expected the columns file and prompt")
     return pairs
@@ -80,7 +79,7 @@ def recorded_prompt(clip: Clip) -> str | None:
             settings = read_provenance(clip.path).get("record", {}).get("settings", {})
     except SdxlMelError:
         return None  # What cannot be read is listed when it is decoded.
-    prompt = settings.get("prompt")
+    prompt = settings.get("prompt") if isinstance(settings, Mapping) else None
     return prompt if isinstance(prompt, str) and prompt.strip() else None
 
 
@@ -93,23 +92,6 @@ def _is_manifest(path: Path) -> bool:
     except InputError as error:
         log(f"{error}; the prompts in the files themselves are taken instead")
         return False
-
-
-def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    whole = path.suffix.lower() == ".json"
-    for number, line in enumerate([text] if whole else text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise FormatError(f"{path}:{number}: not JSON ({error})") from error
-        if whole and isinstance(row, dict) and isinstance(row.get("results"), list):
-            yield from (each for each in row["results"] if isinstance(each, dict))
-            continue
-        if not isinstance(row, dict):
-            raise FormatError(f"{path}:{number}: expected an object with file and prompt")
-        yield row
 
 
 def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -125,8 +107,10 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 def _lookup(names: Iterable[str]) -> dict[str, str]:
     """Return every way in which a manifest may name a clip; a short name only where it is unique."""
     ways: dict[str, set[str]] = defaultdict(set)
+    exact: dict[str, str] = {}
     for name in names:
-        for way in (name, Path(name).name, Path(name).stem):
+        path = Path(composed(name))
+        exact[path.as_posix()] = name
+        for way in (path.as_posix(), path.name, path.stem):
             ways[way].add(name)
-    exact = {name: name for several in ways.values() for name in several}
     return {way: next(iter(several)) for way, several in ways.items() if len(several) == 1} | exact

@@ -12,7 +12,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.evaluation.alignment import Scores, alignment, score_prompts
-from sdxl_mel.evaluation.clips import Clip, Decoding, decode, find_clips, pairs_hash
+from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash
 from sdxl_mel.evaluation.diversity import diversity
 from sdxl_mel.evaluation.embed_clips import ClipSet, embed_sets, resampled
 from sdxl_mel.evaluation.embeddings import Embeddings, Metrics, SetEmbeddings, metric_of
@@ -66,36 +66,49 @@ def evaluate(
     `stated`. `settings` are what the record says. Raises InputError where there is nothing to evaluate.
     """
     decoding = Decoding(inversion, stated)
-    files = {"generated": find_clips(generated, "test", leave_out)}
-    others = {"reference": (reference, "test"), "training": (training, "train"), "against": (against, "test")}
-    files |= {name: find_clips(folder, split) for name, (folder, split) in others.items() if folder is not None}
+    given = {"generated": generated, "reference": reference, "training": training, "against": against}
+    folders = {name: folder for name, folder in given.items() if folder is not None}
+    found = {
+        name: find_clips(folder, "train" if name == "training" else "test", leave_out if name == "generated" else None)
+        for name, folder in folders.items()
+    }
+    files = {name: clips for name, (clips, _) in found.items()}
     texts, unmatched = pair_prompts(files["generated"], generated, prompts, anchor)
-    opened = open_embedders(embedders, Sources(clap, laion_clap, device))
-    if not opened.embedders:
-        raise InputError("none of the embedders can be opened: " + "; ".join(opened.absent.values()))
-    sets = embed_sets(files, opened.embedders, decoding, cache)
+    opened, closed = open_embedders(embedders, Sources(clap, laion_clap, device))
+    if not opened:
+        raise InputError("none of the embedders can be opened: " + "; ".join(closed.values()))
+    sets = embed_sets(files, opened, decoding, cache)
+    bad_files = {name: [*those.left_out, *found[name][1]] for name, those in sets.items()}
     for name in ("generated", "reference"):
-        _require_some(sets[name], name)
-    views = [_embeddings(embedder, sets, texts, seed) for embedder in opened.embedders]
-    plain = next((view for view, embedder in zip(views, opened.embedders) if embedder.is_space), None)
+        if not sets[name].clips:
+            bad = bad_files[name]
+            raise InputError(f"none of the {len(bad)} {name} clips can be used; the first: {bad[0].what}: {bad[0].why}")
+    views = [_embeddings(embedder, sets, texts, seed) for embedder in opened]
+    plain = next((view for view, embedder in zip(views, opened) if embedder.is_space), None)
     findings = _Findings()
-    for embedder, view in zip(opened.embedders, views):
+    for embedder, view in zip(opened, views):
         findings.add_alignment(embedder, view)
         findings.add_distances(embedder, view, is_plain=view is plain)
     findings.add_memorization(plain, sets, decoding)
     findings.add(_signal_checks(sets["generated"].facts, sets["reference"].facts, views[0].groups))
     if with_instruments:
         findings.add_instruments(sets, texts, reference, seed)
-    findings.absent += [Absent(metric=name, why=why) for name, why in opened.absent.items()]
+    findings.absent += [Absent(metric=name, why=why) for name, why in closed.items()]
+    hashes = {name: pairs_hash((clip.name, clip.sha256) for clip in clips) for name, clips in files.items()}
+    if texts:
+        hashes["prompts"] = pairs_hash(texts.items())
+    left_out = [
+        Skipped(what=f"{name}/{each.what}", why=each.why) for name, those in bad_files.items() for each in those
+    ]
     evaluation = Evaluation(
-        record=Record(stage="evaluate", settings=dict(settings or {}), inputs=_hashes(files, texts)),
+        record=Record(stage="evaluate", settings=dict(settings or {}), inputs=hashes),
         versions={package: version(package) for package in PACKAGES},
         metrics=findings.metrics,
         absent=tuple(findings.absent),
         warnings=tuple(findings.warnings),
-        embedders={one.name: _info(one, sets) for one in opened.embedders},
-        sets={name: _set_info(those) for name, those in sets.items()},
-        left_out=(*_left_out(sets), *unmatched),
+        embedders={one.name: _info(one, sets) for one in opened},
+        sets={name: _set_info(those, len(bad_files[name])) for name, those in sets.items()},
+        left_out=(*left_out, *unmatched),
         clips=tuple(_clip_rows(sets["generated"], texts, findings)),
     )
     return EvaluationResult(evaluation, sets, decoding, plain, findings.scores, findings.pairs)
@@ -228,27 +241,13 @@ def _signal_checks(generated: Sequence[Facts], reference: Sequence[Facts], group
         values = [value for value, _ in known]
         beside = [value for each in reference if (value := each[fact.name]) is not None]
         metrics[fact.metric] = metric_of(
-            mean_interval(values, [group for _, group in known]).clamped(fact.least),
+            mean_interval(values, [group for _, group in known]).within(fact.least, fact.most),
             fact.meaning,
             n=len(values),
             better=fact.better,
             details={"worst": max(values), "reference": float(np.mean(beside)) if beside else None},
         )
     return metrics
-
-
-def _require_some(clips: ClipSet, name: str) -> None:
-    if not clips.clips:
-        first = clips.left_out[0]
-        raise InputError(
-            f"none of the {len(clips.left_out)} {name} clips can be used; the first: {first.what}: {first.why}"
-        )
-
-
-def _hashes(files: Mapping[str, Sequence[Clip]], texts: Mapping[str, str]) -> dict[str, str]:
-    """Return a hash of each set of clips and of the prompts, for the record."""
-    hashes = {name: pairs_hash((clip.name, clip.sha256) for clip in clips) for name, clips in files.items()}
-    return hashes | ({"prompts": pairs_hash(texts.items())} if texts else {})
 
 
 def _info(embedder: AudioEmbedder, sets: Mapping[str, ClipSet]) -> EmbedderInfo:
@@ -261,19 +260,13 @@ def _info(embedder: AudioEmbedder, sets: Mapping[str, ClipSet]) -> EmbedderInfo:
     )
 
 
-def _set_info(clips: ClipSet) -> SetInfo:
+def _set_info(clips: ClipSet, left_out: int) -> SetInfo:
     return SetInfo(
         used=len(clips.clips),
-        left_out=len(clips.left_out),
+        left_out=left_out,
         seconds=sum(facts["seconds"] or 0.0 for facts in clips.facts),
         files={clip.name: clip.sha256 for clip in clips.clips},
     )
-
-
-def _left_out(sets: Mapping[str, ClipSet]) -> Iterator[Skipped]:
-    for name, those in sets.items():
-        for each in those.left_out:
-            yield Skipped(what=f"{name}/{each.what}", why=each.why)
 
 
 def _clip_rows(generated: ClipSet, texts: Mapping[str, str], findings: _Findings) -> Iterator[dict[str, JsonValue]]:

@@ -1,6 +1,7 @@
 """The evaluation as text: a table for the terminal, and one row a clip as CSV."""
 
 import csv
+from collections.abc import Sequence
 from io import StringIO
 
 from sdxl_mel.files.evaluation import Evaluation, Metric
@@ -13,13 +14,18 @@ def metric_table(evaluation: Evaluation) -> str:
         (name, f"{metric.value:.4g}", interval_text(metric), str(metric.n), metric.embedder or "-", in_words(metric))
         for name, metric in evaluation.metrics.items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = aligned(rows)
     lines += [f"absent: {each.metric}: {each.why}" for each in evaluation.absent]
     for name, each in evaluation.sets.items():
         left_out = f", {each.left_out} left out" if each.left_out else ""
         lines.append(f"{name}: {each.used} clips, {each.seconds:.0f} s{left_out}")
     return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines whose columns begin at the same place."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def interval_text(metric: Metric) -> str:
@@ -47,9 +53,6 @@ def clip_table(evaluation: Evaluation) -> str:
     buffer = StringIO()
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in clip.items()} for clip in evaluation.clips)
+    for clip in evaluation.clips:
+        writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in clip.items()})
     return buffer.getvalue()
-
-
-def _cell(value: object) -> object:
-    return f"{value:.6g}" if isinstance(value, float) else value

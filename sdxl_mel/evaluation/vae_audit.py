@@ -39,6 +39,12 @@ from sdxl_mel.sound.pixels import dequantise, quantise
 BANDS = 8
 EXTREMES = 3
 """How many of the best and of the worst clips are shown."""
+DEFINITIONS = (
+    "PSNR: 8-bit values as 0..1, mean square over all clips. Mel error: mean absolute difference of all pixels in dB, "
+    f"both pictures cut off {FLOOR_DB:.0f} dB under the loudest pixel. Mel convergence: the picture is turned into "
+    "sound, the sound into a mel spectrogram M' again; 20 log10(|M - M'| / |M|), M being that of the picture before "
+    "the VAE, so the difference of the two lines is what the VAE costs the sound; lower is better."
+)
 
 
 class FrequencyRange(Frozen):
@@ -148,7 +154,9 @@ def audit_vae(
         require_equal(opened.spec, dataset.spec, base, str(folder))
     name, items = choose_clips(dataset, split, count, seed)
     clips = measure_clips(opened.vae, dataset, items, batch_pixels)
-    sounds = invert_clips(clips, dataset.spec, inverted, method, seed)
+    ranks = sorted({*evenly(len(clips), inverted), *extremes(len(clips))})
+    shown = track(ranks, len(ranks), "to sound", "clips")
+    sounds = {rank: _sounds(clips[rank], dataset.spec, method, seed) for rank in shown}
     inputs = opened.identity | {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
     return VaeAudit(summarise(clips, sounds, inverted, dataset.spec, name), clips, sounds, dataset.spec, inputs)
 
@@ -179,12 +187,6 @@ def measure_clips(vae: Any, dataset: Dataset, items: Sequence[Item], batch_pixel
             clips += [_compared(item.file, dequantise(levels[i]), after[i], spec) for i, item in enumerate(batch)]
             ticker.advance(len(batch))
     return sorted(clips, key=lambda clip: clip.mel_error_db)
-
-
-def invert_clips(clips: Sequence[Clip], spec: MelSpec, count: int, method: Method, seed: int) -> dict[int, Sounds]:
-    """Turn clips into sound: the extremes, and `count` evenly from the best to the worst; keys are ranks."""
-    ranks = sorted({*evenly(len(clips), count), *extremes(len(clips))})
-    return {rank: _sounds(clips[rank], spec, method, seed) for rank in track(ranks, len(ranks), "to sound", "clips")}
 
 
 def evenly(clips: int, count: int) -> list[int]:
@@ -267,8 +269,13 @@ def audit_page(audit: VaeAudit, *, base: str, vae: str | None) -> Page:
         f"{len(clips)} clips ({figures.split}) were encoded and decoded again. No picture that is generated with this "
         "VAE, and no LoRA trained through it, can be better than this.",
     )
-    page.section("Figures", _figures(figures), paragraph(_definitions()))
-    page.section("By band", svg(_band_figure(figures), "mean absolute error and mean change of level"), _bands(figures))
+    page.section("Figures", _figures(figures), paragraph(DEFINITIONS))
+    rows = [
+        (f"{band.low_hz:.0f} to {band.high_hz:.0f}", f"{band.error_db:.2f}", f"{band.change_db:+.2f}")
+        for band in figures.bands
+    ]
+    bands = table(["Hz", "mean absolute error, dB", "mean change, dB"], rows)
+    page.section("By band", svg(_band_figure(figures), "mean absolute error and mean change of level"), bands)
     ranks = sorted(audit.sounds)
     worst = [rank for rank in reversed(ranks) if rank >= len(clips) - EXTREMES]
     best = [rank for rank in ranks if rank < EXTREMES and rank not in worst]
@@ -288,31 +295,12 @@ def _figures(figures: AuditFigures) -> Markup:
         ("PSNR of the picture, dB", figures.psnr_db, float(np.median(psnr)), min(psnr)),
         ("mel error, dB", figures.mel_error_db, float(np.median(error)), max(error)),
     ]
-    sounds = [
-        ("mel convergence without the VAE, dB", figures.convergence_without_db, "convergence_without_db"),
-        ("mel convergence with the VAE, dB", figures.convergence_with_db, "convergence_with_db"),
-    ]
-    for label, mean, attribute in sounds:
-        found = [value for clip in figures.clips if (value := getattr(clip, attribute)) is not None]
-        rows.append((label, mean, float(np.median(found)), max(found)))
+    for which in ("without", "with"):
+        name = f"convergence_{which}_db"
+        found = [value for clip in figures.clips if (value := getattr(clip, name)) is not None]
+        label = f"mel convergence {which} the VAE, dB"
+        rows.append((label, getattr(figures, name), float(np.median(found)), max(found)))
     return table(["", "over all", "median clip", "worst clip"], rows)
-
-
-def _definitions() -> str:
-    return (
-        "PSNR: 8-bit values as 0..1, mean square over all clips. Mel error: mean absolute difference of all pixels in "
-        f"dB, both pictures cut off {FLOOR_DB:.0f} dB under the loudest pixel. Mel convergence: the picture is turned "
-        "into sound, the sound into a mel spectrogram M' again; 20 log10(|M - M'| / |M|), M being that of the picture "
-        "before the VAE, so the difference of the two lines is what the VAE costs the sound; lower is better."
-    )
-
-
-def _bands(figures: AuditFigures) -> Markup:
-    rows = [
-        (f"{band.low_hz:.0f} to {band.high_hz:.0f}", f"{band.error_db:.2f}", f"{band.change_db:+.2f}")
-        for band in figures.bands
-    ]
-    return table(["Hz", "mean absolute error, dB", "mean change, dB"], rows)
 
 
 def _band_figure(figures: AuditFigures) -> Figure:
@@ -323,8 +311,7 @@ def _band_figure(figures: AuditFigures) -> Figure:
     axes.plot(places, [band.change_db for band in figures.bands], color="tab:orange", marker="o", label="change")
     axes.axhline(0.0, color="#000000", linewidth=0.5)
     axes.set_xticks(places, [f"{band.low_hz:.0f}-{band.high_hz:.0f}" for band in figures.bands], fontsize=7)
-    axes.set_xlabel("Hz")
-    axes.set_ylabel("dB")
+    axes.set(xlabel="Hz", ylabel="dB")
     axes.legend(frameon=False)
     return figure
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes, write_json, write_text
-from sdxl_mel.files.header import Frozen, read_versioned
+from sdxl_mel.files.header import Frozen, parse_json, read_versioned
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 
@@ -63,17 +63,19 @@ class Shard:
 
         Raises FormatError if they are not finite.
         """
-        file = _opened(str(self.path), self.path.stat().st_mtime_ns)
-        first, second = (file.get_slice(name)[index] for name in TENSORS[self.header.kind])
+        first, second = (self.file().get_slice(name)[index] for name in TENSORS[self.header.kind])
         if not (first.isfinite().all() and second.isfinite().all()):
             raise FormatError(f"{self.path}: row {index} is not finite; run sdxl-mel cache verify")
         return first, second
 
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shapes of the two tensors of a row."""
-        file = _opened(str(self.path), self.path.stat().st_mtime_ns)
-        first, second = (tuple(file.get_slice(name).get_shape()[1:]) for name in TENSORS[self.header.kind])
+        first, second = (tuple(self.file().get_slice(name).get_shape()[1:]) for name in TENSORS[self.header.kind])
         return first, second
+
+    def file(self) -> Any:
+        """Return the file, opened by safetensors."""
+        return _opened(str(self.path), self.path.stat().st_mtime_ns)
 
 
 def key_of(*parts: object) -> str:
@@ -118,8 +120,7 @@ def read_shard(path: Path) -> Shard:
 
 def check_rows(shard: Shard) -> None:
     """Raise FormatError unless every byte of a shard's rows is what was written."""
-    file = _opened(str(shard.path), shard.path.stat().st_mtime_ns)
-    tensors = {name: file.get_tensor(name) for name in TENSORS[shard.header.kind]}
+    tensors = {name: shard.file().get_tensor(name) for name in TENSORS[shard.header.kind]}
     if _data_hash(tensors) != shard.header.data_sha256:
         raise FormatError(f"{shard.path}: its rows changed after they were written (a failing disk?)")
 
@@ -183,21 +184,6 @@ class Cache:
     by_key: Mapping[str, CachedExample]
     rows: Mapping[str, tuple[Shard, int]]
 
-    @property
-    def spec(self) -> MelSpec:
-        """Return the spec of the pictures."""
-        return self.header.spec
-
-    @property
-    def anchor(self) -> str:
-        """Return the words every caption starts with."""
-        return self.header.anchor
-
-    @property
-    def clip_skip(self) -> int:
-        """Return how many layers beyond the penultimate one the text encoders skipped."""
-        return self.header.clip_skip
-
     def examples(self, split: str) -> list[CachedExample]:
         """Return the clips of a split; empty if there are none."""
         return self.splits.get(split, [])
@@ -205,8 +191,9 @@ class Cache:
     def latents(self, key: str, offset: int = 0) -> tuple[Tensor, Tensor]:
         """Return (mean, logvar) of a clip at a time offset, (4, height / 8, width / 8) float32, unscaled."""
         row_key = self.by_key[key].offsets[offset]
-        mean, logvar = self._row(row_key)
-        if tuple(mean.shape) != latent_shape(self.spec) or mean.shape != logvar.shape:
+        shard, index = self.rows[row_key]
+        mean, logvar = shard.row(index)
+        if tuple(mean.shape) != latent_shape(self.header.spec) or mean.shape != logvar.shape:
             raise FormatError(
                 f"{self.folder}: latents {row_key[:12]} have shape {tuple(mean.shape)}; make the cache anew"
             )
@@ -214,7 +201,8 @@ class Cache:
 
     def text(self, text_key: str) -> tuple[Tensor, Tensor]:
         """Return a caption's prompt embeddings (77, width of both encoders) and pooled ones (projection,), float32."""
-        return self._row(text_key)
+        shard, index = self.rows[text_key]
+        return shard.row(index)
 
     def caption(self, text_key: str) -> str:
         """Return the words of a caption."""
@@ -229,10 +217,6 @@ class Cache:
                 f"{self.folder}: made with another {' and '.join(other)} than {name} has; run sdxl-mel cache with "
                 "this base, or train with the base (and --vae) it was made with"
             )
-
-    def _row(self, key: str) -> tuple[Tensor, Tensor]:
-        shard, index = self.rows[key]
-        return shard.row(index)
 
 
 def latents_key(picture_sha256: str, vae: str) -> str:
@@ -282,7 +266,7 @@ def open_cache(folder: Path) -> Cache:
             f"{folder / EXAMPLES_NAME}: not the list {HEADER_NAME} was written with; run sdxl-mel cache again"
         )
     splits: dict[str, list[CachedExample]] = {}
-    for values in map(json.loads, content.splitlines()):
+    for values in map(parse_json, content.splitlines()):
         split = values.pop("split")
         values |= {name: tuple(values[name]) for name in ("offsets", "captions")}
         splits.setdefault(split, []).append(CachedExample(**values))

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.atomic import write_json, write_text
-from sdxl_mel.files.header import Frozen, read_versioned
+from sdxl_mel.files.header import Frozen, parse_json, read_versioned
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -131,15 +131,7 @@ def write_dataset(folder: Path, dataset: Dataset) -> None:
         else:
             rows.unlink(missing_ok=True)
     write_text(folder / "README.md", _card(dataset))
-    header = Header(
-        spec=dataset.spec,
-        anchor=dataset.anchor,
-        counts=dataset.counts,
-        skipped=dataset.skipped,
-        rejected=dataset.rejected,
-        notes=dataset.notes,
-        record=dataset.record,
-    )
+    header = Header.model_validate(dataset, from_attributes=True)
     write_json(folder / HEADER_NAME, header.model_dump(mode="json"))
 
 
@@ -150,11 +142,11 @@ def read_dataset(folder: Path) -> Dataset:
     """
     header = read_header(folder)
     splits = {split: list(_rows(folder, split)) for split in SPLITS if (folder / split / ROWS_NAME).exists()}
-    for split, expected in header.counts.items():
-        found = len(splits.get(split, ()))
-        if found != expected["clips"]:
+    for split, counts in header.counts.items():
+        found, stated = len(splits.get(split, ())), counts.get("clips")
+        if found != stated:
             raise FormatError(
-                f"{folder / split / ROWS_NAME}: {found} clips, {HEADER_NAME} says {expected['clips']}; prepare it again"
+                f"{folder / split / ROWS_NAME}: {found} clips, {HEADER_NAME} says {stated}; prepare it again"
             )
     return Dataset(
         header.spec, header.anchor, splits, header.record, header.skipped, header.rejected, header.notes, folder
@@ -170,10 +162,10 @@ def read_header(folder: Path) -> Header:
 
 def _rows(folder: Path, split: str) -> Iterator[Item]:
     path = folder / split / ROWS_NAME
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                item = _from_row(split, json.loads(line))
+                item = _from_row(split, parse_json(line))
             except ValidationError as error:
                 first = error.errors()[0]
                 place = ".".join(map(str, first["loc"])) or "row"

@@ -3,16 +3,15 @@
 It reads the embedded JSON of every kind alike, so a new field of an artefact is shown without a change here.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 
-import soundfile
 from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.audio import AUDIO_SUFFIXES, read_provenance
+from sdxl_mel.files.audio import AUDIO_SUFFIXES, sound_description
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.spectrogram import picture_description
 from sdxl_mel.sound.melspec import MelSpec, name_of
 
@@ -26,6 +25,8 @@ HEADERS = {
 """The file that marks a folder as an artefact, and the kind of artefact."""
 BESIDE = ("melspec.json", "record.json")
 SPEC_NAMES = ("spec", "melspec")
+CARRIED = "sdxl_mel.configs"
+"""Whole files in the header of a single file (files.carried), of which the names are told."""
 
 Description = dict[str, JsonValue]
 
@@ -73,24 +74,12 @@ def _of_file(path: Path) -> Description:
     if suffix == ".png":
         return picture_description(path)
     if suffix in AUDIO_SUFFIXES:
-        return _of_sound(path)
+        return sound_description(path)
     if suffix == ".safetensors":
         return _of_tensors(path)
     if suffix == ".json":
         return {"kind": HEADERS.get(path.name, "JSON"), **_as_mapping(_json_file(path))}
     raise InputError(f"{path}: not a kind of file that the toolkit writes (.png, sound, .safetensors, .json, a folder)")
-
-
-def _of_sound(path: Path) -> Description:
-    provenance = read_provenance(path)
-    header = soundfile.info(path)
-    return {
-        "kind": f"sound, {header.format} {header.subtype}",
-        "sample_rate": header.samplerate,
-        "channels": header.channels,
-        "seconds": round(header.duration, 6),
-        **provenance,
-    }
 
 
 def _of_tensors(path: Path) -> Description:
@@ -102,21 +91,23 @@ def _of_tensors(path: Path) -> Description:
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path}: not a readable safetensors file ({error})") from error
     parsed = {key: _parsed(value) for key, value in metadata.items()}
+    if CARRIED in parsed:
+        parsed[CARRIED] = list[JsonValue](sorted(_as_mapping(parsed[CARRIED])))
     return {"kind": "tensors", "tensors": sum(kinds.values()), "precision": dict(kinds), **parsed}
 
 
 def _parsed(text: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(text)
-    except json.JSONDecodeError:
+        value: JsonValue = parse_json(text)
+    except ValueError:
         return text
     return value if isinstance(value, dict | list) else text
 
 
 def _json_file(path: Path) -> JsonValue:
     try:
-        content: JsonValue = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content: JsonValue = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise FormatError(f"{path}: not a readable JSON file ({error})") from error
     return content
 

@@ -18,6 +18,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return JSON content. Raises ValueError, also for what is nested too deep and for half a UTF-16 character."""
+    try:
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return content
+
+
 def read_versioned(
     path: Path,
     model: type[Model],
@@ -36,7 +46,7 @@ def read_versioned(
     damaged. Raises InputError where there is no file, FormatError where it is damaged, of another kind, or newer.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except OSError as error:
         thing, _, remedy = missing.partition("; ")
         raise InputError(f"{path.parent}: {thing} ({path.name}: {error.strerror}); {remedy}") from error

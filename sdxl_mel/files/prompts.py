@@ -1,18 +1,18 @@
-"""Files of prompts: one prompt per line (.txt), or tables with further settings of each prompt (.csv, .jsonl)."""
+"""Files of prompts: one prompt per line (.txt), or tables with further settings of each prompt (.csv, .jsonl, ...)."""
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.header import Frozen
+from sdxl_mel.files.tables import TABLE_SUFFIXES, open_table, read_text, text_lines
 from sdxl_mel.names import near_miss
 
 SYNONYMS = {"caption": "prompt", "text": "prompt"}
-KINDS = ".txt, .csv, .jsonl"
+KINDS = (".txt", *sorted(TABLE_SUFFIXES))
 
 
 class PromptLine(Frozen):
@@ -30,54 +30,27 @@ def read_prompts(path: Path) -> list[PromptLine]:
     Tables have the columns prompt (or caption, text), negative_prompt, seed and num, of which only the first is needed.
     Raises InputError for a file that is missing, empty or of another kind, FormatError that names a bad line.
     """
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot read these prompts ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    match path.suffix.lower():
-        case ".txt":
-            rows: Iterator[tuple[int, Mapping[str, object]]] = _text_rows(content)
-        case ".csv":
-            rows = _csv_rows(content)
-        case ".jsonl":
-            rows = _json_rows(content, path)
-        case other:
-            raise InputError(f"{path}: prompts of kind {other or 'unknown'}; give one of {KINDS}")
-    prompts = [_line(row, f"{path}, line {number}") for number, row in rows]
+    suffix = path.suffix.lower()
+    if suffix not in KINDS:
+        raise InputError(f"{path}: prompts of kind {suffix or 'unknown'}; give one of {', '.join(KINDS)}")
+    if suffix == ".txt":
+        lines = [(number, line) for number, line in text_lines(read_text(path)) if not line.startswith("#")]
+        prompts = [_line({"prompt": line}, f"{path}, line {number}") for number, line in lines]
+    else:
+        bad: list[Skipped] = []
+        rows = [(path.with_name(row.where), _filled(row.cells)) for row in open_table(path).rows(bad)]
+        if bad:
+            raise FormatError(f"{path.with_name(bad[0].what)}: {bad[0].why}")
+        prompts = [_line(cells, str(where)) for where, cells in rows if cells]
     if not prompts:
         raise InputError(f"{path}: holds no prompt; write one a line")
     return prompts
 
 
-def _text_rows(content: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(content.splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, {"prompt": line.strip()}
-
-
-def _csv_rows(content: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(content.splitlines())
-    for row in reader:
-        # csv puts cells beyond the header under None: an unquoted comma in a prompt.
-        extra = {"?": " ".join(row.pop(None))} if None in row else {}
-        filled = {name.strip(): value.strip() for name, value in row.items() if value and value.strip()}
-        if filled or extra:
-            yield reader.line_num, filled | extra
-
-
-def _json_rows(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise FormatError(f"{path}, line {number}: not JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise FormatError(f'{path}, line {number}: not an object such as {{"prompt": "slow piano"}}')
-        yield number, row
+def _filled(cells: Mapping[str, object]) -> dict[str, object]:
+    """Return the cells of a row in which something stands, without space around it."""
+    stripped = {name: value.strip() if isinstance(value, str) else value for name, value in cells.items()}
+    return {name: value for name, value in stripped.items() if value != ""}
 
 
 def _line(row: Mapping[str, object], where: str) -> PromptLine:
@@ -88,10 +61,6 @@ def _line(row: Mapping[str, object], where: str) -> PromptLine:
         # A misspelt column is also a missing one; the error names the misspelling.
         first = max(error.errors(), key=lambda details: details["type"] == "extra_forbidden")
         name = str(first["loc"][0])
-        if name == "?":
-            raise FormatError(
-                f"{where}: more cells than the header names; put a prompt with commas in quotes"
-            ) from error
         if first["type"] == "extra_forbidden":
             hint = near_miss(name, PromptLine.model_fields)
             raise FormatError(

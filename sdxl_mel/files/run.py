@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_json, write_text
-from sdxl_mel.files.header import Frozen
+from sdxl_mel.files.header import Frozen, parse_json, read_versioned
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -56,15 +55,9 @@ def write_run(folder: Path, header: RunHeader) -> None:
 
 def read_run(folder: Path) -> RunHeader:
     """Read `run.json`. Raises InputError where there is none and FormatError where it is damaged."""
+    missing = "no training run; make one with train_lora.py"
     path = folder / HEADER_NAME
-    try:
-        return RunHeader.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no training run ({HEADER_NAME}: {error.strerror}); make one with train_lora.py"
-        ) from error
-    except ValidationError as error:
-        raise FormatError(f"{path}: not a run of this toolkit ({error.errors()[0]['msg']})") from error
+    return read_versioned(path, RunHeader, newest=FORMAT, what="run", missing=missing, again="train it again")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -81,10 +74,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
     path = folder / METRICS_NAME
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            rows.append(dict(parse_json(line)))
+        except (ValueError, TypeError):
             break
     return rows
 

@@ -3,20 +3,23 @@
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
 
 from sdxl_mel.arrays import Levels
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.opening import first_bytes
+from sdxl_mel.files.results import listed
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -25,9 +28,16 @@ SPEC_KEY, RECORD_KEY = "melspec", "record"
 MAX_PIXELS = 1 << 28
 """More than any spectrogram picture has: 512 rows of two hours are 2.3e8 pixels."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_DEFLATED = 1032
+"""Bytes that one byte of a deflate stream stands for at most."""
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_FAILURES = (OSError, SyntaxError, ValueError, LookupError, OverflowError, TypeError, struct.error, zlib.error)
+"""What Pillow raises for damaged pictures."""
 FILTER_UP = 2
 GREY, RGB = 0, 2
 MEMORY_LEVEL = 9
+ROWS_AT_ONCE = 64
+"""Rows filtered and packed at a time: a picture of an hour needs no copy of itself."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +70,20 @@ def encode_png(picture: Spectrogram) -> bytes:
 def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
     """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
     height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    packed = []
+    for start in range(0, height, ROWS_AT_ONCE):
+        rows = pixels[start : start + ROWS_AT_ONCE].reshape(-1, pixels[0].size)
+        above = pixels[start - 1].reshape(1, -1) if start else np.zeros_like(rows[:1])
+        filtered = np.full((len(rows), 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        packed.append(packer.compress(filtered.data))
     file = BytesIO()
     file.write(SIGNATURE)
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
     for name, content, *_ in info.chunks:
         putchunk(file, name, content)
-    putchunk(file, b"IDAT", packer.compress(filtered.data), packer.flush())
+    putchunk(file, b"IDAT", *packed, packer.flush())
     putchunk(file, b"IEND")
     return file.getvalue()
 
@@ -85,13 +98,8 @@ def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of a picture file. Raises InputError when it cannot be read, FormatError when it is empty."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this picture ({error.strerror})") from error
-    if not content:
-        raise FormatError(f"{path}: an empty file")
-    return content
+    first_bytes(path, "a picture")
+    return path.read_bytes()
 
 
 def read_tile(path: Path, spec: MelSpec) -> Levels:
@@ -109,7 +117,14 @@ def read_tile(path: Path, spec: MelSpec) -> Levels:
 def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spectrogram:
     """Return the picture in a PNG's bytes; see `read_spectrogram`."""
     image = _open(content, where)
-    spec = _spec_of(image, where, stated)
+    carried = _spec_of(image, where)
+    spec = carried or stated
+    if spec is None:
+        raise InputError(
+            f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
+        )
+    if carried and stated:
+        require_equal(carried, stated, where, "the stated --format")
     if image.height != spec.n_mels:
         raise FormatError(
             f"{where}: {image.height} pixels high, its spec says {spec.n_mels}; it was resized or cropped"
@@ -120,38 +135,49 @@ def decode_png(content: bytes, where: str, stated: MelSpec | None = None) -> Spe
 
 
 def _open(content: bytes, where: str) -> PngImageFile:
+    if not content.startswith(SIGNATURE):
+        raise FormatError(f"{where}: {_kind_of(content)}; only PNG keeps every level, so give the original PNG")
     try:
-        if not content.startswith(SIGNATURE):
-            raise FormatError(f"{where}: {_kind_of(content)}; only PNG keeps every level, so give the original PNG")
         # Not by Image.open, whose limit of pixels is a global setting, and lower than this one.
-        image = PngImageFile(BytesIO(content))
+        image = PngImageFile(BytesIO(_without_other_text(content)))
         if image.width * image.height > MAX_PIXELS:
             raise FormatError(f"{where}: {image.width} x {image.height} pixels is more than any spectrogram has")
+        # By a damaged header, whose size would be taken as memory. Byte 24 says how many bits a pixel has at least.
+        if image.width * image.height * content[24] > len(content) * MOST_DEFLATED * 8:
+            raise FormatError(f"{where}: not a readable PNG (it holds less than {image.width} x {image.height} pixels)")
         image.load()
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise FormatError(f"{where}: not a readable PNG ({error})") from error
+    except PNG_FAILURES as error:
+        raise FormatError(f"{where}: not a readable PNG ({_reason(error)})") from error
     return image
+
+
+def _without_other_text(content: bytes) -> bytes:
+    """Return a PNG without the text of other programs: Pillow refuses pictures for text of more than a megabyte."""
+    kept, at = [SIGNATURE], len(SIGNATURE)
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4])
+        name, key = content[at + 4 : at + 8], content[at + 8 : at + 8 + 80].partition(b"\0")[0]
+        if name not in TEXT_CHUNKS or key in (SPEC_KEY.encode(), RECORD_KEY.encode()):
+            kept.append(content[at : at + 12 + size])
+        at += 12 + size
+    return b"".join(kept)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a decoder says of a file, without the object it read it from."""
+    return "damaged" if "object at 0x" in str(error) or not str(error) else str(error)
 
 
 def _kind_of(content: bytes) -> str:
     try:
         return f"a {Image.open(BytesIO(content)).format} picture"
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except (*PNG_FAILURES, Image.DecompressionBombError):
         return "not a readable PNG"
 
 
-def _spec_of(image: PngImageFile, where: str, stated: MelSpec | None) -> MelSpec:
+def _spec_of(image: PngImageFile, where: str) -> MelSpec | None:
     text = image.text.get(SPEC_KEY)
-    if text is None:
-        if stated is None:
-            raise InputError(
-                f"{where}: the picture does not say how it was made; state it with --format NAME ({', '.join(FORMATS)})"
-            )
-        return stated
-    spec = MelSpec.from_json(text, where)
-    if stated is not None:
-        require_equal(spec, stated, where, "the stated --format")
-    return spec
+    return None if text is None else MelSpec.from_json(text, where)
 
 
 def _record_of(image: PngImageFile, where: str) -> Record | None:
@@ -173,25 +199,20 @@ def _pixels(image: Image.Image, where: str) -> Levels:
         case "1":
             raise FormatError(f"{where}: only black and white are left; give the 8-bit original")
         case "RGBA" | "LA" | "PA" | "P":
-            return np.asarray(_opaque(image, where).convert("RGB"))
+            # The levels behind what is transparent are unknown.
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                raise FormatError(f"{where}: partly transparent, which no spectrogram is; give the original PNG")
+            return np.asarray(image.convert("RGB"))
         case mode if mode.startswith("I"):
             return np.rint(np.asarray(image, dtype=np.float64)[..., None] / 257.0).astype(np.uint8)
         case mode:
             raise FormatError(f"{where}: pixels of kind {mode}; expected 8-bit grey or RGB")
 
 
-def _opaque(image: Image.Image, where: str) -> Image.Image:
-    """Return the image if every pixel is opaque; FormatError otherwise, as the levels behind are unknown."""
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise FormatError(f"{where}: partly transparent, which no spectrogram is; give the original PNG")
-    return image
-
-
 def picture_description(path: Path) -> dict[str, JsonValue]:
     """Return what a PNG is, for people: its size, and its spec and record where it has them."""
     image = _open(read_bytes(path), str(path))
-    text = image.text.get(SPEC_KEY)
-    spec = MelSpec.from_json(text, str(path)) if text else None
+    spec = _spec_of(image, str(path))
     record = _record_of(image, str(path))
     described: dict[str, JsonValue] = {"kind": f"spectrogram picture, {image.mode}" if spec else f"PNG, {image.mode}"}
     described |= {"width": image.width, "height": image.height}
@@ -205,7 +226,8 @@ def picture_description(path: Path) -> dict[str, JsonValue]:
 def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Return the pictures named in `given`; a folder stands for its PNGs, 2.png before 10.png.
 
-    `leave_out` are pictures that may lie in such a folder and are no tiles. Raises InputError for an empty folder.
+    `leave_out` are pictures that may lie in such a folder and are no tiles, as is what a folder of results does not
+    list. Raises InputError for an empty folder.
     """
     others = {path.resolve() for path in leave_out}
     paths: list[Path] = []
@@ -213,25 +235,40 @@ def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Pa
         if not place.is_dir():
             paths.append(place)
             continue
-        inside = [path for path in sorted(place.glob("*.png"), key=_natural) if path.resolve() not in others]
+        pictures = sorted((path for path in place.iterdir() if path.suffix.lower() == ".png"), key=_natural)
+        inside = listed([path for path in pictures if path.resolve() not in others])
         if not inside:
-            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds the tiles")
+            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds them")
         paths += inside
     return paths
 
 
-def read_tiles(paths: Sequence[Path], stated: MelSpec | None = None) -> list[Spectrogram]:
-    """Read pictures that are to be joined. Raises MismatchError that lists how one of them differs from the first."""
-    tiles = [read_spectrogram(path, stated) for path in paths]
-    for path, tile in zip(paths[1:], tiles[1:]):
-        require_equal(tiles[0].spec, tile.spec, str(paths[0]), str(path))
-        here, there = tiles[0].levels.shape[2], tile.levels.shape[2]
+def read_tiles(
+    paths: Sequence[Path], folders: Collection[Path] = (), stated: MelSpec | None = None
+) -> tuple[dict[Path, Spectrogram], tuple[Skipped, ...]]:
+    """Read pictures that are to be joined; those in `folders` that cannot be read are left out, with the reason.
+
+    Raises InputError for another that cannot be read, MismatchError that lists how one differs from the first.
+    """
+    tiles: dict[Path, Spectrogram] = {}
+    skipped: list[Skipped] = []
+    for path in paths:
+        try:
+            tiles[path] = read_spectrogram(path, stated)
+        except InputError as error:
+            if path.parent not in folders:
+                raise
+            skipped.append(Skipped(what=str(path), why=str(error)))
+    first, *others = tiles or [Path()]
+    for path in others:
+        require_equal(tiles[first].spec, tiles[path].spec, str(first), str(path))
+        here, there = tiles[first].levels.shape[2], tiles[path].levels.shape[2]
         if here != there:
             raise MismatchError(
-                f"{paths[0]} and {path} have different channel layouts: {here} channels against {there}; "
+                f"{first} and {path} have different channel layouts: {here} channels against {there}; "
                 "make both from mono or both from stereo sound"
             )
-    return tiles
+    return tiles, tuple(skipped)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.files.opening import first_bytes
 
 DTYPES = {
     "F64": torch.float64,
@@ -117,10 +118,7 @@ def _read_header(path: Path) -> tuple[dict[str, int], dict[str, TensorType], dic
 
 def refuse_pickle(path: Path) -> None:
     """Raise InputError if a file is a pickle by its name or its first bytes (a zip, or protocol 2 and later)."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with path.open("rb") as file:
-        first = file.read(ALIGNMENT + 1)
+    first = first_bytes(path, "a safetensors file")[: ALIGNMENT + 1]
     # The length of a safetensors header can begin with a pickle's bytes; the header itself begins with a brace.
     pickled = first[:2] in (b"PK", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5") and first[ALIGNMENT:] not in (b"{", b"")
     if path.suffix.lower() in PICKLES or pickled:

@@ -44,9 +44,7 @@ def matched_gap(scores: Vectors, truth: NDArray[np.intp], draws: int, seed: int)
     pairings = generator.permuted(np.repeat(truth[None], draws, axis=0), axis=1)
     means = scores[np.arange(len(truth)), pairings].mean(1)
     p = float((1 + (means >= matched.mean() - 1e-12).sum()) / (1 + draws))
-    return Gap(
-        mean_interval(matched - shuffled, [int(column) for column in truth]), float(shuffled.mean()), p, shuffled
-    )
+    return Gap(mean_interval(matched - shuffled, truth.tolist()), float(shuffled.mean()), p, shuffled)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def text_retrieval(scores: Vectors, truth: NDArray[np.intp]) -> Retrieval:
     """Find each clip's prompt among all distinct prompts; equal scores share their mean rank."""
     ranks = _ranks(scores, truth)
     prompts = scores.shape[1]
-    return _retrieval(ranks, [int(column) for column in truth], 1 / prompts, min(1.0, 5 / prompts))
+    return _retrieval(ranks, truth.tolist(), 1 / prompts, min(1.0, 5 / prompts))
 
 
 def audio_retrieval(scores: Vectors, truth: NDArray[np.intp]) -> Retrieval:
@@ -121,7 +119,7 @@ def _retrieval(ranks: Vectors, groups: list[int] | None, chance_1: float, chance
     return Retrieval(
         recall_1=share_interval(ranks <= 1.0, groups),
         recall_5=share_interval(ranks <= 5.0, groups),
-        reciprocal_rank=mean_interval(1.0 / ranks, groups).clamped(0.0, 1.0),
+        reciprocal_rank=mean_interval(1.0 / ranks, groups).within(0.0, 1.0),
         median_rank=float(np.median(ranks)),
         chance_1=chance_1,
         chance_5=chance_5,

@@ -22,7 +22,7 @@ def pairwise_distance(units: Vectors) -> float:
 
 def pairwise_interval(units: Vectors, groups: Sequence[Hashable], seed: int) -> Interval:
     """Return the mean pairwise distance with a jackknife interval over groups (prompts, or clips)."""
-    return jackknife_interval(lambda kept: pairwise_distance(units[kept[0]]), [groups], seed).clamped(0.0, 2.0)
+    return jackknife_interval(lambda kept: pairwise_distance(units[kept[0]]), [groups], seed).within(0.0, 2.0)
 
 
 def vendi_score(units: Vectors, order: float = 1.0) -> float:
@@ -72,7 +72,7 @@ def diversity_by_prompt(units: Vectors, prompts: Sequence[str], usual: float | N
 
 def within_interval(prompts: Sequence[PromptDiversity]) -> Interval:
     """Return the mean over prompts of the distance within a prompt."""
-    return mean_interval([prompt.distance for prompt in prompts]).clamped(0.0, 2.0)
+    return mean_interval([prompt.distance for prompt in prompts]).within(0.0, 2.0)
 
 
 def between_prompts(units: Vectors, prompts: Sequence[str]) -> float:

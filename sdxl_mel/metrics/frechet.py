@@ -123,10 +123,7 @@ def frechet_interval(rows: Vectors, owner: Owner, reference: Vectors, reference_
 
 
 def frechet_change(
-    before: tuple[Vectors, Owner],
-    after: tuple[Vectors, Owner],
-    reference: tuple[Vectors, Owner],
-    seed: int,
+    before: tuple[Vectors, Owner], after: tuple[Vectors, Owner], reference: tuple[Vectors, Owner], seed: int
 ) -> Interval:
     """Return the distance of `after` less that of `before`, with the jackknife interval of this difference.
 
@@ -140,9 +137,8 @@ def frechet_change(
     def change(part: int | None, reference_part: int | None) -> float:
         mean, covariance = real.without(reference_part)
         root = covariance_root(covariance)
-        return distance_from_moments(*new.without(part), mean, root) - distance_from_moments(
-            *old.without(part), mean, root
-        )
+        after, before = (distance_from_moments(*each.without(part), mean, root) for each in (new, old))
+        return after - before
 
     pairs = [change(part, None) for part in range(new.parts)]
     references = [change(None, part) for part in range(real.parts)]
@@ -181,7 +177,7 @@ def line_at_zero(x: Vectors, y: Vectors) -> tuple[float | None, float | None]:
     slope, intercept = np.polyfit(x, y, 1)
     spread = np.square(y - y.mean()).sum()
     error = np.square(y - slope * x - intercept).sum()
-    return float(intercept), float(1 - error / spread) if spread > 0 else 1.0
+    return float(intercept), float(1 - error / spread) if spread > 0 else None
 
 
 def noise_floor(rows: Vectors, owner: Owner, clips: int, seed: int, draws: int = 6) -> Floor | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,11 +29,26 @@ class Interval:
     high: float | None
     method: str
 
-    def clamped(self, least: float, most: float = np.inf) -> "Interval":
-        """Return the same with bounds inside the range that is possible."""
-        low = None if self.low is None else max(least, self.low)
-        high = None if self.high is None else min(most, self.high)
-        return replace(self, low=low, high=high)
+    def within(self, least: float, most: float = np.inf) -> "Interval":
+        """Return the interval of a quantity that lies between `least` and `most`; that without bounds is the same.
+
+        The t interval is laid around the log odds, log((x - least) / (most - x)), or where `most` is infinite around
+        log(x - least), and carried back; the standard error is carried there by the delta method. For a share this is
+        the logit interval of surveys (Korn and Graubard 1999, 2.7), for a cosine Fisher's z. A value on a bound has no
+        such scale: its interval is cut there.
+        """
+        if self.low is None or self.high is None or least == -np.inf:
+            return self
+        over, under = self.value - least, most - self.value
+        if min(over, under) <= 0:
+            return replace(self, low=max(least, self.low), high=min(most, self.high))
+        half = (self.high - self.value) * (1 / over + 1 / under)
+        if most == np.inf:
+            low, high, scale = least + over * np.exp(-half), least + over * np.exp(half), "logarithms"
+        else:
+            ends = scipy.special.expit(np.log(over / under) + np.array([-half, half]))
+            (low, high), scale = least + (most - least) * ends, "log odds"
+        return replace(self, low=float(low), high=float(high), method=f"{self.method}, on the scale of {scale}")
 
 
 def student(value: float, se: float, freedom: int, method: str) -> Interval:
@@ -70,13 +86,17 @@ def proportion_interval(hits: int, total: int) -> Interval:
 def share_interval(hits: ArrayLike, groups: Sequence[Hashable] | None = None) -> Interval:
     """Return the share of hits (0 or 1) with an interval inside 0..1 that treats the values of a group as one draw.
 
-    Where all values are equal, which would make the t interval a point, Wilson's interval over the groups is taken.
+    The t interval of the groups on the scale of log odds; Wilson's where each value is a draw or the groups have no
+    spread to measure, over the groups where all values are equal.
     """
     numbers = np.asarray(hits, dtype=np.float64)
-    if np.ptp(numbers) > 0:
-        return mean_interval(numbers, groups).clamped(0.0, 1.0)
     draws = len(set(groups)) if groups is not None else len(numbers)
-    return proportion_interval(round(numbers[0]) * draws, draws)
+    if np.ptp(numbers) == 0:
+        return proportion_interval(round(numbers[0]) * draws, draws)
+    interval = mean_interval(numbers, groups)
+    if draws in (1, len(numbers)) or not interval.se:
+        return proportion_interval(round(numbers.sum()), len(numbers))
+    return interval.within(0.0, 1.0)
 
 
 def jackknife_interval(
@@ -124,10 +144,7 @@ def interval_of_left_outs(value: float, left_outs: Sequence[NDArray[np.float64]]
 def paired_interval(first: ArrayLike, second: ArrayLike) -> Interval:
     """Return mean(second - first) with its t interval; the values are paired in order."""
     difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    interval = mean_interval(difference)
-    return Interval(
-        interval.value, interval.se, interval.low, interval.high, f"paired t over {len(difference)} prompts"
-    )
+    return replace(mean_interval(difference), method=f"paired t over {len(difference)} prompts")
 
 
 def deal(groups: Sequence[Hashable], most: int, seed: int) -> NDArray[np.intp]:

@@ -22,11 +22,10 @@ N_MELS, HOP = 64, 512
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The nearest training clip of a clip, the cosine to it, and the cosine to the nearest clip after that one."""
+    """The nearest training clip of a clip, and the cosine to it."""
 
     clip: int
     cosine: float
-    second: float
 
 
 def nearest_neighbours(
@@ -48,10 +47,7 @@ def nearest_neighbours(
         best[clip] = np.maximum.reduceat(cosines.max(0), training_starts)
     if same:
         np.fill_diagonal(best, -1.0)
-    nearest = best.argmax(1)
-    cosine = best[np.arange(clips), nearest]
-    best[np.arange(clips), nearest] = -1.0
-    return [Neighbour(int(i), float(c), float(s)) for i, c, s in zip(nearest, cosine, best.max(1), strict=True)]
+    return [Neighbour(int(row.argmax()), float(row.max())) for row in best]
 
 
 def threshold_of(baseline: list[Neighbour]) -> float:

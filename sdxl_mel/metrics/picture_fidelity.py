@@ -37,7 +37,8 @@ def mel_convergence_db(target: Float, sound: Float, spec: MelSpec) -> float:
 
     20 log10(|M - M(sound)| / |M|) over mel amplitudes: the spectral convergence, in the mel domain; lower is better.
     """
-    wanted, found = _amplitudes(mel_of_values(target, spec), spec), _amplitudes(_mel_of_sound(sound, spec), spec)
+    clip = cut_clip(sound, 0, sound.shape[-1] // spec.hop_length, spec)
+    wanted, found = (_amplitudes(mel, spec) for mel in (mel_of_values(target, spec), mel_spectrogram(clip, spec)))
     ratio = np.linalg.norm(wanted - found) / max(float(np.linalg.norm(wanted)), 1e-12)
     return float(20.0 * np.log10(max(float(ratio), 1e-12)))
 
@@ -47,11 +48,6 @@ def band_edges_hz(spec: MelSpec, bands: int) -> Float:
     centres = librosa.mel_frequencies(spec.n_mels + 2, fmin=spec.fmin, fmax=spec.fmax, htk=spec.mel_scale == "htk")
     rows = np.linspace(0, spec.n_mels, bands + 1).round().astype(int)
     return np.concatenate([[spec.fmin], centres[rows[1:-1]], [spec.fmax]]).astype(np.float32)
-
-
-def _mel_of_sound(sound: Float, spec: MelSpec) -> Float:
-    frames = sound.shape[-1] // spec.hop_length
-    return mel_spectrogram(cut_clip(sound, 0, frames, spec), spec)
 
 
 def _amplitudes(mel: Float, spec: MelSpec) -> Float:

@@ -18,7 +18,7 @@ from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import seam_scores
 
-FORMAT = "2"
+FORMAT = "3"
 """Counts up when a fact is computed in another way."""
 SILENT_PEAK = 1e-3
 """-60 dBFS: a clip whose loudest sample is below it is silent."""
@@ -26,7 +26,6 @@ FRAME_SECONDS = 0.1
 QUIET_RMS = 1e-3
 CLIP_LEVEL, CLIP_RUN = 0.999, 3
 """Three samples in a row at full scale are clipped; one may be a peak."""
-QUIETEST_LUFS = -70.0
 UNKNOWN = -1000.0
 """Stands for None in a row; no fact has this value."""
 SEAM_SHARES = (1.0, 0.875, 0.8125, 0.75, 0.5)
@@ -49,9 +48,10 @@ class Signal:
         return np.ascontiguousarray(self.samples.mean(0))
 
 
-def loudness_lufs(signal: Signal) -> float:
-    """Return the integrated loudness, at least -70 LUFS."""
-    return max(QUIETEST_LUFS, integrated_loudness(signal.samples[:2], signal.rate))
+def loudness_lufs(signal: Signal) -> float | None:
+    """Return the integrated loudness in LUFS; None where no block of 0.4 s is as loud as the gate, -70 LUFS."""
+    loudness = integrated_loudness(signal.samples[:2], signal.rate)
+    return loudness if np.isfinite(loudness) else None
 
 
 def offset(signal: Signal) -> float:
@@ -128,7 +128,8 @@ def rolloff_hertz(signal: Signal) -> float:
 class Fact:
     """A number of one signal, its `name` and how it is computed; `column` says that the table of clips shows it.
 
-    Where `metric` is not empty, the mean over the clips is the metric of that name and `meaning`, at least `least`.
+    Where `metric` is not empty, the mean over the clips is the metric of that name and `meaning`, between `least` and
+    `most`.
     """
 
     name: str
@@ -137,20 +138,22 @@ class Fact:
     meaning: str = ""
     better: Literal["higher", "lower"] | None = None
     least: float = 0.0
+    most: float = np.inf
     column: bool = True
 
 
+CLIPPING = "Mean share of samples in runs of 3 or more at full scale."
 CONSISTENCY = "RMSE (of 1.0) between a picture and the picture of its own sound: how far it is from a spectrogram."
 SEAMS = "Mean z-score of the change of spectrum where tiles may meet, in pictures longer than a tile; 3 is audible."
 FACTS = (
     Fact("seconds", lambda signal: signal.samples.shape[1] / signal.rate),
     Fact("peak", lambda signal: float(np.abs(signal.samples).max()), column=False),
     Fact("lufs", loudness_lufs, "loudness", "Mean integrated loudness in LUFS (ITU-R BS.1770-4).", least=-np.inf),
-    Fact("silent", silent_share, "silence", "Mean share of the time below -60 dBFS.", "lower"),
-    Fact("clipped", clipped_share, "clipping", "Mean share of samples in runs of 3 or more at full scale.", "lower"),
+    Fact("silent", silent_share, "silence", "Mean share of the time below -60 dBFS.", "lower", most=1.0),
+    Fact("clipped", clipped_share, "clipping", CLIPPING, "lower", most=1.0),
     Fact("offset", offset, "offset", "Mean constant part of the signal, full scale = 1.", "lower", column=False),
     Fact("rolloff", rolloff_hertz, "rolloff", "Mean frequency in Hz below which 95 % of the energy lies."),
-    Fact("consistency", consistency, "consistency", CONSISTENCY, "lower"),
+    Fact("consistency", consistency, "consistency", CONSISTENCY, "lower", most=1.0),
     Fact("seam", seam, "seams", SEAMS, "lower", least=-np.inf, column=False),
 )
 

@@ -3,33 +3,34 @@
 No code below knows where a base came from, nor whether it is the shipped `mini` or a published one.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdxl_mel.assets import base_path
+from sdxl_mel.assets import base_path, may_be_hub_id
 from sdxl_mel.errors import InputError, MissingError, ResourceError
+from sdxl_mel.files.carried import carried_files
 from sdxl_mel.files.tensors import TensorFile, refuse_pickle
-from sdxl_mel.models.checkpoint import Checkpoint, open_folder, open_single_file
+from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.families import family_of_file, require_vae
 from sdxl_mel.models.family import PARTS, Family, Part
-from sdxl_mel.models.folder import Folder
+from sdxl_mel.models.folder import INDEX_FILE, Folder, public_configs
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
+from sdxl_mel.models.loading import load_model
+from sdxl_mel.models.scheduler import make_base_scheduler
 from sdxl_mel.models.single_file import SingleFile, VaeFile
 from sdxl_mel.sound.melspec import MelSpec
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
 
 Source = Folder | SingleFile
 """Where all parts of a base come from."""
 PartSource = Source | VaeFile
 """Where one part comes from: a base, or a VAE alone."""
+HALF = ("*.fp16.*", "*.fp16-*", "*.bf16.*", "*.bf16-*")
+"""Files of variants in half precision on the hub."""
 
 
 def find_source(name: str, parts: Sequence[Part], config: Path | None = None) -> Source:
@@ -55,43 +56,41 @@ def find_vae(name: str, base: Source) -> PartSource:
     return folder
 
 
-def open_checkpoint(name: str, config: Path | None = None, *, needs_configs: bool) -> tuple[Checkpoint, Folder | None]:
-    """Return a base's tensors without loading a model, and its configs where they are needed.
+def open_checkpoint(name: str, config: Path | None = None, *, whole: bool) -> tuple[Checkpoint, Source]:
+    """Return a base's tensors without loading a model, and where they come from; a `whole` single file has all parts.
 
-    A single file has no configs of its own. Raises InputError for what is no base or lacks a part.
+    Raises InputError for what is no base or lacks a part.
     """
     path = base_path(name)
-    if path.is_file():
-        refuse_pickle(path)
-        if not needs_configs:
-            return open_single_file(path), None
-    source = find_source(name, PARTS, config)
-    if isinstance(source, SingleFile):
-        return open_single_file(path), source.configs
-    return open_folder(source), source
+    source = find_source(name, PARTS if whole or not path.is_file() else (), config)
+    return source.checkpoint(source.family.parts), source
 
 
 def _single_file(path: Path, parts: Sequence[Part], config: Path | None) -> SingleFile:
+    """Return a single file with its configs: as stated, else in its header, else beside it, else the public ones."""
+    refuse_pickle(path)
     if path.suffix != ".safetensors":
         raise InputError(
             f"{path}: a single file must be .safetensors (a {path.suffix or 'nameless'} file may hold code); convert it"
         )
     family = family_of_file({name: kind.shape for name, kind in TensorFile(path).types.items()}, path)
-    beside = (place for place in (path.with_suffix(""), path.parent) if (place / "model_index.json").is_file())
-    folder = Folder(config or next(beside, None) or _fetched(family.hub_id, (), asked_by=path))
+    carried = {} if config else carried_files(path)
+    beside = (Folder(place) for place in (path.with_suffix(""), path.parent) if (place / INDEX_FILE).is_file())
+    public = public_configs(family)
+    folder = Folder(config) if config else public if carried else next(beside, public)
     if folder.family is not family:
         raise InputError(
             f"{folder.path}: configs of {folder.family.title}, {path.name} is {family.title}; give configs of its kind"
         )
-    return SingleFile(path, folder).require_parts([part for part in parts if part in family.parts])
+    return SingleFile(path, folder, carried).require_parts([part for part in parts if part in family.parts])
 
 
-def _fetched(hub_id: str, parts: Sequence[Part], asked_by: Path | None = None) -> Path:
+def _fetched(hub_id: str, parts: Sequence[Part]) -> Path:
     """Return the folder of a hub repository on this machine, fetching the files of `parts` first.
 
-    The fp16 variant of the weights is fetched only where there is no other.
+    Half precision is fetched only where there is no other. Raises InputError for what is no hub id.
     """
-    if not HUB_ID.fullmatch(hub_id):
+    if not may_be_hub_id(hub_id):
         raise InputError(
             f"{hub_id}: no such folder or file; a base is a diffusers folder, a .safetensors file, a hub id "
             "(owner/name) or mini"
@@ -104,19 +103,15 @@ def _fetched(hub_id: str, parts: Sequence[Part], asked_by: Path | None = None) -
     if list(parts) == ["vae"]:
         wanted.append("diffusion_pytorch_model*.safetensors")
     try:
-        path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*non_ema*"]))
+        path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=[*HALF, "*non_ema*"]))
         folder = Folder(path)
         if not all(folder.weights(part) for part in parts if folder.config(part) is not None):
             path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*non_ema*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        need = (
-            f"{asked_by}: a single file holds no configs; put model_index.json and its folders (without weights) in "
-            f"{asked_by.with_suffix('')}/, or go online once"
-            if asked_by
-            else f"{hub_id}: not a folder here, not in the hub cache and cannot be fetched; download it to a folder "
-            "and give that"
-        )
-        raise MissingError(f"{need} ({type(error).__name__})") from error
+        raise MissingError(
+            f"{hub_id}: not a folder here, not in the hub cache and cannot be fetched; download it to a folder "
+            f"and give that ({type(error).__name__})"
+        ) from error
     return path
 
 
@@ -195,7 +190,9 @@ class Base:
 
     def identity_of(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights of a part, opened or not."""
-        return self.source_of(part).identity(part)
+        source = self.source_of(part)
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.weights(part))
+        return _identity(source, part, stamps)
 
     def source_of(self, part: Part) -> PartSource:
         """Return where a part comes from."""
@@ -233,16 +230,29 @@ def open_base(
         vae_source=source if vae is None else find_vae(str(vae), source),
         models={},
         tokenizers={},
-        scheduler=source.scheduler(),
+        scheduler=make_base_scheduler(source.scheduler_config, str(name)),
     )
     for component in base.family.components:
         if component.part in parts:
             precision = torch.float32 if component.part == "vae" or dtype is None else dtype
-            model = base.source_of(component.part).load(component.part, precision)
+            model = _loaded(base.source_of(component.part), component.part, precision)
             base.models[component.part] = _placed(model.requires_grad_(False).eval(), device, name)
             if component.tokenizer:
                 base.tokenizers[component.tokenizer] = source.tokenizer(component.tokenizer)
     return base
+
+
+@lru_cache(maxsize=16)
+def _identity(source: PartSource, part: Part, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return the hash of a part's weights; remembered while the `stamps` of their files do not change."""
+    return source.checkpoint((part,)).identity(part)
+
+
+def _loaded(source: PartSource, part: Part, dtype: torch.dtype) -> Any:
+    config = source.config(part)
+    if config is None:
+        raise InputError(f"{source.path}: the base has no config of a {part} to read this with; give a folder")
+    return load_model(source.checkpoint((part,)), part, config, dtype)
 
 
 def _placed(model: Any, device: str | torch.device, name: str | Path) -> Any:

@@ -1,7 +1,8 @@
 """The tensors of a base under one naming, read one at a time from a diffusers folder or a single file."""
 
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +10,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.tensors import TensorFile, TensorType
+from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes
 from sdxl_mel.models.families import family_of_file
 from sdxl_mel.models.family import PARTS, UNET, VAE, Family, Part
-from sdxl_mel.models.folder import Folder, hash_tensors
-from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture, Form, Param, canonical
+from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture, Form, Param, canonical, without_text_model
 
 NOT_WEIGHTS = ("position_ids", "logit_scale")
 """In files of the original layout, and no tensors of diffusers' models."""
 EMA = "model_ema."
 """A second, averaged UNet in some training checkpoints: stale once the first is changed, so it is left out."""
+TRAINING_LEFT = re.compile(rf"({re.escape(VAE.original)}|vae\.)?(loss|model_ema)\.|.*\.num_batches_tracked")
+"""Of how a VAE was trained, its discriminator or its average beside it: no part of a model."""
 DOWNSAMPLER = re.compile(rf"{re.escape(UNET.original)}input_blocks\.(\d+)\.0\.op\.weight")
 
 
@@ -78,20 +80,31 @@ class Checkpoint:
         place.file.forget(place.name)
 
     def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights of one part, the same for a folder and a single file."""
+        """Return the SHA-256 of the stored weights of one part: names in order, kinds, shapes and bytes.
+
+        The same for a folder and a single file: names are those of diffusers, without the `text_model.` that comes and
+        goes between versions of transformers.
+        """
         own = [(param, place) for param, place in self.places.items() if param[0] == part]
-        return hash_tensors((param[1] if self.single else place.name, self.read(param)) for param, place in own)
+        named = {without_text_model(param[1] if self.single else place.name): param for param, place in own}
+        digest = hashlib.sha256()
+        for name, param in sorted(named.items()):
+            tensor = self.read(param)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor_bytes(tensor))
+            self.forget(param)
+        return digest.hexdigest()
 
 
-def open_folder(folder: Folder) -> Checkpoint:
-    """Open the weights of all parts of a diffusers folder, sharded or not."""
+def open_folder(
+    path: Path, weights: Mapping[Part, Iterable[Path]], family: Family, layers_per_block: int = LAYERS_PER_BLOCK
+) -> Checkpoint:
+    """Open the weight files of a diffusers folder by part, sharded or not."""
     places: dict[Param, Place] = {}
-    for part in folder.family.parts:
-        for path in folder.weights(part):
-            file = TensorFile(path)
+    for part, files in weights.items():
+        for file in map(TensorFile, files):
             places |= {(part, canonical(part, name)): Place(file, name) for name in file.types if _is_weight(name)}
-    layers = (folder.config("unet") or {}).get("layers_per_block", LAYERS_PER_BLOCK)
-    return Checkpoint(folder.path, Architecture(folder.family, layers), places, {}, False)
+    return Checkpoint(path, Architecture(family, layers_per_block), places, {}, False)
 
 
 def open_single_file(path: Path, parts: Sequence[Part] = PARTS) -> Checkpoint:
@@ -107,7 +120,7 @@ def open_single_file(path: Path, parts: Sequence[Part] = PARTS) -> Checkpoint:
     rest: dict[str, Place] = {}
     for name in file.types:
         part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), None)
-        if part is not None and _is_weight(name):
+        if part is not None and _is_weight(name) and not TRAINING_LEFT.match(name):
             inside += [name] if part in parts else []
         elif not name.startswith(EMA):
             rest[name] = Place(file, name)
@@ -121,7 +134,7 @@ def open_vae_file(path: Path, family: Family) -> Checkpoint:
     """
     file = TensorFile(path)
     prefix = next((known for known in (VAE.original, "vae.") if any(name.startswith(known) for name in file.types)), "")
-    names = [name for name in file.types if name.startswith(prefix)]
+    names = [name for name in file.types if name.startswith(prefix) and not TRAINING_LEFT.match(name)]
     if not any(name.startswith(f"{prefix}encoder.conv_in") for name in names):
         raise InputError(f"{path}: holds no VAE (no encoder.conv_in); give a VAE's folder or file")
     architecture = Architecture(family)
@@ -149,9 +162,10 @@ def _places(
         for param in params:
             stored = architecture.stored_as(param)
             assert stored is not None, param
-            # A tool may have stored the matrices of a VAE's attention already.
+            # A tool may have stored the matrices of a VAE's attention already, or a Linear's weight under its own name.
             matrix = stored.form == "convolution" and len(file.types[name].shape) == 2
-            places[param] = Place(file, name, "same" if matrix else stored.form, stored.third)
+            linear = stored.form == "transposed" and name.endswith(".weight")
+            places[param] = Place(file, name, "same" if matrix or linear else stored.form, stored.third)
     return places
 
 

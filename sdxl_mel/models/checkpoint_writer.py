@@ -3,9 +3,10 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, ResourceError
@@ -13,7 +14,7 @@ from sdxl_mel.files.atomic import atomic_folder
 from sdxl_mel.files.tensors import TensorType, write_tensors
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.family import Component, weights_stem
-from sdxl_mel.models.folder import Folder
+from sdxl_mel.models.folder import INDEX_FILE, json_bytes
 from sdxl_mel.models.layouts import Param, Stored
 
 Types = Mapping[Param, TensorType]
@@ -36,8 +37,13 @@ def require_space(path: Path, types: Types) -> None:
         )
 
 
-def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, metadata: Mapping[str, str]) -> None:
-    """Write a checkpoint as ComfyUI and A1111 load it; tensors that only a single file has come from the source."""
+def write_single_file(
+    path: Path, source: Checkpoint, types: Types, put: Put, metadata: Mapping[str, str], *, marks: Iterable[str] = ()
+) -> None:
+    """Write a checkpoint as ComfyUI and A1111 load it; tensors that only a single file has come from the source.
+
+    `marks` are names of empty tensors; see `models.scheduler`.
+    """
     layout = _single_layout(source, types)
     kinds = {name: _kind(params, types) for name, params in layout.items()}
     kinds |= {name: place.file.types[name] for name, place in source.rest.items()}
@@ -45,6 +51,8 @@ def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, me
         if encoder.table == "open_clip":
             scale = TensorType(types["unet", "conv_in.weight"].dtype, ())
             kinds.setdefault(f"{encoder.original}logit_scale", scale)
+    for mark in marks:
+        kinds.setdefault(mark, TensorType(torch.float32, (0,)))
 
     def assemble(name: str, out: Tensor) -> None:
         if name in layout:
@@ -52,43 +60,34 @@ def write_single_file(path: Path, source: Checkpoint, types: Types, put: Put, me
                 put(param, _as_in_model(stored, piece))
         elif name in source.rest:
             out.copy_(source.rest[name].file.read(name))
-        else:
+        elif name.endswith("logit_scale"):
             # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
             out.fill_(math.log(100.0))
 
     write_tensors(path, kinds, metadata, assemble)
 
 
-def write_folder(
-    path: Path, source: Checkpoint, types: Types, put: Put, *, configs: Folder, extra: Mapping[str, bytes]
-) -> None:
-    """Write a diffusers folder; `extra` are small files by name. Its model_index.json is written last."""
-    family = source.architecture.family
+def write_folder(path: Path, source: Checkpoint, types: Types, put: Put, small_files: Mapping[str, bytes]) -> None:
+    """Write a diffusers folder; `small_files` are all others by name. Its model_index.json is written last."""
     with atomic_folder(path) as folder:
-        for name in (*(encoder.tokenizer for encoder in family.text_encoders), "scheduler"):
-            if (configs.path / name).is_dir():
-                shutil.copytree(configs.path / name, folder / name)
-        for component in family.components:
-            place = folder / component.part
-            place.mkdir()
-            shutil.copyfile(configs.place(component.part) / "config.json", place / "config.json")
-            _write_part(place, component, source, types, put)
-        for name, content in extra.items():
-            (folder / name).write_bytes(content)
-        (folder / "model_index.json").write_bytes(_index(configs.path / "model_index.json", folder))
+        for name, content in small_files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            if name != INDEX_FILE:
+                (folder / name).write_bytes(content)
+        for component in source.architecture.family.components:
+            _write_part(folder / component.part, component, source, types, put)
+        (folder / INDEX_FILE).write_bytes(_index(small_files[INDEX_FILE], folder))
 
 
-def _index(path: Path, folder: Path) -> bytes:
+def _index(content: bytes, folder: Path) -> bytes:
     """Return a pipeline's model_index.json without the models that are not in `folder`, as a safety checker."""
-    content = path.read_bytes()
     index = json.loads(content)
     absent = [
         name for name, kind in index.items() if isinstance(kind, list) and any(kind) and not (folder / name).is_dir()
     ]
     if not absent:
         return content
-    index |= {name: [None, None] for name in absent} | {"requires_safety_checker": False}
-    return json.dumps(index, indent=2).encode() + b"\n"
+    return json_bytes(index | {name: [None, None] for name in absent} | {"requires_safety_checker": False})
 
 
 def _write_part(folder: Path, component: Component, source: Checkpoint, types: Types, put: Put) -> None:

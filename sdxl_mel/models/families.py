@@ -1,6 +1,7 @@
 """The families that are known, and which of them a folder or a file is of: decided before any weight is read."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sdxl_mel.errors import InputError
@@ -14,15 +15,26 @@ NEEDED = (
     f"needed is {', or '.join(family.needed for family in FAMILIES)}, with 4 input channels and a VAE of 4 latent "
     "channels"
 )
-OTHER_FILES = {
-    "conditioner.embedders.0.model.": "the SDXL refiner",
-    "cond_stage_model.model.": "SD 2.x",
-    "lora_": "a LoRA, not a base model",
-    "unet.": "a LoRA, not a base model",
-    "down_blocks.": "one part alone in diffusers' layout; give the folder it came from",
-    "encoder.": "a VAE alone, which --vae takes",
-    "text_model.": "a text encoder alone",
-}
+EDM = "is drawn by EDM's noise levels, which are not trained or drawn here"
+REFUSED = (
+    (r"(.*\.)?(scaled_fp8|scale_weight|weight_scale|comfy_quant)", "fp8 with scales of its own (ComfyUI's scaled fp8)"),
+    (r".*\.weight\.(absmax|quant_map|quant_state\..*)", "quantised by bitsandbytes"),
+    (r"edm_mean|edm_std", f"Playground v2.5, which {EDM}"),
+    (r"edm_vpred\..*", f"of the kind of CosXL, which {EDM}"),
+)
+"""What a checkpoint of a known family is that has a tensor of such a name, and is not read."""
+OTHER_FILES = (
+    (r"conditioner\.embedders\.0\.model\.", "the SDXL refiner"),
+    (r"cond_stage_model\.model\.", "SD 2.x"),
+    (r"lora_|.*[._](lora_|lora\.|hada_|lokr_|oft_)", "a LoRA, not a base model"),
+    (r"(model\.)?(diffusion_model\.)?(double_blocks|single_transformer_blocks)\.", "Flux"),
+    (r"(model\.)?(diffusion_model\.)?joint_blocks\.", "SD 3"),
+    (r"conditioner\.", "SDXL without one of its text encoders"),
+    (r"(model\.)?diffusion_model\.|input_blocks\.", "a UNet alone, without text encoders and VAE"),
+    (r"(unet\.)?(down_blocks|conv_in|time_embedding)\.", "a UNet alone in diffusers' layout"),
+    (r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|down|up)", "a VAE alone, which --vae takes"),
+    (r"(text_model|transformer|text_projection)\.", "a text encoder alone"),
+)
 """What a file is that has tensors with such names and not every text encoder of a family; the first that fits."""
 
 
@@ -56,19 +68,38 @@ def family_of_configs(configs: Configs, pipeline_class: str, name: str) -> Famil
 def family_of_file(shapes: Mapping[str, tuple[int, ...]], path: Path) -> Family:
     """Return the family of a single file in the original layout: the one whose text encoders it has.
 
-    Raises InputError that says what the file is instead.
+    Where it has those of several, its UNet decides. Raises InputError that says what the file is instead, or what of it
+    does not belong together.
     """
-    family = next((each for each in FAMILIES if _has_text_encoders(shapes, each)), None)
+    families = [each for each in FAMILIES if _has_text_encoders(shapes, each)]
+    has_unet = any(name.startswith(UNET.original) for name in shapes)
+    told = any(name.startswith(f"{UNET.original}label_emb.") for name in shapes)
+    fitting = [each for each in families if not has_unet or told == (each.time_ids(8, 8) is not None)]
+    family = next(iter(fitting or families), None)
     entry = shapes.get(f"{UNET.original}input_blocks.0.0.weight", ())
-    if len(entry) == 4 and entry[1] == 9:
+    if len(entry) == 4 and entry[1] != 4:
         of = family.title if family else "SD 1.5 or 2"
-        raise InputError(f"{path}: this is an inpainting model of {of}; {NEEDED}")
+        kind = f"an inpainting model of {of}" if entry[1] == 9 else f"a model of {of} with {entry[1]} channels in"
+        raise InputError(f"{path}: this is {kind}; {NEEDED}")
     if family is None:
-        kinds = (what for mark, what in OTHER_FILES.items() if any(name.startswith(mark) for name in shapes))
         first = next(iter(sorted(shapes)), "none")
-        found = next(kinds, f"no checkpoint in the original layout (its first tensor: {first})")
+        found = _first_fit(OTHER_FILES, shapes) or f"no checkpoint in the original layout (its first tensor: {first})"
         raise InputError(f"{path}: this is {found}; {NEEDED}")
+    if not fitting:
+        other = "is told no sizes" if family.time_ids(8, 8) is not None else "is told sizes, as SDXL's is"
+        raise InputError(f"{path}: has the text encoders of {family.title}, and a UNet that {other}; {NEEDED}")
+    refused = _first_fit(REFUSED, shapes)
+    if refused:
+        raise InputError(
+            f"{path}: this is {family.title} {refused}; give its fp16, bf16 or fp32 checkpoint or another base"
+        )
     return family
+
+
+def _first_fit(kinds: Sequence[tuple[str, str]], names: Iterable[str]) -> str | None:
+    """Return what the first pattern says that the beginning of a name fits."""
+    known = list(names)
+    return next((what for pattern, what in kinds if any(re.match(pattern, name) for name in known)), None)
 
 
 def require_vae(config: Config, name: str) -> None:

@@ -41,7 +41,8 @@ def precision_of(dtype: torch.dtype) -> Precision:
 class Component:
     """One part as a family has it: its class, where the original layout keeps it, and the table of its names there.
 
-    `kohya` is what its keys in kohya's LoRA files start with, `tokenizer` the folder of a text encoder's tokenizer.
+    `kohya` is what its keys in kohya's LoRA files start with, `tokenizer` the folder of a text encoder's tokenizer, and
+    `padding` the token with which that fills up.
     """
 
     part: Part
@@ -50,6 +51,7 @@ class Component:
     table: Literal["unet", "vae", "clip", "open_clip"]
     kohya: str = ""
     tokenizer: str = ""
+    padding: str = "<|endoftext|>"
 
 
 UNET = Component("unet", "UNet2DConditionModel", "model.diffusion_model.", "unet", kohya="lora_unet_")
@@ -81,13 +83,10 @@ class Family:
     instead: Callable[[Configs], str]
     problems: Callable[[Configs], Iterator[str]]
     modelspec: str
-    lora_modelspec: str
     lora_implementation: str
     kohya_version: str
     resolution: str
-    scheduler: Mapping[str, Any]
     guidance: float
-    hub_id: str
 
     def __repr__(self) -> str:
         """Return the name: a family is one of a kind."""

@@ -1,30 +1,29 @@
-"""A base model as a diffusers folder: its configs, its models, and the hash of their weights."""
+"""A base model as a diffusers folder: its configs, its weight files, its tokenizers and its scheduler."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import diffusers.utils.logging as diffusers_logging
-import torch
-import transformers
-import transformers.utils.logging as transformers_logging
-from safetensors import SafetensorError
-from torch import Tensor
-
-from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.files.tensors import TensorFile, tensor_bytes
+from sdxl_mel.assets import ASSETS
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.tokenizer import VOCABULARY, public_tokenizer, read_tokenizer, tokenizer_files
+from sdxl_mel.models.checkpoint import Checkpoint, open_folder
 from sdxl_mel.models.families import family_of_configs
-from sdxl_mel.models.family import PARTS, TEXT_ENCODERS, Component, Config, Family, Part, weights_stem
-from sdxl_mel.models.layouts import without_text_model
+from sdxl_mel.models.family import PARTS, Config, Family, Part, weights_stem
+from sdxl_mel.models.layouts import LAYERS_PER_BLOCK
 from sdxl_mel.sound.melspec import MelSpec
 
 SPEC_FILE = "melspec.json"
+INDEX_FILE = "model_index.json"
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+VARIANTS = ("", "fp32", "fp16", "bf16")
+"""Of several the first is read: full precision, then what rounds least; non_ema, before averaging, is last."""
+SHARD = r"(?:-\d{5}-of-\d{5})?"
+PICKLED = ("*.bin", "*.ckpt", "*.pt")
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,15 @@ class Folder:
         if self.vae_of is not None:
             return self.vae_of
         found: dict[str, Config | None] = {part: self.config(part) for part in PARTS}
-        pipeline_class = str((_read_json(self.path / "model_index.json") or {}).get("_class_name", ""))
         configs = {part: config for part, config in found.items() if config is not None}
-        return family_of_configs(configs, pipeline_class, str(self.path))
+        index = read_json(self.path / INDEX_FILE) or {}
+        own = read_json(self.path / "config.json") or {}
+        pipeline_class = index.get("_class_name") or own.get("_class_name") or "".join(own.get("architectures") or "")
+        try:
+            return family_of_configs(configs, str(pipeline_class), str(self.path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise FormatError(f"{self.path}: its configs are damaged ({reason}); copy them again") from error
 
     @cached_property
     def spec(self) -> MelSpec | None:
@@ -50,121 +55,104 @@ class Folder:
         file = self.path / SPEC_FILE
         return MelSpec.from_json(file.read_bytes(), str(file)) if file.is_file() else None
 
+    @cached_property
+    def index(self) -> Config:
+        """Return the pipeline's model_index.json; that of the family's public base where it is missing."""
+        return read_json(self.path / INDEX_FILE) or public_configs(self.family).index
+
+    @cached_property
+    def scheduler_config(self) -> Config:
+        """Return the config in `scheduler/`; that of the family's public base where it is missing."""
+        return read_json(self.path / SCHEDULER_FILE) or public_configs(self.family).scheduler_config
+
     def config(self, part: Part) -> Config | None:
         """Return the config of one part, None without one."""
-        return _read_json(self.place(part) / "config.json")
+        return read_json(self.place(part) / "config.json")
 
     def place(self, part: Part) -> Path:
         """Return the folder of a part; a VAE may be the folder itself."""
         inside = self.path / part
-        alone = part == "vae" and not inside.is_dir() and not (self.path / "model_index.json").is_file()
+        alone = part == "vae" and not inside.is_dir() and not (self.path / INDEX_FILE).is_file()
         return self.path if alone else inside
 
     def require_parts(self, parts: Sequence[Part]) -> None:
-        """Raise InputError that lists what is missing of `parts`."""
+        """Raise InputError that lists what is missing of `parts`, or is there as a pickle alone."""
         missing = [part for part in parts if self.config(part) is None or not self.weights(part)]
-        if missing:
-            listed = ", ".join(f"{part}/ (config.json and .safetensors weights)" for part in missing)
-            raise InputError(f"{self.path}: lacks {listed}; copy the whole pipeline or download it again")
+        if not missing:
+            return
+        pickled = [file for part in missing for kind in PICKLED for file in sorted(self.place(part).glob(kind))]
+        if pickled:
+            raise InputError(
+                f"{pickled[0]}: a pickle, which can run any code when it is opened, and there are no .safetensors "
+                "beside it; convert it where that is safe: load the pipeline in diffusers, then "
+                "save_pretrained(FOLDER, safe_serialization=True)"
+            )
+        listed = ", ".join(f"{part}/ (config.json and .safetensors weights)" for part in missing)
+        raise InputError(f"{self.path}: lacks {listed}; copy the whole pipeline or download it again")
 
     def weights(self, part: Part) -> list[Path]:
-        """Return the weight files of a part: full precision if present, else the fp16 variant."""
-        found = self.place(part).glob(f"{weights_stem(part)}*.safetensors")
-        files = sorted(path for path in found if "non_ema" not in path.name)
-        full = [path for path in files if ".fp16" not in path.name]
-        return full or files
+        """Return the weight files of a part in the first of `VARIANTS` that is there; an index wins over a whole file.
 
-    def load(self, part: Part, dtype: torch.dtype) -> Any:
-        """Return one model in `dtype`; raises FormatError for damaged weights or any that do not match the config."""
-        place, files = self.place(part), self.weights(part)
-        options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-        if files and ".fp16" in files[0].name:
-            options["variant"] = "fp16"
-        try:
-            with quiet_libraries():
-                model, info = model_class(self.family.component(part)).from_pretrained(place, **options)
-        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-            raise FormatError(f"{place}: cannot load these weights: {_first_line(error)}; copy them again") from error
-        wrong = sorted(
-            [f"missing {key}" for key in info["missing_keys"]]
-            + [f"unknown {key}" for key in info["unexpected_keys"] if not key.endswith("position_ids")]
-            + [f"of another shape {key[0]}" for key in info["mismatched_keys"]]
-        )
-        if wrong:
-            raise FormatError(f"{place}: {len(wrong)} tensors do not match its config.json, first: {wrong[0]}")
-        return model
+        Raises FormatError for an index that names a file which is not there.
+        """
+        place, stem = self.place(part), weights_stem(part)
+        variants = _by_variant(place, stem)
+        if not variants:
+            return []
+        chosen = min(variants, key=lambda name: (VARIANTS.index(name) if name in VARIANTS else len(VARIANTS), name))
+        middle = f".{chosen}" if chosen else ""
+        for index in (f"{stem}.safetensors.index{middle}.json", f"{stem}{middle}.safetensors.index.json"):
+            weight_map = (read_json(place / index) or {}).get("weight_map", {})
+            if not isinstance(weight_map, dict):
+                raise FormatError(f"{place / index}: its weight_map names no files; copy the folder again")
+            names = sorted(set(map(str, weight_map.values())))
+            absent = [name for name in names if not (place / name).is_file()]
+            if absent:
+                raise FormatError(f"{place / index}: names {absent[0]}, which is not there; copy the folder again")
+            if names:
+                return [place / name for name in names]
+        whole = place / f"{stem}{middle}.safetensors"
+        return [whole] if whole in variants[chosen] else variants[chosen]
 
-    def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights of one part; remembered while the files do not change."""
-        files = [(path, path.stat()) for path in self.weights(part)]
-        return _hash_files(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in files))
+    def checkpoint(self, parts: Sequence[Part]) -> Checkpoint:
+        """Return the tensors of some parts."""
+        layers = (self.config("unet") or {}).get("layers_per_block", LAYERS_PER_BLOCK)
+        return open_folder(self.path, {part: self.weights(part) for part in parts}, self.family, layers)
 
     def tokenizer(self, name: str) -> Any:
-        """Return `tokenizer` or `tokenizer_2`."""
-        place = self.path / name
-        if not place.is_dir():
-            raise InputError(f"{self.path}: lacks {name}/; copy the whole pipeline or download it again")
-        try:
-            with quiet_libraries():
-                return transformers.CLIPTokenizer.from_pretrained(place, local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise FormatError(f"{place}: not a CLIP tokenizer: {_first_line(error)}") from error
-
-    def scheduler(self) -> Any:
-        """Return the scheduler in `scheduler/`; its family's own where it is missing."""
-        config = _read_json(self.path / "scheduler" / "scheduler_config.json") or self.family.scheduler
-        kind = getattr(diffusers, str(config.get("_class_name", "")), None)
-        if kind is None:
-            raise MissingError(
-                f"{self.path}/scheduler: scheduler {config.get('_class_name')!r} is not in the installed diffusers; "
-                "update it"
+        """Return `tokenizer` or `tokenizer_2`; CLIP's own where it is missing and the encoder has CLIP's vocabulary."""
+        if (self.path / name).is_dir():
+            return read_tokenizer(self.path / name)
+        encoder = next(each for each in self.family.text_encoders if each.tokenizer == name)
+        size = (self.config(encoder.part) or {}).get("vocab_size")
+        if size != VOCABULARY:
+            raise InputError(
+                f"{self.path}: lacks {name}/, and its {encoder.part} reads {size} tokens, CLIP has {VOCABULARY}; copy "
+                "the whole pipeline or download it again"
             )
-        return kind.from_config(dict(config))
+        return public_tokenizer(encoder.padding)
+
+    def small_files(self) -> dict[str, bytes]:
+        """Return all but the weights by name: the index, configs, scheduler and tokenizers."""
+        family = self.family
+        names = ["scheduler", *(encoder.tokenizer for encoder in family.text_encoders)]
+        places = [path for name in names if (self.path / name).is_dir() for path in (self.path / name).rglob("*")]
+        places += [self.path / INDEX_FILE, *(self.place(part) / "config.json" for part in family.parts)]
+        files = {path.relative_to(self.path).as_posix(): path.read_bytes() for path in sorted(places) if path.is_file()}
+        for name in names[1:]:
+            if not (self.path / name).is_dir():
+                made = tokenizer_files(self.tokenizer(name))
+                files |= {f"{name}/{file}": json_bytes(content) for file, content in made.items()}
+        return {INDEX_FILE: json_bytes(self.index)} | files
 
 
-def model_class(component: Component) -> Any:
-    """Return the class of a part's model."""
-    return getattr(transformers if component.part in TEXT_ENCODERS else diffusers, component.class_name)
+def public_configs(family: Family) -> Folder:
+    """Return the configs of a family's published base, without weights: they ship with the package."""
+    return Folder(ASSETS / family.name)
 
 
-def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return the SHA-256 of named tensors: names in order, kinds, shapes and bytes.
-
-    Names are those of diffusers; `text_model.` and the buffer `position_ids`, which come and go between versions of
-    transformers, do not count.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted((without_text_model(name), tensor) for name, tensor in tensors):
-        if not name.endswith("position_ids"):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=16)
-def _hash_files(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    files = [TensorFile(path) for path, _, _ in stamps]
-    return hash_tensors((name, file.read(name)) for file in files for name in file.types)
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Silence the bars and warnings of diffusers and transformers: whatever they would warn of is checked here."""
-    both = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in both]
-    for library in both:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (level, had_bar) in zip(both, before):
-            library.set_verbosity(level)
-            if had_bar:
-                library.enable_progress_bar()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, None without one. Raises FormatError for anything else in it."""
     if not path.is_file():
         return None
     try:
@@ -176,5 +164,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def json_bytes(content: Config) -> bytes:
+    """Return a config as a file of a folder holds it."""
+    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _by_variant(place: Path, stem: str) -> dict[str, list[Path]]:
+    """Return the weight files in a folder by variant: "" for model.safetensors, fp16 for model.fp16.safetensors."""
+    pattern = re.compile(rf"{re.escape(stem)}(?:\.(?P<first>[\w.]+?))?{SHARD}(?:\.(?P<last>\w+))?\.safetensors")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(place.glob("*.safetensors")):
+        if match := pattern.fullmatch(path.name):
+            found.setdefault(match["first"] or match["last"] or "", []).append(path)
+    return found

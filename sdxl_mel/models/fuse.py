@@ -13,18 +13,18 @@ from torch import Tensor
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.tensors import TensorType
-from sdxl_mel.models.base import open_checkpoint
+from sdxl_mel.models.base import Source, open_checkpoint
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
 from sdxl_mel.models.family import DTYPES, precision_of
-from sdxl_mel.models.folder import Folder
-from sdxl_mel.models.fuse_verify import differences, joined
+from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.file import Alpha, ScaledLora, input_hashes, joint_header, read_loras
+from sdxl_mel.models.lora.file import Alpha, ScaledLora, changes_of, input_hashes, joint_header, read_loras
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, Loss, fuse_into
-from sdxl_mel.models.single_file import spec_of_file
+from sdxl_mel.models.scheduler import marks_of, prediction_of
+from sdxl_mel.models.single_file import configs_metadata
 from sdxl_mel.options import Precision
 from sdxl_mel.progress import progress
 from sdxl_mel.record import Record
@@ -67,12 +67,12 @@ def fuse(
     _refuse_existing(out)
     single = out.suffix == SINGLE_FILE
     loras = read_loras(files, scales, alpha)
-    if verify:
-        joined(loras)  # Raises InputError for what cannot be verified, before the long work.
-    checkpoint, folder = open_checkpoint(base, configs, needs_configs=not single)
+    checkpoint, source = open_checkpoint(base, configs, whole=not single)
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
-    weights = FusedWeights(checkpoint, match(loras, checkpoint, base), chosen)
-    header = fused_header(loras, checkpoint, base, precision_of(chosen), alpha)
+    shapes = {param: checkpoint.type_of(param).shape for param in checkpoint.places}
+    changes = changes_of(loras, shapes.get, checkpoint.architecture.family, base)
+    weights = FusedWeights(checkpoint, changes, chosen)
+    header = fused_header(loras, checkpoint, source, base=base, dtype=precision_of(chosen), alpha=alpha)
     require_space(out, weights.types)
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()
@@ -83,10 +83,10 @@ def fuse(
                 ticker.advance()
 
         if single:
-            write_single_file(out, checkpoint, weights.types, put, header_metadata(header))
+            metadata = header_metadata(header, out.stem) | configs_metadata(source)
+            write_single_file(out, checkpoint, weights.types, put, metadata, marks=marks_of(source.scheduler_config))
         else:
-            assert folder is not None
-            write_folder(out, checkpoint, weights.types, put, configs=folder, extra=header_files(header))
+            write_folder(out, checkpoint, weights.types, put, source.small_files() | header_files(header))
     return Fused(
         dtype=precision_of(chosen),
         loras=tuple(loras),
@@ -104,7 +104,7 @@ def _refuse_existing(out: Path) -> None:
 
 
 def fused_header(
-    loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str, dtype: str, alpha: Alpha | None
+    loras: Sequence[ScaledLora], checkpoint: Checkpoint, source: Source, *, base: str, dtype: str, alpha: Alpha | None
 ) -> LoraHeader:
     """Return what the LoRAs say, checked against the base's spec, its guidance, and the record of the fusion.
 
@@ -112,7 +112,7 @@ def fused_header(
     Raises MismatchError when any two specs differ.
     """
     header = joint_header(loras)
-    own = spec_of_file(checkpoint.path) if checkpoint.single else Folder(checkpoint.path).spec
+    own = source.spec
     if own is not None and header.spec is not None:
         require_equal(own, header.spec, base, str(loras[0].path))
     record = Record(
@@ -133,6 +133,7 @@ def fused_header(
         record=record,
         architecture=checkpoint.architecture,
         drawing=header.drawing if before is None else header.drawing.filled(before.drawing),
+        prediction=prediction_of(source.scheduler_config),
     )
 
 
@@ -150,27 +151,6 @@ def chosen_dtype(checkpoint: Checkpoint, wanted: Precision | None, force_bf16: b
         return DTYPES[wanted]
     own = checkpoint.type_of(("unet", "conv_in.weight")).dtype
     return torch.float32 if own in (torch.float32, torch.float64) else torch.float16
-
-
-def match(loras: Sequence[ScaledLora], checkpoint: Checkpoint, base: str) -> Changes:
-    """Return the changes of every weight. Raises MismatchError for a module that the base has not in that shape."""
-    changes: dict[Param, list[Change]] = defaultdict(list)
-    for path, lora, scale in loras:
-        lora.require_family(checkpoint.architecture.family, str(path), base)
-        wrong = []
-        for (part, name), module in lora.modules.items():
-            param: Param = (part, f"{name}.weight")
-            there = checkpoint.type_of(param).shape if param in checkpoint.places else None
-            if there != module.weight_shape:
-                wrong.append(f"{part}.{name} ({_explained(there, module.weight_shape)})")
-            changes[param].append(Change(module, scale))
-        lora.require_fit(wrong, str(path), base, "give the base it was trained on or another of its kind")
-    return changes
-
-
-def _explained(there: tuple[int, ...] | None, wanted: tuple[int, ...]) -> str:
-    shape = " x ".join(map(str, wanted))
-    return f"for a weight of {shape}, the base has {' x '.join(map(str, there))}" if there else "not in the base"
 
 
 class FusedWeights:

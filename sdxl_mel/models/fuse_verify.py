@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdxl_mel.assets import base_path
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids, unet_conditions
-from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import ADAPTABLE, Part, pooled_width
-from sdxl_mel.models.lora.adapters import attach_lora
-from sdxl_mel.models.lora.file import Lora, ScaledLora
-from sdxl_mel.models.lora.module import Change, LoraModule, concatenated
-from sdxl_mel.models.lora.names import Module
+from sdxl_mel.models.layouts import module_paths
+from sdxl_mel.models.lora.file import ScaledLora
+from sdxl_mel.models.lora.module import Change, combined_delta
 from sdxl_mel.seeding import torch_generator
 
 LATENTS = 16
@@ -24,39 +21,28 @@ TOKENS = 77
 TIMESTEP = 500
 
 
+@torch.no_grad()
 def differences(base: str, fused: Path, loras: Sequence[ScaledLora], configs: Path | None) -> dict[str, float]:
     """Return |fused - (base + LoRA)| / |base + LoRA| of every adapted part's output, in fp32 on random inputs."""
-    whole = joined(loras)
     found: dict[str, float] = {}
     for part in ADAPTABLE:
-        own = Lora({key: module for key, module in whole.modules.items() if key[0] == part}, whole.header)
-        if own.modules:
-            adapted = open_base(base, (part,), config=configs)
-            attach_lora(adapted, own)
-            wanted = probe(part, adapted.models[part])
+        changes: dict[str, list[Change]] = defaultdict(list)
+        for _, lora, scale in loras:
+            for (owner, name), module in lora.changes():
+                if owner == part:
+                    changes[name].append(Change(module, scale))
+        if changes:
+            adapted = open_base(base, (part,), config=configs).models[part]
+            paths = module_paths(adapted, part)
+            for name, group in changes.items():
+                path, _, kind = name.rpartition(".")
+                weight: Any = getattr(adapted.get_submodule(paths[path]), kind)
+                weight += combined_delta(weight, group)
+            wanted = probe(part, adapted)
             del adapted
-            got = probe(part, open_base(fused, (part,), config=configs or _folder(base)).models[part])
+            got = probe(part, open_base(fused, (part,), config=configs).models[part])
             found[part] = float((got - wanted).norm() / wanted.norm())
     return found
-
-
-def joined(loras: Sequence[ScaledLora]) -> Lora:
-    """Return one LoRA that does what all do, each at its strength.
-
-    Raises InputError for a DoRA among several or at another strength: its magnitudes do not add up.
-    """
-    groups: dict[Module, list[Change]] = defaultdict(list)
-    for path, lora, scale in loras:
-        for key, module in lora.modules.items():
-            if module.magnitude is not None and (len(loras) > 1 or scale != 1):
-                raise InputError(f"{path}: a DoRA is verified only alone and at scale 1; leave --verify out")
-            groups[key].append(Change(module, scale))
-    return Lora({key: _one(group) for key, group in groups.items()}, loras[0].lora.header)
-
-
-def _one(group: Sequence[Change]) -> LoraModule:
-    alone = len(group) == 1 and group[0].scale == 1
-    return group[0].module if alone else concatenated(group)
 
 
 @torch.inference_mode()
@@ -81,9 +67,3 @@ def _probe_text(encoder: Any, generator: torch.Generator) -> Tensor:
     tokens[:, -1] = encoder.config.eos_token_id
     output = encoder(tokens, output_hidden_states=True)
     return torch.cat([output.hidden_states[-2].flatten(), output[0].flatten()])
-
-
-def _folder(base: str) -> Path | None:
-    """Return the base itself where it is a folder: a single file made from it has the same configs."""
-    path = base_path(base)
-    return path if path.is_dir() else None

@@ -104,6 +104,16 @@ class Architecture:
     family: Family
     layers_per_block: int = LAYERS_PER_BLOCK
 
+    @property
+    def modelspec(self) -> str:
+        """Return Stability's name of the architecture: that of the family only with a published base's blocks."""
+        return self.family.modelspec if self.is_published else f"small-{self.family.name}"
+
+    @property
+    def is_published(self) -> bool:
+        """Return whether it has the blocks of a published base, as `mini` has not."""
+        return self.layers_per_block == LAYERS_PER_BLOCK
+
     def modules(self, part: Part) -> Renaming:
         """Return the rules for a part's modules, as LoRA files name them: text encoders are transformers' in all."""
         return _rules("clip" if part in TEXT_ENCODERS else self.family.component(part).table, self._unet)

@@ -19,6 +19,7 @@ OPEN_CLIP_G = Component(
     "open_clip",
     "lora_te2_",
     "tokenizer_2",
+    padding="!",
 )
 PENULTIMATE = 2
 """SDXL reads the last but one layer of both encoders, without the final norm."""
@@ -66,25 +67,15 @@ SDXL = Family(
     attention=(False, True, True),
     kohya_layout="original",
     text_width=2048,
-    other_widths={},
+    other_widths={1280: "the SDXL refiner"},
     encode_prompts=_encode_prompts,
     time_ids=time_ids,
     recognises=_recognises,
     instead=_instead,
     problems=_problems,
     modelspec="stable-diffusion-xl-v1-base",
-    lora_modelspec="stable-diffusion-xl-v1-base/lora",
     lora_implementation="https://github.com/Stability-AI/generative-models",
     kohya_version="sdxl_base_v1-0",
     resolution="1024x1024",
-    scheduler={
-        "_class_name": "EulerDiscreteScheduler",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "timestep_spacing": "leading",
-        "steps_offset": 1,
-    },
     guidance=5.0,
-    hub_id="stabilityai/stable-diffusion-xl-base-1.0",
 )

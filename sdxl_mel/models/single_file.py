@@ -1,39 +1,37 @@
-"""A base model, or a VAE, as one .safetensors file; its configs are in a folder, as the file holds none."""
+"""A base model, or a VAE, as one .safetensors file; what it does not carry of its configs is public, or in a folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import init_empty_weights
-from transformers import CLIPTextConfig
-
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import InputError
+from sdxl_mel.files.carried import Files, carried_metadata, files_in
 from sdxl_mel.files.tensors import TensorFile
+from sdxl_mel.files.tokenizer import is_public, tokenizer_files, tokenizer_of_files
 from sdxl_mel.models.checkpoint import Checkpoint, open_single_file, open_vae_file
 from sdxl_mel.models.families import NEEDED
-from sdxl_mel.models.family import TEXT_ENCODERS, Config, Family, Part
-from sdxl_mel.models.folder import Folder, model_class, quiet_libraries
-from sdxl_mel.models.layouts import canonical
+from sdxl_mel.models.family import Config, Family, Part
+from sdxl_mel.models.folder import INDEX_FILE, SCHEDULER_FILE, Folder, json_bytes, public_configs
+from sdxl_mel.models.scheduler import marked_config
 from sdxl_mel.sound.melspec import MelSpec
 
 SPEC_KEY = "melspec"
-
-
-def spec_of_file(path: Path) -> MelSpec | None:
-    """Return the spec in a file's header, if there is one."""
-    text = TensorFile(path).metadata.get(SPEC_KEY)
-    return MelSpec.from_json(text, str(path)) if text else None
+PASSING = ("_name_or_path", "_diffusers_version", "transformers_version", "torch_dtype", "dtype", "architectures")
+"""Of a config, what says nothing of the model."""
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A checkpoint of all parts in the original layout; `configs` is a diffusers folder that may hold no weights."""
+    """A checkpoint of all parts in the original layout.
+
+    `configs` is a diffusers folder that may hold no weights, `carried` what the file's header holds instead.
+    """
 
     path: Path
     configs: Folder
+    carried: Files = field(default_factory=dict, compare=False)
 
     @property
     def family(self) -> Family:
@@ -43,7 +41,22 @@ class SingleFile:
     @cached_property
     def spec(self) -> MelSpec | None:
         """Return the spec in the file's header, else that of the configs."""
-        return spec_of_file(self.path) or self.configs.spec
+        text = TensorFile(self.path).metadata.get(SPEC_KEY)
+        return MelSpec.from_json(text, str(self.path)) if text else self.configs.spec
+
+    @cached_property
+    def scheduler_config(self) -> Config:
+        """Return the scheduler's config as the file's marks change it."""
+        file = TensorFile(self.path)
+        return marked_config(
+            self.carried.get(SCHEDULER_FILE) or self.configs.scheduler_config, file.types.keys(), file.metadata
+        )
+
+    @property
+    def index(self) -> Config:
+        """Return a pipeline's model_index.json, with the class of this scheduler."""
+        index = self.carried.get(INDEX_FILE) or self.configs.index
+        return {**index, "scheduler": ["diffusers", self.scheduler_config["_class_name"]]}
 
     def require_parts(self, parts: Sequence[Part]) -> "SingleFile":
         """Return itself; raises InputError that lists what the file or its configs lack of `parts`."""
@@ -52,29 +65,35 @@ class SingleFile:
             prefix = self.family.component(part).original
             if not any(name.startswith(prefix) for name in names):
                 raise InputError(f"{self.path}: lacks the {part} (no {prefix}*); {NEEDED}")
-            if self.configs.config(part) is None:
+            if self.config(part) is None:
                 raise InputError(f"{self.configs.path}: lacks {part}/config.json, which {self.path.name} needs")
         return self
 
     def config(self, part: Part) -> Config | None:
         """Return the config of one part."""
-        return self.configs.config(part)
+        return self.carried.get(f"{part}/config.json") or self.configs.config(part)
 
-    def load(self, part: Part, dtype: torch.dtype) -> Any:
-        """Return one model in `dtype`; raises FormatError for damaged weights or any that do not match the config."""
-        return built(open_single_file(self.path, (part,)), part, self.config(part) or {}, dtype)
+    def checkpoint(self, parts: Sequence[Part]) -> Checkpoint:
+        """Return the tensors of some parts."""
+        return open_single_file(self.path, parts)
 
-    def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights of one part, under diffusers' names."""
-        return open_single_file(self.path, (part,)).identity(part)
+    def weights(self, part: Part) -> list[Path]:
+        """Return the file."""
+        return [self.path]
 
     def tokenizer(self, name: str) -> Any:
         """Return `tokenizer` or `tokenizer_2`."""
-        return self.configs.tokenizer(name)
+        files = files_in(self.carried, name)
+        return tokenizer_of_files(files) if files else self.configs.tokenizer(name)
 
-    def scheduler(self) -> Any:
-        """Return the scheduler of the configs."""
-        return self.configs.scheduler()
+    def small_files(self) -> dict[str, bytes]:
+        """Return all but the weights by name, as a folder has them."""
+        folders = {Path(file).parts[0] for file in self.carried if len(Path(file).parts) > 1}
+        public = {file: text for file, text in self.configs.small_files().items() if Path(file).parts[0] not in folders}
+        files = public | {file: json_bytes(content) for file, content in self.carried.items()}
+        if self.scheduler_config != self.configs.scheduler_config:
+            files |= {INDEX_FILE: json_bytes(self.index), SCHEDULER_FILE: json_bytes(self.scheduler_config)}
+        return files
 
 
 @dataclass(frozen=True)
@@ -83,53 +102,42 @@ class VaeFile:
 
     path: Path
     family: Family
-    base_config: Config | None
+    base_config: Config | None = field(compare=False)
 
     def config(self, part: Part) -> Config | None:
         """Return the config of the VAE, None for another part."""
         return self.base_config if part == "vae" else None
 
-    def load(self, part: Part, dtype: torch.dtype) -> Any:
-        """Return the VAE in `dtype`; raises as `SingleFile.load` does, InputError if the base has no config of it."""
-        if self.base_config is None:
-            raise InputError(f"{self.path}: the base has no vae/config.json to read this VAE with; give a VAE folder")
-        return built(open_vae_file(self.path, self.family), part, self.base_config, dtype)
+    def checkpoint(self, parts: Sequence[Part]) -> Checkpoint:
+        """Return the tensors of the VAE."""
+        return open_vae_file(self.path, self.family)
 
-    def identity(self, part: Part) -> str:
-        """Return the SHA-256 of the stored weights."""
-        return open_vae_file(self.path, self.family).identity(part)
+    def weights(self, part: Part) -> list[Path]:
+        """Return the file."""
+        return [self.path]
 
 
-def built(checkpoint: Checkpoint, part: Part, config: Config, dtype: torch.dtype) -> Any:
-    """Return the model of one part in `dtype`, matched tensor by tensor.
+def configs_metadata(source: Folder | SingleFile) -> dict[str, str]:
+    """Return the header of a single file by which it needs no folder: what differs from the family's public configs.
 
-    Raises FormatError for tensors that are missing, have no place in the model, or another shape.
+    `carried_files` is the inverse.
     """
-    kind = model_class(checkpoint.architecture.family.component(part))
-    try:
-        with quiet_libraries(), init_empty_weights():
-            own = CLIPTextConfig.from_dict(dict(config)) if part in TEXT_ENCODERS else None
-            model = kind.from_config(dict(config)) if own is None else kind(own)
-    except (ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FormatError(
-            f"{checkpoint.path}: no {part} can be made of its config ({reason}); copy it again"
-        ) from error
-    wanted = {canonical(part, name): (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
-    given = {name: checkpoint.type_of((owner, name)).shape for owner, name in checkpoint.places if owner == part}
-    wrong = sorted(
-        [f"missing {name}" for name in wanted.keys() - given.keys()]
-        + [f"unknown {name}" for name in given.keys() - wanted.keys()]
-        + [f"of another shape {name}" for name in wanted.keys() & given.keys() if wanted[name][1] != given[name]]
-    )
-    if wrong:
-        raise FormatError(
-            f"{checkpoint.path}: its {part} does not fit the config: {len(wrong)} tensors do not match, first: "
-            f"{wrong[0]}; give the configs of this model"
-        )
-    state = {}
-    for name, (key, _) in wanted.items():
-        state[key] = checkpoint.read((part, name)).to(dtype, memory_format=torch.contiguous_format, copy=True)
-        checkpoint.forget((part, name))
-    model.load_state_dict(state, strict=True, assign=True)
-    return model
+    own, public = (_json_files(each) for each in (source, public_configs(source.family)))
+    carried = {name: config for name, config in own.items() if config != public[name]}
+    for encoder in source.family.text_encoders:
+        tokenizer = source.tokenizer(encoder.tokenizer)
+        if not is_public(tokenizer, encoder.padding):
+            files = tokenizer_files(tokenizer)
+            carried |= {f"{encoder.tokenizer}/{file}": content for file, content in files.items()}
+    return carried_metadata(carried)
+
+
+def _json_files(source: Folder | SingleFile) -> dict[str, Config]:
+    """Return the index and the configs of a base by name, without what is `PASSING`."""
+    configs = {f"{part}/config.json": source.config(part) for part in source.family.parts}
+    files = {INDEX_FILE: source.index, SCHEDULER_FILE: source.scheduler_config, **configs}
+    return {
+        name: {key: value for key, value in config.items() if key not in PASSING}
+        for name, config in files.items()
+        if config is not None
+    }

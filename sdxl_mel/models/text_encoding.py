@@ -1,29 +1,21 @@
 """Text to embeddings: what the text encoders of a base make of prompts, as its family reads them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.family import Family
 
 
-class TextModels(Protocol):
-    """The text half of a base: its family, and what that family's encoding reads (text_encoder, tokenizer, ...)."""
-
-    @property
-    def family(self) -> Family:
-        """Return the family of the base."""
-
-
-def encode_prompts(base: TextModels, texts: Sequence[str], clip_skip: int = 0) -> TextEmbeddings:
+def encode_prompts(base: Any, texts: Sequence[str], clip_skip: int = 0) -> TextEmbeddings:
     """Encode texts as the base's family does; gradients flow if the encoders want them.
 
-    `clip_skip` counts layers skipped beyond those that the family skips itself. Text beyond the encoders' 77 tokens is
-    cut; see `tokens_lost`. Raises InputError for a clip_skip that no layer is left for.
+    `base` has its `family`, and what that family's encoding reads (text_encoder, tokenizer, ...). `clip_skip` counts
+    layers skipped beyond those that the family skips itself. Text beyond the encoders' 77 tokens is cut; see
+    `tokens_lost`. Raises InputError for a clip_skip that no layer is left for.
     """
     return base.family.encode_prompts(base, texts, clip_skip)
 

@@ -31,8 +31,11 @@ def seam_weights(overlap: int, crossfade: int | None = None) -> Float:
 
 
 def blend_mel(earlier: Float, later: Float, weights: Float, quantity: Quantity) -> Float:
-    """Return the power-domain mix of two mel spectrograms (n_mels, frames, channels); `weights` (frames,)."""
-    w = weights[:, None]
+    """Return the power-domain mix of two mel spectrograms (n_mels, frames, channels).
+
+    `weights` are those of `later`, (frames,) or (n_mels, frames).
+    """
+    w = weights[..., None]
     if quantity == "power":
         return (1 - w) * earlier + w * later
     return np.sqrt((1 - w) * earlier**2 + w * later**2)

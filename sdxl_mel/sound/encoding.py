@@ -1,11 +1,13 @@
 """Sound to picture levels: a track is prepared once (channels, rate, loudness), then its clips are encoded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import scipy.signal
 import soxr
 import torch
+from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import InputError
@@ -15,19 +17,16 @@ from sdxl_mel.sound.mel import margin, mel_of, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
+Number = TypeVar("Number", bound=np.generic)
+
 CHUNK_FRAMES = 64
 """Frames encoded at a time: their spectra stay in the cache."""
 _HALF = 2.0**-0.5
-_LEFT_OF_LAYOUT = {
-    3: (1.0, 0.0, _HALF),
-    4: (1.0, 0.0, _HALF, 0.0),
-    5: (1.0, 0.0, _HALF, _HALF, 0.0),
-    6: (1.0, 0.0, _HALF, 0.0, _HALF, 0.0),
-    8: (1.0, 0.0, _HALF, 0.0, _HALF, 0.0, _HALF, 0.0),
-}
-"""What each channel of the WAV order (left, right, centre, LFE, surround pairs) gives to the left one; the right one
-is its mirror. ITU-R BS.775-3, table 2: centre and surrounds at -3 dB, no LFE. Four channels are two pairs."""
-_PAIRS = {3: ((0, 1),), 4: ((0, 1), (2, 3)), 5: ((0, 1), (3, 4)), 6: ((0, 1), (4, 5)), 8: ((0, 1), (4, 5), (6, 7))}
+_LAYOUTS = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRCFlr", 8: "LRCFlrlr"}
+"""By number of channels, in the order of WAV: left, right, centre, LFE, pairs of surrounds. Four are two pairs."""
+_LEFT_SHARES = {"L": 1.0, "R": 0.0, "C": _HALF, "F": 0.0, "l": _HALF, "r": 0.0}
+"""What a channel gives to the left one (ITU-R BS.775-3, table 2: centre and surrounds at -3 dB, no LFE)."""
+_MIRRORED = str.maketrans("LRlr", "RLrl")
 
 
 def prepare_signal(samples: Float, sample_rate: int, spec: MelSpec) -> Float:
@@ -56,7 +55,7 @@ def downmixed(samples: Float, mono: bool) -> Float:
     """
     count = samples.shape[0]
     if count > 2:
-        samples = _to_stereo(samples) if count in _LEFT_OF_LAYOUT else samples.mean(axis=0, keepdims=True)
+        samples = _to_stereo(samples) if count in _LAYOUTS else samples.mean(axis=0, keepdims=True)
     if samples.shape[0] == 2 and np.array_equal(samples[0], samples[1]):
         samples = samples[:1]
     if samples.shape[0] == 2 and mono:
@@ -65,12 +64,9 @@ def downmixed(samples: Float, mono: bool) -> Float:
 
 
 def _to_stereo(samples: Float) -> Float:
-    count = samples.shape[0]
-    left = np.array(_LEFT_OF_LAYOUT[count])
-    right = left.copy()
-    for one, other in _PAIRS[count]:
-        right[[one, other]] = right[[other, one]]
-    return (np.stack([left, right]) / left.sum()).astype(np.float32) @ samples
+    layout = _LAYOUTS[samples.shape[0]]
+    shares = np.array([[_LEFT_SHARES[name] for name in names] for names in (layout, layout.translate(_MIRRORED))])
+    return (shares / shares[0].sum()).astype(np.float32) @ samples
 
 
 def resample(signal: Float, sample_rate: int, wanted: int) -> Float:
@@ -127,32 +123,23 @@ def encode_clip(samples: Float, spec: MelSpec) -> Levels:
     """
     if spec.law.relative_to_maximum:
         return quantise(values_of(mel_spectrogram(samples, spec), spec))
-    levels = np.empty(_shape(samples, spec), dtype=np.uint8)
-    for frames, mel in _mel_chunks(samples, spec):
-        levels[..., frames] = quantise(values_of(mel, spec))
-    return np.stack(list(levels), axis=-1)
+    return _of_mel(samples, spec, lambda mel: quantise(values_of(mel, spec)), np.uint8)
 
 
 def mel_spectrogram(samples: Float, spec: MelSpec) -> Float:
     """Return the mel values (n_mels, frames, 1 or 3) of the samples that `encode_clip` takes."""
-    result = np.empty(_shape(samples, spec), dtype=np.float32)
-    for frames, mel in _mel_chunks(samples, spec):
-        result[..., frames] = mel
-    return np.stack(list(result), axis=-1)
+    return _of_mel(samples, spec, lambda mel: mel, np.float32)
 
 
-def _shape(samples: Float, spec: MelSpec) -> tuple[int, int, int]:
-    """Return the shape (channels, n_mels, frames) of a picture; written with channels first, which is faster."""
-    frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
-    return 3 if samples.shape[0] == 2 else 1, spec.n_mels, frames
-
-
-def _mel_chunks(samples: Float, spec: MelSpec) -> Iterator[tuple[slice, Float]]:
-    """Yield a few frames at a time, and their mel values (1 or 3, n_mels, few frames)."""
-    channels, _, frames = _shape(samples, spec)
+def _of_mel(
+    samples: Float, spec: MelSpec, picture: Callable[[Float], NDArray[Number]], kind: type[Number]
+) -> NDArray[Number]:
+    """Return `picture` of the mel values, made of a few frames (1 or 3, n_mels, few frames) at a time."""
     signal = torch.from_numpy(np.ascontiguousarray(samples))
+    frames = (samples.shape[-1] - 2 * margin(spec)) // spec.hop_length
+    result = np.empty((3 if samples.shape[0] == 2 else 1, spec.n_mels, frames), dtype=kind)  # Faster than frames first.
     for first in range(0, frames, CHUNK_FRAMES):
-        last = min(first + CHUNK_FRAMES, frames)
-        start = first * spec.hop_length
+        last, start = min(first + CHUNK_FRAMES, frames), first * spec.hop_length
         spectrum = stft(signal[:, start : start + reach(last - first, spec)], spec)
-        yield slice(first, last), mel_of(magnitudes(spectrum, channels), spec).numpy()
+        result[..., first:last] = picture(mel_of(magnitudes(spectrum, len(result)), spec).numpy())
+    return np.stack(list(result), axis=-1)

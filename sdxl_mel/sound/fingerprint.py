@@ -27,25 +27,18 @@ def fingerprint(levels: Levels) -> bytes:
     return np.rint(cells * (127.0 / np.abs(cells).max())).astype(np.int8).tobytes()
 
 
-def similarity(first: bytes, second: bytes) -> float:
-    """Return the correlation of two fingerprints, 0 where one is all zero."""
-    one, other = _unit_vectors([first, second])
-    return float(one @ other)
-
-
 def similar_pairs(fingerprints: Sequence[bytes], at_least: float) -> Iterator[tuple[int, int, float]]:
-    """Yield (earlier, later, similarity) for the most similar earlier fingerprint of each, if similar enough."""
-    vectors = _unit_vectors(fingerprints)
+    """Yield (earlier, later, similarity) for the most similar earlier fingerprint of each, if similar enough.
+
+    Their similarity is their correlation, 0 where one is all zero.
+    """
+    cells = np.frombuffer(b"".join(fingerprints), dtype=np.int8).reshape(-1, BANDS * BLOCKS).astype(np.float32)
+    vectors = cells / np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1.0)
     for later in range(1, len(vectors)):
         alike = vectors[:later] @ vectors[later]
         best = int(alike.argmax())
         if alike[best] >= at_least:
             yield best, later, float(alike[best])
-
-
-def _unit_vectors(fingerprints: Sequence[bytes]) -> Float:
-    cells = np.frombuffer(b"".join(fingerprints), dtype=np.int8).reshape(-1, BANDS * BLOCKS).astype(np.float32)
-    return cells / np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1.0)
 
 
 def _pooled(values: Float, rows: int, columns: int) -> Float:

@@ -48,8 +48,8 @@ class Log1pLaw(PixelLaw):
     """The law of our own format: linear where it is quiet, logarithmic above reference / mu."""
 
     kind: Literal["log1p"] = "log1p"
-    mu: float = Field(1000.0, gt=0)
-    reference: float = Field(0.5, gt=0)
+    mu: float = Field(1000.0, ge=1e-3, le=1e6)
+    reference: float = Field(0.5, ge=1e-6, le=1e6)
 
     def values(self, mel: Float, quantity: Quantity) -> Float:
         """Return log1p(mu A / reference) / log1p(mu)."""
@@ -65,8 +65,8 @@ class DecibelLaw(PixelLaw):
 
     relative_to_maximum: ClassVar[bool] = True
     kind: Literal["decibel"] = "decibel"
-    floor_db: float = -80.0
-    ceiling_db: float = 0.0
+    floor_db: float = Field(-80.0, ge=-300, lt=-10)
+    ceiling_db: float = Field(0.0, ge=-10, le=100)
 
     def values(self, mel: Float, quantity: Quantity) -> Float:
         """Return (dB - floor_db) / (ceiling_db - floor_db), the mel values being relative to the maximum."""
@@ -84,8 +84,8 @@ class PowerLaw(PixelLaw):
     """A power of the mel value over a fixed reference; `inverted` pictures are dark where it is loud."""
 
     kind: Literal["power"] = "power"
-    exponent: float = Field(0.25, gt=0)
-    reference: float = Field(1.0, gt=0)
+    exponent: float = Field(0.25, ge=0.05, le=20)
+    reference: float = Field(1.0, ge=1e-6, le=1e6)
     inverted: bool = False
 
     @property
@@ -108,8 +108,8 @@ class LogLaw(PixelLaw):
     """The logarithm of the mel value between a fixed floor and ceiling."""
 
     kind: Literal["log"] = "log"
-    floor: float = Field(1e-5, gt=0)
-    ceiling: float = Field(200.0, gt=0)
+    floor: float = Field(1e-5, ge=1e-15, lt=1)
+    ceiling: float = Field(200.0, ge=1, le=1e6)
 
     def values(self, mel: Float, quantity: Quantity) -> Float:
         """Return (ln A - ln floor) / (ln ceiling - ln floor)."""

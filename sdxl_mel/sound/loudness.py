@@ -32,7 +32,11 @@ def integrated_loudness(samples: Float, sample_rate: int) -> float:
     A sound shorter than one block of 400 ms is one block.
     """
     weighted = scipy.signal.lfilter(*k_weighting(sample_rate), samples.astype(np.float64), axis=-1)
-    energy = _block_energies(weighted, sample_rate)
+    return _gated(_block_energies(weighted, sample_rate))
+
+
+def _gated(energy: NDArray[np.float64]) -> float:
+    """Return the loudness in LUFS of the blocks that are loud enough to count, -inf where none is."""
     loud = energy[_lufs(energy) >= ABSOLUTE_GATE_LUFS]
     if loud.size == 0:
         return float("-inf")
@@ -65,6 +69,47 @@ def normalising_gain_db(samples: Float, sample_rate: int, lufs: float, true_peak
         return 0.0
     gain = lufs - measured
     return gain if true_peak_dbtp is None else min(gain, true_peak_dbtp - true_peak_db(samples, sample_rate))
+
+
+class Meter:
+    """The numbers of `normalising_gain_db` for a sound that comes in blocks (channels, n), to 1e-4 dB."""
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self.sample_rate = sample_rate
+        self._state = np.zeros((channels, len(k_weighting(sample_rate)[1]) - 1))
+        self._weighted = np.zeros((channels, 0))
+        self._before = np.zeros((channels, 0), np.float32)
+        self._samples, self._step = 0, 0
+        self._energies: list[float] = []
+        self.peak_db = float("-inf")
+
+    def add(self, samples: Float) -> None:
+        """Hear the next block."""
+        weighted, self._state = scipy.signal.lfilter(*k_weighting(self.sample_rate), samples, axis=-1, zi=self._state)
+        self._weighted = np.concatenate([self._weighted, weighted], axis=-1)
+        while (end := self._edge(self._step + 1) - self._edge(self._step)) <= self._weighted.shape[-1]:
+            self._energies.append(float(np.vdot(self._weighted[:, :end], self._weighted[:, :end])))
+            self._weighted, self._step = self._weighted[:, end:], self._step + 1
+        # The peak between two blocks is that of the later one with the end of the earlier before it.
+        heard = np.concatenate([self._before, samples], axis=-1)
+        self.peak_db = max(self.peak_db, true_peak_db(heard, self.sample_rate))
+        self._before, self._samples = heard[:, -2 * PEAK_REACH :], self._samples + samples.shape[-1]
+
+    def gain_db(self, lufs: float, true_peak_dbtp: float | None) -> float:
+        """Return the gain that brings what was heard to `lufs`, or as near as `true_peak_dbtp` lets it."""
+        whole = round(1 / (1 - BLOCK_OVERLAP))
+        energies = np.array([*self._energies, float(np.vdot(self._weighted, self._weighted))])
+        blocks = [
+            energies[first : first + whole].sum() for first in range(_block_count(self._samples, self.sample_rate))
+        ]
+        measured = _gated(np.array(blocks) / min(BLOCK_SECONDS * self.sample_rate, max(1, self._samples)))
+        if not np.isfinite(measured):
+            return 0.0
+        gain = lufs - measured
+        return gain if true_peak_dbtp is None else min(gain, true_peak_dbtp - self.peak_db)
+
+    def _edge(self, step: int) -> int:
+        return int(BLOCK_SECONDS * (1 - BLOCK_OVERLAP) * step * self.sample_rate)
 
 
 @lru_cache(maxsize=8)
@@ -112,7 +157,7 @@ def _interpolator() -> Float:
 def _block_energies(weighted: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
     """Return the mean power of blocks of 400 ms, a quarter of a block apart, to a sample as pyloudnorm has them."""
     step, size = BLOCK_SECONDS * (1 - BLOCK_OVERLAP), weighted.shape[-1]
-    count = max(1, int(np.round((size / sample_rate - BLOCK_SECONDS) / step)) + 1)
+    count = _block_count(size, sample_rate)
     first = np.array([int(step * block * sample_rate) for block in range(count)])
     last = np.array([int((step * block + BLOCK_SECONDS) * sample_rate) for block in range(count)])
     borders = np.unique(np.minimum([first, last], size))
@@ -120,6 +165,11 @@ def _block_energies(weighted: NDArray[np.float64], sample_rate: int) -> NDArray[
     total = np.cumsum(between)
     power = [total[np.searchsorted(borders, np.minimum(edge, size))] for edge in (last, first)]
     return (power[0] - power[1]) / np.minimum(BLOCK_SECONDS * sample_rate, size)
+
+
+def _block_count(samples: int, sample_rate: int) -> int:
+    step = BLOCK_SECONDS * (1 - BLOCK_OVERLAP)
+    return max(1, int(np.round((samples / sample_rate - BLOCK_SECONDS) / step)) + 1)
 
 
 def _lufs(energy: NDArray[np.float64] | np.floating) -> NDArray[np.float64]:

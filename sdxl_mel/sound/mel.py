@@ -66,10 +66,9 @@ def bins_below_fmin(spec: MelSpec) -> int:
 
 
 @lru_cache(maxsize=16)
-def filter_tensor(spec: MelSpec, transposed: bool = False, device: str = "cpu") -> Tensor:
-    """Return the filter bank, or its transpose, as a sparse tensor."""
-    bank = filter_bank(spec)
-    return sparse_tensor(scipy.sparse.csr_array(bank.T if transposed else bank), device)
+def filter_tensor(spec: MelSpec, device: str) -> Tensor:
+    """Return the filter bank as a sparse tensor."""
+    return sparse_tensor(filter_bank(spec), device)
 
 
 def sparse_tensor(matrix: scipy.sparse.csr_array, device: str) -> Tensor:
@@ -138,7 +137,7 @@ def magnitude(spectrum: Tensor, out: Tensor | None = None) -> Tensor:
 def mel_of(amplitudes: Tensor, spec: MelSpec) -> Tensor:
     """Return the mel spectrogram (..., n_mels, frames) of STFT magnitudes (..., frames, n_bins)."""
     source = amplitudes if spec.quantity == "amplitude" else amplitudes.square()
-    return apply_bank(filter_tensor(spec, device=str(source.device)), source.transpose(-1, -2))
+    return apply_bank(filter_tensor(spec, str(source.device)), source.transpose(-1, -2))
 
 
 def apply_bank(bank: Tensor, columns: Tensor) -> Tensor:

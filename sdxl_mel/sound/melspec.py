@@ -32,12 +32,12 @@ class MelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
-    sample_rate: int = Field(gt=0)
-    n_fft: int = Field(gt=0)
+    sample_rate: int = Field(gt=0, le=1_000_000)
+    n_fft: int = Field(gt=0, le=1 << 18)
     win_length: int = Field(gt=0)
     hop_length: int = Field(gt=0)
-    n_mels: int = Field(gt=0)
-    width: int = Field(gt=0)
+    n_mels: int = Field(gt=0, le=1 << 13)
+    width: int = Field(gt=0, le=1 << 20)
     fmin: float = Field(20.0, ge=0)
     fmax: float = Field(gt=0)
     mel_scale: MelScale = "slaney"
@@ -49,8 +49,8 @@ class MelSpec(BaseModel):
     channels: Literal["grey", "lmr"] = "lmr"
     centred: bool = True
     preemphasis: float = Field(0.0, ge=0, lt=1)
-    loudness_lufs: float | None = -16.0
-    true_peak_dbtp: float | None = -1.0
+    loudness_lufs: float | None = Field(-16.0, ge=-100, le=0)
+    true_peak_dbtp: float | None = Field(-1.0, ge=-100, le=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,6 @@ difference of values is a difference in loudness.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float
 
@@ -44,25 +43,17 @@ def spectral_flux(values: Float, gap: int = 0, context: int = 1) -> Float:
 def seam_scores(values: Float, starts: Sequence[int], overlaps: Sequence[int], context: int) -> list[float]:
     """Return one z-score per join: the spectral flux across it, against that across equal lengths elsewhere.
 
-    `starts` are the first frames of the overlaps. A score is NaN where too little music is left to compare with.
+    `starts` are the first frames of the overlaps; elsewhere is at least a third of an overlap away from every join. A
+    score is NaN where too little music is left to compare with.
     """
-    return [_seam_score(values, start, overlap, context, starts) for start, overlap in zip(starts, overlaps)]
-
-
-def _seam_score(values: Float, start: int, overlap: int, context: int, all_starts: Sequence[int]) -> float:
-    flux = spectral_flux(values, overlap, context)
-    at = start - context
-    elsewhere = flux[_elsewhere(len(flux), context, overlap, all_starts)]
-    if not 0 <= at < len(flux) or len(elsewhere) < 2 or float(elsewhere.std()) == 0.0:
-        return float("nan")
-    return float((flux[at] - elsewhere.mean()) / elsewhere.std())
-
-
-def _elsewhere(count: int, context: int, gap: int, seam_starts: Sequence[int]) -> NDArray[np.bool_]:
-    """Return which entries of the flux lie at least a third of a gap from every join."""
-    starts = np.arange(count) + context
-    nearest = np.abs(starts[:, None] - np.asarray(seam_starts)[None, :]).min(axis=1)
-    return nearest > max(gap // 3, context)
+    scores = []
+    for start, overlap in zip(starts, overlaps):
+        flux = spectral_flux(values, overlap, context)
+        from_joins = np.abs(np.arange(len(flux))[:, None] + context - np.asarray(starts)).min(axis=1)
+        elsewhere = flux[from_joins > max(overlap // 3, context)]
+        known = 0 <= start - context < len(flux) and len(elsewhere) >= 2 and float(elsewhere.std()) > 0.0
+        scores.append(float((flux[start - context] - elsewhere.mean()) / elsewhere.std()) if known else float("nan"))
+    return scores
 
 
 def junction_score(values: Float) -> float:

@@ -57,13 +57,15 @@ def stitch(
     starts = starts_of([tile.shape[1] for tile in tiles], overlaps)[1:]
     if closing is not None:
         levels = close_loop(levels, closing, spec, crossfade)
-    values = dequantise(levels)
-    scores = seam_scores(values, starts, overlaps, context_frames(spec.sample_rate / spec.hop_length))
-    seams = tuple(
-        Seam(start, overlap, None if math.isnan(score) else score)
-        for start, overlap, score in zip(starts, overlaps, scores)
-    )
-    return Stitched(levels, seams, junction_score(values) if closing is not None else None)
+    junction = junction_score(dequantise(levels)) if closing is not None else None
+    return Stitched(levels, scored_seams(levels, list(zip(starts, overlaps)), spec), junction)
+
+
+def scored_seams(levels: Levels, seams: Sequence[tuple[int, int]], spec: MelSpec) -> tuple[Seam, ...]:
+    """Return the seams (first frame, frames shared) of a picture with the z-score of each."""
+    starts, overlaps = [start for start, _ in seams], [overlap for _, overlap in seams]
+    scores = seam_scores(dequantise(levels), starts, overlaps, context_frames(spec.sample_rate / spec.hop_length))
+    return tuple(Seam(*seam, None if math.isnan(score) else score) for seam, score in zip(seams, scores))
 
 
 def likely_overlap(earlier: Levels, later: Levels, spec: MelSpec, nominal: int) -> int:

@@ -1,14 +1,13 @@
 """The stage `cache`: latents of every picture and embeddings of every text, computed once."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, assert_never
 
 from pydantic import Field, model_validator
 
 from sdxl_mel.arguments import Action, Show
-from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.dataset.settings import CacheSettings
+from sdxl_mel.config import StageConfig
+from sdxl_mel.dataset.settings import CacheContents, CacheSettings
 
 
 class Encoding(StageConfig):
@@ -89,19 +88,10 @@ ACTIONS = {
 DEFAULT_ACTION = "build"
 
 
-class Report(StageReport):
-    """What a cache holds, and what was encoded, found or deleted."""
+class Report(CacheContents):
+    """What a cache holds, and what the action did."""
 
     action: Literal["build", "verify", "prune"]
-    pictures: int
-    texts: int
-    encoded_pictures: int = 0
-    encoded_texts: int = 0
-    damaged: int = 0
-    unused: int = 0
-    deleted: int = 0
-    freed_bytes: int = 0
-    too_long: int = 0
 
     def summary(self) -> str:
         """Return what a person wants to know at the end."""
@@ -132,13 +122,11 @@ def run(config: Build | Verify | Prune) -> Report:
         case Build():
             settings = config.settings_for(config.dataset, config.base)
             built = cache.build(config.out, settings, config.device, config.batch_pixels)
-            return Report(action="build", **asdict(built))
+            return Report(action="build", **built.model_dump())
         case Verify():
-            current = None
-            if config.dataset is not None and config.base is not None:
-                current = config.settings_for(config.dataset, config.base)
-            return Report(action="verify", **asdict(cache.verify(config.out, current)))
+            current = config.settings_for(config.dataset, config.base) if config.dataset and config.base else None
+            return Report(action="verify", **cache.verify(config.out, current).model_dump())
         case Prune():
-            return Report(action="prune", **asdict(cache.prune(config.out)))
+            return Report(action="prune", **cache.prune(config.out).model_dump())
         case _:
             assert_never(config)

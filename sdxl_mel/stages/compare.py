@@ -57,5 +57,5 @@ def run(config: Config) -> Report:
     comparison = compare_checkpoints(config.runs) if config.runs else compare(config.evaluations)
     if config.out is not None:
         write_comparison(config.out, comparison)
-    failures = failed_thresholds(comparison.last, config.fail_under, config.fail_over)
+    failures = failed_thresholds(comparison.evaluations[-1].evaluation, config.fail_under, config.fail_over)
     return Report(table=comparison.text(), failures=tuple(failures), out=config.out, skipped=comparison.skipped)

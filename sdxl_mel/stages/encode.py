@@ -1,5 +1,6 @@
 """`sdxl-mel encode`: sound to spectrogram pictures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
+from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Preset
-from sdxl_mel.progress import track
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
 
@@ -53,19 +54,14 @@ def run(config: Config) -> Report:
 
     if config.out.suffix.lower() not in ("", ".png") and not config.out.is_dir():
         raise InputError(f"{config.out}: pictures are written as .png; give NAME.png or a folder as --out")
-    sounds = [found for path in config.audio for found in _sounds_of(path)]
+    sounds, unusable = files_given(config.audio, AUDIO_SUFFIXES, "sounds")
     jobs = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
-    record = Record(stage="encode", settings=config.recorded())
-    spec = named_spec(config.preset)
-    results = codec.encode_files(jobs, spec, record, start=config.start, seconds=config.seconds, processes=config.jobs)
-    written, skipped = codec.gathered(jobs, track(results, len(jobs), "encoding", "sounds"), "sounds")
-    return Report(written=tuple(written), skipped=skipped)
-
-
-def _sounds_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise InputError(f"{path}: holds no sound files ({' '.join(sorted(AUDIO_SUFFIXES))})")
-    return found
+    work = partial(
+        codec.encode_file,
+        spec=named_spec(config.preset),
+        record=Record(stage="encode", settings=config.recorded()),
+        start=config.start,
+        seconds=config.seconds,
+    )
+    written, skipped = codec.convert_files(work, jobs, "sounds", "encoding", config.jobs)
+    return Report(written=tuple(written), skipped=(*skipped, *unusable))

@@ -32,7 +32,7 @@ class Config(StageConfig):
     verify: bool = False
     """run base + LoRA and the result side by side and say how far apart they are"""
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
-    """alpha of LoRA files that hold none: a number, or rank for a scale of 1"""
+    """alpha of LoRA files that hold none, a number; none or rank = a scale of 1"""
     configs: Annotated[Path | None, Show.ADVANCED] = None
     """diffusers folder with the configs of a single-file base"""
     force_bf16: Annotated[bool, Show.ADVANCED] = False

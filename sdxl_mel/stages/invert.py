@@ -1,5 +1,6 @@
 """`sdxl-mel invert`: spectrogram pictures to sound."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,10 +8,9 @@ from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
-from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import CONTAINERS
+from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Bits, Container, Format, Method
-from sdxl_mel.progress import track
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import named_spec
 
@@ -63,31 +63,22 @@ def run(config: Config) -> Report:
     """Invert every picture; of several, those that cannot be read are skipped and reported."""
     from sdxl_mel import codec
 
-    pictures = [found for path in config.pictures for found in _pictures_of(path)]
+    pictures, unusable = files_given(config.pictures, [".png"], "pictures")
     jobs = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
-    results = codec.invert_files(
-        jobs,
-        Record(stage="invert", settings=config.recorded()),
-        config.method,
-        config.seed,
-        config.loop,
+    work = partial(
+        codec.invert_file,
+        record=Record(stage="invert", settings=config.recorded()),
+        method=config.method,
+        seed=config.seed,
+        loop=config.loop,
         stated=named_spec(config.format) if config.format else None,
         bits=config.bits,
         device=config.device,
     )
-    sounds, skipped = codec.gathered(jobs, track(results, len(jobs), "inverting", "pictures"), "pictures")
+    sounds, skipped = codec.convert_files(work, jobs, "pictures", "inverting")
     return Report(
         written=tuple(sound.path for sound in sounds),
         seconds=sum(sound.seconds for sound in sounds),
         clipped=sum(sound.clipped for sound in sounds),
-        skipped=skipped,
+        skipped=(*skipped, *unusable),
     )
-
-
-def _pictures_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.png"))
-    if not found:
-        raise InputError(f"{path}: holds no PNG")
-    return found

@@ -22,7 +22,14 @@ class Reading(StageConfig):
     """What every action that reads LoRA files takes."""
 
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
-    """alpha of files that hold none: a number, or rank for a scale of 1"""
+    """alpha of files that hold none, a number; none or rank = a scale of 1"""
+
+
+class OneFile(Reading):
+    """What every action on one LoRA file takes."""
+
+    file: Annotated[str, Show.POSITIONAL]
+    """LoRA file"""
 
 
 class Writing(StageConfig):
@@ -45,18 +52,12 @@ class Listing(StageConfig):
     """list every module, however many there are"""
 
 
-class Convert(Reading, Writing):
+class Convert(OneFile, Writing):
     """Write a LoRA with the names of another dialect."""
 
-    file: Annotated[str, Show.POSITIONAL]
-    """LoRA file"""
 
-
-class Info(Reading, Listing):
+class Info(OneFile, Listing):
     """Print what a LoRA file holds and says of itself."""
-
-    file: Annotated[str, Show.POSITIONAL]
-    """LoRA file"""
 
 
 class Compare(Reading, Listing):
@@ -68,11 +69,9 @@ class Compare(Reading, Listing):
     """LoRA file to compare with it"""
 
 
-class Resize(Reading, Listing, Writing):
+class Resize(OneFile, Listing, Writing):
     """Write the closest LoRA of a lower rank."""
 
-    file: Annotated[str, Show.POSITIONAL]
-    """LoRA file"""
     rank: int = Field(gt=0)
     """highest rank of a module"""
 
@@ -142,26 +141,26 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Do the action of these settings. Raises InputError for an --out that is there already or is no .safetensors."""
-    from sdxl_mel.models.lora import combine, describe, extract, file
+    from sdxl_mel.models.lora import actions, extract, file
 
     if isinstance(config, Writing):
         _require_new(config.out)
     match config:
         case Convert():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
-            outcome = combine.convert_lora(lora)
+            outcome = actions.Outcome(lora.lora, (f"{lora.path.name}: {len(lora.lora.modules)} modules",))
         case Info():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
-            outcome = describe.describe_lora(lora, config.each)
+            outcome = actions.describe_lora(lora, config.each)
         case Compare():
             first, second = _unscaled(file.read_loras([config.first, config.second], alpha=config.alpha))
-            outcome = describe.compare_loras(first, second, config.each)
+            outcome = actions.compare_loras(first, second, config.each)
         case Resize():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
-            outcome = combine.resize_lora(lora, config.rank)
+            outcome = actions.resize_lora(lora, config.rank)
         case Merge():
             loras = file.read_loras(config.files, alpha=config.alpha)
-            outcome = combine.sum_loras(loras) if config.how == "sum" else combine.average_loras(loras, config.rank)
+            outcome = actions.sum_loras(loras) if config.how == "sum" else actions.average_loras(loras, config.rank)
         case Extract():
             outcome = extract.extract_lora(
                 config.base,
@@ -176,7 +175,7 @@ def run(config: Config) -> Report:
     lines = outcome.lines
     if isinstance(config, Writing) and outcome.lora is not None:
         result = outcome.lora.with_one_alpha() if config.one_alpha else outcome.lora
-        lines += combine.write_with_remarks(config.out, result, config.to, config.dtype)
+        lines += actions.write_with_remarks(config.out, result, config.to, config.dtype)
     return Report(
         lines=lines,
         kept=outcome.kept,

@@ -1,7 +1,10 @@
 """`sdxl-mel stitch`: tiles to one long picture, and its sound from one inversion over the whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+
+from pydantic import JsonValue
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
@@ -9,8 +12,10 @@ from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
 from sdxl_mel.options import Format, Method
+from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.melspec import named_spec
@@ -33,7 +38,7 @@ class Config(StageConfig):
     out: Annotated[Path, UNRECORDED]
     """the long picture"""
     wav: Annotated[Path | None, UNRECORDED] = None
-    """also write the sound: .wav, .flac or .ogg"""
+    """also write the sound: .wav, .flac, .ogg, .opus or .mp3"""
     overlap: str = "auto"
     """how much neighbouring tiles share: 25% of a tile, 192 frames, 1.5s, or auto: the overlap they were cut with, else
     the one within a beat of 25% at which their onsets coincide"""
@@ -79,10 +84,17 @@ def run(config: Config) -> Report:
     from sdxl_mel.sound.inversion.methods import invert
 
     others = [path for path in (config.out, config.plot) if path is not None]
-    paths = tile_paths(config.tiles, leave_out=others)
+    found = tile_paths(config.tiles, leave_out=others)
+    read, skipped = read_tiles(found, config.tiles, named_spec(config.format) if config.format else None)
+    made = {path for path in read if path.parent in config.tiles and _is_made_of(read[path], found)}
+    if made:
+        log(f"left out, stitched of other tiles there: {', '.join(sorted(path.name for path in made))}")
+    paths = [path for path in read if path not in made]
+    tiles = [read[path] for path in paths]
+    if len(paths) < 2 and skipped:
+        raise InputError(f"{len(paths)} tile that can be read; the first that cannot: {skipped[0].why}")
     if len(paths) < 2 and not config.loop:
         raise InputError(f"{len(paths)} tile to stitch; give two or more, a folder of them, or --loop to close one")
-    tiles = read_tiles(paths, named_spec(config.format) if config.format else None)
     spec = tiles[0].spec
     overlaps = [_overlap(config.overlap, one, two) for one, two in zip(tiles, tiles[1:])]
     stitched = stitch(
@@ -101,7 +113,11 @@ def run(config: Config) -> Report:
     write_spectrogram(config.out, Spectrogram(stitched.levels, spec, record))
     if config.wav:
         samples = invert(stitched.levels, spec, method=config.method, seed=config.seed, loop=config.loop)
-        write_audio(config.wav, samples, spec.sample_rate, record=record)
+        how: dict[str, JsonValue] = {"method": config.method, "seed": config.seed}
+        heard = record.model_copy(update={"settings": record.settings | how})
+        write_audio(config.wav, samples, spec.sample_rate, record=heard, loop=config.loop)
+        if config.loop:
+            write_loop(config.wav, stitched.levels, spec)
     if config.plot:
         write_bytes(config.plot, figure_bytes(spectrogram_figure(stitched.levels, spec, seams), config.plot))
     seconds_per_frame = spec.hop_length / spec.sample_rate
@@ -112,7 +128,15 @@ def run(config: Config) -> Report:
         seams=stitched.seams,
         junction=stitched.junction,
         wav=config.wav,
+        skipped=skipped,
     )
+
+
+def _is_made_of(picture: Spectrogram, paths: Sequence[Path]) -> bool:
+    """Return whether a picture is the result of an earlier stitch of pictures that are among these."""
+    if picture.record is None or picture.record.stage != "stitch":
+        return False
+    return {name.split(" ", 1)[1] for name in picture.record.inputs} <= {path.name for path in paths}
 
 
 def _overlap(asked: str, earlier: Spectrogram, later: Spectrogram) -> int:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,7 @@ class DrawingProcess:
         process = None if self._process is None else self._process.pid
         return {"state": self.state, "job": self.job, "base": self.base, "process": process, "reason": self.reason}
 
-    async def do(self, message: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def do(self, message: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Do a job when its turn has come, and yield what the process says of it; the last is "ended".
 
         Raises ResourceError, which says why, when the process dies.

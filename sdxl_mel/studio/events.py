@@ -84,5 +84,5 @@ class Events:
             yield Event(first.name, first.data, f"{self.epoch}-{self._count}" if not missed else None)
             for event in missed:
                 yield event
-            while (event := await page.get()) is not None:
-                yield event
+            while (told := await page.get()) is not None:
+                yield told

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from sdxl_mel.arguments import Show, format_arguments, value_kind
@@ -27,20 +27,28 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that the studio offers: where its results lie below the root, and what draws them."""
+    """A command that the studio offers: where the folders of its results lie below the root, and what draws them.
+
+    `file` is the result in the folder, where the command writes a file and not a folder; `refused` are settings that
+    its form does not have.
+    """
 
     folder: str
     runs: Literal["worker", "process"] = "process"
+    file: str = ""
+    refused: frozenset[str] = frozenset()
 
 
 STAGES = {
     "generate": Stage("studio/results", "worker"),
+    "edit": Stage("studio/results", "worker", "edited.wav"),
+    "vary": Stage("studio/results", "worker"),
     "prepare": Stage("data"),
     "cache": Stage("data"),
     "vae-audit": Stage("scores"),
     "train": Stage("runs"),
     "fuse": Stage("models"),
-    "evaluate": Stage("scores"),
+    "evaluate": Stage("scores", refused=frozenset({"cache"})),
     "compare": Stage("scores"),
 }
 FILES: dict[str, tuple[Kind, ...]] = {
@@ -53,7 +61,9 @@ FILES: dict[str, tuple[Kind, ...]] = {
     "audio_dir": ("folder",),
     "tags": ("table",),
     "prompts": ("table",),
-    "init": ("sound", "picture", "lora"),
+    "init": ("lora",),
+    "input": ("sound", "picture"),
+    "source": ("sound", "picture"),
     "dataset": ("dataset",),
     "cache": ("cache",),
     "clap": ("folder",),
@@ -102,7 +112,7 @@ def form(stage: str) -> dict[str, JsonValue]:
         above = inlined
         for group in groups:
             above = above["properties"][group]
-        if _refused(name):
+        if _refused(stage, name):
             above["properties"].pop(last, None)
             above["required"] = [each for each in above.get("required", []) if each != last]
         elif group_of(field.annotation) is None:
@@ -120,14 +130,14 @@ def form(stage: str) -> dict[str, JsonValue]:
 def checked(
     stage: str, settings: Mapping[str, JsonValue], out: str, path_of: Callable[[str, str], str], **more: JsonValue
 ) -> StageConfig:
-    """Return the settings of a command as it runs in the root, with `out` and what `more` is stated.
+    """Return the settings of a command as it runs in the root, its results in the folder `out`, and what `more` states.
 
     `path_of` makes a path of what a form gives for a file, (name of the setting, value); it raises InputError for what
     is not below the root. Raises InputError for settings that the command would refuse.
     """
     model = settings_model(stage)
     for name in _names(settings):
-        if _refused(name):
+        if _refused(stage, name):
             raise InputError(f"{name}: the studio decides it; leave it out")
     fields = dict(settings_of(model))
 
@@ -142,7 +152,7 @@ def checked(
 
     values: Any = placed(dict(settings), "")
     if OUT in model.model_fields:
-        values |= {OUT: out}
+        values |= {OUT: f"{out}/{STAGES[stage].file}" if STAGES[stage].file else out}
     return validated(model, values | more, stage)
 
 
@@ -151,8 +161,8 @@ def command_of(stage: str, config: StageConfig) -> str:
     return shlex.join(["sdxl-mel", stage, *format_arguments(config)])
 
 
-def _refused(name: str) -> bool:
-    return name == OUT or name in REFUSED
+def _refused(stage: str, name: str) -> bool:
+    return name == OUT or name in REFUSED or name in STAGES[stage].refused
 
 
 def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -186,7 +196,7 @@ def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], s
         found: dict[str, JsonValue] = {}
         for key, value in above.items():
             name = prefix + key
-            if _refused(name) or name not in fields:
+            if _refused(stage, name) or name not in fields:
                 continue
             if isinstance(value, Mapping) and group_of(fields[name].annotation):
                 found[key] = given(value, f"{name}.")
@@ -199,7 +209,7 @@ def stated(stage: str, values: Mapping[str, JsonValue], id_of: Callable[[str], s
     return given(values, "")
 
 
-def described(config: BaseModel) -> dict[str, JsonValue]:
+def described(stage: str, config: StageConfig) -> dict[str, JsonValue]:
     """Return all settings, defaults filled in, as a form shows them."""
-    values: dict[str, JsonValue] = config.model_dump(mode="json", exclude={OUT, *REFUSED})
-    return values
+    values: dict[str, JsonValue] = config.model_dump(mode="json")
+    return {name: value for name, value in values.items() if not _refused(stage, name)}

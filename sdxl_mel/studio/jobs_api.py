@@ -94,7 +94,7 @@ class JobsApi:
         stage = request.path_params["stage"]
         stated = await body_of(request, Stated)
         config = self.studio.check(stage, stated.settings, self.studio.out_of(stage, "OUT"))
-        return JSONResponse({"settings": described(config), "command": command_of(stage, config)})
+        return JSONResponse({"settings": described(stage, config), "command": command_of(stage, config)})
 
     async def jobs(self, request: Request) -> Response:
         """List jobs, the newest first."""

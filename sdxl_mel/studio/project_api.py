@@ -93,8 +93,8 @@ class ProjectApi:
     async def report(self, request: Request) -> Response:
         """Send the report of an artefact, which may run what is in it and reach nothing."""
         _, path = self._artefact(request)
-        page = path / REPORT
-        if not (path.is_dir() and page.is_file() and page.resolve().is_relative_to(self.studio.root)):
+        page = self._inside(path / REPORT)
+        if not page.is_file():
             raise UnknownError(f"{path.name}: has no report")
         return FileResponse(page, headers={"content-security-policy": REPORT_POLICY})
 
@@ -202,7 +202,8 @@ class ProjectApi:
     async def sample(self, request: Request) -> Response:
         """Send the picture or the sound of a sample."""
         _, path = self._artefact(request, "run")
-        return FileResponse(runs.sample_file(path, request.path_params["step"], request.path_params["name"]))
+        sample = runs.sample_file(path, request.path_params["step"], request.path_params["name"])
+        return FileResponse(self._inside(sample))
 
     async def evaluations(self, _request: Request) -> Response:
         """List evaluations and comparisons with their numbers, the newest first."""
@@ -235,7 +236,11 @@ class ProjectApi:
     async def _clip_path(self, request: Request) -> Path:
         _, path = self._artefact(request, "dataset")
         item = (await self._dataset(path)).item(request.path_params["number"])
-        return self.studio.artefacts.below(str((path / item.file).relative_to(self.studio.root)))
+        return self._inside(path / item.file)
+
+    def _inside(self, path: Path) -> Path:
+        """Return where a file of an artefact lies. Raises InputError where a link leads it out of the root."""
+        return self.studio.artefacts.below(path.relative_to(self.studio.root).as_posix())
 
     async def _sound_of(self, picture: Path) -> Response:
         """Return the sound of a picture, made once."""

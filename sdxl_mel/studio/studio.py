@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,10 @@ class Studio:
         if sound.exists():
             return
         message = {"do": "sound", "job": f"sound {sound.name}", "picture": str(picture), "sound": str(sound)}
-        async for said in self.drawing.do(message):
-            if said["event"] == "ended" and said["state"] == "failed":
-                raise InputError(said["error"])
+        async with aclosing(self.drawing.do(message)) as heard:
+            async for said in heard:
+                if said["event"] == "ended" and said["state"] == "failed":
+                    raise InputError(said["error"])
 
     async def _draw(self) -> None:
         """Draw the jobs that wait, in their order."""
@@ -190,8 +191,9 @@ class Studio:
             }
             message = {"do": "draw", "job": job.id, **about}
             try:
-                async for said in self.drawing.do(message):
-                    self._hear(job.id, said)
+                async with aclosing(self.drawing.do(message)) as heard:
+                    async for said in heard:
+                        self._hear(job.id, said)
             except SdxlMelError as error:
                 self._drawing_died(job.id, str(error))
             self.progress.pop(job.id, None)
@@ -325,7 +327,8 @@ class Studio:
 
     def _alone(self, job: Job, result: Mapping[str, Any]) -> str:
         """Return the command that makes one result; that of the job where it depends on the others."""
-        if job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds")):
+        shared = job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds"))
+        if job.stage != "generate" or shared:
             return job.command
         with suppress(SdxlMelError):
             single = {**job.settings, "seed": result["seed"], "num": 1}

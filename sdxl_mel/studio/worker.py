@@ -19,6 +19,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.commands import COMMANDS
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.progress import Advanced, Event, Message, showing
 from sdxl_mel.sound.inversion.methods import invert
@@ -27,7 +28,6 @@ from sdxl_mel.studio.forms import settings_model
 from sdxl_mel.studio.messages import format_message, parse_message
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
 from sdxl_mel.synthesis.generator import Generator, Step
-from sdxl_mel.synthesis.manifest import Entry
 from sdxl_mel.synthesis.warm import WarmBase
 from sdxl_mel.synthesis.watch import Watch, watching
 
@@ -95,7 +95,7 @@ class Worker:
 
         with watching(Watch(on_step, on_sound, on_result)):
             report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)
-        return {"notes": list(report.notes), "summary": report.summary()}
+        return {"notes": list(getattr(report, "notes", ())), "summary": report.summary()}
 
     def stop_if_told(self, job: str) -> None:
         """Raise KeyboardInterrupt for a job that was told to stop."""

@@ -1,8 +1,6 @@
 """LoRAs added into the weights of an open base and taken off again, so that sampling costs what it costs without."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +8,9 @@ from torch import Tensor, nn
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.layouts import module_paths
-from sdxl_mel.models.lora.file import ScaledLora
-from sdxl_mel.models.lora.module import Change, LoraModule, shape_text
-from sdxl_mel.models.lora.names import Module
+from sdxl_mel.models.layouts import Param, module_paths
+from sdxl_mel.models.lora.file import ScaledLora, changes_of
+from sdxl_mel.models.lora.module import combined_delta
 
 
 class AttachedLoras:
@@ -24,7 +21,7 @@ class AttachedLoras:
 
     def __init__(self, base: Base, keep: bool = True) -> None:
         self.base, self.keep = base, keep
-        self._before: dict[Module, Tensor] = {}
+        self._before: dict[Param, Tensor] = {}
         self._layers: dict[str, dict[str, nn.Module]] = {}
         self._changed = False
 
@@ -32,49 +29,31 @@ class AttachedLoras:
     def replace(self, loras: Sequence[ScaledLora]) -> None:
         """Put these LoRAs on in place of those that are on; each is made for the base's own weights, as in a fusion.
 
-        Raises MismatchError, having changed nothing, for a module that the base has not in that shape.
+        Raises MismatchError, having changed nothing, for a change that the base has no weight of that shape for.
         """
-        changes = self._changes(loras)
+        changes = changes_of(loras, self._shape, self.base.family, self.base.name)
         if self._changed and not self.keep:
             raise InputError("the weights under the LoRAs were not kept; open the base again, or with keep_base")
-        for module, weight in self._before.items():
-            self._layer(module).weight.copy_(weight)
+        for param, weight in self._before.items():
+            self._tensor(param).copy_(weight)
         self._before.clear()
-        for module, parts in changes.items():
-            weight = self._layer(module).weight
+        for param, parts in changes.items():
+            weight = self._tensor(param)
             if self.keep:
-                self._before[module] = weight.to("cpu", copy=True)
-            before = weight.float()
-            total = torch.zeros_like(before)
-            for part in parts:
-                total += _on(part.module, weight.device).delta(before, part.scale)
-            weight.copy_(before + total)
+                self._before[param] = weight.to("cpu", copy=True)
+            weight.copy_(weight.float() + combined_delta(weight, parts))
         self._changed = bool(changes)
 
-    def _changes(self, loras: Sequence[ScaledLora]) -> dict[Module, list[Change]]:
-        changes: dict[Module, list[Change]] = defaultdict(list)
-        for path, lora, scale in loras:
-            wrong = []
-            for key, module in lora.modules.items():
-                layer = self._layer(key)
-                there = layer.weight if isinstance(layer, nn.Linear | nn.Conv2d) else None
-                if there is None or tuple(there.shape) != module.weight_shape:
-                    found = "no such layer" if there is None else f"a layer of {shape_text(there)}"
-                    wrong.append(f"{'.'.join(key)} ({found})")
-                changes[key].append(Change(module, scale))
-            lora.require_fit(wrong, str(path), self.base.name, "give a LoRA made for it")
-        return changes
+    def _shape(self, param: Param) -> Sequence[int] | None:
+        tensor = self._tensor(param)
+        return None if tensor is None else tensor.shape
 
-    def _layer(self, module: Module) -> Any:
-        """Return a layer by the name that LoRA files give it, None where there is none."""
-        part, path = module
+    def _tensor(self, param: Param) -> Any:
+        """Return a weight or bias by the name that LoRA files give its layer, None where there is none."""
+        part, name = param
         if part not in self._layers:
             model: Any = getattr(self.base, part, None)
             paths = {} if model is None else module_paths(model, part)
             self._layers[part] = {path: model.get_submodule(own) for path, own in paths.items()}
-        return self._layers[part].get(path)
-
-
-def _on(module: LoraModule, device: torch.device) -> LoraModule:
-    magnitude = None if module.magnitude is None else module.magnitude.to(device)
-    return replace(module, down=module.down.to(device), up=module.up.to(device), magnitude=magnitude)
+        path, _, kind = name.rpartition(".")
+        return getattr(self._layers[part].get(path), kind, None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import MissingError
-from sdxl_mel.execution import piecewise
+from sdxl_mel.execution import map_jobs
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
 from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.clap import ClapEmbedder
@@ -65,8 +65,7 @@ class Choice:
 
 def choose(candidates: Sequence[Levels], prompt: str, spec: MelSpec, judge: Judge | None) -> Choice:
     """Return the candidate with the best sum of ranks; the earlier of two equals."""
-    with piecewise() as workers:
-        sounds = list((workers.map if workers else map)(lambda levels: invert(levels, spec, method="fast"), candidates))
+    sounds = list(map_jobs(lambda levels: invert(levels, spec, method="fast"), candidates))
     faults = [pixel_rmse(levels, sound, spec) for levels, sound in zip(candidates, sounds)]
     scores = None if judge is None else judge.scores_of([_mono(sound, spec, judge.rate) for sound in sounds], prompt)
     ranks = _ranks(faults) + (0 if scores is None else _ranks([-score for score in scores]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,6 @@ from sdxl_mel.diffusion.sampling import (
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
-from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import decode_latents, decode_windows
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.blend import close_loop, paste
@@ -43,6 +42,7 @@ from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.prompting import encode_text, equally_long
 
 WINDOW_OVERLAP = 4
 """A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
@@ -67,25 +67,41 @@ class Models:
                 model.to("cpu")
 
 
+@contextmanager
+def memory_explained(device: str) -> Iterator[None]:
+    """Raise ResourceError that says what to lower where the device has too little memory for the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"{device} is out of memory; finished results are kept: try --batch 1, --dtype fp16, --offload or --slicing"
+        ) from error
+
+
 @torch.inference_mode()
-def encode_texts(models: Models, texts: Sequence[str], clip_skip: int) -> dict[str, TextEmbeddings]:
-    """Return the embeddings of every text for the UNet, each encoded alone, so that none depends on the others."""
+def encode_texts(
+    models: Models, texts: Sequence[str], clip_skip: int, *, weighted: bool = True
+) -> dict[str, TextEmbeddings]:
+    """Return the embeddings of every text for the UNet, each encoded alone; see `prompting.encode_text`."""
     dtype = models.base.unet.dtype
     with ExitStack() as stack:
         for part in TEXT_ENCODERS:
             if part in models.base.models:
                 stack.enter_context(models.working(part))
         return {
-            text: TextEmbeddings(*(each.to(dtype) for each in encode_prompts(models.base, [text], clip_skip)))
+            text: TextEmbeddings(
+                *(each.to(dtype) for each in encode_text(models.base, text, clip_skip, weighted=weighted))
+            )
             for text in texts
         }
 
 
 @dataclass(frozen=True)
 class Drawer:
-    """Draws the pictures of one call: `known` latents are kept or varied, of which `walked` of the steps are done.
+    """Draws the pictures of one call; `known` latents are kept or varied.
 
-    `before_step` is called before every step and may raise to stop, `on_step` after it, with the latents.
+    `before_step` is called before every step with its noise level, 0 = clean to 1 = noise, and may raise to stop;
+    `on_step` after it, with the latents.
     """
 
     models: Models
@@ -95,72 +111,93 @@ class Drawer:
     texts: Mapping[str, TextEmbeddings]
     batch: int
     known: Known | None = None
-    walked: float = 1.0
-    before_step: Callable[[], None] = lambda: None
+    before_step: Callable[[float], None] = lambda level: None
     on_step: Callable[[Tensor], None] = lambda latents: None
 
     def steps_for(self, draws: int) -> int:
         """Return how many steps `draws` pictures take."""
         sampling = self.sampling
-        walk = len(set_steps(self._scheduler(), sampling.steps, "cpu", self.walked, sampling.timesteps))
+        strength = 1.0 if self.known is None else float(self.known.strength.max())
+        walk = len(set_steps(self._scheduler(), sampling.steps, "cpu", strength, sampling.timesteps))
         if not self.layout.long:
             return walk * -(-draws // self.batch)
         return walk * draws * (1 if self.layout.mode == "joint" else len(self.layout.starts))
 
     def draw(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
         """Return one picture a job, drawn with its seed; single tiles are drawn together."""
-        try:
+        drawer = self._for(jobs)
+        with memory_explained(self.models.device):
             if self.layout.long:
-                pictures = [self._piece(job, seed) for job, seed in zip(jobs, seeds)]
+                pictures = [drawer._piece(job, seed) for job, seed in zip(jobs, seeds)]
             else:
-                pictures = self._tiles(jobs, seeds)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"{self.models.device} is out of memory; finished results are kept: try --batch 1, --dtype fp16, "
-                "--offload or --slicing"
-            ) from error
+                pictures = drawer._tiles(jobs, seeds)
         return [turned(levels) for levels in pictures] if self.layout.loop else pictures
 
-    def _tiles(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
-        text = stacked([self._text_of(job) for job in jobs])
-        noise = self._noise(seeds, self.layout.columns)
+    def latents(self, jobs: Sequence[Job], seeds: Sequence[int]) -> Tensor:
+        """Return scaled latents (jobs, 4, height, columns): single tiles drawn together, or one long piece jointly."""
+        return self._for(jobs)._latents(jobs, seeds)
+
+    def _for(self, jobs: Sequence[Job]) -> "Drawer":
+        """Return this with the texts of some jobs, all equally long."""
+        names = list(dict.fromkeys(name for job in jobs for name in job.said))
+        texts = [self.texts[name] for name in names]
+        if len({text.prompt_embeds.shape[1] for text in texts}) > 1:
+            texts = equally_long(texts, self.texts[""])
+        return replace(self, texts=dict(zip(names, texts)))
+
+    def _latents(self, jobs: Sequence[Job], seeds: Sequence[int]) -> Tensor:
+        noise, job = self._noise(seeds, self.layout.columns), jobs[0]
         with self.models.working("unet") as unet, self._closed(unet):
             denoiser = self._denoiser(unet, [job.negative for job in jobs])
-            latents = self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds)
+            if self.layout.long:
+                starts, width = self.layout.starts, self.layout.width
+                predict: Predict = JointPredictor(
+                    denoiser,
+                    self._track(job),
+                    width,
+                    starts,
+                    self.layout.merge,
+                    views_at_once=self.batch,
+                    seed=seeds[0],
+                )
+            else:
+                text = stacked([self._text_of(job) for job in jobs])
+                predict = lambda x, t, _: denoiser.predict(x, t, text)  # noqa: E731
+            return self._sample(noise, predict, seeds)
+
+    def _tiles(self, jobs: Sequence[Job], seeds: Sequence[int]) -> list[Levels]:
+        latents = self._latents(jobs, seeds)
         with self.models.working("vae") as vae, self._closed(vae):
             # One at a time: a picture then never depends on its neighbours, nor memory on the batch.
             return [decode_latents(vae, each[None], self.spec)[0][:, : self.layout.frames] for each in latents]
 
     def _piece(self, job: Job, seed: int) -> Levels:
         spec, layout = self.spec, self.layout
-        with self.models.working("unet") as unet:
-            denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
+        if layout.mode == "joint":
+            canvas = self._latents([job], [seed])
+        else:
+            with self.models.working("unet") as unet:
+                denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
 
-            def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
-                """Return the latents (1, 4, height, columns) of one view from its own noise."""
-                seeds, text = [derive_seed(seed, "view", view)], track.over(columns)
-                noise = self._noise(seeds, len(columns))
-                return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
+                def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
+                    """Return the latents (1, 4, height, columns) of one view from its own noise."""
+                    seeds, text = [derive_seed(seed, "view", view)], track.over(columns)
+                    noise = self._noise(seeds, len(columns))
+                    return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
 
-            match layout.mode:
-                case "independent":
+                if layout.mode == "extend":
+                    canvas = extend(draw_view, layout.columns, layout.starts, layout.width)
+                else:
                     places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
                     tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
-                case "extend":
-                    canvas = extend(draw_view, layout.columns, layout.starts, layout.width)
-                case "joint":
-                    predict = JointPredictor(
-                        denoiser, track, layout.width, layout.starts, layout.merge, views_at_once=self.batch, seed=seed
-                    )
-                    canvas = self._sample(self._noise([seed], layout.columns), predict, [seed])
         with self.models.working("vae") as vae:
             if layout.mode == "independent":
                 return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
             return decode_canvas(vae, canvas, layout, spec)
 
     def _closed(self, model: Any) -> Any:
-        """Return a context in which a loop's time is a circle for the model."""
-        return circular_in_time(model) if self.layout.loop else nullcontext()
+        """Return a context in which a loop's time is a circle for the model; the views of a long one are none."""
+        return circular_in_time(model) if self.layout.loop and not self.layout.long else nullcontext()
 
     def _track(self, job: Job) -> PromptTrack:
         texts = stacked([self.texts[each.text] for each in job.texts])
@@ -190,7 +227,7 @@ class Drawer:
 
     def _sample(self, noise: Tensor, predict: Predict, seeds: Sequence[int], known: Known | None = None) -> Tensor:
         def stoppable(latents: Tensor, timestep: Tensor, step: int) -> Tensor:
-            self.before_step()
+            self.before_step(float(timestep) / self.models.base.scheduler.config.num_train_timesteps)
             return predict(latents, timestep, step)
 
         given = known or self.known
@@ -200,8 +237,7 @@ class Drawer:
             noise,
             stoppable,
             seeds=seeds,
-            known=None if given is None else Known(given.latents.to(noise), given.mask.to(noise)),
-            strength=self.walked if known is None else 1.0,
+            known=None if given is None else Known(given.latents.to(noise), given.strength.to(noise)),
             timesteps=self.sampling.timesteps,
             on_step=self.on_step,
         )

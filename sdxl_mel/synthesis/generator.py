@@ -13,7 +13,6 @@ from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, settle
-from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
@@ -24,13 +23,14 @@ from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.melspec import MelSpec, named_spec
+from sdxl_mel.sound.stitching import Seam, scored_seams
 from sdxl_mel.synthesis.attached import AttachedLoras
 from sdxl_mel.synthesis.best_of import Choice, Judge, choose
 from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
-from sdxl_mel.synthesis.init_audio import Init
 from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
 from sdxl_mel.synthesis.settings import Length, Precision
+from sdxl_mel.synthesis.stack import ALWAYS, Acting, chosen_layers, parse_acting, without_unet
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
 
 
@@ -51,6 +51,7 @@ class Step:
 class Result:
     """A finished picture, levels (n_mels, frames, 1 or 3): its job, the seed that drew it, the scores of the choice.
 
+    `seams` are the joins of the views of a long piece, and how much they stand out.
     Where there is `more`, the next result was finished at the same time and follows at once.
     """
 
@@ -59,6 +60,7 @@ class Result:
     spec: MelSpec
     seed: int
     choice: Choice
+    seams: tuple[Seam, ...] = ()
     more: bool = False
 
     @property
@@ -71,7 +73,8 @@ class Generator:
     """A base that draws pictures; `open` opens one, the constructor takes one whose parts are in memory already.
 
     `header` is what the base says of itself (None = what its files say), and what is `stated` holds where neither it
-    nor a LoRA says anything. Parts named in `resting` lie in the main memory while they do not work.
+    nor a LoRA says anything. Parts named in `resting` lie in the main memory while they do not work. Not `weighted`,
+    texts are read as training captions are.
     """
 
     def __init__(
@@ -84,13 +87,17 @@ class Generator:
         device: str = "cpu",
         resting: Collection[str] = (),
         keep_base: bool = True,
+        weighted: bool = True,
     ) -> None:
+        self.weighted = weighted
         self.models = Models(base, device, resting)
         self.texts: dict[str, TextEmbeddings] = {}
         self._header = header or read_model_header(base.source.path) or LoraHeader()
         self._stated = stated or Stated()
         self._attached = AttachedLoras(base, keep_base)
         self.loras: tuple[ScaledLora, ...] = ()
+        self.acting: dict[str, Acting] = {}
+        self._on: tuple[bool, ...] = ()
         self.trained: Trained = trained_with(base, self._header, loras, self._stated)
         if loras:
             self._attach(loras)
@@ -115,25 +122,30 @@ class Generator:
     ) -> Self:
         """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
+        `FILE:0.8@0.3-1#style` acts at noise levels from 0.3 to 1 and in the style layers alone; see `stack`.
         `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the device only while it works. Without
         `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. `opened` is the base
         where it is open already. Raises MismatchError when what is opened does not belong together.
         """
-        read = read_loras([str(lora) for lora in loras], scales)
+        stated = [parse_acting(str(lora)) for lora in loras]
+        stack = read_loras([file for file, _ in stated], scales)
+        read = [chosen_layers(lora, acting.layers) for lora, (_, acting) in zip(stack, stated)]
         where = find_device(device)
         precision = dtype if dtype != "auto" else "fp32" if where == "cpu" else "fp16"
         opened = opened or open_base(base, dtype=DTYPES[precision], vae=vae, device="cpu" if offload else where)
         if slicing:
             opened.unet.set_attention_slice("auto")
             opened.vae.enable_slicing()
-        return cls(
+        generator = cls(
             opened,
             stated=Stated(named_spec(preset) if preset else None, anchor, clip_skip),
             loras=read,
             device=where,
             resting=PARTS if offload else (),
-            keep_base=keep_base,
+            keep_base=keep_base or any(acting.interval != ALWAYS for _, acting in stated),
         )
+        generator.acting = {str(lora.path): acting for lora, (_, acting) in zip(read, stated)}
+        return generator
 
     @property
     def spec(self) -> MelSpec:
@@ -157,6 +169,10 @@ class Generator:
     def attach(self, file: str | Path, scale: float = 1.0) -> None:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
         self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+
+    def rescale(self, scale: float) -> None:
+        """Let all LoRAs that are on act at one scale, when and where they did."""
+        self._attach([lora._replace(scale=scale) for lora in self.loras])
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
@@ -185,27 +201,52 @@ class Generator:
         usual = Drawing(guidance=self.models.base.family.guidance)
         return settle(stated or Drawing(), preset, self.trained.asked, usual)
 
-    def fitting(self) -> Fitting:
-        """Return what makes texts of prompts: with the anchor, and no longer than this base reads."""
+    def fitting(self, *, long: bool = False) -> Fitting:
+        """Return what makes texts of prompts: with the anchor, and cut to what this base reads, or `long` in chunks."""
         base = self.models.base
         tokenizer = base.reading_tokenizer()
         counter = TokenCounter(
             f"tokenizer of {base.name}",
             lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids),
         )
-        return Fitting(self.trained.anchor, counter)
+        return Fitting(self.trained.anchor, counter, long)
 
     def read_texts(self, jobs: Sequence[Job]) -> None:
         """Encode the texts of the jobs that are not known yet; `draw` does it too."""
-        wanted = {each.text: None for job in jobs for each in job.texts} | {job.negative: None for job in jobs}
+        wanted = dict.fromkeys(text for job in jobs for text in job.said)
         missing = [text for text in wanted if text not in self.texts]
         if missing:
-            self.texts |= encode_texts(self.models, missing, self.trained.clip_skip)
+            self.texts |= self._encoded(missing)
+        if "" not in self.texts and len({self.texts[text].prompt_embeds.shape[1] for text in wanted}) > 1:
+            self.texts |= self._encoded([""])
+
+    def _encoded(self, texts: Sequence[str]) -> dict[str, TextEmbeddings]:
+        return encode_texts(self.models, texts, self.trained.clip_skip, weighted=self.weighted)
 
     def release_text_encoders(self) -> None:
         """Let the text encoders go; from now on only texts that were read can be drawn."""
         for part in TEXT_ENCODERS:
             self.models.base.models.pop(part, None)
+
+    def _engage(self, level: float) -> None:
+        """Let those LoRAs act that do at a noise level; in text encoders they always do."""
+        on = tuple(self.acting.get(str(lora.path), Acting()).acts_at(level) for lora in self.loras)
+        if on != self._on:
+            self._attached.replace([lora if acts else without_unet(lora) for lora, acts in zip(self.loras, on)])
+            self._on = on
+
+    def drawer(self, jobs: Sequence[Job], sampling: Sampling | None, layout: Layout, batch: int = 4) -> Drawer:
+        """Return what draws these jobs; their texts are read."""
+        self.read_texts(jobs)
+        return Drawer(
+            self.models,
+            self.spec,
+            sampling or self.settle().sampling,
+            layout,
+            dict(self.texts),
+            batch,
+            before_step=self._engage,
+        )
 
     def draw(
         self,
@@ -213,7 +254,6 @@ class Generator:
         sampling: Sampling | None = None,
         layout: Layout | None = None,
         *,
-        init: Init | None = None,
         best_of: int = 1,
         judge: Judge | None = None,
         batch: int = 4,
@@ -229,35 +269,26 @@ class Generator:
         if not jobs:
             return
         layout = layout or lay_out(Length(), self.spec)
-        self.read_texts(jobs)
         taken = 0
 
-        def before_step() -> None:
+        def before_step(level: float) -> None:
             if should_stop():
                 raise _StopError
+            self._engage(level)
 
         def after_step(latents: Tensor) -> None:
             nonlocal taken
             taken += 1
             on_step(Step(taken, total, latents))
 
-        drawer = Drawer(
-            self.models,
-            self.spec,
-            sampling or self.settle().sampling,
-            layout,
-            dict(self.texts),
-            batch,
-            known=None if init is None else self._known(init),
-            walked=1.0 if init is None else init.walked,
-            before_step=before_step,
-            on_step=after_step,
-        )
+        drawer = replace(self.drawer(jobs, sampling, layout, batch), before_step=before_step, on_step=after_step)
         draws = [(job, candidate) for job in jobs for candidate in range(best_of)]
         total = drawer.steps_for(len(draws))
         pictures: list[Levels] = []
-        # A long piece fills the batch by itself, and is finished before the next begins.
-        at_once = 1 if layout.long else batch
+        # A long piece fills the batch by itself, and is finished before the next begins; texts of several lengths
+        # would lengthen each other.
+        lengths = {drawer.texts[text].prompt_embeds.shape[1] for job in jobs for text in job.said}
+        at_once = 1 if layout.long or len(lengths) > 1 else batch
         for first in range(0, len(draws), at_once):
             some = draws[first : first + at_once]
             seeds = [candidate_seed(job.seed, candidate) for job, candidate in some]
@@ -269,7 +300,7 @@ class Generator:
             for (job, candidate), levels in zip(some, drawn):
                 pictures.append(levels)
                 if candidate == best_of - 1:
-                    ready.append(self._result(job, pictures, init, judge))
+                    ready.append(self._result(job, pictures, judge, layout))
                     pictures = []
             yield from (replace(result, more=result is not ready[-1]) for result in ready)
 
@@ -288,19 +319,13 @@ class Generator:
         """
         layout = lay_out(Length(seconds), self.spec)
         lines = [PromptLine(prompt=prompt) for prompt in prompts]
-        jobs = plan_jobs(Prompts(lines, num, seed), self.fitting(), layout.seconds(self.spec), layout.long)
+        jobs = plan_jobs(Prompts(lines, num, seed), self.fitting(long=True), layout.seconds(self.spec), layout.long)
         return self.draw(jobs, self.settle(Drawing(steps=steps)).sampling, layout)
 
-    def _result(self, job: Job, pictures: Sequence[Levels], init: Init | None, judge: Judge | None) -> Result:
+    def _result(self, job: Job, pictures: Sequence[Levels], judge: Judge | None, layout: Layout) -> Result:
         choice = choose(pictures, job.prompt, self.spec, judge) if len(pictures) > 1 else Choice(0, (), None)
-        levels = pictures[choice.index]
-        if init is not None:
-            levels = init.restored(levels, self.spec)
-        return Result(job, levels, self.spec, candidate_seed(job.seed, choice.index), choice)
-
-    def _known(self, init: Init) -> Known:
-        with self.models.working("vae") as vae:
-            return init.known(vae, self.spec)
+        levels, seed = pictures[choice.index], candidate_seed(job.seed, choice.index)
+        return Result(job, levels, self.spec, seed, choice, scored_seams(levels, layout.seams, self.spec))
 
     def _attach(self, loras: Sequence[ScaledLora]) -> None:
         trained = trained_with(self.models.base, self._header, loras, self._stated)
@@ -311,7 +336,8 @@ class Generator:
 
     def _exchange(self, loras: Sequence[ScaledLora]) -> None:
         self._attached.replace(loras)
-        if any(part in TEXT_ENCODERS for each in (*self.loras, *loras) for part, _ in each.lora.modules):
+        self._on = (True,) * len(loras)
+        if any(part in TEXT_ENCODERS for each in (*self.loras, *loras) for (part, _), _ in each.lora.changes()):
             self.texts.clear()
         self.loras = tuple(loras)
 

@@ -1,11 +1,13 @@
 """What is to be drawn: one job a result, each with its prompt, its seed and the words that did not fit."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sdxl_mel.captions.anchor import anchored
 from sdxl_mel.captions.schedule import parse_schedule
-from sdxl_mel.captions.tokens import TokenCounter
+from sdxl_mel.captions.tokens import MAX_TOKENS, TokenCounter
+from sdxl_mel.captions.weights import plain
 from sdxl_mel.files.prompts import PromptLine
 
 
@@ -37,6 +39,11 @@ class Job:
         """Return the stem of the result's files."""
         return f"{self.number:04}"
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Return every text that is read for it."""
+        return (*(each.text for each in self.texts), self.negative)
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -55,14 +62,24 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Puts the anchor before a prompt, as before captions in training, and keeps `notes` of what is not read."""
+    """Puts the anchor before a prompt, as before captions in training, and keeps `notes` of what is not read as it is.
+
+    A prompt over the token limit is cut as captions are, or where it may be `long` read in chunks.
+    """
 
     anchor: str
     counter: TokenCounter
+    long: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, prompt: str) -> str:
         """Return the text that the text encoders get."""
+        if self.long:
+            text = anchored(prompt, self.anchor, self.counter, limit=sys.maxsize).text
+            tokens = self.counter.count(plain(text))
+            if tokens > MAX_TOKENS:
+                self.notes[prompt] = f"prompt of {tokens} tokens: read in chunks of {MAX_TOKENS}"
+            return text
         fitted = anchored(prompt, self.anchor, self.counter)
         if fitted.dropped:
             self.notes[prompt] = f"prompt over the token limit, cut: {fitted.dropped!r}"

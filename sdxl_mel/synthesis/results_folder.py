@@ -1,8 +1,8 @@
 """The folder of results: pictures, sounds and plots, and the list of them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
@@ -12,18 +12,20 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import Backend, map_jobs
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.loops import loop_file, write_loop
+from sdxl_mel.files.results import Entry, write_manifest
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
 from sdxl_mel.sound.inversion.methods import invert_blocks
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
-from sdxl_mel.sound.seams import context_frames, junction_score, seam_scores
+from sdxl_mel.sound.seams import junction_score
+from sdxl_mel.sound.stitching import scored_seams
 from sdxl_mel.synthesis.best_of import Choice
 from sdxl_mel.synthesis.generator import Result, candidate_seed
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
-from sdxl_mel.synthesis.manifest import Entry, write_manifest
 from sdxl_mel.synthesis.settings import Output
 from sdxl_mel.synthesis.watch import current_watch
 
@@ -70,6 +72,20 @@ class ResultsFolder:
         write_manifest(self.output.path, finished)
         return finished
 
+    def leftovers(self) -> list[str]:
+        """Return the files that an earlier command listed and this one did not make; with `overwrite` remove them."""
+        made = {file for entry in self.entries.values() for file in self._files_of(entry, plot=self.output.plot)}
+        earlier = {file for entry in self.earlier.values() for file in self._files_of(entry, plot=True)}
+        found = [file for file in sorted(earlier - made) if (self.output.path / file).exists()]
+        if self.output.overwrite:
+            for file in found:
+                (self.output.path / file).unlink()
+        return found
+
+    def _files_of(self, entry: Entry, *, plot: bool) -> set[str]:
+        beside = {loop_file(Path(entry.sound)).name} if entry.loop and entry.sound else set()
+        return entry.files | beside | ({_plot_of(Path(entry.picture).stem)} if plot else set())
+
     def _write(self, result: Result) -> None:
         job, levels, record = result.job, result.levels, self._record(result.job)
         write_spectrogram(self.output.path / f"{job.name}.png", Spectrogram(levels, self.spec, record))
@@ -85,14 +101,17 @@ class ResultsFolder:
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
-        sound, plot = self._sound_of(name), self.output.path / f"{name}-plot.svg"
+        sound, plot = self._sound_of(name), self.output.path / _plot_of(name)
         if sound and (again or not (self.output.path / sound).exists()):
-            blocks, rate = [], self.spec.sample_rate
-            for block in invert_blocks(levels, self.spec, method=self.output.method, loop=self.layout.loop):
+            path, rate, loop = self.output.path / sound, self.spec.sample_rate, self.layout.loop
+            blocks = []
+            for block in invert_blocks(levels, self.spec, method=self.output.method, loop=loop):
                 current_watch().on_sound(name, block, rate)
                 blocks.append(block)
             samples = np.concatenate(blocks, axis=-1)
-            write_audio(self.output.path / sound, samples, rate, record=record, spec=self.spec)
+            write_audio(path, samples, rate, record=record, spec=self.spec, loop=loop)
+            if loop:
+                write_loop(path, levels, self.spec)
         if self.output.plot and (again or not plot.exists()):
             write_bytes(plot, figure_bytes(spectrogram_figure(levels, self.spec, self.layout.seams), plot))
 
@@ -125,9 +144,6 @@ class ResultsFolder:
         return Record(stage="generate", settings={**self.settings, **own, **self.found}, inputs=dict(self.inputs))
 
     def _entry(self, job: Job, choice: Choice, levels: Levels) -> Entry:
-        values, seams = dequantise(levels), self.layout.seams
-        context = context_frames(self.spec.sample_rate / self.spec.hop_length)
-        scores = seam_scores(values, [start for start, _ in seams], [frames for _, frames in seams], context)
         return Entry(
             picture=f"{job.name}.png",
             sound=self._sound_of(job.name),
@@ -137,8 +153,12 @@ class ResultsFolder:
             candidate_seed=candidate_seed(job.seed, choice.index),
             seconds=self.layout.seconds(self.spec),
             loop=self.layout.loop,
-            seam_scores=tuple(None if math.isnan(score) else score for score in scores),
-            junction=junction_score(values) if self.layout.loop else None,
+            seam_scores=tuple(seam.score for seam in scored_seams(levels, self.layout.seams, self.spec)),
+            junction=junction_score(dequantise(levels)) if self.layout.loop else None,
             inconsistency=choice.inconsistency,
             alignment=choice.alignment or (),
         )
+
+
+def _plot_of(name: str) -> str:
+    return f"{name}-plot.svg"

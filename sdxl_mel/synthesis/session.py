@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, format_timesteps
+from sdxl_mel.diffusion.samplers import Sampling, Settled, format_timesteps
+from sdxl_mel.files.results import Entry, read_manifest, write_manifest
 from sdxl_mel.progress import Ticker, progress
 from sdxl_mel.synthesis.best_of import open_judge
 from sdxl_mel.synthesis.generator import Generator, Result, Step
-from sdxl_mel.synthesis.init_audio import read_init
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
-from sdxl_mel.synthesis.layout import Layout, lay_out
-from sdxl_mel.synthesis.manifest import Entry, read_manifest, write_manifest
+from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.results_folder import ResultsFolder
-from sdxl_mel.synthesis.settings import InitFile, Length, Output
+from sdxl_mel.synthesis.settings import Asked, Length, Output
+from sdxl_mel.synthesis.stack import Acting
 from sdxl_mel.synthesis.watch import current_watch
 
 __all__ = ["Generated", "Generator", "generate"]
@@ -34,12 +34,8 @@ def generate(
     prompts: Prompts,
     output: Output,
     *,
-    drawing: Drawing | None = None,
-    preset: SamplerPreset | None = None,
-    rescale: float = 0.0,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    asked: Asked | None = None,
     length: Length | None = None,
-    init: InitFile | None = None,
     best_of: int = 1,
     clap: str | None = None,
     batch: int = 4,
@@ -53,33 +49,29 @@ def generate(
     # Written once before the long work: a folder that cannot be written is then known at once.
     write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
-    settled = generator.settle(drawing, preset)
-    sampling = replace(settled.sampling, rescale=rescale, guidance_interval=guidance_interval)
-    spec, layout, fit = generator.spec, lay_out(length or Length(), generator.spec), generator.fitting()
+    sampling, notes = settled(generator, asked or Asked())
+    spec, layout, fit = generator.spec, lay_out(length or Length(), generator.spec), generator.fitting(long=True)
     jobs = plan_jobs(prompts, fit, layout.seconds(spec), layout.long)
-    start = None if init is None else read_init(init, spec)
     # Opened first, because the record of a choice names who judged.
     judge = open_judge(clap) if best_of > 1 else None
     inputs = generator.inputs
-    if start is not None:
-        inputs["init"] = start.sha256
     if judge is not None:
         inputs[f"judge {judge.name}"] = judge.weights
     folder = ResultsFolder(
         output,
         spec,
         layout,
-        settings={**settings, "sampler": sampling.sampler, "steps": sampling.steps, **_scales(generator)},
-        found=_found(generator, sampling, layout),
+        settings={**settings, **stated_settings(generator, sampling)},
+        found={"frames": layout.frames, **found_settings(generator, sampling)},
         inputs=inputs,
         earlier=earlier,
     )
     waiting = [job for job in jobs if not folder.take_over(job)]
     ready: list[Result] = []
     try:
-        with _progress() as on_step:
+        with progress_of_steps("generate") as on_step:
             for result in generator.draw(
-                waiting, sampling, layout, init=start, best_of=best_of, judge=judge, batch=batch, on_step=on_step
+                waiting, sampling, layout, best_of=best_of, judge=judge, batch=batch, on_step=on_step
             ):
                 ready.append(result)
                 if not result.more:
@@ -87,19 +79,32 @@ def generate(
                     ready = []
     finally:
         entries = folder.write_list(jobs)
-    return Generated(tuple(entries), (*fit.notes.values(), *settled.notes))
+    left = folder.leftovers()
+    what = "removed" if output.overwrite else "not in the list"
+    said = [f"left over from an earlier command, {what}: {', '.join(left)}"] if left else []
+    return Generated(tuple(entries), (*fit.notes.values(), *notes, *said))
 
 
-def _scales(generator: Generator) -> dict[str, JsonValue]:
-    """Return how strongly the LoRAs act: one number for one, a list for several."""
+def settled(generator: Generator, asked: Asked) -> Settled:
+    """Return how to draw: as asked, else as the models want it."""
+    found = generator.settle(asked.drawing, asked.preset)
+    sampling = replace(found.sampling, rescale=asked.rescale, guidance_interval=asked.guidance_interval)
+    return found._replace(sampling=sampling)
+
+
+def stated_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonValue]:
+    """Return settings that a command may state, as they are: the LoRAs' scales are one number for one, else a list."""
     scales: list[JsonValue] = [lora.scale for lora in generator.loras]
-    return {"lora_scale": scales if len(scales) > 1 else scales[0]} if scales else {}
+    drawn: dict[str, JsonValue] = {"sampler": sampling.sampler, "steps": sampling.steps}
+    acting = [generator.acting.get(str(lora.path), Acting()) for lora in generator.loras]
+    if any(each != Acting() for each in acting):
+        drawn["lora_acting"] = [{"interval": list(each.interval), "layers": each.layers} for each in acting]
+    return drawn | ({"lora_scale": scales if len(scales) > 1 else scales[0]} if scales else {})
 
 
-def _found(generator: Generator, sampling: Sampling, layout: Layout) -> dict[str, JsonValue]:
+def found_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonValue]:
     """Return the settings that a record holds as the models decided them."""
     found: dict[str, JsonValue] = {
-        "frames": layout.frames,
         "anchor": generator.trained.anchor,
         "clip_skip": generator.trained.clip_skip,
         "guidance": sampling.guidance,
@@ -109,14 +114,14 @@ def _found(generator: Generator, sampling: Sampling, layout: Layout) -> dict[str
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def progress_of_steps(command: str) -> Iterator[Callable[[Step], None]]:
     """Yield what shows the steps of a call; it begins with the first, which says how many there are."""
     with ExitStack() as stack:
         tickers: list[Ticker] = []
 
         def on_step(step: Step) -> None:
             if not tickers:
-                tickers.append(stack.enter_context(progress(step.total, "generate", "steps")))
+                tickers.append(stack.enter_context(progress(step.total, command, "steps")))
             tickers[0].advance()
             current_watch().on_step(step)
 

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.files.results import Entry
 from sdxl_mel.synthesis.generator import Step
-from sdxl_mel.synthesis.manifest import Entry
 
 
 @dataclass(frozen=True)

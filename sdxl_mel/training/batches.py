@@ -22,6 +22,8 @@ EPOCHS_KEPT = 4
 TIMESTEPS = 1000
 Text = TextEmbeddings | list[str]
 """What a batch says: its embeddings, or the captions to encode where the text encoders are trained."""
+LEAST_ALPHA = 1e-6
+"""Less is zero; schedulers that divide by it keep 2^-24 instead."""
 DECILES = 10
 """The timesteps are logged and validated in tenths, lowest noise first."""
 
@@ -59,6 +61,11 @@ class Diffusion:
 
     alphas_cumprod: torch.Tensor
     prediction: Prediction
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Say whether nothing of the image is left at the last timestep: zero terminal SNR (arXiv 2305.08891)."""
+        return float(self.alphas_cumprod[-1]) < LEAST_ALPHA
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise."""

@@ -1,5 +1,6 @@
 """What tells others of a finished run: its model card, and the hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -10,14 +11,14 @@ from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME, RunHeader
 
 
-def write_card(run: Path, header: RunHeader) -> None:
-    """Write the model card, with the head that the hub reads."""
+def write_card(run: Path, header: RunHeader, notes: Sequence[str] = ()) -> None:
+    """Write the model card, with the head that the hub reads, and `notes` on the LoRA."""
     base = header.settings["base"]
     on_hub = isinstance(base, str) and base.count("/") == 1 and not Path(base).exists()
     settings, results = header.settings, header.results
     shown = {name: " -> ".join(map(str, each)) if isinstance(each, list) else each for name, each in results.items()}
     rows = "\n".join(f"| {name} | {value} |" for name, value in shown.items())
-    spec = header.spec
+    spec, steps = header.spec, results.get("steps", settings["steps"])
     head = [
         "---",
         *([f"base_model: {base}"] if on_hub else []),
@@ -29,9 +30,10 @@ def write_card(run: Path, header: RunHeader) -> None:
         f"# {run.name}",
         f"A LoRA that makes SDXL paint mel spectrograms of music: {spec.width} x {spec.n_mels} pixels, "
         f"{spec.tile_seconds:.1f} s at {spec.sample_rate} Hz. Prompts start with `{header.anchor}`.",
-        f"Trained {settings['steps']} steps of {settings['batch']} on `{base}`; `config.toml` starts it again.",
+        f"Trained {steps} steps of {settings['batch']} on `{base}`; `config.toml` starts it again.",
         f"```sh\nsdxl-mel generate --base {base} --lora {LORA_NAME} --prompt '{header.anchor}, ...' --out music\n```",
         f"`{LORA_NAME}` has kohya's names (ComfyUI, A1111), `{DIFFUSERS_NAME}` those of diffusers; both hold the spec.",
+        *(f"Note: {note}." for note in notes),
         *([f"| result | |\n|---|---|\n{rows}"] if rows else []),
         f"![losses]({CURVES_NAME})",
     ]

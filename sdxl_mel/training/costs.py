@@ -47,7 +47,10 @@ def count_costs(
     The UNet may lie on any device and is left as it is. Attention is counted as a flash kernel keeps it: its inputs,
     its output, a row of numbers, never the whole matrix.
     """
-    shapes = {name: _without_memory(parameter) for name, parameter in unet.named_parameters()}
+    shapes = {
+        name: torch.empty(each.shape, dtype=each.dtype, device="meta", requires_grad=each.requires_grad)
+        for name, each in unet.named_parameters()
+    }
     trained = sum(parameter.numel() for parameter in shapes.values() if parameter.requires_grad)
     kept, operations = _Kept(shapes.values()), _Operations()
     with (
@@ -228,10 +231,6 @@ def _checkpointed_by(unet: Any, function: Callable[..., Any] | None) -> Iterator
             unet.enable_gradient_checkpointing()
         elif function is not None:
             unet.disable_gradient_checkpointing()
-
-
-def _without_memory(parameter: nn.Parameter) -> Tensor:
-    return torch.empty(parameter.shape, dtype=parameter.dtype, device="meta", requires_grad=parameter.requires_grad)
 
 
 def _place(tensor: Tensor) -> int:

@@ -47,22 +47,17 @@ class Estimate:
 
 def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int) -> Estimate:
     """Estimate a step of this run on this device; text encoders that are trained are not in it."""
-    pieces = micro_batches(share_of(settings.batch, 0, processes), settings.micro_batch)
-    largest = max((len(piece) for piece in pieces), default=1)
+    share = share_of(settings.batch, 0, processes)
+    largest = max((len(piece) for piece in micro_batches(share, settings.micro_batch)), default=1)
     _, height, width = latent_shape(spec)
+    checkpointing = model.unet.is_gradient_checkpointing
     costs = count_costs(
-        model.unet,
-        batch=largest,
-        height=height,
-        width=width,
-        dtype=model.dtype,
-        checkpointing=model.unet.is_gradient_checkpointing,
+        model.unet, batch=largest, height=height, width=width, dtype=model.dtype, checkpointing=checkpointing
     )
     memory = memory_of(costs, settings.optimizer.name, model.dtype, len(settings.averages.lengths))
     if model.device.type == "cuda":
         memory["context"] = CONTEXT_BYTES
-    examples = sum(len(piece) for piece in pieces)
-    seconds = costs.flops * examples / largest / (speed_of(model.device, model.dtype) * UTILISATION)
+    seconds = costs.flops * len(share) / largest / (speed_of(model.device, model.dtype) * UTILISATION)
     return Estimate(memory, seconds, costs)
 
 
@@ -84,9 +79,8 @@ def warn_of_memory(expected: Estimate, device: torch.device) -> None:
         return
     total = torch.cuda.get_device_properties(device).total_memory
     if expected.total > total:
-        log(
-            f"estimate: more than the {total / GIB:.1f} GiB of this device; see what --dry-run says with other settings"
-        )
+        size = f"{total / GIB:.1f} GiB"
+        log(f"estimate: more than the {size} of this device; see what --dry-run says with other settings")
 
 
 def compare(expected: Estimate, seconds: float, device: torch.device) -> str:

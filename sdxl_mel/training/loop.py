@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,8 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.run import average_path, checkpoint_path
 from sdxl_mel.progress import Ticker, log, muted, progress
-from sdxl_mel.training.curves import VALIDATION, write_curves
 from sdxl_mel.training.ema import Averages
-from sdxl_mel.training.log import Log, mean_loss, out_of_patience, report_validation
+from sdxl_mel.training.log import VALIDATION, Log, mean_loss, out_of_patience, report_validation, write_curves
 from sdxl_mel.training.optimizers import build_optimizer, set_rates
 from sdxl_mel.training.settings import LoopSettings
 from sdxl_mel.training.state import State, evaluation_weights, load_state, save_state, saved_states
@@ -30,6 +29,7 @@ from sdxl_mel.training.task import HELD_OUT, Losses, Task, micro_batches, share_
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAST = "last"
+SECONDS = "seconds per step"
 TOTAL, COUNT = " total", " count"
 
 Results = dict[str, JsonValue]
@@ -173,52 +173,45 @@ class Loop:
             return
         self.kept = save_state(self.out, self.state, self.settings.keep)
         with evaluation_weights(self.state.optimizer):
-            self.task.save(checkpoint_path(self.out, self.state.step))
+            self.task.save(checkpoint_path(self.out, self.state.step), self.state.step)
 
     def finish(self) -> Results:
         """Write the result of the run and its curves; returns what the run came to."""
         state = self.state
         results: Results = {"steps": state.step}
         if self.steps:
-            results["seconds per step"] = round(self.seconds / self.steps, 4)
+            results[SECONDS] = round(self.seconds / self.steps, 4)
         with evaluation_weights(state.optimizer):
             results |= self._save_best()
         if state.history.stopped:
             results["stopped early"] = state.history.stopped
-        if state.history.validations:
-            first, last = (state.history.validations[index]["losses"] for index in (0, -1))
-            for name in last:
-                results[f"{self.task.judged_by}, {name}"] = [round(mean_loss(each[name]), 5) for each in (first, last)]
+        validations = [each["losses"] for each in state.history.validations]
+        for name in validations[-1] if validations else ():
+            course = [round(mean_loss(each[name]), 5) for each in validations if name in each]
+            results[f"{self.task.judged_by}, {name}"] = [course[0], course[-1]] if len(course) > 1 else course[0]
         if self.main:
             write_curves(self.out)
         return results
 
     def _save_best(self) -> Results:
         """Save the last weights or one of their averages, whichever does best held out, and every average beside."""
-        state = self.state
-        if not state.averages.lengths:
-            self._on_main(self.task.save_result, self.out)
+        state, lengths = self.state, self.state.averages.lengths
+        losses: dict[str, float] = {}
+        for name, length in ((LAST, None), *((f"{length:g}", length) for length in lengths)):
+            with nullcontext() if length is None else state.averaged(length):
+                if lengths and HELD_OUT in self.task.judged:
+                    losses[name] = mean_loss(self.task.validate(HELD_OUT))
+                if length is not None and self.main:
+                    self.task.save(average_path(self.out, length), state.step)
+        best = min(losses, key=lambda name: losses[name], default=LAST)
+        with nullcontext() if best == LAST else state.averaged(float(best)):
+            if self.main:
+                self.task.save_result(self.out, state.step)
+        if not lengths:
             return {}
-        losses = {LAST: self._held_out()}
-        for length in state.averages.lengths:
-            with state.averaged(length):
-                losses[f"{length:g}"] = self._held_out()
-                self._on_main(self.task.save, average_path(self.out, length))
-        best = min(losses, key=lambda name: losses[name])
-        if best == LAST:
-            self._on_main(self.task.save_result, self.out)
-        else:
-            with state.averaged(float(best)):
-                self._on_main(self.task.save_result, self.out)
+        if not losses:
+            return {"average": f"{LAST}; not compared: no clips are held out, or validation.every is 0"}
         return {"average": best, "held-out loss of each": {name: round(loss, 5) for name, loss in losses.items()}}
-
-    def _held_out(self) -> float:
-        """Return the loss on held-out examples; 0 for all where there are none, so that the last weights win."""
-        return mean_loss(self.task.validate(HELD_OUT)) if HELD_OUT in self.task.judged else 0.0
-
-    def _on_main(self, write: Callable[[Path], None], path: Path) -> None:
-        if self.main:
-            write(path)
 
     @property
     def main(self) -> bool:
@@ -298,12 +291,12 @@ class Measured:
 
 
 def numbers_of(measured: Measured, batch: int, seconds: float) -> dict[str, Any]:
-    """Return what is logged of a step; a mean over parts of the noise is -1 where the batch had no example."""
+    """Return what is logged of a step; a mean over parts of the noise is None where the batch had no example."""
     means: dict[str, Any] = {}
     numbers = measured.numbers
     for name in (each.removesuffix(TOTAL) for each in numbers.read if each.endswith(TOTAL)):
         pairs = zip(numbers[name + TOTAL], numbers[name + COUNT])
-        values = [total / count if count else -1.0 for total, count in pairs]
+        values = [total / count if count else None for total, count in pairs]
         means[name] = values if len(values) > 1 else values[0]
     return {
         "loss": numbers["loss"][0] / batch,

@@ -1,6 +1,7 @@
 """The LoRA: adapters on the UNet and the text encoders of a base, trained to predict the noise of cached latents."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,9 @@ from sdxl_mel.training.model import Model, parameter_groups
 from sdxl_mel.training.settings import AdapterSettings, LossSettings, OptimizerSettings
 from sdxl_mel.training.task import HELD_OUT, TRAINED, Losses, Mean, share_of
 
-JudgedClips = Mapping[str, Sequence[CachedExample]]
-"""The clips that are judged, by what they are."""
-
 
 class LoraTask:
-    """A LoRA as a Task; see `training.task.Task` for what each method answers."""
+    """A LoRA as a Task (see `training.task.Task`); `clips` are those that are judged, by what they are."""
 
     judged_by = "squared error"
     extra_state: Mapping[str, Tensor] = {}
@@ -39,7 +37,7 @@ class LoraTask:
         header: LoraHeader,
         adapter: AdapterSettings,
         optimizer: OptimizerSettings,
-        clips: JudgedClips,
+        clips: Mapping[str, Sequence[CachedExample]],
         accelerator: Accelerator,
     ) -> None:
         self.model, self.data, self.objective, self.header = model, data, objective, header
@@ -85,18 +83,19 @@ class LoraTask:
         """Return how hard each part of the noise pulls."""
         return self.objective.pull_line(validation[TRAINED]) if TRAINED in validation else ""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, step: int) -> None:
         """Write the LoRA to one file, in kohya's names."""
-        self._write(path, "kohya")
+        self._write(path, step, "kohya")
 
-    def save_result(self, folder: Path) -> None:
+    def save_result(self, folder: Path, step: int) -> None:
         """Write the LoRA in both dialects."""
-        self._write(folder / LORA_NAME, "kohya")
-        self._write(folder / DIFFUSERS_NAME, "diffusers")
+        self._write(folder / LORA_NAME, step, "kohya")
+        self._write(folder / DIFFUSERS_NAME, step, "diffusers")
 
-    def _write(self, path: Path, dialect: Dialect) -> None:
+    def _write(self, path: Path, step: int, dialect: Dialect) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_lora(path, Lora(self.model.adapters.to_modules(), self.header), dialect)
+        header = replace(self.header, training={**self.header.training, "steps": str(step)})
+        write_lora(path, Lora(self.model.adapters.to_modules(), header), dialect)
 
 
 class Objective:

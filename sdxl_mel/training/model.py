@@ -22,7 +22,6 @@ from sdxl_mel.training.settings import AdapterSettings, HardwareSettings, Optimi
 
 ENCODER_SHARE = 0.5
 """Text encoders learn at half the UNet's rate unless told otherwise; guides agree on 0.1 to 0.5."""
-
 COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 
@@ -49,9 +48,8 @@ class Model:
 
     def encode(self, captions: Sequence[str]) -> TextEmbeddings:
         """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
-        return TextEmbeddings(
-            *(each.to(self.dtype) for each in encode_prompts(self.encoders, captions, self.clip_skip))
-        )
+        made = encode_prompts(self.encoders, captions, self.clip_skip)
+        return TextEmbeddings(*(each.to(self.dtype) for each in made))
 
 
 def build_model(

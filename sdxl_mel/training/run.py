@@ -15,16 +15,16 @@ from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, TEXT_ENCODERS
-from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.actions import remarks
 from sdxl_mel.models.lora.adapters import Adapters
-from sdxl_mel.models.lora.file import DIFFUSERS_FILE, LoraHeader, read_lora
+from sdxl_mel.models.lora.file import DIFFUSERS_FILE, Lora, LoraHeader, read_lora
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.batches import Diffusion, TrainingData
 from sdxl_mel.training.card import push, write_card
 from sdxl_mel.training.estimate import Estimate, compare, estimate, warn_of_memory
-from sdxl_mel.training.loop import Results, Sample, train
+from sdxl_mel.training.loop import SECONDS, Results, Sample, train
 from sdxl_mel.training.lora_task import LoraTask, Objective, choose_clips
 from sdxl_mel.training.model import build_model, compile_blocks, quick_attention
 from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
@@ -49,9 +49,12 @@ def train_lora(config: Config) -> Results | None:
     header = run_header(config, base, cache, earlier)
     task = open_task(config, base, cache, splits, header=header, accelerator=accelerator)
     # Costs are counted for the line that one process prints.
-    expected = estimate(task.model, cache.spec, config.loop, accelerator.num_processes) if main else None
+    expected = estimate(task.model, cache.header.spec, config.loop, accelerator.num_processes) if main else None
     if expected:
         describe(config, header, splits, expected)
+        notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya")
+        for note in notes:
+            log(note)
         warn_of_memory(expected, device)
     if config.dry_run:
         return None
@@ -77,10 +80,15 @@ def train_lora(config: Config) -> Results | None:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ResourceError(memory_advice(config)) from error
     if expected:
-        if isinstance(seconds := results.get("seconds per step"), float):
+        if isinstance(seconds := results.get(SECONDS), float):
             log(compare(expected, seconds, device))
-        results = header.results | results
-        finish(config, header.model_copy(update={"results": results}))
+        if earlier and SECONDS in earlier.results:
+            results = {SECONDS: earlier.results[SECONDS]} | results
+        header = header.model_copy(update={"results": results})
+        write_run(config.out, header)
+        write_card(config.out, header, notes)
+        if config.push_to_hub:
+            push(config.out, config.push_to_hub)
     accelerator.end_training()
     return results
 
@@ -90,12 +98,11 @@ def claim_folder(config: Config) -> RunHeader | None:
     folder = config.out
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give --out a folder")
-    wants = config.resume or config.resume_with_changes
     if not is_run(folder):
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder}: has files in it that are no run; give another --out")
         return None
-    if not wants:
+    if not (config.resume or config.resume_with_changes):
         raise InputError(
             f"{folder}: there is a run in it already; --resume continues it, another --out starts a new one"
         )
@@ -108,6 +115,13 @@ def start_accelerator(config: Config) -> Accelerator:
     if "wandb" in config.trackers and "wandb" not in trackers:
         raise MissingError("trackers: wandb is not installed; pip install wandb, or leave it out")
     accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(config.out))
+    # What `accelerate launch` tells each process that it starts beside others.
+    launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if accelerator.num_processes != launched:
+        raise MismatchError(
+            f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "
+            f"there is none here; run `accelerate config` again, or `accelerate launch --cpu ...`"
+        )
     if accelerator.device.type == "cuda":
         # An overrun is an error then: drivers would else spill to the host without a word.
         torch.cuda.set_per_process_memory_fraction(1.0, accelerator.device)
@@ -146,20 +160,23 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
     Raises MismatchError unless the cache was made with this base, for the pictures it makes, and a resumed run is
     still the same.
     """
+    prediction = diffusion_of(base).prediction
     identity: dict[str, str] = {part: base.identity_of(part) for part in base.family.parts if part != "vae"}
     identity |= {"vae": base.identity_of("vae")}
     cache.require_identity(identity, config.base)
     if base.spec is not None:
-        require_equal(base.spec, cache.spec, f"base {config.base}", f"cache {config.cache}")
+        require_equal(base.spec, cache.header.spec, f"base {config.base}", f"cache {config.cache}")
     inputs = {"cache": sha256_file(config.cache / "cache.json")} | identity
     if (init := config.adapter.init) is not None:
         inputs["init"] = sha256_file(init / DIFFUSERS_FILE if init.is_dir() else init)
+    if prediction != "epsilon":
+        inputs["prediction"] = prediction
     changes: dict[str, Any] = {}
     if earlier:
         before = validated(Config, earlier.settings, str(config.out / "run.json"))
-        changes = changed(before.recorded(), config.recorded()) | changed(
-            earlier.record.inputs, {name: inputs[name] for name in inputs if name in earlier.record.inputs}
-        )
+        made_with = {"prediction": "epsilon"} | earlier.record.inputs
+        now = {"prediction": "epsilon"} | {name: each for name, each in inputs.items() if name in made_with}
+        changes = changed(before.recorded(), config.recorded()) | changed(made_with, now)
         if changes and not config.resume_with_changes:
             listed = ", ".join(f"{name} {one!r} -> {two!r}" for name, (one, two) in changes.items())
             raise MismatchError(
@@ -167,13 +184,12 @@ def run_header(config: Config, base: Base, cache: Cache, earlier: RunHeader | No
                 "take them back, or give --resume-with-changes, which records them"
             )
     return RunHeader(
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
+        spec=cache.header.spec,
+        anchor=cache.header.anchor,
+        clip_skip=cache.header.clip_skip,
         identity=identity,
         settings=config.model_dump(mode="json", exclude={"resume", "resume_with_changes", "dry_run"}),
         changes=(*(earlier.changes if earlier else ()), *([changes] if changes else ())),
-        results=earlier.results if earlier else {},
         record=Record(stage="train", settings=config.recorded(), inputs=inputs),
     )
 
@@ -199,8 +215,8 @@ def open_task(
         base,
         config.adapter,
         config.hardware,
-        clip_skip=cache.clip_skip,
-        size=cache.spec.size,
+        clip_skip=cache.header.clip_skip,
+        size=cache.header.spec.size,
         device=accelerator.device,
         seed=config.seed,
     )
@@ -214,7 +230,7 @@ def open_task(
         model,
         TrainingData(cache, splits, diffusion, config.data, encodes_captions=encodes),
         objective,
-        header=header_of_lora(header, base.architecture),
+        header=header_of_lora(header, base),
         adapter=config.adapter,
         optimizer=config.optimizer,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
@@ -227,26 +243,28 @@ def diffusion_of(base: Base) -> Diffusion:
     alphas, prediction = base.scheduler.alphas_cumprod.double(), base.scheduler.config.prediction_type
     if prediction not in ("epsilon", "v_prediction"):
         raise InputError(f"{base.name}: predicts {prediction!r}; epsilon and v_prediction can be trained")
-    if prediction == "epsilon" and float(alphas[-1]) < 1e-6:
+    diffusion = Diffusion(alphas, prediction)
+    if prediction == "epsilon" and diffusion.ends_in_noise:
         raise InputError(
             f"{base.name}: zero terminal SNR with epsilon prediction has no image to learn from at the last step"
         )
-    return Diffusion(alphas, prediction)
+    return diffusion
 
 
 def start_from(path: Path, adapters: Adapters, cache: Cache, base: Base, identity: Mapping[str, str]) -> None:
     """Load a LoRA to continue. Raises MismatchError unless it belongs to this base and spec and has these layers."""
     lora = read_lora(path)
+    lora.require_low_rank(str(path))
     lora.require_family(base.family, str(path), base.name)
     if lora.header.spec is not None:
-        require_equal(lora.header.spec, cache.spec, str(path), "the cache")
+        require_equal(lora.header.spec, cache.header.spec, str(path), "the cache")
     other = [part for part, made_for in lora.header.base.items() if identity.get(part) != made_for]
     if other:
         raise MismatchError(f"{path}: trained on another {' and '.join(other)}; give the base it was trained on")
     adapters.load(lora.modules, str(path))
 
 
-def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
+def header_of_lora(header: RunHeader, base: Base) -> LoraHeader:
     """Return what the LoRA file will say."""
     settings: Any = header.settings
     optimizer, loss = settings["optimizer"], settings["loss"]
@@ -262,15 +280,18 @@ def header_of_lora(header: RunHeader, architecture: Architecture) -> LoraHeader:
         "clip_skip": str(header.clip_skip),
         "caption_dropout_rate": f"{settings['caption_dropout']:g}",
     }
-    base = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
+    if base.scheduler.config.get("rescale_betas_zero_snr"):
+        training["zero_terminal_snr"] = "True"
+    identity = {part: made_by for part, made_by in header.identity.items() if part != "vae"}
     return LoraHeader(
         spec=header.spec,
         anchor=header.anchor,
         clip_skip=header.clip_skip,
-        base=base,  # type: ignore[arg-type]
+        base=identity,  # type: ignore[arg-type]
         record=header.record,
         training=training,
-        architecture=architecture,
+        architecture=base.architecture,
+        prediction=base.scheduler.config.prediction_type,
     )
 
 
@@ -279,15 +300,7 @@ def open_sampler(config: Config, task: LoraTask, base: Base, splits: Splits, rec
     if not config.samples.every:
         return None
     settings, model, cache = config.samples, task.model, task.data.cache
-    generator = generator_in_training(
-        base,
-        model.unet,
-        vae=config.vae,
-        spec=cache.spec,
-        anchor=cache.anchor,
-        clip_skip=cache.clip_skip,
-        device=str(model.device),
-    )
+    generator = generator_in_training(base, model.unet, task.header, vae=config.vae, device=str(model.device))
     clips = splits["validation"] or splits["train"]
     chosen = [clips[len(clips) * index // settings.count] for index in range(settings.count)]
     prompts = settings.prompts or [cache.caption(clip.captions[0]) for clip in chosen]
@@ -323,21 +336,11 @@ def describe(config: Config, header: RunHeader, splits: Splits, expected: Estima
         log(to_toml(header.settings))
 
 
-def finish(config: Config, header: RunHeader) -> None:
-    """Write what the run came to, and give it to the hub if that is wanted."""
-    write_run(config.out, header)
-    write_card(config.out, header)
-    if config.push_to_hub:
-        push(config.out, config.push_to_hub)
-
-
 def memory_advice(config: Config) -> str:
     """Return what to change when the memory does not suffice, the cheapest first."""
-    advice = []
-    if (config.micro_batch or config.batch) > 1:
-        advice.append(
-            f"--micro-batch {max(1, (config.micro_batch or config.batch) // 2)} (same result, a little slower)"
-        )
+    advice, at_once = [], config.micro_batch or config.batch
+    if at_once > 1:
+        advice.append(f"--micro-batch {at_once // 2} (same result, a little slower)")
     if not config.hardware.gradient_checkpointing:
         advice.append("--hardware.gradient-checkpointing (same result, a third slower)")
     if config.optimizer.name == "adamw":

@@ -21,7 +21,6 @@ from sdxl_mel.progress import log
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.inversion.methods import invert
-from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, TimedText
@@ -60,21 +59,21 @@ class Samples:
             write_audio(folder / f"{index:02d}.wav", sound, spec.sample_rate, record, spec=spec)
             errors.append(pixel_rmse(levels, sound, spec))
         values = [dequantise(levels) for levels in pictures]
+        measured = {
+            "samples/level": float(np.mean([value.mean() for value in values])),
+            "samples/inconsistency": float(np.mean(errors)),
+        }
+        if len(values) < 2:
+            return measured
         spread = diversity(values)
         if state.history.diversity is None:
             state.history.diversity = spread
         if alarm := diversity_alarm(spread, state.history.diversity, self.least_diversity):
             log(alarm)
-        return {
-            "samples/diversity": spread,
-            "samples/level": float(np.mean([value.mean() for value in values])),
-            "samples/inconsistency": float(np.mean(errors)),
-        }
+        return {"samples/diversity": spread} | measured
 
 
-def generator_in_training(
-    base: Base, unet: Any, *, vae: str | None, spec: MelSpec, anchor: str, clip_skip: int, device: str
-) -> Generator:
+def generator_in_training(base: Base, unet: Any, lora: LoraHeader, *, vae: str | None, device: str) -> Generator:
     """Return a generator around the `unet` in training, and the text encoders of `base` if they are trained too.
 
     Frozen text encoders are opened for it. They and the VAE lie in the main memory while they do not work.
@@ -87,9 +86,9 @@ def generator_in_training(
         models, tokenizers = models | frozen.models, frozen.tokenizers
         resting += TEXT_ENCODERS
     header = read_model_header(base.source.path) or LoraHeader()
-    header = replace(header, spec=spec, anchor=anchor, clip_skip=clip_skip)
+    header = replace(header, spec=lora.spec, anchor=lora.anchor, clip_skip=lora.clip_skip)
     in_training = replace(base, models=models, tokenizers=tokenizers)
-    return Generator(in_training, header=header, device=device, resting=resting)
+    return Generator(in_training, header=header, device=device, resting=resting, weighted=False)
 
 
 def plan_samples(generator: Generator, prompts: Sequence[str], seed: int) -> list[Job]:
@@ -109,9 +108,9 @@ def sampling_in_training(generator: Generator, steps: int, guidance: float | Non
 
 
 def diversity(values: Sequence[Float]) -> float:
-    """Return the mean over pairs of the root mean square difference of two pictures (values 0..1)."""
+    """Return the mean over pairs of at least two pictures (values 0..1) of their root mean square difference."""
     pairs = [float(np.sqrt(np.mean((one - two) ** 2))) for one, two in combinations(values, 2)]
-    return sum(pairs) / len(pairs) if pairs else 0.0
+    return sum(pairs) / len(pairs)
 
 
 def diversity_alarm(now: float, first: float, allowed: float) -> str | None:

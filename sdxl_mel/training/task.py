@@ -74,10 +74,10 @@ class Task(Protocol):
     def remark(self, validation: Mapping[str, Sequence[float]]) -> str:
         """Return a line to say after the first validation, or nothing."""
 
-    def save(self, path: Path) -> None:
-        """Write the weights as they are now to one file, for comparing them later."""
+    def save(self, path: Path, step: int) -> None:
+        """Write the weights as they are now, after `step` steps, to one file, for comparing them later."""
 
-    def save_result(self, folder: Path) -> None:
+    def save_result(self, folder: Path, step: int) -> None:
         """Write the weights as they are now as the result of the run, in all its forms."""
 
 

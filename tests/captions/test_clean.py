@@ -179,3 +179,8 @@ def precision_and_recall(both: int, found: int, true: int) -> tuple[float, float
 
 def lost_words(before: str, after: str) -> Counter[str]:
     return Counter(re.findall(r"\w+", before.lower())) - Counter(re.findall(r"\w+", after.lower()))
+
+
+@pytest.mark.parametrize("space", ["\x0b", "\x0c", "\x85", "\u2028", "\u2029", "\u00a0", "\x1f"])
+def test_no_kind_of_space_glues_words(space: str) -> None:
+    assert clean(f"slow{space}piano").text == "slow piano"

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.dataset.clips import (
-    Cut,
     clip_loudness,
     clipped_seconds,
     needed_seconds,
@@ -14,9 +13,9 @@ from sdxl_mel.dataset.clips import (
     silent_share,
     windows,
 )
-from sdxl_mel.dataset.settings import RejectSettings
+from sdxl_mel.dataset.settings import Cutting, RejectSettings
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
-from sdxl_mel.sound.fingerprint import fingerprint, similar_pairs, similarity
+from sdxl_mel.sound.fingerprint import fingerprint, similar_pairs
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
 from tests.dataset.music import SAMPLE_RATE, melody
@@ -34,7 +33,8 @@ SPEC = PRESETS["mini"]
     st.floats(0.1, 200),
 )
 def test_every_clip_has_its_true_neighbours(name, stride, count, skip, offsets, seconds) -> None:
-    spec, cut = PRESETS[name], Cut(stride, count, skip, offsets)
+    spec = PRESETS[name]
+    cut = Cutting(stride * spec.hop_length / spec.sample_rate, count, skip, offsets)
     samples = round(seconds * spec.sample_rate)
     found = windows(samples, spec, cut)
     assert bool(found) == (samples >= needed_seconds(spec, cut) * spec.sample_rate - 0.5)
@@ -88,6 +88,10 @@ def test_silent_share_counts_tenths_of_a_second() -> None:
 def print_of(sound: np.ndarray, start: int = SAMPLE_RATE) -> bytes:
     signal = prepare_signal(sound, SAMPLE_RATE, SPEC)
     return fingerprint(encode_clip(cut_clip(signal, start, SPEC.width, SPEC), SPEC))
+
+
+def similarity(first: bytes, second: bytes) -> float:
+    return next(similar_pairs([first, second], at_least=-1.0))[2]
 
 
 def test_a_fingerprint_knows_a_copy() -> None:

@@ -219,6 +219,41 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
         prepare(tmp_path / "music", tmp_path / "set")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_few_songs_one_that_can_be_used_is_trained_on(music: Path, tmp_path: Path, seed: int) -> None:
+    mine = tmp_path / "music"
+    mine.mkdir()
+    for name in ("one.wav", "six.wav"):
+        shutil.copy(music / name, mine / name)
+        shutil.copy((music / name).with_suffix(".txt"), mine)
+    (mine / "broken.wav").write_bytes(b"not music")
+    (mine / "again.wav").write_bytes((mine / "one.wav").read_bytes())
+    for name in ("broken", "again"):
+        (mine / f"{name}.txt").write_text("drums")
+    report = prepare(mine, tmp_path / "set", seed=seed, test=0.9, validation=0)
+    assert {split: count["tracks"] for split, count in report.counts.items()} == {"train": 1, "test": 1}
+    assert "a small set: 1 tracks to train on, and none for validation; a LoRA learns so few by heart" in report.notes
+
+
+def test_a_name_that_is_not_utf8_is_read_and_written_escaped(music: Path, tmp_path: Path) -> None:
+    mine, name = tmp_path / "music", os.fsdecode(b"caf\xe9")
+    mine.mkdir()
+    shutil.copy(music / "one.wav", mine / f"{name}.wav")
+    (mine / f"{name}.txt").write_text("piano")
+    (mine / f"{name}.m4a").write_bytes(b"sound")
+    report = prepare(mine, tmp_path / f"set-{name}", layout="kohya")
+    assert [each.what for each in report.skipped] == ["caf\\xe9.m4a"]
+    assert {item.track for item in read_dataset(report.out).splits["train"]} == {"caf\\xe9.wav"}
+    assert "caf\\xe9.wav" in (report.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_source_without_anything_to_train_on_says_so(music: Path, tmp_path: Path) -> None:
+    (tmp_path / "music/test").mkdir(parents=True)
+    shutil.copy(music / "one.wav", tmp_path / "music/test/one.wav")
+    (tmp_path / "music/test/one.txt").write_text("piano")
+    assert prepare(tmp_path / "music", tmp_path / "set").notes == ("no clip to train on: all are in test",)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from datasets import Audio, Dataset, DatasetDict
 from sdxl_mel.dataset.decode import opened
 from sdxl_mel.dataset.settings import FileSource
 from sdxl_mel.dataset.sources import find_tracks, kind_of
-from sdxl_mel.dataset.table_source import jamendo_tags, texts_in, track_licences
+from sdxl_mel.dataset.table_source import jamendo_tags, track_licences
 from sdxl_mel.dataset.tracks import SourceList
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.tables import texts_in
 from tests.dataset.music import write_music
 
 
@@ -80,8 +83,8 @@ def test_a_table_with_quotes_newlines_and_several_captions(tmp_path: Path) -> No
         'file,text,artist,tags\nx.wav,"a ""slow"", soft\ntune",Bach,"[\'a\', \'b\']"\nx.wav,second,Bach,\ny.wav,,7,z\n',
     )
     found = read(path)
-    assert not found.skipped
-    x, y = found.tracks
+    assert [(skipped.what, skipped.why[:10]) for skipped in found.skipped] == [("y.wav", "no caption")]
+    x, y = read(path, uncaptioned=True).tracks
     assert x.captions == ('a "slow", soft\ntune', "second")
     assert (x.artist, x.names, x.tags) == ("Bach", ("Bach",), ("a", "b"))
     assert (y.captions, y.artist, y.names) == (("",), "7", ())
@@ -226,17 +229,17 @@ def test_a_saved_datasets_folder(tmp_path: Path) -> None:
     assert kind_of(tmp_path / "set") == "datasets"
     (there,) = read(tmp_path / "set").tracks
     assert (there.identifier, there.split, there.captions) == ("train-000000", "train", ("slow",))
-    with opened(there.audio) as audio, opened(path) as same:
-        assert audio.sha256 == same.sha256
-        assert (audio.samples()[0] == same.samples()[0]).all()
+    with opened(there.audio) as (sha256, samples), opened(path) as (same, expected):
+        assert sha256 == same
+        assert (samples()[0] == expected()[0]).all()
 
 
 def test_a_saved_datasets_folder_of_paths(tmp_path: Path) -> None:
     Dataset.from_dict({"path": ["x.flac", "gone.flac"], "text": ["slow", "lost"]}).save_to_disk(tmp_path / "set")
     path = write_music(tmp_path / "set/x.flac", 1, 0.5)
     there, gone = read(tmp_path / "set").tracks
-    with opened(there.audio) as audio, opened(path) as same:
-        assert audio.sha256 == same.sha256
+    with opened(there.audio) as (sha256, _), opened(path) as (same, _):
+        assert sha256 == same
     with pytest.raises(InputError, match=r"row 1: its audio 'gone\.flac' is not in the folder"), opened(gone.audio):
         pass
 
@@ -296,3 +299,179 @@ def test_long_cells_are_read_and_the_limit_of_the_program_stays(tmp_path: Path) 
     before = csv.field_size_limit()
     assert len(read(path).tracks[0].captions[0]) > before
     assert csv.field_size_limit() == before
+
+
+def test_missing_captions_follow_one_rule_in_every_kind_of_source(tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d", "e")
+    touch(*(tmp_path / f"{name}.wav" for name in names))
+    missing = (', "caption": NaN', ', "caption": null', "", ', "caption": [null]', ', "caption": "nan"')
+    lines = [f'{{"path": "{name}.wav"{caption}}}\n' for name, caption in zip(names, missing)]
+    places = [
+        table(tmp_path, 'path,caption\na.wav\nb.wav,\nc.wav,"  "\nd.wav,[]\ne.wav,nan\n'),
+        table(tmp_path, "".join(lines), "songs.jsonl"),
+        table(tmp_path, "ytid,aspect_list,caption\na,[],\nb,[]\nc,[],\nd,[],\ne,[],nan\n", "caps.csv"),
+    ]
+    for place in places:
+        found = read(place)
+        assert [track.captions for track in found.tracks] == [("nan",)]
+        assert [skipped.why for skipped in found.skipped] == ["no caption (--uncaptioned keeps it)"] * 4
+        kept = read(place, uncaptioned=True)
+        assert (len(kept.tracks), kept.skipped) == (5, [])
+        assert not any(text.strip() for track in kept.tracks[:4] for text in track.captions)
+
+
+def test_missing_captions_of_a_saved_datasets_folder(tmp_path: Path) -> None:
+    rows = {"path": ["a.wav", "b.wav", "c.wav"], "caption": ["slow", None, ""]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    assert len(read(tmp_path / "set").skipped) == 2
+    assert [track.captions for track in read(tmp_path / "set", uncaptioned=True).tracks] == [("slow",), (), ("",)]
+    Dataset.from_dict({"path": ["a.wav"], "caption": [float("nan")]}).save_to_disk(tmp_path / "numbers")
+    assert len(read(tmp_path / "numbers").skipped) == 1
+
+
+def test_several_rows_of_a_saved_datasets_folder_are_one_track(tmp_path: Path) -> None:
+    sound, other = {"bytes": b"sound", "path": None}, {"bytes": b"other", "path": None}
+    rows = {"audio": [sound, sound, other], "id": ["7", "7", "7"], "text": ["a", "b", "c"]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    found = read(tmp_path / "set")
+    assert [track.captions for track in found.tracks] == [("a", "b")]
+    assert found.skipped[0].why.startswith("duplicate id '7'")
+
+
+def test_splits_that_paths_and_columns_name(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("train/a.wav", "test/b.wav", "more/val/c.wav", "d.wav", "train/e.wav")))
+    text = (
+        "file_name,text,split\ntrain/a.wav,a,\ntest\\b.wav,b,\nmore/val/c.wav,c,\nd.wav,d,fold1\ntrain/e.wav,e,Test\n"
+    )
+    expected = {"a": "train", "b": "test", "c": "validation", "d": "", "e": "test"}
+    for name in ("metadata.csv", "songs.csv"):
+        found = read(table(tmp_path, text, name))
+        assert {track.captions[0]: track.split for track in found.tracks} == expected
+        assert found.notes == ["1 tracks are of a split of none of our names: d.wav (fold1)"]
+    assert {track.captions[0]: track.split for track in read(tmp_path).tracks} == expected
+    for path in tmp_path.glob("*.csv"):
+        path.unlink()
+    for path in tmp_path.rglob("*.wav"):
+        path.with_suffix(".txt").write_text(path.stem)
+    assert {track.captions[0]: track.split for track in read(tmp_path).tracks} == expected | {"e": "train"}
+
+
+def test_side_cars_beside_folders_with_tables(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.wav", "sub/b.wav", "sub/c.wav", "sub/d.wav", "deep/er/e.wav")))
+    (tmp_path / "a.txt").write_text("from a side-car")
+    (tmp_path / "sub/c.json").write_text('{"caption": "from another"}')
+    (tmp_path / "sub/b.txt").write_text("not used: the table describes it")
+    table(tmp_path / "sub", "file_name,text\nb.wav,from a table\n", "metadata.csv")
+    table(tmp_path / "deep", '{"file_name": "er/e.wav", "text": "from lines"}\n', "metadata.jsonl")
+    table(tmp_path, "notes", "README.txt")
+    found = read(tmp_path)
+    assert {track.identifier: track.captions for track in found.tracks} == {
+        "sub/b.wav": ("from a table",),
+        "deep/er/e.wav": ("from lines",),
+        "a.wav": ("from a side-car",),
+        "sub/c.wav": ("from another",),
+    }
+    assert [skipped.what for skipped in found.skipped] == ["sub/d.wav"]
+    assert found.notes == ["2 files beside the music describe none of it: README.txt, sub/b.txt"]
+    assert {track.identifier for track in read(tmp_path, "folder").tracks} == {"a.wav", "sub/b.wav", "sub/c.wav"}
+
+
+@pytest.mark.parametrize("name", ["a.caption", "a.TXT", "a.Json"])
+def test_side_cars_of_other_programs(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "a.wav")
+    (tmp_path / name).write_text('{"text": "slow"}' if name.lower().endswith("json") else "slow\n")
+    (track,) = read(tmp_path).tracks
+    assert track.captions == ("slow",)
+
+
+def test_two_tables_that_name_one_file(tmp_path: Path) -> None:
+    touch(tmp_path / "train/x.wav")
+    table(tmp_path, "file_name,text\ntrain/x.wav,one\n", "metadata.csv")
+    table(tmp_path / "train", '{"file_name": "x.wav", "text": "two"}\n', "metadata.jsonl")
+    (track,) = read(tmp_path).tracks
+    assert track.captions == ("one", "two")
+
+
+@pytest.mark.parametrize(("on_disk", "in_name"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_side_cars_whose_names_are_composed_otherwise(tmp_path: Path, on_disk: str, in_name: str) -> None:
+    touch(tmp_path / f"{unicodedata.normalize(on_disk, 'Café ä')}.mp3")
+    side_car = tmp_path / f"{unicodedata.normalize(in_name, 'Café ä')}.TXT"
+    side_car.write_text("slow\u2028piano\x85soft\r\nfast", encoding="utf-16")
+    (track,) = read(tmp_path).tracks
+    assert track.captions == ("slow\u2028piano\x85soft", "fast")
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    touch(*(tmp_path / os.fsdecode(name) for name in (b"caf\xe9.wav", b"\xff/b.wav", b"c\xe9.wav")))
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("slow")
+    (tmp_path / os.fsdecode(b"\xff/b.json")).write_text('{"caption": "fast"}')
+    found = read(tmp_path)
+    assert [track.identifier for track in found.tracks] == ["caf\\xe9.wav", "\\xff/b.wav"]
+    assert [skipped.what for skipped in found.skipped] == ["c\\xe9.wav"]
+
+
+def test_other_music_links_and_hidden_files_are_named(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav", tmp_path / "b.m4a", tmp_path / "._a.wav", tmp_path / "more.zip")
+    (tmp_path / "a.txt").write_text("slow")
+    (tmp_path / "b.txt").write_text("slow")
+    (tmp_path / "c.mp3").symlink_to("nothing.mp3")
+    found = read(tmp_path)
+    assert [skipped.what for skipped in found.skipped] == ["b.m4a", "c.mp3"]
+    assert found.notes == [
+        "1 hidden files are left out: ._a.wav",
+        "2 files beside the music describe none of it: b.txt, more.zip",
+    ]
+
+
+def test_clips_of_no_row_are_named(tmp_path: Path) -> None:
+    touch(tmp_path / "aaaaaaaaaaa.wav", tmp_path / "bbbbbbbbbbb.wav", tmp_path / "ccccccccccc.m4a")
+    found = read(table(tmp_path, "ytid,aspect_list,caption\naaaaaaaaaaa,[],slow\nccccccccccc,[],soft\n"))
+    assert [skipped.what for skipped in found.skipped] == ["songs.csv, line 3", "ccccccccccc.m4a"]
+    assert "1 clips under" in found.notes[0]
+    assert found.notes[0].endswith("bbbbbbbbbbb.wav")
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "a\0b", ".", "/\0"])
+def test_hostile_cells_are_reasons(tmp_path: Path, text: str) -> None:
+    for name, content in (
+        ("t.csv", f"path,caption\n{text},slow\n"),
+        ("s.csv", f"{HEADER}1,2,slow,True,0,5,7,{text},9\n"),
+    ):
+        found = read(table(tmp_path, content, name))
+        assert (len(found.tracks), len(found.skipped)) == (0, 1)
+
+
+def test_tables_of_pictures_are_no_audiofolder(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav", tmp_path / "earlier/train/x.png")
+    (tmp_path / "a.txt").write_text("slow")
+    (tmp_path / "earlier/dataset.json").write_text("{}")
+    table(tmp_path / "earlier/train", '{"file_name": "x.png", "captions": ["a"]}\n', "metadata.jsonl")
+    assert kind_of(tmp_path) == "folder"
+    assert [track.identifier for track in read(tmp_path).tracks] == ["a.wav"]
+
+
+def test_an_audiofolder_whose_column_is_named_otherwise(tmp_path: Path) -> None:
+    touch(tmp_path / "a.wav")
+    assert len(read(table(tmp_path, "filename,caption\na.wav,slow\n", "metadata.csv").parent).tracks) == 1
+
+
+def test_ids_that_begin_anew_in_every_split(tmp_path: Path) -> None:
+    splits = {
+        name: Dataset.from_dict({"path": [f"{name}.wav"], "id": [0], "text": [name]}) for name in ("train", "test")
+    }
+    DatasetDict(splits).save_to_disk(tmp_path / "set")
+    found = read(tmp_path / "set")
+    assert [(track.identifier, track.split) for track in found.tracks] == [("0", "train"), ("test/0", "test")]
+
+
+def test_every_source_says_of_a_track_what_it_knows(tmp_path: Path) -> None:
+    touch(tmp_path / "folder/a.wav", tmp_path / "a.wav")
+    row = {"caption": ["slow"], "artist": "Ann", "tags": ["x", ""], "instruments": "violin; piano", "split": "val"}
+    (tmp_path / "folder/a.json").write_text(json.dumps(row))
+    saved = {name: [value] for name, value in row.items()} | {"path": ["a.wav"]}
+    Dataset.from_dict(saved).save_to_disk(tmp_path / "set")
+    lines = table(tmp_path, json.dumps(row | {"path": "a.wav"}), "songs.jsonl")
+    for place in (tmp_path / "folder", tmp_path / "set", lines):
+        (track,) = read(place).tracks
+        known = (track.captions, track.artist, track.names, track.tags, track.instruments, track.split)
+        assert known == (("slow",), "Ann", ("Ann",), ("x",), ("violin", "piano"), "validation")

@@ -116,3 +116,16 @@ def test_pairs_are_drawn_or_named() -> None:
 def test_pairs_that_cannot_be_held_out(wanted: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         choose_pairs(candidates(), (wanted,), seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_training_gets_its_songs_first(count: int) -> None:
+    for seed in range(200):
+        for shares in ({}, {"test": 0.7, "validation": 0.25}, {"test": 0.0}):
+            tracks = [Candidate(f"t{i}", f"a{i}", False, ()) for i in range(count)]
+            splits = [place.split for place in assign(tracks, **SETTINGS | {"seed": seed} | shares).values()]
+            assert "train" in splits
+    vocal = [Candidate("v", "", True, ()), Candidate("t", "", False, ())]
+    assert all(assign(vocal, **SETTINGS | {"seed": seed})["t"].split == "train" for seed in range(50))
+    given = [Candidate("a", "", False, (), split="train"), Candidate("b", "", False, ())]
+    assert {assign(given, **SETTINGS | {"seed": seed})["b"].split for seed in range(50)} > {"train"}

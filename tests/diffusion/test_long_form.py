@@ -148,8 +148,8 @@ def test_extend_gives_each_view_what_is_drawn_and_keeps_it(loop: bool) -> None:
         drawn = torch.full((1, 4, 2, len(columns)), float(view + 1))
         if known is None:
             return drawn
-        seen.append([int(c) for c, free in zip(columns, known.mask.flatten()) if not free])
-        return known.mask * drawn + (1 - known.mask) * known.latents
+        seen.append([int(c) for c, free in zip(columns, known.strength.flatten()) if not free])
+        return known.strength * drawn + (1 - known.strength) * known.latents
 
     piece = extend(draw, length, starts, width)
     assert (piece > 0).all()

@@ -1,8 +1,10 @@
 """Our sampling loop beside the plain diffusers pipeline, and each tile beside itself in a batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -129,12 +131,57 @@ def test_inpainting_keeps_what_is_known(base: Base, sampler: str) -> None:
 
 def test_a_variation_is_nearer_the_weaker_it_is(base: Base) -> None:
     latents = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(1))
-    known = Known(latents, torch.ones(1, 1, 1, 1))
-    distance = [
-        float((draw(base, ["a"], [2], steps=10, known=known, strength=strength) - latents).std())
-        for strength in (0.1, 0.5, 1.0)
-    ]
+    distance = []
+    for strength in (0.1, 0.5, 1.0):
+        known = Known(latents, torch.full((1, 1, 1, 1), strength))
+        distance.append(float((draw(base, ["a"], [2], steps=10, known=known) - latents).std()))
     assert distance[0] < distance[1] < distance[2]
+
+
+def test_every_latent_goes_as_far_as_its_own_strength(base: Base) -> None:
+    latents = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(1))
+    strength = torch.tensor([0.0, 0.3, 0.6, 1.0]).repeat_interleave(4).reshape(1, 1, 1, 16)
+    drawn = draw(base, ["a"], [2], steps=10, known=Known(latents, strength))
+    assert torch.equal(drawn[..., :4], latents[..., :4])
+    distance = (drawn - latents).square().mean(dim=(0, 1, 2)).reshape(4, 4).mean(dim=1).tolist()
+    assert distance == sorted(distance)
+    assert distance[1] > 0
+
+
+@pytest.fixture(scope="module")
+def draw_mini() -> Callable[[str, int], torch.Tensor]:
+    """Return what draws half a tile with the mini base, from the same noise by any sampler."""
+    mini = open_base("mini")
+    text, unconditional = encode_prompts(mini, ["solo piano, slow"]), encode_prompts(mini, [""])
+    told = Denoiser(mini.unet, time_ids(SIZE[0] * 8, SIZE[1] * 8), unconditional, Guidance(1.0))
+
+    @cache
+    def drawn(sampler: str, steps: int) -> torch.Tensor:
+        scheduler = make_scheduler(sampler, mini.scheduler, "trailing")
+        noise = draw_noise([0], (4, *SIZE), "cpu")
+        return sample(scheduler, steps, noise, lambda x, t, _: told.predict(x, t, text), seeds=[0])
+
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_what_many_fine_steps_draw(
+    draw_mini: Callable[[str, int], torch.Tensor], sampler: str
+) -> None:
+    fine, drawn = draw_mini("dpmpp_2m", 40), draw_mini(sampler, 12)
+    # Two pictures of different noise are 1.27 apart. Samplers that add noise go elsewhere, but to music as loud.
+    adds_noise = sampler in ("euler_a", "ddpm", "lcm", "tcd")
+    assert float((drawn - fine).norm() / fine.norm()) < (1.5 if adds_noise else 0.15)
+    assert float(drawn.std() / fine.std()) == pytest.approx(1, abs=0.15)
+    assert float(drawn.abs().max()) > 2
+
+
+def test_latents_are_clipped_only_where_the_base_says_so(base: Base) -> None:
+    for name in ("ddim", "ddpm", "heun", "lcm", "tcd"):
+        assert not make_scheduler(name, base.scheduler).config.clip_sample
+    saying = type(base.scheduler).from_config({**base.scheduler.config, "clip_sample": True})
+    assert make_scheduler("ddim", saying).config.clip_sample
+    assert not make_scheduler("ddim", diffusers.DDIMScheduler()).config.clip_sample
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "DPMSolverMultistepScheduler", "EulerDiscrete"])

@@ -24,6 +24,8 @@ ADDED = {
     "encode": ("--preset", "mini"),
     "roundtrip": ("--seconds", "1"),
     "generate": ("--steps", "2"),
+    "edit": ("--steps", "2", "--method", "fast"),
+    "vary": ("--steps", "2"),
     "invert": ("--method", "fast"),
     "convert-clap": ("--tokenizer", "words"),
 }

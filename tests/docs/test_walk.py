@@ -31,7 +31,7 @@ clips = 1
 """
 PATH = "Train on your own music with SDXL 1.0 and a 3090"
 TABLE = "Every command"
-GUIDES = ("docs/training.md", "docs/evaluation.md")
+GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/editing.md")
 CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"
 
 

@@ -44,7 +44,7 @@ def test_what_is_no_run(tmp_path):
     with pytest.raises(InputError, match="no training run"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(FormatError, match="not a run"):
+    with pytest.raises(FormatError, match="run.json: spec: Field required; train it again"):
         read_run(tmp_path)
 
 

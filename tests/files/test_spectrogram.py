@@ -1,6 +1,7 @@
 """Spectrogram PNGs: pixels, spec and record return, and every picture that lost something is refused."""
 
 import io
+import json
 import zlib
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def bomb(width: int, height: int) -> bytes:
 
 def text_bomb() -> bytes:
     whole = encode_png(Spectrogram(levels(), MINI))
-    text = chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(100_000_000)))
+    text = chunk(b"zTXt", b"record\0\0" + zlib.compress(bytes(100_000_000)))
     return whole[:33] + text + whole[33:]
 
 
@@ -154,9 +155,9 @@ def test_a_newer_spec_and_a_damaged_record() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read this picture"):
+    with pytest.raises(InputError, match="expected a picture"):
         read_spectrogram(tmp_path / "missing.png")
-    with pytest.raises(InputError, match="cannot read this picture"):
+    with pytest.raises(InputError, match="expected a picture"):
         read_spectrogram(tmp_path)
     (tmp_path / "empty.png").touch()
     with pytest.raises(FormatError, match="an empty file"):
@@ -187,3 +188,46 @@ def test_every_checksum_is_right() -> None:
     broken[-6] ^= 1
     with pytest.raises((SyntaxError, OSError)):
         Image.open(io.BytesIO(bytes(broken))).verify()
+
+
+def with_chunk(content: bytes, name: bytes, data: bytes) -> bytes:
+    """Return a PNG with another chunk after its header."""
+    chunk = len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+    return content[:33] + chunk + content[33:]
+
+
+def test_text_of_other_programs_of_any_size_is_no_matter() -> None:
+    picture = Spectrogram(levels(), MINI, RECORD)
+    text = zlib.compress(b"workflow " * 1_000_000)
+    for name, data in ((b"zTXt", b"workflow\0\0" + text), (b"tEXt", b"x\0" + bytes(range(1, 200)) * 40_000)):
+        found = decode_png(with_chunk(encode_png(picture), name, data), "x.png")
+        np.testing.assert_array_equal(found.levels, picture.levels)
+        assert found.record == RECORD
+
+
+@pytest.mark.parametrize("at", [16, 20])
+def test_a_size_that_the_file_cannot_hold_is_not_taken_as_memory(at: int) -> None:
+    content = bytearray(encode_png(Spectrogram(levels(), MINI)))
+    content[at : at + 4] = (1_500_000).to_bytes(4)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    with pytest.raises(FormatError, match=r"it holds less than \d+ x \d+ pixels"):
+        decode_png(bytes(content), "x.png")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_damage_of_bytes_is_a_picture_or_a_reason(data: st.DataObject) -> None:
+    content = bytearray(encode_png(Spectrogram(levels(24), MINI, RECORD)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode_png(bytes(content[: data.draw(st.integers(0, len(content)))]), "x.png")
+    except InputError as error:
+        assert "object at 0x" not in str(error)
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("field", [{"n_mels": 8 * 10**9}, {"width": 8 * 10**9}, {"n_fft": 10**12}, {"fmax": 1e300}])
+def test_a_spec_beyond_all_reason_is_refused(field: dict[str, float]) -> None:
+    with pytest.raises(FormatError, match="not a valid spec"):
+        type(MINI).from_json(json.dumps(MINI.model_dump() | field))

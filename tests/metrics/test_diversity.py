@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vendi_score import vendi
 
+from sdxl_mel.evaluation.embeddings import SetEmbeddings
 from sdxl_mel.metrics.diversity import (
     between_prompts,
     diversity_by_prompt,
@@ -11,7 +12,7 @@ from sdxl_mel.metrics.diversity import (
     subset_mean,
     vendi_score,
 )
-from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows, window_vectors
+from sdxl_mel.metrics.embedders.base import clip_vectors, unit_rows
 from tests.metrics.simulated import units
 
 
@@ -71,6 +72,6 @@ def test_subset_mean_is_the_sets_own_yardstick():
 def test_clip_vector_is_the_mean_of_raw_windows():
     clips = [np.array([[3.0, 0.0], [0.0, 1.0]], np.float32), np.array([[0.0, 2.0]], np.float32)]
     assert np.allclose(clip_vectors(clips), [[3 / np.sqrt(10), 1 / np.sqrt(10)], [0, 1]])
-    rows, owner = window_vectors(clips)
-    assert np.allclose(rows, [[1, 0], [0, 1], [0, 1]])
-    assert owner.tolist() == [0, 0, 1]
+    embeddings = SetEmbeddings(clips)
+    assert np.allclose(embeddings.rows, [[1, 0], [0, 1], [0, 1]])
+    assert embeddings.owner.tolist() == [0, 0, 1]

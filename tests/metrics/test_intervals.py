@@ -10,6 +10,7 @@ from sdxl_mel.metrics.intervals import (
     mean_interval,
     paired_interval,
     proportion_interval,
+    share_interval,
 )
 from tests.metrics.simulated import units
 
@@ -90,6 +91,63 @@ def test_proportion_interval_covers():
 def test_proportion_interval_has_width_at_the_ends():
     assert proportion_interval(0, 20).high > 0.1
     assert proportion_interval(20, 20).low < 0.9
+
+
+@pytest.mark.parametrize("clips", [4, 8, 20])
+@pytest.mark.parametrize(
+    ("least", "most", "draw"),
+    [
+        (-1.0, 1.0, lambda generator, shape: np.tanh(generator.normal(1.8, 0.6, shape))),
+        (0.0, 1.0, lambda generator, shape: generator.beta(1.0, 8.0, shape)),
+        (0.0, np.inf, lambda generator, shape: generator.lognormal(0.0, 0.5, shape)),
+    ],
+)
+def test_interval_of_a_bounded_mean_stays_inside_and_covers(clips, least, most, draw):
+    truth = draw(np.random.default_rng(8), 1_000_000).mean()
+    plain = [mean_interval(values) for values in draw(np.random.default_rng(9), (1500, clips))]
+    found = [each.within(least, most) for each in plain]
+    assert all(least < each.low < each.value < each.high < most for each in found)
+    assert 0.89 <= coverage(found, truth) <= 0.97
+    assert coverage(found, truth) > coverage(plain, truth)
+
+
+def test_interval_far_from_its_bounds_is_the_t_interval():
+    values = np.random.default_rng(0).normal(0.0, 0.01, 50)
+    plain, bounded = mean_interval(values), mean_interval(values).within(-1.0, 1.0)
+    assert (bounded.low, bounded.high) == (pytest.approx(plain.low, abs=1e-6), pytest.approx(plain.high, abs=1e-6))
+    assert plain.within(-np.inf, np.inf) == plain
+
+
+def test_two_cosines_near_one_stay_below_it():
+    """The t interval of these reaches 1.045."""
+    values = [0.9836, 0.9934]
+    assert mean_interval(values).high > 1.04
+    bounded = mean_interval(values).within(-1.0, 1.0)
+    assert bounded.low < 0.9836
+    assert 0.9934 < bounded.high < 1.0
+
+
+def test_interval_on_the_scale_of_cosines_is_fishers_z():
+    interval = mean_interval([0.7, 0.8, 0.9])
+    half = stats.t.ppf(0.975, 2) * interval.se / (1 - interval.value**2)
+    bounded = interval.within(-1.0, 1.0)
+    expected = np.tanh(np.arctanh(interval.value) + np.array([-half, half]))
+    assert (bounded.low, bounded.high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+
+
+def test_share_of_independent_hits_has_wilsons_interval():
+    assert share_interval([1, 0, 0, 1, 0]) == proportion_interval(2, 5)
+    assert share_interval([1, 0, 0, 1, 0], list("abcde")) == proportion_interval(2, 5)
+
+
+@pytest.mark.parametrize("prompts", [6, 20])
+def test_share_interval_covers_when_clips_of_a_prompt_are_alike(prompts):
+    generator = np.random.default_rng(5)
+    groups = np.repeat(np.arange(prompts), 4).tolist()
+    chances = np.repeat(generator.beta(6.0, 2.0, (1000, prompts)), 4, axis=1)
+    found = [share_interval(generator.random(prompts * 4) < chance, groups) for chance in chances]
+    assert all(0.0 <= each.low < each.high <= 1.0 for each in found)
+    assert 0.90 <= coverage(found, 0.75) <= 0.99
 
 
 def test_paired_interval_sees_what_unpaired_cannot():

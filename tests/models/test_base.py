@@ -224,7 +224,7 @@ def test_single_file_with_a_tensor_too_many_or_too_few(single: Path, tmp_path: P
 def test_truncated_weights(copy: Path, single: Path, tmp_path: Path) -> None:
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(FormatError, match="cannot load these weights"):
+    with pytest.raises(FormatError, match="unet.*not a whole safetensors file"):
         open_base(copy, ("unet",))
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(single.read_bytes()[:-1000])
@@ -239,7 +239,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         open_base("nobody/no-such-base")
     pickled = tmp_path / "model.ckpt"
     pickled.write_bytes(b"x")
-    with pytest.raises(InputError, match=r"must be \.safetensors"):
+    with pytest.raises(InputError, match="a pickle, which can run any code"):
         open_base(pickled)
     with pytest.raises(InputError, match="no part head"):
         open_base("mini", ("head",))
@@ -274,6 +274,6 @@ def test_hub_id_fetches_the_parts_alone(
 def test_single_file_without_configs(single: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.safetensors"
     alone.symlink_to(single)
-    with pytest.raises(MissingError, match=r"a single file holds no configs; put model_index\.json"):
+    with pytest.raises(FormatError, match=r"its unet does not fit the config: \d+ tensors do not match"):
         open_base(alone)
     assert open_base(alone, ("vae",), config=single.with_suffix("")).vae is not None

@@ -65,7 +65,7 @@ def training_latents(mean: torch.Tensor, logvar: torch.Tensor, scale: float) -> 
 
 def assert_equal_to_encoding_on_the_spot(out: Path, tiles: Path, base: Base) -> None:
     cache, dataset = open_cache(out), read_dataset(tiles)
-    assert (cache.spec, cache.anchor) == (dataset.spec, ANCHOR)
+    assert (cache.header.spec, cache.header.anchor) == (dataset.spec, ANCHOR)
     assert cache.header.scaling_factor == base.vae.config.scaling_factor
     assert cache.header.identity == {part: base.identity[part] for part in ("vae", "text_encoder", "text_encoder_2")}
     pairs = [

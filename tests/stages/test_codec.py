@@ -83,6 +83,18 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_reported(
     assert sorted(path.name for path in (tmp_path / "sounds").iterdir()) == ["band.flac", "piano.flac"]
 
 
+def test_music_in_a_folder_that_is_not_encoded_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    music = tmp_path / "music"
+    (music / "more").mkdir(parents=True)
+    for name in ("good.flac", "more/deep.flac"):
+        (music / name).write_bytes(Path(BAND).read_bytes())
+    (music / "other.m4a").write_bytes(b"sound")
+    (music / "gone.ogg").symlink_to("nothing.ogg")
+    assert run("encode", music, "--out", tmp_path / "out", "--preset", "mini") == 3
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("wrote", "skipped other.m4a", "skipped gone.ogg", "more: a folder inside"))
+
+
 def test_processes_make_the_pictures_of_one(tmp_path: Path, tile: Path) -> None:
     sounds = [FIXTURES / "band.flac", FIXTURES / "piano.flac"]
     assert run("encode", *sounds, "--out", tmp_path, "--preset", "mini", "--jobs", "2") == 0
@@ -147,7 +159,7 @@ def write_sounds(folder: Path) -> None:
 
 BAD_SOUNDS = {
     "missing.wav": "no such file",
-    "hollow": "holds no sound files",
+    "hollow": "no sounds in this folder",
     "empty.wav": "an empty file",
     "cut.wav": "cut off",
     "text.wav": "not a readable sound file",
@@ -194,8 +206,8 @@ def write_pictures(folder: Path, tile: Path) -> None:
 
 
 BAD_PICTURES = {
-    "missing.png": "cannot read this picture",
-    "hollow": "holds no PNG",
+    "missing.png": "no such file; expected a picture",
+    "hollow": "no pictures in this folder",
     "empty.png": "an empty file",
     "cut.png": "not a readable PNG",
     "text.png": "not a readable PNG",

@@ -79,8 +79,13 @@ def test_sweep_over_checkpoints(tmp_path):
         (tmp_path / f"step-{step:06d}.safetensors").write_bytes(b"")
         write_evaluation(tmp_path / f"step-{step:06d}" / "metrics.json", evaluation(shift=step / 1e4))
     (tmp_path / "step-001500.safetensors").write_bytes(b"")
+    for step, content in ((1600, "{"), (1700, "[]"), (1800, '{"schema_version": 2}')):
+        (tmp_path / f"step-{step:06d}").mkdir()
+        (tmp_path / f"step-{step:06d}" / "metrics.json").write_text(content)
     report = run(Config(runs=tuple(sorted(tmp_path.iterdir())), out=tmp_path / "out"))
-    assert [each.what.split("/")[-1] for each in report.skipped] == ["step-001500"]
+    skipped = [f"step-{step:06d}" for step in (1500, 1600, 1700, 1800)]
+    assert [each.what.split("/")[-1] for each in report.skipped] == skipped
+    assert report.exit_code == 3
     assert report.summary().index("step-000500") < report.summary().index("step-001000")
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == 2

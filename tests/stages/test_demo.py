@@ -9,7 +9,7 @@ from sdxl_mel.commands import parse_command
 from sdxl_mel.corpus.instruments import LEFT_OUT
 from sdxl_mel.demo.page import long_pieces, training_curves
 from sdxl_mel.demo.plan import LINES, PREPARE, Size, place, quick_dtype, step_of
-from sdxl_mel.demo.prompts import known_prompts
+from sdxl_mel.demo.run import known_prompts
 from sdxl_mel.demo.steps import Step, config_path, run_steps
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import write_audio

@@ -143,7 +143,7 @@ def test_a_cache_that_lacks_a_fact_is_made_again(world, tmp_path):
     def embed(facts):
         return embed_sets({"one": clips}, [MelEmbedder()], Decoding(), tmp_path, facts)["one"].facts
 
-    clips = find_clips(world / "reference", "test")[:2]
+    clips = find_clips(world / "reference", "test")[0][:2]
     fewer, more = (embed(facts) for facts in (FACTS[:-2], FACTS))
     assert [len(each) for each in (*fewer, *more)] == 2 * [len(FACTS) - 2] + 2 * [len(FACTS)]
     assert all(one[name] == two[name] for one, two in zip(fewer, more) for name in one)
@@ -184,6 +184,30 @@ def test_clips_that_cannot_be_used_are_listed_and_never_scored(world, tmp_path):
     assert found.evaluation.sets["generated"].used == 3
     assert found.evaluation.sets["generated"].left_out == 6
     assert found.exit_code == 3
+
+
+def test_clips_whose_numbers_are_not_finite_are_listed(world, tmp_path):
+    """Samples that overflow a square in float32, and a rate that leaves too little to measure."""
+    bad = tmp_path / "generated"
+    for name, sound in sounds(0).items():
+        write(bad / f"{name}.wav", sound)
+    write(bad / "huge.wav", np.full(32000, 1e30, np.float32))
+    write(bad / "larger.wav", 3e38 * sounds(1)["piano"])
+    found = run(config(world, tmp_path / "out", generated=bad, prompts=None))
+    assert {each.what for each in found.skipped} == {"generated/huge.wav", "generated/larger.wav"}
+    assert len(found.evaluation.clips) == 3
+    assert found.exit_code == 3
+
+
+def test_a_clip_under_the_gate_has_no_loudness(world, tmp_path):
+    for name, sound in sounds(0).items():
+        write(tmp_path / "some" / f"{name}.wav", sound)
+    click = np.zeros(32000, np.float32)
+    click[5] = 2e-3
+    write(tmp_path / "some" / "click.wav", click)
+    found = run(config(world, tmp_path / "out", generated=tmp_path / "some", prompts=None)).evaluation
+    assert {clip["file"]: clip["lufs"] for clip in found.clips}["click.wav"] is None
+    assert found.metrics["loudness"].n == 3
 
 
 def test_stereo_and_any_rate_are_the_same_music(world, tmp_path):

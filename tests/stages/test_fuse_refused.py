@@ -114,7 +114,7 @@ def test_scales_pair_with_loras(tmp_path):
     for files, scales, said in [
         (["a", "b"], [1.0], "1 --scale for 2 --lora"),
         (["a"], [1.0, 2.0], "2 --scale for 1 --lora"),
-        (["a:0.5"], [1.0], "both as FILE:SCALE and as --scale"),
+        (["a:0.5"], [1.0], "both as FILE:SCALE and as a setting"),
         (["a:nan"], [], "no strength"),
     ]:
         with pytest.raises(InputError, match=said):

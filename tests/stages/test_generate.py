@@ -13,13 +13,14 @@ from sdxl_mel.cli import main
 from sdxl_mel.config import validated
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
-from sdxl_mel.files.audio import read_audio, write_audio
-from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.evaluation.clips import find_clips
+from sdxl_mel.files.audio import read_audio
+from sdxl_mel.files.containers import read_wav_loop
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, tile_paths, write_spectrogram
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.header import header_files
 from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import generate
 from sdxl_mel.synthesis import generator, results_folder
@@ -126,6 +127,18 @@ def test_results_of_another_command_are_not_replaced_unasked(tiny: str, tmp_path
     assert record.settings["steps"] == 1
 
 
+def test_a_results_folder_is_its_list(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tiny, tmp_path, num=3, steps=1, format="wav", plot=True)
+    fewer = draw(tiny, tmp_path, num=2, steps=1, format="wav", plot=True)
+    assert fewer.notes == ("left over from an earlier command, not in the list: 0003-plot.svg, 0003.png, 0003.wav",)
+    for clips in (tile_paths([tmp_path]), [clip.path for clip in find_clips(tmp_path, "test")[0]]):
+        assert [path.stem for path in clips] == ["0001", "0002"]
+    assert "left out, not in its manifest.json: 0003" in capsys.readouterr().err
+    other = draw(tiny, tmp_path, num=1, steps=2, format="flac", overwrite=True)
+    assert "removed: 0001-plot.svg, 0001.wav, 0002-plot.svg, 0002.png, 0002.wav" in other.summary()
+    assert {path.name for path in tmp_path.glob("0002*")} == set()
+
+
 @pytest.mark.parametrize("mode", ["joint", "extend", "independent"])
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mode: str, loop: bool) -> None:
@@ -144,6 +157,10 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
 def test_a_short_loop_is_drawn_on_a_circle(tiny: str, tmp_path: Path, seconds: float | None, frames: int) -> None:
     draw(tiny, tmp_path, seconds=seconds, loop=True, format="wav")
     assert levels(tmp_path).shape[1] == frames
+    assert read_wav_loop(tmp_path / "0001.wav") == (0, frames * SPEC.hop_length - 1)
+    described = json.loads((tmp_path / "0001-loop.json").read_text())
+    beats = described["tempo_bpm"] / 60 * described["seconds"]
+    assert beats == pytest.approx(len(described["beats"]), abs=1e-3)
     assert junction_of_sound(tmp_path / "0001.wav", frames, SPEC) < 1
 
 
@@ -181,32 +198,6 @@ def test_tiles_travel_from_one_prompt_to_another(tiny: str, tmp_path: Path) -> N
     for name, number in (("first", "0001"), ("last", "0003")):
         distance = np.abs(levels(tmp_path / "travel", number).astype(int) - levels(tmp_path / name)).max()
         assert distance <= ONE_LEVEL
-
-
-def sound(path: Path, seconds: float = 6.0) -> Path:
-    noise = numpy_generator(0, "test sound").standard_normal((1, round(seconds * SPEC.sample_rate)))
-    write_audio(path, (0.1 * noise).astype(np.float32), SPEC.sample_rate)
-    return path
-
-
-def test_inpainting_keeps_the_picture_outside_the_gap(tiny: str, tmp_path: Path) -> None:
-    whole = np.random.default_rng(0).integers(0, 256, (SPEC.n_mels, SPEC.width, 1), np.uint8)
-    write_spectrogram(tmp_path / "init.png", Spectrogram(whole, SPEC))
-    draw(tiny, tmp_path / "out", init=tmp_path / "init.png", inpaint="1.5-2.5")
-    drawn = levels(tmp_path / "out")
-    # 1.5 to 2.5 s are frames 93.75 to 156.25, widened to the latent columns 88 to 160.
-    np.testing.assert_array_equal(drawn[:, :88], whole[:, :88])
-    np.testing.assert_array_equal(drawn[:, 160:], whole[:, 160:])
-    assert (drawn[:, 96:152] != whole[:, 96:152]).mean() > 0.9
-
-
-def test_a_sound_can_be_varied(tiny: str, tmp_path: Path) -> None:
-    source = sound(tmp_path / "source.wav")
-    draw(tiny, tmp_path / "near", init=source, strength=0.1, steps=10)
-    draw(tiny, tmp_path / "far", init=source, strength=1.0, steps=10)
-    near, far = levels(tmp_path / "near"), levels(tmp_path / "far")
-    assert near.shape == far.shape == (SPEC.n_mels, SPEC.width, 1)
-    assert (near != far).any()
 
 
 def test_the_best_of_several_is_one_of_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,10 +291,20 @@ def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> 
         draw(tiny, tmp_path / "d", preset=None)
 
 
-def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Path) -> None:
-    report = draw(tiny, tmp_path, prompt="piano, " * 10 + "the very last words", steps=1)
-    assert "prompt over the token limit, cut:" in report.summary()
-    assert "the very last words" in report.notes[0]
+def prompts_file(folder: Path, *prompts: str) -> Path:
+    path = folder / "prompts.txt"
+    path.write_text("\n".join(prompts))
+    return path
+
+
+def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone(tiny: str, tmp_path: Path) -> None:
+    long = "piano, " * 10 + "the very last words"
+    report = draw(tiny, tmp_path / "together", prompt=None, prompts=prompts_file(tmp_path, long, "slow piano"), steps=1)
+    assert "tokens: read in chunks of 75" in report.notes[0]
+    draw(tiny, tmp_path / "alone", prompt="slow piano", steps=1)
+    np.testing.assert_array_equal(levels(tmp_path / "together", "0002"), levels(tmp_path / "alone"))
+    draw(tiny, tmp_path / "cut", prompt="piano, " * 10, steps=1)
+    assert (levels(tmp_path / "cut") != levels(tmp_path / "together")).any()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Pa
         (["--prompt", "a", "--sampler", "eulr"], "did you mean 'euler'"),
         (["--prompt", "a", "--preset", "minni"], "did you mean 'mini'"),
         (["--prompts", "empty.txt"], "holds no prompt"),
-        (["--prompts", "missing.txt"], "cannot read these prompts"),
+        (["--prompts", "missing.txt"], "cannot be read"),
         (["--prompts", "bad.csv"], "unknown column 'promt'"),
         (["--prompt", "a", "--prompts", "empty.txt"], "give one of --prompt, --prompts and --schedule"),
         ([], "give one of --prompt, --prompts and --schedule"),
@@ -321,12 +322,8 @@ def test_a_prompt_over_the_token_limit_says_what_was_cut(tiny: str, tmp_path: Pa
         (["--prompt", "a", "--seconds", "9", "--overlap", "100%"], "does not fit views"),
         (["--schedule", "0:00 a | 0:30 b", "--seconds", "9"], "the piece ends at 8.99"),
         (["--schedule", "a"], "--schedule needs --seconds"),
-        (["--prompt", "a", "--inpaint", "1-2"], "--inpaint needs --init"),
-        (["--prompt", "a", "--init", "short.wav"], "frames from sample 0 need"),
-        (["--prompt", "a", "--init", "plain.txt"], "not a readable PNG"),
-        (["--prompt", "a", "--init", "long.wav", "--inpaint", "3-9"], "is not a stretch of a tile"),
-        (["--prompt", "a", "--init", "long.wav", "--inpaint", "half"], "give two moments"),
-        (["--prompt", "a", "--init", "long.wav", "--strength", "0.1"], "leaves none"),
+        (["--prompt", "(a:1.3"], "a bracket is not closed"),
+        (["--prompt", "a", "--ab"], "--ab needs --lora"),
         (["--prompt", "a", "--device", "cuda:9"], "not on this machine"),
         (["--prompt", "a", "--lora", "missing.safetensors"], "missing.safetensors"),
         (["--prompt", "a", "--vae", "nowhere"], "nowhere"),
@@ -343,10 +340,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("\n# nothing\n")
-    Path("plain.txt").write_text("not a picture")
     Path("bad.csv").write_text("promt\nslow piano\n")
-    sound(Path("short.wav"), seconds=1.0)
-    sound(Path("long.wav"))
     preset = [] if "--preset" in flags else ["--preset", "mini"]
     steps = [] if "--steps" in flags else ["--steps", "2"]
     code = main(["generate", "--base", tiny, *preset, *steps, *flags, "--out", "out", "--format", "none"])

@@ -1,5 +1,7 @@
 """`sdxl-mel lora`: each action by the law it must keep."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -46,9 +48,34 @@ def assert_close(one, other, **tolerance):
 def test_there_and_back_makes_the_same_bytes(lora, tmp_path):
     (tmp_path / "back").mkdir()
     there, back = tmp_path / "there.safetensors", tmp_path / "back" / "lora.safetensors"
+    write_lora(lora, Lora({key: each.with_alpha(each.rank) for key, each in read_lora(lora).modules.items()}, HEADER))
     run(Convert(file=str(lora), to="diffusers", out=there))
     run(Convert(file=str(there), to="kohya", out=back))
     assert back.read_bytes() == lora.read_bytes()
+
+
+def test_there_and_back_makes_the_same_change_under_any_alpha(lora, tmp_path):
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    run(Convert(file=str(lora), to="diffusers", out=there))
+    run(Convert(file=str(there), to="kohya", out=back))
+    assert_close(products(back), products(lora), atol=1e-6, rtol=1e-5)
+
+
+def test_convert_says_what_others_make_of_a_dora_and_of_layers_outside_the_blocks(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    plain = random_module(nn.Linear(8, 8), 2, 2.0, generator)
+    layers = (
+        "conv_in",
+        "conv_out",
+        "time_embedding.linear_1",
+        "add_embedding.linear_2",
+        "mid_block.attentions.0.proj_in",
+    )
+    modules = {("unet", name): plain for name in layers}
+    write_lora(tmp_path / "a.safetensors", Lora(modules | {PATHS[2]: replace(plain, magnitude=torch.ones(8))}))
+    said = run(Convert(file=str(tmp_path / "a.safetensors"), out=tmp_path / "b.safetensors")).summary()
+    assert "fuse it into its base" in said and "kohya's scripts ignore 4 of its modules" in said
+    assert "mid_block" not in said
 
 
 def test_convert_says_what_diffusers_misreads(lora, tmp_path):

@@ -88,6 +88,20 @@ def test_folder_order_is_natural_and_earlier_output_is_no_tile(tmp_path: Path) -
     assert levels.shape[1] == 300
 
 
+def test_an_earlier_long_picture_beside_its_tiles_is_no_tile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        write(tmp_path / f"{number}.png", noise(100, number))
+    for out in ("a", "b", "c"):
+        stitch.run(stitch.Config(tiles=(tmp_path,), out=tmp_path / f"{out}.png", overlap="0"))
+    assert read_spectrogram(tmp_path / "c.png").levels.shape[1] == 200
+    assert "left out, stitched of other tiles there: a.png, b.png" in capsys.readouterr().err
+    both = tmp_path / "longer.png"
+    stitch.run(stitch.Config(tiles=(tmp_path / "a.png", tmp_path / "b.png"), out=both, overlap="0"))
+    assert read_spectrogram(both).levels.shape[1] == 400
+
+
 def test_loop_shortens_by_the_overlap_and_reports_its_junction(tmp_path: Path) -> None:
     tiles = (write(tmp_path / "1.png", noise(256, 1)), write(tmp_path / "2.png", noise(256, 2)))
     report = stitch.run(stitch.Config(tiles=tiles, out=tmp_path / "long.png", overlap="64", loop=True))
@@ -118,7 +132,7 @@ def test_tiles_of_different_channel_layouts_are_refused(tmp_path: Path) -> None:
         (["a.png", "b.png", "--overlap", "300"], "join 1: an overlap of 300 frames does not fit tiles of 256 frames"),
         (["a.png", "b.png", "--overlap", "100%"], "does not fit"),
         (["a.png", "b.png", "--overlap", "some"], "--overlap: found 'some'"),
-        (["a.png", "missing.png"], "cannot read this picture"),
+        (["a.png", "missing.png"], "no such file; expected a picture"),
         (["empty"], "no PNG pictures"),
         (["a.png", "plain.png"], "state it with --format"),
         (["a.png", "b.png", "--plot", "x.gif"], ".png or .svg"),

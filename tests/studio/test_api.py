@@ -1,6 +1,7 @@
 """The API without drawing anything: history, artefacts, datasets, edits, and errors in one sentence."""
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,19 @@ def test_edits_of_a_dataset_lie_beside_it(client: TestClient, root: Path) -> Non
     assert client.put(f"{place}/one", json={"split": "training"}).status_code == 400
     client.put(f"{place}/one", json={})
     assert json.loads((root / "data/music/overrides.json").read_text()) == {"format": 1, "tracks": {}}
+
+
+def test_a_full_disk_is_one_sentence_and_no_job(client: TestClient, root: Path) -> None:
+    asked = {"stage": "generate", "settings": {"base": "mini", "prompt": "x" * 200}}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((root / "studio/jobs.jsonl").stat().st_size + 10, hard))
+    try:
+        answer = client.post("/api/jobs", json=asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert answer.status_code == 507
+    assert "the disk is full" in answer.json()["error"]
+    assert len(client.get("/api/jobs").json()["jobs"]) == 2
 
 
 def test_one_studio_a_root(client: TestClient, root: Path) -> None:

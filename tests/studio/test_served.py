@@ -88,6 +88,15 @@ def test_a_drawing_process_that_is_killed_is_started_again(studio: Served) -> No
     assert "SIGKILL" in found["notes"][0]
 
 
+def test_a_region_of_a_result_is_drawn_anew(studio: Served, root: Path) -> None:
+    made = studio.ended(studio.submit("generate", **DRAWN))["results"][0]
+    given = {**DRAWN, "input": f"id:{made['artefact']['sound']}", "region": ["1-2s: banjo"]}
+    found = studio.ended(studio.submit("edit", **given))
+    (result,) = found["results"]
+    assert (found["state"], result["prompt"], result["sound"][-10:]) == ("finished", "slow piano", "edited.wav")
+    assert (root / f"studio/results/{found['id']}/edited.wav").stat().st_size > 100_000
+
+
 def test_what_cannot_be_drawn_is_one_sentence(studio: Served, root: Path) -> None:
     (root / "broken").mkdir()
     (root / "broken" / "model_index.json").write_text("{}")
@@ -109,6 +118,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert again.ask(f"/api/jobs/{job}")["results"][0] == early["results"][0]
         assert [each["name"] for each in again.ended(job)["results"]] == ["0001", "0002", "0003"]
         assert again.ended(waiting)["state"] == "finished"
+    assert again.process.returncode == 0
     assert (tmp_path / f"studio/results/{job}/0001.png").stat().st_mtime_ns == kept
 
 

@@ -177,9 +177,8 @@ def test_training_draws_what_generate_draws(slim_sdxl: Path, generator: Generato
     base = open_base(slim_sdxl, ("unet",))
     attach({"unet": base.unet}, rank=2, targets=("attention",))
     base.unet.train()
-    training = generator_in_training(
-        base, base.unet, vae=None, spec=SPEC, anchor="mel spectrogram", clip_skip=0, device="cpu"
-    )
+    header = LoraHeader(spec=SPEC, anchor="mel spectrogram")
+    training = generator_in_training(base, base.unet, header, vae=None, device="cpu")
     long = "piano, " * 40 + "the very last words"
     samples = plan_samples(training, ["Mel spectrogram, slow piano", long], seed=5)
     assert samples[0].texts[0].text == "mel spectrogram, slow piano"

@@ -1,7 +1,7 @@
 """The curves of a run, drawn from its metrics wherever they are shown."""
 
 from sdxl_mel.files.run import read_metrics
-from sdxl_mel.training.curves import curves_figure, write_curves
+from sdxl_mel.training.log import curves_figure, write_curves
 
 LINES = """{"step": 0, "validation/held out": [0.2, 0.4]}
 {"step": 1, "loss": 0.5, "squared_error": 0.4}

@@ -46,7 +46,6 @@ def test_falling_diversity():
     assert diversity(different) > 0.3
     assert diversity_alarm(0.1, 0.3, 0.5) is not None
     assert diversity_alarm(0.2, 0.3, 0.5) is None
-    assert diversity(alike[:1]) == 0.0
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):

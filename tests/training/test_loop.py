@@ -64,12 +64,12 @@ class Regression:
     def remark(self, validation):
         return ""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: each.detach().clone() for name, each in self.parameters.items()}, path)
 
-    def save_result(self, folder: Path) -> None:
-        self.save(folder / "line.safetensors")
+    def save_result(self, folder: Path, step: int) -> None:
+        self.save(folder / "line.safetensors", step)
 
 
 def _train(out: Path, task=None, settings=SETTINGS, **more):
@@ -97,6 +97,28 @@ def test_the_average_that_does_best_is_the_result(tmp_path):
     best = results["average"]
     chosen = checkpoints(tmp_path)[8] if best == "last" else tmp_path / "averages" / f"{best}.safetensors"
     assert (tmp_path / "line.safetensors").read_bytes() == chosen.read_bytes()
+
+
+class Unjudged(Regression):
+    judged = ()
+
+
+def test_averages_that_nothing_judges_have_no_losses_and_say_why(tmp_path):
+    _, results = _train(tmp_path, Unjudged())
+    assert "held-out loss of each" not in results
+    assert results["average"].startswith("last; not compared: no clips are held out")
+    assert (tmp_path / "line.safetensors").read_bytes() == checkpoints(tmp_path)[8].read_bytes()
+    assert len(list((tmp_path / "averages").iterdir())) == 2
+
+
+def test_what_was_judged_later_than_the_rest_has_one_loss(tmp_path):
+    """A set of clips that was not there at the first validation has no first loss."""
+    _train(tmp_path)
+    task = Regression()
+    task.judged = (HELD_OUT, "trained")
+    _, results = _train(tmp_path, task, replace(SETTINGS, steps=9), resume=True, changed=True)
+    assert isinstance(results["squared error, trained"], float)
+    assert len(results["squared error, held out"]) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdxl_mel.config import read_toml, validated
@@ -16,6 +17,7 @@ from sdxl_mel.stages import train
 from sdxl_mel.training import run
 from sdxl_mel.training.loop import Loop
 from sdxl_mel.training.state import saved_states
+from tests.caches import SMALL as SMALL_SPEC
 
 SMALL = {
     "steps": 4,
@@ -32,6 +34,23 @@ SMALL = {
 @pytest.fixture
 def settings(slim_sdxl, small_cache, tmp_path):
     return SMALL | {"base": str(slim_sdxl), "cache": small_cache, "out": tmp_path / "run"}
+
+
+@pytest.fixture(scope="module")
+def finished(slim_sdxl, small_cache, tmp_path_factory):
+    """Return the settings of a run of two steps that has ended."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    settings = SMALL | {"base": str(slim_sdxl), "cache": small_cache, "out": out, "steps": 2, "save_every": 1}
+    _run(settings)
+    return settings
+
+
+def with_scheduler(base: Path, folder: Path, **changes: object) -> Path:
+    """Return a copy of a base whose scheduler is another."""
+    shutil.copytree(base, folder)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    return folder
 
 
 def _run(settings, **changes):
@@ -135,6 +154,94 @@ def test_another_cache_is_refused_at_a_resume(settings, slim_sdxl, tmp_path):
     other = write_small_cache(tmp_path / "other", slim_sdxl, {"train": 2})
     with pytest.raises(MismatchError, match="inputs changed since it was started: cache"):
         _run(settings, steps=2, validation={"every": 0}, regularization={"share": 0.0}, resume=True, cache=other)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("anchor", {"anchor": "a spectrogram"}),
+        ("spec", {"spec": SMALL_SPEC.model_copy(update={"fmin": 40.0}).model_dump(mode="json")}),
+        ("base", None),
+    ],
+)
+def test_another_anchor_spec_or_base_is_refused_at_a_resume(finished, slim_sdxl, small_cache, tmp_path, what, change):
+    settings = dict(finished)
+    if change is None:
+        settings["base"] = str(with_scheduler(slim_sdxl, tmp_path / "other", prediction_type="v_prediction"))
+    else:
+        settings["cache"] = shutil.copytree(small_cache, tmp_path / "other")
+        header = json.loads((settings["cache"] / "cache.json").read_text())
+        (settings["cache"] / "cache.json").write_text(json.dumps(header | change))
+    with pytest.raises(
+        MismatchError, match="inputs changed since it was started: " + ("cache", "prediction")[what == "base"]
+    ):
+        _run(settings, resume=True, dry_run=True)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_v_prediction_is_trained_and_said(settings, slim_sdxl, tmp_path, zero):
+    """Two other programs' names: modelspec's `v`, and kohya's key for zero terminal SNR."""
+    kinds = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero}
+    base = with_scheduler(slim_sdxl, tmp_path / "v", **kinds)
+    _run(settings, base=str(base), steps=2, timesteps={"low": 998}, validation={"every": 1, "clips": 1})
+    with safe_open(settings["out"] / "lora.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["modelspec.prediction_type"] == "v"
+    assert metadata.get("ss_zero_terminal_snr") == ("True" if zero else None)
+    for name in ("lora.safetensors", "diffusers"):
+        assert read_lora(settings["out"] / name).header.prediction == "v_prediction"
+    rows = [json.loads(line) for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss"] >= 0 for row in rows if "loss" in row)
+
+
+def test_epsilon_with_zero_terminal_snr_is_refused(settings, slim_sdxl, tmp_path):
+    base = with_scheduler(slim_sdxl, tmp_path / "zero", rescale_betas_zero_snr=True)
+    with pytest.raises(InputError, match="zero terminal SNR with epsilon"):
+        _run(settings, base=str(base))
+
+
+def test_files_say_the_steps_that_were_taken(finished):
+    out = finished["out"]
+    steps = {step: read_lora(path).header.training["steps"] for step, path in checkpoints(out).items()}
+    assert steps == {1: "1", 2: "2"}
+    assert read_lora(out / "lora.safetensors").header.training["steps"] == "2"
+    assert "Trained 2 steps of 2" in (out / "README.md").read_text()
+
+
+def test_a_tenth_without_an_example_has_no_error(finished):
+    """Two examples a step fall into at most two of the ten parts of the noise."""
+    rows = [json.loads(line) for line in (finished["out"] / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "by_timestep" in row:
+            assert row["by_timestep"].count(None) in (8, 9)
+            assert all(each is None or each > 0 for each in row["by_timestep"])
+
+
+def test_what_other_programs_do_not_read_is_said(settings, capsys):
+    adapter = {"rank": 1, "targets": ("attention+conv",), "dora": True}
+    _run(settings, steps=1, adapter=adapter, validation={"every": 0})
+    shown, card = " ".join(capsys.readouterr().err.split()), (settings["out"] / "README.md").read_text()
+    for text in (shown, card):
+        assert "kohya's scripts and diffusers (0.42) drop the magnitudes; fuse it into its base" in text
+        assert "kohya's scripts ignore 6 of its modules" in text
+        assert "unet.conv_in, unet.time_embedding.linear_1" in text
+
+
+def test_processes_that_do_not_see_each_other_are_refused(settings, monkeypatch):
+    """accelerate's config asks for two GPUs on a machine without one: each process would take the run for its own."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(MismatchError, match="started 2 processes, and none sees the others.*--cpu"):
+        _run(settings)
+    assert not settings["out"].exists()
+
+
+def test_one_sample_has_no_diversity(settings):
+    _run(settings, steps=1, samples={"every": 1, "count": 1, "steps": 1}, validation={"every": 0})
+    rows = [json.loads(line) for line in (settings["out"] / "metrics.jsonl").read_text().splitlines()]
+    sampled = [row for row in rows if "samples/level" in row]
+    assert len(sampled) == 2
+    assert not any("samples/diversity" in row for row in sampled)
 
 
 def test_the_estimate_is_counted_by_the_process_that_prints_it(settings, monkeypatch):

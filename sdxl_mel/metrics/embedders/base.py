@@ -60,6 +60,7 @@ class TextAudioEmbedder(AudioEmbedder):
 
     prefix: str
     score_meaning: str = "Mean cosine of a clip and its prompt, no clamp and no factor."
+    score_range: tuple[float, float] = (-1.0, 1.0)
 
     @abstractmethod
     def scores(self, clips: list[Float], texts: list[str]) -> Vectors:
@@ -75,12 +76,6 @@ def unit_rows(rows: NDArray[np.floating]) -> Vectors:
 def clip_vectors(windows: list[Float]) -> Vectors:
     """Return one unit vector for each clip, (clips, d): the mean of its raw window vectors, normalised."""
     return unit_rows(np.stack([clip.astype(np.float64).mean(0) for clip in windows]))
-
-
-def window_vectors(windows: list[Float]) -> tuple[Vectors, NDArray[np.intp]]:
-    """Return the unit vectors of all windows, (w, d), and the clip that each belongs to, (w,)."""
-    owner = np.repeat(np.arange(len(windows)), [len(clip) for clip in windows])
-    return unit_rows(np.concatenate(windows)), owner
 
 
 def cosine_scores(clips: list[Float], texts: Float) -> Vectors:

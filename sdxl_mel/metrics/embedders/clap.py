@@ -13,7 +13,7 @@ import transformers
 from huggingface_hub import snapshot_download
 
 from sdxl_mel.arrays import Float, Vectors
-from sdxl_mel.errors import FormatError, InputError, MissingError
+from sdxl_mel.errors import FormatError, InputError, MissingError, first_line
 from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, WindowRule, cosine_scores
 from sdxl_mel.metrics.embedders.laion_checkpoint import ORIGIN_FILE
 from sdxl_mel.record import sha256_file
@@ -40,9 +40,8 @@ class ClapEmbedder(TextAudioEmbedder):
             self._extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise FormatError(
-                f"{source}: not a CLAP model that transformers can load ({_first_line(error)})"
-            ) from error
+            why = first_line(error)
+            raise FormatError(f"{source}: not a CLAP model that transformers can load ({why})") from error
         self._device = device
         self._fusion = bool(self._model.config.audio_config.enable_fusion)
         self.family = _family(folder)
@@ -58,9 +57,10 @@ class ClapEmbedder(TextAudioEmbedder):
 
     def embed_text(self, texts: list[str]) -> Float:
         """Return raw projected vectors (texts, d)."""
+        most = min(MOST_TOKENS, int(self._model.config.text_config.max_position_embeddings) - 2)
         with torch.inference_mode():
             tokens = self._tokenizer(
-                texts, padding="max_length", truncation=True, max_length=self._most_tokens(), return_tensors="pt"
+                texts, padding="max_length", truncation=True, max_length=most, return_tensors="pt"
             ).to(self._device)
             state = self._model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             return self._model.text_projection(state.pooler_output).float().cpu().numpy()
@@ -81,9 +81,6 @@ class ClapEmbedder(TextAudioEmbedder):
             state = self._model.audio_model(input_features=features.to(self._device), is_longer=none_longer)
             return self._model.audio_projection(state.pooler_output).float().cpu().numpy()
 
-    def _most_tokens(self) -> int:
-        return min(MOST_TOKENS, int(self._model.config.text_config.max_position_embeddings) - 2)
-
 
 def _folder(source: str) -> Path:
     """Return the local folder of a model: as given, or the hub's snapshot of an id."""
@@ -100,9 +97,8 @@ def _folder(source: str) -> Path:
     try:
         return Path(snapshot_download(source, ignore_patterns=[f"*{suffix}" for suffix in PICKLES]))
     except (OSError, ValueError) as error:
-        raise MissingError(
-            f"{source}: CLAP is not here and cannot be fetched ({_first_line(error)}); {HOW_TO_GET}"
-        ) from error
+        why = first_line(error)
+        raise MissingError(f"{source}: CLAP is not here and cannot be fetched ({why}); {HOW_TO_GET}") from error
 
 
 def _weights_file(folder: Path) -> Path:
@@ -121,7 +117,3 @@ def _family(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{origin}: damaged; convert the checkpoint again") from error
     return name.split("_epoch", 1)[0]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

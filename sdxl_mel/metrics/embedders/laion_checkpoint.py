@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError, InputError, first_line
 from sdxl_mel.files.atomic import atomic_folder
 from sdxl_mel.record import sha256_file
 
@@ -90,7 +90,7 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Tensor]:
 def _reason(error: Exception) -> str:
     """Return what in torch's long message names the thing that was found."""
     found = re.search(r"Unsupported [\w ]+: [\w. ]+|got <[^>]+>", str(error))
-    return found[0] if found else (str(error).strip() or type(error).__name__).partition("\n")[0][:120]
+    return found[0] if found else (first_line(error) or type(error).__name__)[:120]
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -178,6 +178,6 @@ def _tokenizer(source: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{source}: no RoBERTa tokenizer here ({str(error).strip().partition(chr(10))[0]}); "
+            f"{source}: no RoBERTa tokenizer here ({first_line(error)}); "
             "give --tokenizer FOLDER with the tokenizer of roberta-base"
         ) from error

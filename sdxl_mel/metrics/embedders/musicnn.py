@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.errors import FormatError
+from sdxl_mel.errors import FormatError, first_line
 from sdxl_mel.metrics.embedders.base import AudioEmbedder, WindowRule
 
 SAMPLE_RATE = 16000
@@ -82,8 +82,8 @@ def read_musicnn(path: Path) -> tuple["Musicnn", dict[str, str]]:
             metadata: dict[str, str] = file.metadata() or {}
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise FormatError(f"{path}: not musicnn's converted weights ({reason}); install sdxl-mel again") from error
+        why = first_line(error)
+        raise FormatError(f"{path}: not musicnn's converted weights ({why}); install sdxl-mel again") from error
     return network.eval(), metadata
 
 

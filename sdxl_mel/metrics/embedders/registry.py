@@ -1,7 +1,7 @@
 """Embedders by name; one that cannot be opened is absent, with the reason and the way to get it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -24,24 +24,19 @@ class Sources:
     device: str = "cpu"
 
 
-@dataclass
-class Opened:
-    """The embedders that could be opened, in the order asked for, and why the others could not."""
+def open_embedders(names: Iterable[str], sources: Sources) -> tuple[list[AudioEmbedder], dict[str, str]]:
+    """Return the embedders that could be opened, in the order asked for, and why the others could not, by name.
 
-    embedders: list[AudioEmbedder] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-
-
-def open_embedders(names: Iterable[str], sources: Sources) -> Opened:
-    """Open embedders by name; one whose package or weights are absent is noted, not raised. Raises InputError for an
-    unknown name and for a model that is there and damaged."""
-    opened = Opened()
+    Raises InputError for an unknown name and for a model that is there and damaged.
+    """
+    opened: list[AudioEmbedder] = []
+    absent: dict[str, str] = {}
     for name in dict.fromkeys(names):
         try:
-            opened.embedders.append(open_embedder(name, sources))
+            opened.append(open_embedder(name, sources))
         except MissingError as error:
-            opened.absent[name] = str(error)
-    return opened
+            absent[name] = str(error)
+    return opened, absent
 
 
 def open_embedder(name: str, sources: Sources) -> AudioEmbedder:

@@ -30,6 +30,7 @@ class TagScore(TextAudioEmbedder):
     name, prefix = "tag-score", "tag"
     rate = SAMPLE_RATE
     is_space = False
+    score_range = (-np.inf, np.inf)
     score_meaning = (
         "Mean z-scored musicnn tag evidence, weighted by how near a tag is to the prompt; 0 is chance. Not CLAP."
     )

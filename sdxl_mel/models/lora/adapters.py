@@ -1,23 +1,20 @@
 """LoRA adapters on the parts of a base: which layers get one, attached through peft, read out and written back."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.models.base import Base
-from sdxl_mel.models.family import ADAPTABLE, Part
-from sdxl_mel.models.layouts import module_paths, with_text_model
-from sdxl_mel.models.lora.file import Lora
+from sdxl_mel.models.family import Part
+from sdxl_mel.models.layouts import with_text_model
 from sdxl_mel.models.lora.layers import ADAPTER, AdapterConv2d, AdapterLinear
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.names import Module
 from sdxl_mel.seeding import torch_generator
 
 PRESETS = ("all-linear", "attention", "all-linear+conv", "attention+conv")
@@ -78,15 +75,13 @@ def groups_by_rank(
 
 
 Layer = AdapterLinear | AdapterConv2d
-Key = tuple[Part, str]
-"""(part, diffusers path with `text_model.`), e.g. ("unet", "mid_block.attentions.0.proj_in")."""
 
 
 @dataclass(frozen=True)
 class Adapters:
     """The adapter layers of every adapted part, in the order of the model."""
 
-    layers: dict[Key, Layer]
+    layers: dict[Module, Layer]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every trained tensor under a name such as `unet.mid_block.attentions.0.proj_in.down`."""
@@ -100,14 +95,22 @@ class Adapters:
         """Return every trained tensor."""
         return [parameter for _, parameter in self.named_parameters()]
 
-    def to_modules(self) -> dict[Key, LoraModule]:
+    def to_modules(self) -> dict[Module, LoraModule]:
         """Return copies on the CPU, with the alpha that plain LoRA needs for the same scale (rsLoRA included)."""
         return {key: _to_module(layer) for key, layer in self.layers.items()}
 
     @torch.no_grad()
-    def load(self, modules: Mapping[Key, LoraModule], where: str = "LoRA") -> None:
-        """Take over the tensors of `modules`. Raises MismatchError unless layers, ranks and scales are the same."""
-        _require_same_keys(set(self.layers), set(modules), where)
+    def load(self, modules: Mapping[Module, LoraModule], where: str = "LoRA") -> None:
+        """Take over the changes that `modules` make, under these layers' alphas.
+
+        Raises MismatchError unless layers, ranks and axes of magnitudes are the same.
+        """
+        missing, extra = self.layers.keys() - modules.keys(), modules.keys() - self.layers.keys()
+        if missing or extra:
+            raise MismatchError(
+                f"{where}: {len(extra)} modules have no layer here and {len(missing)} layers no module, the first "
+                f"{min(map(str, missing or extra))}"
+            )
         for key, layer in self.layers.items():
             _fill(layer, modules[key], f"{where}: {key[0]}.{key[1]}")
 
@@ -151,7 +154,7 @@ def attach(
 
     `down` starts uniform within 1 / sqrt(fan in), `up` at zero, so that training starts at the base model.
     """
-    layers: dict[Key, Layer] = {}
+    layers: dict[Module, Layer] = {}
     for part, model in models.items():
         model.requires_grad_(False)
         paths = select_targets(model, part, targets)
@@ -163,38 +166,6 @@ def attach(
     adapters = Adapters(layers)
     _check(models, adapters)
     return adapters
-
-
-def attach_lora(base: Base, lora: Lora, scale: float = 1.0) -> Adapters:
-    """Put a LoRA on the parts of an open base, `scale` times as strong.
-
-    Raises MismatchError for a LoRA of another family and unless every module has its layer.
-    """
-    lora.require_family(base.family, "LoRA", base.name)
-    layers: dict[Key, Layer] = {}
-    for part in ADAPTABLE:
-        modules = lora.of(part)
-        if modules and part not in base.models:
-            raise MismatchError(f"LoRA: {len(modules)} modules are for the {part}, which is not loaded")
-        if modules:
-            layers |= _attach_part(part, base.models[part], modules)
-    adapters = Adapters(layers)
-    adapters.load(lora.modules)
-    for layer in layers.values():
-        layer.scaling[ADAPTER] *= scale
-        layer.requires_grad_(False)
-    return adapters
-
-
-def _attach_part(part: Part, model: nn.Module, modules: Mapping[str, LoraModule]) -> dict[Key, Layer]:
-    known = module_paths(model, part)
-    _require_same_keys(set(modules) & set(known), set(modules), f"LoRA on this {part}")
-    kinds: dict[tuple[int, float, bool], list[str]] = defaultdict(list)
-    for path, module in modules.items():
-        kinds[module.rank, module.alpha, module.magnitude is not None].append(known[path])
-    for (rank, alpha, dora), paths in sorted(kinds.items()):
-        _inject(model, paths, rank, alpha, rslora=False, dora=dora)
-    return {(part, path): _layer_at(model, known[path]) for path in modules}
 
 
 def _inject(model: nn.Module, paths: Sequence[str], rank: int, alpha: float, *, rslora: bool, dora: bool) -> None:
@@ -259,24 +230,15 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
 def _fill(layer: Layer, module: LoraModule, where: str) -> None:
     own = _to_module(layer)
     dora = own.magnitude is not None
-    if (own.down.shape, own.up.shape, dora) != (module.down.shape, module.up.shape, module.magnitude is not None):
+    theirs = (module.down.shape, module.up.shape, module.magnitude is not None, module.axis)
+    if (own.down.shape, own.up.shape, dora, own.axis) != theirs:
         raise MismatchError(
             f"{where}: found down {tuple(module.down.shape)}, up {tuple(module.up.shape)}; "
-            f"expected {tuple(own.down.shape)}, {tuple(own.up.shape)}{' with magnitudes' if dora else ''}"
+            f"expected {tuple(own.down.shape)}, {tuple(own.up.shape)}{' with magnitudes of the rows' if dora else ''}"
         )
-    if abs(own.alpha - module.alpha) > 1e-4 * abs(own.alpha):
-        raise MismatchError(f"{where}: alpha is {module.alpha:g}, this run's is {own.alpha:g}; set adapter.alpha to it")
+    module = module.with_alpha(own.alpha)
     layer.lora_A[ADAPTER].weight.copy_(module.down)
     layer.lora_B[ADAPTER].weight.copy_(module.up)
     if module.magnitude is not None:
         magnitude = layer.lora_magnitude_vector[ADAPTER].weight
         magnitude.copy_(module.magnitude.view(magnitude.shape))
-
-
-def _require_same_keys(ours: set[Any], theirs: set[Any], where: str) -> None:
-    missing, extra = ours - theirs, theirs - ours
-    if missing or extra:
-        name = sorted(map(str, missing or extra))[0]
-        raise MismatchError(
-            f"{where}: {len(extra)} modules have no layer here and {len(missing)} layers no module, the first {name}"
-        )

@@ -12,10 +12,11 @@ from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.combine import Outcome, outcome_of
+from sdxl_mel.models.lora.actions import Outcome, outcome_of
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Cut, extracted
 from sdxl_mel.models.lora.names import Module
+from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.progress import track
 from sdxl_mel.record import Record
 from sdxl_mel.seeding import torch_generator
@@ -33,7 +34,8 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
 
     Raises MismatchError when the models differ in a shape, InputError when they do not differ.
     """
-    before, after = (open_checkpoint(name, configs, needs_configs=False)[0] for name in (base, tuned))
+    before, _ = open_checkpoint(base, configs, whole=False)
+    after, source = open_checkpoint(tuned, configs, whole=False)
     params = _shared_params(before, after, base, tuned)
     cuts: dict[Module, Cut] = {}
     left_out: dict[Param, float] = {}
@@ -59,7 +61,8 @@ def extract_lora(base: str, tuned: str, *, rank: int, layers: str, seed: int, co
     }
     record = Record(stage="lora extract", settings={**settings, "layers": layers, "seed": seed}, inputs=inputs)
     header = read_model_header(Path(tuned)) or LoraHeader()
-    header = replace(header, base={}, record=record, architecture=before.architecture)
+    prediction = prediction_of(source.scheduler_config)
+    header = replace(header, base={}, record=record, architecture=before.architecture, prediction=prediction)
     lines = [f"{len(cuts)} modules of rank up to {rank}", *_left_out(left_out)]
     return outcome_of(cuts, header, lines)
 

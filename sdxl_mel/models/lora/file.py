@@ -1,17 +1,17 @@
-"""LoRA files: kohya's names (ComfyUI, A1111, Civitai) and diffusers' names, read into one form and written from it.
+"""LoRA files: every spelling of a LoRA read into one form, and written from it with kohya's names or diffusers'.
 
-Every tensor of a file is matched to a module of one family or the file is refused; nothing is silently rescaled.
+Every tensor of a file is matched to a module of one family or the file is refused by what it is.
 """
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,25 +21,33 @@ from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
 from sdxl_mel.models.families import FAMILIES, TITLES
 from sdxl_mel.models.family import Family, Part
-from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.header import LAYERS_KEY, LoraHeader, from_metadata, kohya_metadata, to_metadata
-from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora.names import Key, Module, Role, parse_key, write_key
+from sdxl_mel.models.layouts import Architecture, Param
+from sdxl_mel.models.lora.assemble import Alpha, Group, adaptation, differences
+from sdxl_mel.models.lora.foreign import EMBEDDING, refusal, some
+from sdxl_mel.models.lora.header import (
+    LAYERS_KEY,
+    LoraHeader,
+    family_said,
+    from_metadata,
+    kohya_metadata,
+    to_metadata,
+)
+from sdxl_mel.models.lora.module import Adaptation, Change, FullModule, LoraModule
+from sdxl_mel.models.lora.names import Key, Module, parse_key, rewritten, write_key
 from sdxl_mel.models.lora.peft_config import METADATA_KEY, alphas_of, configs_of, metadata_of, parse_config
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.options import Dialect
+from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 
 __all__ = ["Alpha", "Dialect", "Lora", "LoraHeader", "LoraModule", "Part", "read_lora", "write_lora"]
 
-Alpha = float | Literal["rank"]
-"""An alpha that a person states for a file that holds none; "rank" is what diffusers assumes, a scale of 1."""
-
-Group = dict[Role, Tensor]
 Stored = tuple[TensorFile, str]
 """A file and the name of a tensor in it."""
-TEXT_READER = re.compile(r"attn2[._]to_[kv]\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)\.weight$")
-SHOWN = 3
+TEXT_READER = re.compile(
+    r"attn2[._]to_[kv]\.((lora_down|lora_A|lora\.down|lora_linear_layer\.down)\.weight|hada_w1_b|diff)$"
+)
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -47,11 +55,13 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 class Lora:
     """The adapters of a model by (part, diffusers path), and what the file says of them.
 
-    A text encoder's paths start with `text_model.`, whatever the installed transformers calls them.
+    A text encoder's paths start with `text_model.`, whatever the installed transformers calls them. `others` are the
+    changes of a file of another tool that have no low rank, or are of a bias or a norm, by the parameter they change.
     """
 
     modules: Mapping[Module, LoraModule]
     header: LoraHeader = field(default_factory=LoraHeader)
+    others: Mapping[Param, FullModule] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -66,12 +76,20 @@ class Lora:
                 "another of its kind"
             )
 
-    def require_fit(self, wrong: Sequence[str], where: str, base: str, advice: str) -> None:
-        """Raise MismatchError that names the first of the modules that are `wrong` for a `base`, if any are."""
-        if wrong:
-            raise MismatchError(
-                f"{where}: {len(wrong)} of {len(self.modules)} modules do not fit {base}: {_first(wrong)}; {advice}"
+    def require_low_rank(self, where: str) -> None:
+        """Raise InputError if there are changes that are no LoRA of a layer, which only fusing and drawing can use."""
+        if self.others:
+            kinds = ", ".join(sorted({module.kind for module in self.others.values()}))
+            raise InputError(
+                f"{where}: {len(self.others)} of its changes are no LoRA of a layer ({kinds}: "
+                f"{some('.'.join(param) for param in self.others)}); fuse it into a base, then `lora extract`"
             )
+
+    def changes(self) -> Iterator[tuple[Param, Adaptation]]:
+        """Yield every parameter that is changed, and how."""
+        for (part, path), module in self.modules.items():
+            yield (part, f"{path}.weight"), module
+        yield from self.others.items()
 
     def of(self, part: Part) -> dict[str, LoraModule]:
         """Return the adapters of one part by path."""
@@ -88,20 +106,21 @@ class Lora:
 
 
 def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
-    """Read a LoRA file of either dialect, or a folder that diffusers or peft wrote.
+    """Read a LoRA file in any spelling, or a folder that diffusers or peft wrote.
 
-    `alpha` is for files that hold none. Raises InputError for a file that is no LoRA of a known family, with an
-    unmatched or missing tensor, NaN or no alpha; FormatError for a damaged one.
+    `alpha` is for files that hold none, whose scale is 1 otherwise, as kohya, ComfyUI and A1111 have it. Raises
+    InputError for a file that is no LoRA of a known family, or with an unmatched or missing tensor or NaN; FormatError
+    for a damaged one.
     """
     if path.is_dir():
         return _read_folder(path, alpha)
     file = TensorFile(path)
     header = from_metadata(file.metadata, str(path))
     tensors = {name: (file, name) for name in file.types}
-    architecture = header.architecture if LAYERS_KEY in file.metadata else _recognised(tensors)
-    groups = _grouped(tensors, architecture, path)
-    modules = _modules(groups, configs_of(file.metadata, str(path)), alpha, str(path))
-    return Lora(modules, replace(header, architecture=architecture))
+    if LAYERS_KEY not in file.metadata:
+        header = replace(header, architecture=_recognised(tensors, path, family_said(file.metadata)))
+    modules, others = _assembled(tensors, header.architecture, configs_of(file.metadata, str(path)), alpha, path)
+    return Lora(modules, header, others)
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
@@ -109,8 +128,14 @@ def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.
 
     Alphas are kept in fp32. Raises InputError for an empty LoRA, a module that its family has not, or NaN.
     """
+    lora.require_low_rank(str(path))
     if not lora.modules:
         raise InputError(f"{path}: there is no adapter to write")
+    if dialect == "diffusers":
+        # Programs that do not read peft's settings take the scale to be 1.
+        lora = replace(
+            lora, modules={key: module.with_alpha(float(module.rank)) for key, module in lora.modules.items()}
+        )
     tensors = _tensors(lora, dialect, dtype)
     types = {name: TensorType(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     metadata = to_metadata(lora.header)
@@ -131,7 +156,7 @@ def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tens
         if dialect == "kohya":
             roles["alpha"] = torch.tensor(module.alpha, dtype=torch.float32)
         if module.magnitude is not None:
-            roles["magnitude"] = _magnitude(module, dialect).to(dtype)
+            roles["magnitude"] = _magnitude(module, dialect, f"{part}.{path}").to(dtype)
         for role, tensor in roles.items():
             if not bool(tensor.isfinite().all()):
                 raise InputError(f"{part}.{path}: {role} does not fit into {dtype}; write it with --dtype fp32")
@@ -139,14 +164,16 @@ def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tens
     return tensors
 
 
-def _magnitude(module: LoraModule, dialect: Dialect) -> Tensor:
+def _magnitude(module: LoraModule, dialect: Dialect, where: str) -> Tensor:
     """Return DoRA's magnitudes as LyCORIS keeps them, (out, 1[, 1, 1]), or as peft does, (out,) or (1, out, 1, 1)."""
     assert module.magnitude is not None
     flat = module.magnitude.flatten()
-    ones = [1] * (module.down.ndim - 1)
+    ones = [1] * (module.down.ndim - 2)
     if dialect == "kohya":
-        return flat.reshape(-1, *ones)
-    return flat if module.down.ndim == 2 else flat.reshape(1, -1, *ones[1:])
+        return flat.reshape(1, -1, *ones) if module.axis else flat.reshape(-1, 1, *ones)
+    if module.axis:
+        raise InputError(f"{where}: a DoRA by input channels has no form in diffusers' dialect; write --to kohya")
+    return flat if module.down.ndim == 2 else flat.reshape(1, -1, *ones)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -171,35 +198,79 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         part, configs[part] = parse_config(place)
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
-    architecture = _recognised(tensors)
-    modules = _modules(_grouped(tensors, architecture, folder), configs, alpha, str(folder))
-    return Lora(modules, LoraHeader(architecture=architecture))
+    header = LoraHeader(architecture=_recognised(tensors, folder))
+    modules, others = _assembled(tensors, header.architecture, configs, alpha, folder)
+    return Lora(modules, header, others)
 
 
-def _recognised(tensors: Mapping[str, Stored]) -> Architecture:
-    """Return the architecture of a foreign LoRA: that of the family which has a module for most of its tensors.
+def _assembled(
+    tensors: Mapping[str, Stored],
+    architecture: Architecture,
+    configs: Mapping[Part, Mapping[str, Any]],
+    alpha: Alpha | None,
+    path: Path,
+) -> tuple[dict[Module, LoraModule], dict[Param, FullModule]]:
+    """Return what these tensors change, and say what of them is not used or not known."""
+    used = {name: stored for name, stored in tensors.items() if not EMBEDDING.fullmatch(name)}
+    groups = _grouped(used, sorted(tensors), architecture, path)
+    if len(used) < len(tensors):
+        log(f"{path}: {some(tensors.keys() - used.keys())} are embeddings (textual inversions), which are not used")
+    ranks = {key: group["down"].shape[0] for key, group in groups.items() if "down" in group and group["down"].ndim}
+    stated = alphas_of(configs, ranks, str(path))
+    modules: dict[Module, LoraModule] = {}
+    others: dict[Param, FullModule] = {}
+    guessed = 0
+    for module, group in groups.items():
+        where = f"{path}: {'.'.join(module)}"
+        found, unknown = adaptation(group, stated.get(module), alpha, where)
+        guessed += unknown
+        if isinstance(found, LoraModule):
+            modules[module] = found
+        for kind, each in (*differences(group, where), ("weight", found)):
+            param = module[0], f"{module[1]}.{kind}"
+            if isinstance(each, FullModule) and others.setdefault(param, each) is not each:
+                raise FormatError(f"{where}: two changes of its {kind} of which none is a LoRA; the file is damaged")
+    if guessed:
+        log(
+            f"{path}: {guessed} of {len(groups)} modules hold no alpha; their scale is 1 (alpha = rank), as in kohya, "
+            "ComfyUI and A1111; --alpha or FILE:SCALE states another"
+        )
+    return modules, others
 
-    Where several have, the width of the text that cross attention reads decides, then the order of the families.
+
+def _recognised(tensors: Mapping[str, Stored], path: Path, said: Family | None = None) -> Architecture:
+    """Return the architecture of a foreign LoRA: that which has a module for most of its tensors.
+
+    Where several have, the width of the text that cross attention reads decides, then the family that its metadata
+    `said`, then their order: the families, then `mini`, whose blocks hold one layer. Two families are told to the user.
     """
     width = _text_width(tensors)
 
-    def misfit(architecture: Architecture) -> tuple[int, bool]:
+    def misfit(architecture: Architecture) -> tuple[int, bool, bool]:
         unmatched = sum(parse_key(name, architecture) is None for name in tensors)
-        return unmatched, architecture.family.text_width != width
+        return unmatched, architecture.family.text_width != width, architecture.family is not said
 
-    return min(map(Architecture, FAMILIES), key=misfit)
+    chosen, *others = sorted((*map(Architecture, FAMILIES), Architecture(SDXL, 1)), key=misfit)
+    equals = [other.family for other in others if misfit(other) == misfit(chosen)]
+    rivals = [family.title for family in equals if family is not chosen.family]
+    if rivals and misfit(chosen)[0] < len(tensors):
+        log(f"{path}: fits {chosen.family.title} and {', '.join(rivals)}, and does not say which; taken for the former")
+    return chosen
 
 
 def _text_width(tensors: Mapping[str, Stored]) -> int | None:
     """Return the width of the text that the UNet reads, None for a LoRA without such a module."""
     for name, (file, stored) in tensors.items():
         shape = file.types[stored].shape
-        if TEXT_READER.search(name) and len(shape) == 2:
+        if len(shape) == 2 and TEXT_READER.search(rewritten(name)):
             return shape[-1]
     return None
 
 
-def _grouped(tensors: Mapping[str, Stored], architecture: Architecture, path: Path) -> dict[Module, Group]:
+def _grouped(
+    tensors: Mapping[str, Stored], whole: Sequence[str], architecture: Architecture, path: Path
+) -> dict[Module, Group]:
+    """Return the tensors by module and role; `whole` are the names of all that the file holds."""
     groups: dict[Module, Group] = {}
     unmatched = []
     for name in sorted(tensors):
@@ -210,10 +281,9 @@ def _grouped(tensors: Mapping[str, Stored], architecture: Architecture, path: Pa
         group = groups.setdefault(key.module, {})
         if key.role in group:
             raise FormatError(f"{path}: two tensors are the {key.role} of {key.part}.{key.path}, one is {name}")
-        file, stored = tensors[name]
-        group[key.role] = file.read(stored).clone()
+        group[key.role] = _read(*tensors[name], path)
     if unmatched or not groups:
-        raise InputError(_refusal(path, unmatched, len(tensors), architecture.family))
+        raise InputError(refusal(path, unmatched or whole, len(whole), architecture))
     width = _text_width(tensors)
     other = architecture.family.other_widths.get(width or 0)
     if other:
@@ -221,50 +291,12 @@ def _grouped(tensors: Mapping[str, Stored], architecture: Architecture, path: Pa
     return groups
 
 
-def _refusal(path: Path, unmatched: list[str], total: int, family: Family) -> str:
-    if not total:
-        return f"{path}: holds no tensor; give a LoRA file"
-    examples = ", ".join(unmatched[:SHOWN])
-    for mark, kind in {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "Tucker LoRA"}.items():
-        if any(mark in name for name in unmatched):
-            return f"{path}: a {kind} ({examples}); only LoRA and DoRA are read, so extract a LoRA of it first"
-    return (
-        f"{path}: {len(unmatched)} of {total} tensors belong to no module of {family.title}: {_first(unmatched)}; give "
-        f"a LoRA made for {TITLES}"
-    )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join([*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])])
-
-
-def _modules(
-    groups: Mapping[Module, Group], configs: Mapping[Part, Mapping[str, Any]], alpha: Alpha | None, where: str
-) -> dict[Module, LoraModule]:
-    stated = alphas_of(configs, {key: group["down"].shape[0] for key, group in groups.items() if "down" in group})
-    return {
-        module: _module(group, stated.get(module), alpha, f"{where}: {'.'.join(module)}")
-        for module, group in groups.items()
-    }
-
-
-def _module(group: Group, stated: float | None, alpha: Alpha | None, where: str) -> LoraModule:
-    missing = [role for role in ("down", "up") if role not in group]
-    if missing:
-        raise InputError(f"{where} has no {' and no '.join(missing)} tensor; the file is incomplete")
-    down, up = group["down"], group["up"]
-    held = float(group["alpha"].float().reshape(-1)[0]) if "alpha" in group else stated
-    chosen = held if held is not None else float(down.shape[0]) if alpha == "rank" else alpha
-    if chosen is None:
-        raise InputError(f"{where} has no alpha; state it with --alpha rank (as diffusers assumes) or --alpha NUMBER")
-    magnitude = group.get("magnitude")
-    result = LoraModule(
-        down=down, up=up, alpha=float(chosen), magnitude=None if magnitude is None else magnitude.flatten()
-    )
-    problem = result.problem()
-    if problem:
-        raise InputError(f"{where}: {problem}")
-    return result
+def _read(file: TensorFile, name: str, path: Path) -> Tensor:
+    tensor, dtype = file.read(name), file.types[name].dtype
+    if not dtype.is_floating_point and tensor.numel() > 1:
+        raise InputError(f"{path}: {name} holds {str(dtype).removeprefix('torch.')}; a LoRA is of floating point")
+    # fp16 holds every number of either float8, with which torch does not compute.
+    return tensor.to(torch.float16) if dtype.is_floating_point and dtype.itemsize == 1 else tensor.clone()
 
 
 class ScaledLora(NamedTuple):
@@ -278,6 +310,34 @@ class ScaledLora(NamedTuple):
 def read_loras(files: Sequence[str], scales: Sequence[float] = (), alpha: Alpha | None = None) -> list[ScaledLora]:
     """Read LoRAs with strengths from FILE:0.8 or from `scales`; see `paired_scales`."""
     return [ScaledLora(path, read_lora(path, alpha), scale) for path, scale in paired_scales(files, scales)]
+
+
+def changes_of(
+    loras: Sequence[ScaledLora], shape_of: Callable[[Param], Sequence[int] | None], family: Family, base: str
+) -> dict[Param, list[Change]]:
+    """Return the changes of every parameter of a base, `shape_of` of which says its shape, or None where it has none.
+
+    Raises MismatchError for a LoRA of another family, or with a change that the base has no such parameter for.
+    """
+    changes: dict[Param, list[Change]] = defaultdict(list)
+    for path, lora, scale in loras:
+        lora.require_family(family, str(path), base)
+        wrong, total = [], 0
+        for param, module in lora.changes():
+            total += 1
+            shape = shape_of(param)
+            if shape is None or not module.fits(tuple(shape)):
+                wanted = " x ".join(map(str, module.weight_shape if isinstance(module, LoraModule) else module.size))
+                there = f"the base has {' x '.join(map(str, shape))}" if shape is not None else "not in the base"
+                name = ".".join(param).removesuffix(".weight")
+                wrong.append(f"{name} ({there if shape is None else f'for a weight of {wanted}, {there}'})")
+            changes[param].append(Change(module, scale))
+        if wrong:
+            raise MismatchError(
+                f"{path}: {len(wrong)} of {total} modules do not fit {base}: {some(wrong)}; give the base it was "
+                "trained on or another of its kind"
+            )
+    return changes
 
 
 def input_hashes(loras: Sequence[ScaledLora]) -> dict[str, str]:
@@ -296,7 +356,9 @@ def paired_scales(files: Sequence[str], scales: Sequence[float] = ()) -> list[tu
     """
     split = [_split(text) for text in files]
     if scales and any(scale is not None for _, scale in split):
-        raise InputError("scales are given both as FILE:SCALE and as --scale; use one of the two")
+        raise InputError(
+            "a scale is given both as FILE:SCALE and as a setting (--scale, --lora-scale); use one of the two"
+        )
     if scales and len(scales) != len(split):
         raise InputError(
             f"{len(scales)} --scale for {len(split)} --lora; give one for each in the same order, or none for 1"
@@ -328,7 +390,7 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
     ours = [(str(path), lora.header) for path, lora, _ in loras if lora.header.spec is not None]
     if not ours:
         own = loras[0].lora.header if loras else LoraHeader()
-        return LoraHeader(architecture=own.architecture, drawing=drawing)
+        return LoraHeader(architecture=own.architecture, drawing=drawing, prediction=own.prediction)
     first_name, first = ours[0]
     for name, header in ours[1:]:
         assert header.spec is not None and first.spec is not None

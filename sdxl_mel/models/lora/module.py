@@ -1,26 +1,81 @@
-"""The arithmetic of low-rank adaptation: W' = W + (alpha / rank) up down, and DoRA's magnitudes."""
+"""The arithmetic of adapters: W' = W + (alpha / rank) up down, its relatives of full rank, and DoRA's magnitudes."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+Axis = Literal[0, 1]
+
+
+class Adaptation(ABC):
+    """What one weight or bias gets.
+
+    With a `magnitude` it is a DoRA (arXiv 2402.09353): the rows of W' are given these lengths; with `axis` 1 its
+    columns are, the input channels (LyCORIS' wd_on_output=False).
+    """
+
+    magnitude: Tensor | None
+    axis: Axis
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Return the shape of the weight that this changes, with one column for each element of a row."""
+
+    @abstractmethod
+    def product(self) -> Tensor:
+        """Return the change in fp32, in any shape with as many elements; a DoRA's magnitudes are not in it."""
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return every tensor by what it is."""
+
+    @abstractmethod
+    def on(self, device: torch.device) -> Self:
+        """Return the same adaptation on a device."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether it is for a weight of this shape; a 1 x 1 convolution is a matrix."""
+        lengths = self.magnitude is None or self.magnitude.numel() == shape[self.axis]
+        return self.size == (shape[0], prod(shape[1:])) and lengths
+
+    def delta(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        """Return scale * (W' - W) in fp32, given the weight W in fp32 (which only a DoRA looks at) and a strength.
+
+        So a DoRA of strength 0 is the base, and one of .5 half of its change: as in ComfyUI and LyCORIS.
+        """
+        change = self.product().reshape(weight.shape)
+        if self.magnitude is None:
+            return change.mul_(scale)
+        changed = change.add_(weight)
+        lengths = changed.transpose(0, self.axis).flatten(1).norm(dim=1)
+        wanted = self.magnitude.flatten().float() / lengths
+        shape = [-1 if axis == self.axis else 1 for axis in range(weight.ndim)]
+        return changed.mul_(wanted.reshape(shape)).sub_(weight).mul_(scale)
+
+    def not_finite(self) -> str | None:
+        """Return which tensors hold NaN or infinity, or None."""
+        bad = [name for name, tensor in self.tensors().items() if not _finite(tensor)]
+        return f"{', '.join(bad)} holds NaN or infinity" if bad else None
+
 
 @dataclass(frozen=True, eq=False)
-class LoraModule:
-    """What one layer gets; alpha / rank scales it.
+class LoraModule(Adaptation):
+    """A change of low rank; alpha / rank scales it.
 
-    `down` is (rank, in[, kh, kw]), `up` (out, rank[, 1, 1]). `magnitude` (out,) makes it a DoRA: the rows of W' are
-    given these lengths (arXiv 2402.09353).
+    `down` is (rank, in[, kh, kw]), `up` (out, rank[, 1, 1]), `magnitude` (out,), or (in,) with `axis` 1.
     """
 
     down: Tensor
     up: Tensor
     alpha: float
     magnitude: Tensor | None = None
+    axis: Axis = 0
 
     @property
     def rank(self) -> int:
@@ -37,24 +92,29 @@ class LoraModule:
         """Return the shape of the weight that this changes."""
         return (self.up.shape[0], *self.down.shape[1:])
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (out, in * kh * kw)."""
+        return self.up.shape[0], prod(self.down.shape[1:])
+
     def product(self) -> Tensor:
         """Return scale * up down in the shape of the weight, fp32; a DoRA's magnitudes are not in it."""
         flat = self.up.flatten(1).float() @ self.down.flatten(1).float()
         return flat.mul_(self.scale).reshape(self.weight_shape)
 
-    def delta(self, weight: Tensor, scale: float = 1.0) -> Tensor:
-        """Return W' - W in fp32, given the weight W in fp32 (which only a DoRA looks at) and a strength."""
-        change = self.product().mul_(scale)
-        if self.magnitude is None:
-            return change
-        changed = weight + change
-        lengths = changed.flatten(1).norm(dim=1)
-        wanted = self.magnitude.flatten().float() / lengths
-        return changed.mul_(wanted.reshape(-1, *([1] * (weight.ndim - 1)))).sub_(weight)
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return down, up, alpha and a DoRA's magnitude."""
+        magnitude = {} if self.magnitude is None else {"magnitude": self.magnitude}
+        return {"down": self.down, "up": self.up, "alpha": torch.tensor(self.alpha), **magnitude}
+
+    def on(self, device: torch.device) -> Self:
+        """Return the same adaptation on a device."""
+        magnitude = None if self.magnitude is None else self.magnitude.to(device)
+        return replace(self, down=self.down.to(device), up=self.up.to(device), magnitude=magnitude)
 
     def with_alpha(self, alpha: float) -> "LoraModule":
         """Return the same change of the weight under another alpha: `up` takes up the ratio."""
-        return replace(self, up=self.up * (self.alpha / alpha), alpha=alpha)
+        return self if alpha == self.alpha else replace(self, up=self.up * (self.alpha / alpha), alpha=alpha)
 
     def problem(self) -> str | None:
         """Return what is wrong with the numbers or shapes, or None."""
@@ -65,18 +125,107 @@ class LoraModule:
             return f"down {shape_text(self.down)} and up {shape_text(self.up)} do not fit together ({ranks})"
         if 0 in self.down.shape or 0 in self.up.shape:
             return f"down {shape_text(self.down)} or up {shape_text(self.up)} is empty"
-        if self.magnitude is not None and self.magnitude.numel() != self.up.shape[0]:
-            return f"{self.magnitude.numel()} magnitudes for {self.up.shape[0]} rows"
+        if self.magnitude is not None and self.magnitude.numel() != self.weight_shape[self.axis]:
+            side = "columns" if self.axis else "rows"
+            return f"{self.magnitude.numel()} magnitudes for {self.weight_shape[self.axis]} {side}"
         if self.alpha == 0:
             return "alpha is 0, so that it changes nothing"
-        tensors = {"down": self.down, "up": self.up, "alpha": torch.tensor(self.alpha), "magnitude": self.magnitude}
-        bad = [name for name, tensor in tensors.items() if tensor is not None and not _finite(tensor)]
-        return f"{', '.join(bad)} holds NaN or infinity" if bad else None
+        return self.not_finite()
+
+
+Kind = Literal["LoHa", "LoKr", "full difference"]
+Factor = tuple[Tensor, ...]
+"""A matrix; or two whose product it is; or a core (a, b, kh, kw) with (a, out) and (b, in), in Tucker's form."""
+
+
+@dataclass(frozen=True, eq=False)
+class FullModule(Adaptation):
+    """A change of any rank: scale times a difference itself, or two factors multiplied element by element or in blocks.
+
+    LoHa is the Hadamard product of its factors (FedPara, arXiv 2108.06098), LoKr the Kronecker product (LyCORIS, arXiv
+    2309.14859), in which the second factor's columns run through a convolution's kernel.
+    """
+
+    kind: Kind
+    factors: tuple[Factor, ...]
+    scale: float = 1.0
+    magnitude: Tensor | None = None
+    axis: Axis = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the shape of the product of the factors."""
+        (rows, columns), *others = map(_size, self.factors)
+        if self.kind == "LoKr":
+            return rows * others[0][0], columns * others[0][1]
+        return rows, columns
+
+    def product(self) -> Tensor:
+        """Return the change as a matrix in fp32; a DoRA's magnitudes are not in it."""
+        first, *others = map(_multiplied, self.factors)
+        whole = torch.kron(first, others[0]) if self.kind == "LoKr" else first * others[0] if others else first
+        return whole * self.scale
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return the tensors of every factor and a DoRA's magnitude."""
+        parts = {
+            f"factor {i}.{j}": part for i, factor in enumerate(self.factors, 1) for j, part in enumerate(factor, 1)
+        }
+        magnitude = {} if self.magnitude is None else {"magnitude": self.magnitude}
+        return {**parts, "scale": torch.tensor(self.scale), **magnitude}
+
+    def on(self, device: torch.device) -> Self:
+        """Return the same adaptation on a device."""
+        factors = tuple(tuple(part.to(device) for part in factor) for factor in self.factors)
+        return replace(self, factors=factors, magnitude=None if self.magnitude is None else self.magnitude.to(device))
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the numbers or shapes, or None."""
+        for factor in self.factors:
+            if not _fit_together(factor):
+                shapes = " and ".join(map(shape_text, factor))
+                return f"{shapes} do not fit together" if len(factor) > 1 else f"{shapes} is no shape of a weight"
+        if self.kind == "LoHa" and len({_size(factor) for factor in self.factors}) > 1:
+            return "its two products are of different shapes"
+        return self.not_finite()
+
+
+def _size(factor: Factor) -> tuple[int, int]:
+    match factor:
+        case (whole,):
+            return whole.shape[0], prod(whole.shape[1:])
+        case (left, right):
+            return left.shape[0], prod(right.shape[1:])
+    core, left, right = factor
+    return left.shape[1], right.shape[1] * prod(core.shape[2:])
+
+
+def _fit_together(factor: Factor) -> bool:
+    if any(part.ndim == 0 or 0 in part.shape for part in factor) or (len(factor) > 1 and factor[-1].ndim < 2):
+        return False
+    match factor:
+        case (_,):
+            return True
+        case (left, right):
+            return prod(left.shape[1:]) == right.shape[0]
+    core, left, right = factor
+    return core.ndim == 4 and left.ndim == right.ndim == 2 and core.shape[:2] == (left.shape[0], right.shape[0])
+
+
+def _multiplied(factor: Factor) -> Tensor:
+    """Return a factor as a matrix in fp32."""
+    exact = [part.float() for part in factor]
+    match exact:
+        case [whole]:
+            return whole.reshape(len(whole), -1)
+        case [left, right]:
+            return left.flatten(1) @ right.flatten(1)
+    return torch.einsum("abkl,ao,bi->oikl", *exact).flatten(1)
 
 
 def _finite(tensor: Tensor) -> bool:
     # NaN and infinity survive the extremes, which take an 18th of the time of isfinite over all in fp16.
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())
+    return tensor.numel() == 0 or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def shape_text(tensor: Tensor) -> str:
@@ -91,7 +240,7 @@ CHUNK_ELEMENTS = 1 << 17
 class Change(NamedTuple):
     """One LoRA's part in a weight."""
 
-    module: LoraModule
+    module: Adaptation
     scale: float = 1.0
 
 
@@ -123,10 +272,11 @@ def fuse_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
     Several LoRAs add up, each made for the weight as it was: what peft computes for several active adapters. A result
     that is not finite in that dtype makes the error not finite.
     """
-    if any(change.module.magnitude is not None for change in changes):
-        return _fuse_magnitudes_into(out, weight, changes)
-    up = torch.cat([c.module.up.flatten(1).float() * (c.scale * c.module.scale) for c in changes], dim=1)
-    down = torch.cat([c.module.down.flatten(1).float() for c in changes])
+    plain = [(each, scale) for each, scale in changes if isinstance(each, LoraModule) and each.magnitude is None]
+    if len(plain) < len(changes):
+        return _fuse_deltas_into(out, weight, changes)
+    up = torch.cat([module.up.flatten(1).float() * (scale * module.scale) for module, scale in plain], dim=1)
+    down = torch.cat([module.down.flatten(1).float() for module, _ in plain])
     flat, rounded = weight.flatten(1), out.flatten(1)
     assert rounded.data_ptr() == out.data_ptr()
     rows = max(1, CHUNK_ELEMENTS // flat.shape[1])
@@ -139,12 +289,18 @@ def fuse_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
     return Loss(max(change, 0.0), error, weight.numel())
 
 
-def _fuse_magnitudes_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
+def combined_delta(weight: Tensor, changes: Sequence[Change]) -> Tensor:
+    """Return what all changes add to a weight, in fp32 on its device, each made for the weight as it was."""
     before = weight.float()
-    change = torch.zeros_like(before)
-    for part in changes:
-        change += part.module.delta(before, part.scale)
-    exact = before + change
+    total = torch.zeros_like(before)
+    for module, scale in changes:
+        total += module.on(weight.device).delta(before, scale)
+    return total
+
+
+def _fuse_deltas_into(out: Tensor, weight: Tensor, changes: Sequence[Change]) -> Loss:
+    change = combined_delta(weight, changes)
+    exact = weight.float() + change
     return Loss(_energy(change), _energy(exact - out.copy_(exact)), weight.numel())
 
 
@@ -182,14 +338,14 @@ def resized(module: LoraModule, rank: int) -> Cut:
     return Cut(replace(module, down=down, up=up), kept)
 
 
-def concatenated(changes: Sequence[Change]) -> LoraModule:
-    """Return one module that does what all changes of a weight do together; its rank is the sum of theirs.
+def concatenated(modules: Sequence[tuple[LoraModule, float]]) -> LoraModule:
+    """Return one module that does what all of a weight do together, each at its strength; ranks add up.
 
     Exact for plain LoRAs; a DoRA's magnitudes do not add up, so there must be none.
     """
-    assert all(change.module.magnitude is None for change in changes)
-    up = torch.cat([c.module.up.float() * (c.scale * c.module.scale) for c in changes], dim=1)
-    down = torch.cat([c.module.down.float() for c in changes])
+    assert all(module.magnitude is None for module, _ in modules)
+    up = torch.cat([module.up.float() * (scale * module.scale) for module, scale in modules], dim=1)
+    down = torch.cat([module.down.float() for module, _ in modules])
     return LoraModule(down=down, up=up, alpha=float(len(down)))
 
 
@@ -197,7 +353,10 @@ def extracted(change: Tensor, rank: int, generator: torch.Generator) -> Cut:
     """Return the best LoRA of `rank` for the difference of two weights (out, in[, kh, kw]), alpha = rank."""
     flat = change.flatten(1).float()
     size = min(rank, *flat.shape)
-    basis = _range_of(flat, min(size + OVERSAMPLING, *flat.shape), generator)
+    drawn = torch.randn(flat.shape[1], min(size + OVERSAMPLING, *flat.shape), generator=generator)
+    basis = torch.linalg.qr(flat @ drawn).Q  # of what the matrix does most
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(flat @ torch.linalg.qr(flat.T @ basis).Q).Q
     u, values, v = torch.linalg.svd(basis.T @ flat, full_matrices=False)
     root = values[:size].sqrt()
     up, down = (basis @ u[:, :size]) * root, root[:, None] * v[:size]
@@ -216,11 +375,3 @@ def inner(one: LoraModule, other: LoraModule) -> float:
     ups = one.up.flatten(1).double().T @ other.up.flatten(1).double()
     downs = one.down.flatten(1).double() @ other.down.flatten(1).double().T
     return float((ups * downs).sum()) * one.scale * other.scale
-
-
-def _range_of(matrix: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return an orthonormal basis (rows of the matrix, size) of what the matrix does most."""
-    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], size, generator=generator)).Q
-    for _ in range(POWER_ITERATIONS):
-        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
-    return basis

@@ -91,7 +91,8 @@ def parse_config(folder: Path) -> tuple[Part, Config]:
 
 
 def _part_of(folder: Path, config: Config) -> Part:
-    owner = (config.get("auto_mapping") or {}).get("base_model_class", "")
+    mapping = config.get("auto_mapping")
+    owner = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     classes = {
         component.class_name: component.part
         for family in FAMILIES
@@ -99,7 +100,7 @@ def _part_of(folder: Path, config: Config) -> Part:
         if component.kohya
     }
     named: dict[str, Part] = {part: part for part in ADAPTABLE}
-    part = classes.get(owner) or named.get(folder.name)
+    part = classes.get(str(owner)) or named.get(folder.name)
     if part is None:
         raise InputError(
             f"{folder}: does not say which model it adapts; name the folder after its part, one of "
@@ -124,13 +125,19 @@ def _usable(config: Config, where: str) -> Config:
     return config
 
 
-def alphas_of(configs: Mapping[Part, Config], ranks: Mapping[Module, int]) -> dict[Module, float]:
-    """Return each module's alpha as kohya means it (scale = alpha / rank); rsLoRA's alpha / sqrt(rank) is converted."""
-    return {
-        (part, path): _alpha(configs[part], path, rank)
-        for (part, path), rank in ranks.items()
-        if part in configs and "lora_alpha" in configs[part]
-    }
+def alphas_of(configs: Mapping[Part, Config], ranks: Mapping[Module, int], where: str) -> dict[Module, float]:
+    """Return each module's alpha as kohya means it (scale = alpha / rank); rsLoRA's alpha / sqrt(rank) is converted.
+
+    Raises FormatError for settings that are no numbers or no patterns.
+    """
+    try:
+        return {
+            (part, path): _alpha(configs[part], path, rank)
+            for (part, path), rank in ranks.items()
+            if part in configs and "lora_alpha" in configs[part]
+        }
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise FormatError(f"{where}: the alphas in its settings of peft are damaged ({error})") from error
 
 
 def _alpha(config: Config, path: str, rank: int) -> float:

@@ -4,9 +4,10 @@ A block begins with frames whose sound the previous block has already returned. 
 fixed and fades from there into the previous block's estimate of what follows, so the blocks make one signal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from sdxl_mel.execution import piecewise
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.sound.inversion.mel_to_linear import mel_to_linear, multiplicative_update
 from sdxl_mel.sound.inversion.phase_init import accumulated_phases, initial_phases, partial_frequencies
-from sdxl_mel.sound.inversion.projections import Consistency, KnownSound, TargetUpdate, fast_griffin_lim, raar
+from sdxl_mel.sound.inversion.projections import Consistency, KnownSound, fast_griffin_lim, raar
 from sdxl_mel.sound.inversion.stereo import leading_channel, magnitudes, stereo_from_leading, with_magnitude
 from sdxl_mel.sound.mel import magnitude, margin, reach, stft
 from sdxl_mel.sound.melspec import MelSpec
@@ -46,6 +47,24 @@ class Iterations:
     final: int
 
 
+class Between(NamedTuple):
+    """The sound (1 or 2, samples) around what is retrieved, each from the first sample of its first frame's window.
+
+    `before` begins with the picture, `after` AHEAD_FRAMES before its last KNOWN_FRAMES; both go a window further than
+    what is known for certain. None where nothing is known.
+    """
+
+    before: Float | None
+    after: Float | None
+
+    @classmethod
+    def read(cls, read: Callable[[int, int], Float], frames: int, spec: MelSpec) -> "Between":
+        """Return what `read` (first sample, last sample) has of a picture of so many frames, the first at sample 0."""
+        start, end = -margin(spec), (frames - KNOWN_FRAMES - AHEAD_FRAMES) * spec.hop_length - margin(spec)
+        known, after = KNOWN_FRAMES * spec.hop_length, (2 * AHEAD_FRAMES + KNOWN_FRAMES) * spec.hop_length
+        return cls(read(start, known + spec.win_length), read(end, end + after + spec.win_length))
+
+
 def retrieve_phase(
     picture: Picture,
     spec: MelSpec,
@@ -55,12 +74,16 @@ def retrieve_phase(
     device: str,
     iterations: Iterations,
     block_frames: int = BLOCK_FRAMES,
+    between: Between | None = None,
 ) -> Iterator[Float]:
-    """Yield the sound (1 or 2, samples) of a picture (n_mels, frames, 1 or 3), block by block."""
+    """Yield the sound (1 or 2, samples) of a picture (n_mels, frames, 1 or 3), block by block.
+
+    `between` is the sound at both ends of the picture; yielded is what lies between the KNOWN_FRAMES there.
+    """
     frames = picture.shape[1]
     if loop and frames * spec.hop_length < spec.win_length:
         raise InputError(f"{frames} frames are shorter than one window; too short for a loop")
-    if frames <= block_frames:
+    if frames <= block_frames and between is None:
         sound = _invert_block(picture, spec, iterations, torch_generator(seed, "phase", 0), device, loop=loop)
         yield sound[:, margin(spec) : margin(spec) + frames * spec.hop_length].cpu().numpy()
         return
@@ -71,11 +94,14 @@ def retrieve_phase(
     start, block = 0, 0
     beginning: Tensor | None = None
     previous: Tensor | None = None
+    if between is not None:
+        returned, last = KNOWN_FRAMES, frames - KNOWN_FRAMES
+        previous, beginning = (None if sound is None else torch.from_numpy(sound).to(device) for sound in between)
     while returned < last:
         stop = min(start + block_frames, order.size)
         known = None if previous is None else _known_from_previous(previous, returned - start, stop - start, spec)
-        if known is not None and beginning is not None and stop == order.size:
-            known = _known_at_loop_end(known, beginning, last - start, spec)
+        if block + (between is not None) and beginning is not None and stop == order.size:
+            known = _known_at_end(known or _nothing_known(beginning, stop - start, spec), beginning, last - start, spec)
         generator = torch_generator(seed, "phase", block)
         sound = _invert_block(picture[:, order[start:stop]], spec, iterations, generator, device, known=known)
         if loop and block == 0:
@@ -103,7 +129,7 @@ def _invert_block(
     with piecewise() as workers:
         target = mel_to_linear(mel, spec, iterations.mel_to_linear, workers)
         lead = leading_channel(target)
-        known_lead = None if known is None else known.left() if lead == 0 else known.mid()
+        known_lead = None if known is None else known.leading(lead)
         coarse = coarse_grid(spec)
         coarse_target = target[..., :: spec.n_fft // coarse.n_fft].contiguous()
         start = initial_spectrum(target[lead], spec, generator, known_lead, workers)
@@ -114,7 +140,12 @@ def _invert_block(
             sound = consistency.sound_of(stereo_from_leading(stft(sound, coarse), coarse_target))
             sound = fast_griffin_lim(sound, coarse_target, consistency, iterations.stereo)
         consistency = Consistency(spec, frames, loop, known, workers)
-        return fast_griffin_lim(sound, target, consistency, iterations.final, _target_update(mel, spec))
+
+        def moved_target(spectrum: Tensor, rows: slice) -> Tensor:
+            """Return the sound's own magnitudes, moved one step towards the mel values."""
+            return multiplicative_update(magnitudes(spectrum, channels), mel[..., rows], spec)
+
+        return fast_griffin_lim(sound, target, consistency, iterations.final, moved_target)
 
 
 def coarse_grid(spec: MelSpec) -> MelSpec:
@@ -143,19 +174,18 @@ def initial_spectrum(
     frequencies = partial_frequencies(target, spec, workers)
     cycles = accumulated_phases(frequencies[:, ::share], spec)
     coarse_target = target[:, ::share].contiguous()
-    if known is None:
+    last = -1
+    if known is not None:
+        spectrum = stft(known.samples, coarse)
+        last = int((known.weight == 1.0).cumprod(dim=0).sum() - spec.win_length) // spec.hop_length
+    if known is None or last < 0:
         cycles += initial_phases(frequencies[0], spec, generator)[::share]
+    else:
+        cycles += spectrum[0, last].angle() / (2 * torch.pi) - cycles[last]
+    if known is None:
         return torch.polar(coarse_target, 2 * torch.pi * cycles)[None]
-    spectrum = stft(known.samples, coarse)
-    last = int((known.weight == 1.0).cumprod(dim=0).sum() - spec.win_length) // spec.hop_length
-    cycles += spectrum[0, last].angle() / (2 * torch.pi) - cycles[last]
     continued = torch.polar(coarse_target, 2 * torch.pi * cycles)
     return torch.where(magnitude(spectrum) > 0, with_magnitude(spectrum, coarse_target), continued)
-
-
-def _target_update(mel: Tensor, spec: MelSpec) -> TargetUpdate:
-    """Return the update that makes targets of the sound's own magnitudes, moved one step towards the mel values."""
-    return lambda spectrum, rows: multiplicative_update(magnitudes(spectrum, mel.shape[0]), mel[..., rows], spec)
 
 
 def _known_from_previous(previous: Tensor, known_frames: int, frames: int, spec: MelSpec) -> KnownSound:
@@ -175,10 +205,15 @@ def _known_from_previous(previous: Tensor, known_frames: int, frames: int, spec:
     return KnownSound(samples, weight)
 
 
-def _known_at_loop_end(known: KnownSound, beginning: Tensor, end_frames: int, spec: MelSpec) -> KnownSound:
-    """Return what a loop's last block knows: from `end_frames` on, its sound is that of the loop's beginning.
+def _nothing_known(like: Tensor, frames: int, spec: MelSpec) -> KnownSound:
+    length = reach(frames, spec)
+    return KnownSound(like.new_zeros(like.shape[0], length), like.new_zeros(length))
 
-    `beginning` is the first block's sound, from AHEAD_FRAMES before the first frame of the loop.
+
+def _known_at_end(known: KnownSound, beginning: Tensor, end_frames: int, spec: MelSpec) -> KnownSound:
+    """Return what a last block knows too: from `end_frames` on, its sound is that of what follows.
+
+    `beginning` is that sound, of a loop its start, from AHEAD_FRAMES before the first frame that is known.
     """
     samples, weight = known.samples.clone(), known.weight.clone()
     shift = (end_frames - AHEAD_FRAMES) * spec.hop_length

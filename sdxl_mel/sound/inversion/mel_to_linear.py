@@ -52,8 +52,7 @@ def multiplicative_update(amplitude: Tensor, mel: Tensor, spec: MelSpec) -> Tens
 
 def _gain(bins: Tensor, mel: Tensor, spec: MelSpec) -> Tensor:
     """Return the factor of each bin in one update."""
-    device = str(bins.device)
-    ratio = mel / apply_bank(filter_tensor(spec, device=device), bins).clamp_min_(TINY)
+    ratio = mel / apply_bank(filter_tensor(spec, str(bins.device)), bins).clamp_min_(TINY)
     return _mean_over_bands(ratio, spec)
 
 

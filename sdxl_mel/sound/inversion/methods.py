@@ -1,6 +1,6 @@
 """Picture to sound: the methods by name, and the checks before them and the filter after them that all share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.errors import InputError
 from sdxl_mel.options import Method
 from sdxl_mel.sound.encoding import Deemphasis
-from sdxl_mel.sound.inversion.blockwise import Iterations, retrieve_phase
+from sdxl_mel.sound.inversion.blockwise import Between, Iterations, retrieve_phase
 from sdxl_mel.sound.inversion.griffin_lim import librosa_griffin_lim
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import Picture, dequantise, mel_of_values
@@ -31,9 +31,13 @@ def griffin_lim(picture: Picture, spec: MelSpec, seed: int, *, loop: bool, devic
     yield librosa_griffin_lim(mel_of_values(dequantise(picture), spec), spec, seed)
 
 
+ITERATIONS = {
+    "best": Iterations(mel_to_linear=30, raar=80, stereo=40, final=24),
+    "fast": Iterations(mel_to_linear=20, raar=24, stereo=24, final=8),
+}
 METHODS: dict[Method, InversionMethod] = {
-    "best": partial(retrieve_phase, iterations=Iterations(mel_to_linear=30, raar=80, stereo=40, final=24)),
-    "fast": partial(retrieve_phase, iterations=Iterations(mel_to_linear=20, raar=24, stereo=24, final=8)),
+    "best": partial(retrieve_phase, iterations=ITERATIONS["best"]),
+    "fast": partial(retrieve_phase, iterations=ITERATIONS["fast"]),
     "griffinlim": griffin_lim,
 }
 
@@ -69,6 +73,38 @@ def invert_blocks(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     for sound in METHODS[method](checked_picture(picture, spec), spec, seed, loop=loop, device=place):
         yield deemphasis(sound)
+
+
+def invert_between(
+    picture: Picture,
+    spec: MelSpec,
+    read: Callable[[int, int], Float],
+    method: Method = "best",
+    seed: int = 0,
+    *,
+    begins: bool = False,
+    ends: bool = False,
+) -> Float:
+    """Return the sound (1 or 2, samples) of a picture without its first and last KNOWN_FRAMES, whose sound is known.
+
+    `read` (first sample, last sample) returns that sound (1 or 2, n); sample 0 is the picture's first frame. What is
+    made continues it, except where it `begins` or `ends` a sound. Raises InputError for a method that cannot.
+    """
+    if method not in ITERATIONS:
+        raise InputError(f"{method} cannot continue a sound; use {' or '.join(ITERATIONS)}")
+    checked = checked_picture(picture, spec)
+
+    def read_channels(start: int, stop: int) -> Float:
+        sound = read(start, stop)
+        return sound.mean(axis=0, keepdims=True) if checked.shape[-1] == 1 else sound
+
+    between = Between.read(read_channels, checked.shape[1], spec)
+    between = Between(None if begins else between.before, None if ends else between.after)
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    blocks = retrieve_phase(
+        checked, spec, seed, loop=False, device=place, iterations=ITERATIONS[method], between=between
+    )
+    return np.concatenate(list(blocks), axis=-1)
 
 
 def checked_picture(picture: Picture, spec: MelSpec) -> Picture:

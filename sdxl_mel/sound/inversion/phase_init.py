@@ -13,6 +13,7 @@ from torch import Tensor
 from sdxl_mel.sound.melspec import MelSpec
 
 CHUNK_FRAMES = 192
+LARGEST_RATIO = 1e18
 
 
 def partial_frequencies(magnitudes: Tensor, spec: MelSpec, workers: Executor | None = None) -> Tensor:
@@ -63,6 +64,7 @@ def _bin_offset(magnitudes: Tensor, frame: Tensor, peak: Tensor, spec: MelSpec) 
     step = max(1, round(spec.n_fft / spec.win_length))
     padded = torch.nn.functional.pad(magnitudes, (step, step))
     here = padded[frame, peak + step]
-    above, below = padded[frame, peak + 2 * step] / here, padded[frame, peak] / here
+    # A neighbour may belong to another lobe, and a lobe may be so low that the ratio has no finite square.
+    above, below = ((padded[frame, peak + at] / here).clamp_max_(LARGEST_RATIO) for at in (2 * step, 0))
     offset = above * (2 * above - 1) / (above + 1) - below * (2 * below - 1) / (below + 1)
     return step * (offset / (above + below).clamp_min(1e-6)).clamp(-1, 1)

@@ -6,9 +6,10 @@ right. An iteration is one pass over the sound, a few frames at a time, so that 
 twice as fast as the same formulas on whole spectra.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,13 +36,10 @@ class KnownSound:
     samples: Tensor
     weight: Tensor
 
-    def left(self) -> "KnownSound":
-        """Return the first channel."""
-        return KnownSound(self.samples[:1], self.weight)
-
-    def mid(self) -> "KnownSound":
-        """Return the mean of the channels."""
-        return KnownSound(self.samples.mean(dim=0, keepdim=True), self.weight)
+    def leading(self, channel: int) -> "KnownSound":
+        """Return the left channel (0), or the mean of both (1)."""
+        samples = self.samples[:1] if channel == 0 else self.samples.mean(dim=0, keepdim=True)
+        return KnownSound(samples, self.weight)
 
 
 @dataclass(frozen=True)
@@ -75,59 +73,64 @@ class Consistency:
         def piece_of(rows: slice) -> Tensor:
             return overlap_add(windowed_frames(spectrum(rows), self.spec), hop_length)
 
-        chunks = list(self._chunks(device))
+        size = CHUNK_FRAMES if device.type == "cpu" else self.frames
+        chunks = [slice(start, min(start + size, self.frames)) for start in range(0, self.frames, size)]
         mapped = map if self.workers is None else self.workers.map
         for rows, piece in zip(chunks, mapped(piece_of, chunks)):
             total[:, rows.start * hop_length : rows.start * hop_length + piece.shape[-1]] += piece
         sound = divided_by_window_sum(total, self.frames, self.spec, self.loop)
         return sound if self.known is None else torch.lerp(sound, self.known.samples, self.known.weight)
 
-    def _chunks(self, device: torch.device) -> Iterator[slice]:
-        size = CHUNK_FRAMES if device.type == "cpu" else self.frames
-        for start in range(0, self.frames, size):
-            yield slice(start, min(start + size, self.frames))
 
+def fast_griffin_lim(
+    sound: Tensor, target: Tensor, consistency: Consistency, iterations: int, target_update: TargetUpdate | None = None
+) -> Tensor:
+    """Return the sound (channels, reach) that fast Griffin-Lim makes of a first one.
 
-class FastGriffinLim:
-    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2): t <- c + a (c - c_previous), then P_A.
-
-    With `target_update` the targets follow the sound. The `free_bins` lowest bins have no target.
+    t <- c + a (c - c_previous), then P_A (Perraudin et al. 2013, algorithm 2). With `target_update` the targets follow
+    the sound in all but the first third of the iterations.
     """
+    free_bins = bins_below_fmin(consistency.spec)
+    previous: dict[int, Tensor] = {}
 
-    def __init__(self, target: Tensor, free_bins: int = 0, target_update: TargetUpdate | None = None) -> None:
-        self.target, self.free_bins, self.target_update = target, free_bins, target_update
-        self.previous: dict[int, Tensor] = {}
+    def update(spectrum: Tensor, rows: slice, follow: TargetUpdate | None) -> Tensor:
+        if follow is not None:
+            target[:, rows] = follow(spectrum, rows)
+        before = previous.get(rows.start)
+        previous[rows.start] = spectrum
+        accelerated = spectrum if before is None else _lerp(before, spectrum, 1 + MOMENTUM)
+        return project(accelerated, _with_free_bins(target[:, rows], accelerated, free_bins))
 
-    def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
-        """Return P_A of the spectrum with momentum."""
-        if self.target_update is not None:
-            self.target[:, rows] = self.target_update(spectrum, rows)
-        previous = self.previous.get(rows.start)
-        self.previous[rows.start] = spectrum
-        accelerated = spectrum if previous is None else _lerp(previous, spectrum, 1 + MOMENTUM)
-        return project(accelerated, _with_free_bins(self.target[:, rows], accelerated, self.free_bins))
+    for iteration in range(iterations):
+        follow = target_update if iteration >= iterations // 3 else None
+        sound = consistency.updated_sound(partial(update, follow=follow), sound)
+    return sound
 
 
-class RelaxedReflections:
-    """RAAR, relaxed averaged alternating reflections (Luke 2005, equation 2.1).
+def raar(start: Tensor, target: Tensor, consistency: Consistency, iterations: int) -> Tensor:
+    """Return the sound (channels, reach) that RAAR makes of a first spectrum (channels, frames, n_bins).
 
-    It finds a better start for `FastGriffinLim` than that finds by itself.
-
-    X <- b/2 (X + R_C R_A X) + (1 - b) P_A X with R = 2 P - 1, which is A + b (P_C r - r) with A = P_A X, r = 2 A - X.
+    Relaxed averaged alternating reflections (Luke 2005, equation 2.1), a better start for `fast_griffin_lim` than that
+    finds by itself: X <- b/2 (X + R_C R_A X) + (1 - b) P_A X with R = 2 P - 1, which is A + b (P_C r - r) with
+    A = P_A X, r = 2 A - X.
     """
+    projected = project(start, target)
+    if iterations == 0:
+        return consistency.sound_of(projected)
+    free_bins = bins_below_fmin(consistency.spec)
+    reflected = 2 * projected - start
 
-    def __init__(self, start: Tensor, target: Tensor, free_bins: int = 0) -> None:
-        self.target, self.free_bins = target, free_bins
-        self.projected = project(start, target)
-        self.reflected = 2 * self.projected - start
+    def update(spectrum: Tensor, rows: slice) -> Tensor:
+        estimate = spectrum.sub_(reflected[:, rows]).mul_(RELAXATION).add_(projected[:, rows])
+        nearest = project(estimate, _with_free_bins(target[:, rows], estimate, free_bins))
+        projected[:, rows] = nearest
+        reflection = reflected[:, rows] = _lerp(estimate, nearest, 2.0)
+        return reflection
 
-    def __call__(self, spectrum: Tensor, rows: slice) -> Tensor:
-        """Return the reflection of the next estimate."""
-        estimate = spectrum.sub_(self.reflected[:, rows]).mul_(RELAXATION).add_(self.projected[:, rows])
-        projected = project(estimate, _with_free_bins(self.target[:, rows], estimate, self.free_bins))
-        self.projected[:, rows] = projected
-        reflected = self.reflected[:, rows] = _lerp(estimate, projected, 2.0)
-        return reflected
+    sound = consistency.sound_of(reflected)
+    for _ in range(iterations):
+        sound = consistency.updated_sound(update, sound)
+    return consistency.sound_of(projected)
 
 
 def _with_free_bins(target: Tensor, spectrum: Tensor, free_bins: int) -> Tensor:
@@ -140,28 +143,3 @@ def _with_free_bins(target: Tensor, spectrum: Tensor, free_bins: int) -> Tensor:
 def _lerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
     """Return start + weight (end - start); on pairs of reals torch takes half the time that it takes on complex."""
     return torch.view_as_complex(torch.lerp(torch.view_as_real(start), torch.view_as_real(end), weight))
-
-
-def fast_griffin_lim(
-    sound: Tensor, target: Tensor, consistency: Consistency, iterations: int, target_update: TargetUpdate | None = None
-) -> Tensor:
-    """Return the sound (channels, reach) that fast Griffin-Lim makes of a first one.
-
-    With `target_update` the targets follow the sound in all but the first third of the iterations.
-    """
-    update = FastGriffinLim(target, bins_below_fmin(consistency.spec))
-    for iteration in range(iterations):
-        update.target_update = target_update if iteration >= iterations // 3 else None
-        sound = consistency.updated_sound(update, sound)
-    return sound
-
-
-def raar(start: Tensor, target: Tensor, consistency: Consistency, iterations: int) -> Tensor:
-    """Return the sound (channels, reach) that RAAR makes of a first spectrum (channels, frames, n_bins)."""
-    if iterations == 0:
-        return consistency.sound_of(project(start, target))
-    update = RelaxedReflections(start, target, bins_below_fmin(consistency.spec))
-    sound = consistency.sound_of(update.reflected)
-    for _ in range(iterations):
-        sound = consistency.updated_sound(update, sound)
-    return consistency.sound_of(update.projected)

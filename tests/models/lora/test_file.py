@@ -1,6 +1,8 @@
 """read(write(x)) = x, and diffusers' own loader as the judge of what was written."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,17 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.fuse_verify import probe
-from sdxl_mel.models.lora.adapters import attach_lora
+from sdxl_mel.models.layouts import Architecture, module_paths
 from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
-from tests.loras import random_lora_modules, random_module
+from tests.loras import attach, random_lora_modules, random_module
 
 DIALECTS = ("kohya", "diffusers")
 HEADER = LoraHeader(
@@ -39,12 +43,18 @@ PATHS = [
 
 
 def same(one: LoraModule, other: LoraModule) -> bool:
+    """Return whether two are equal bit for bit."""
     magnitudes = (one.magnitude is None) == (other.magnitude is None) and (
         one.magnitude is None or torch.equal(one.magnitude, other.magnitude)
     )
     return (
         torch.equal(one.down, other.down) and torch.equal(one.up, other.up) and one.alpha == other.alpha and magnitudes
     )
+
+
+def as_written(module: LoraModule, dialect: str) -> LoraModule:
+    """Return what a file holds of a module: in diffusers' dialect alpha is the rank, and up has the rest."""
+    return module.with_alpha(module.rank) if dialect == "diffusers" else module
 
 
 @st.composite
@@ -65,7 +75,7 @@ def test_what_is_written_is_read(data, dialect, dora, tmp_path):
     again = read_lora(tmp_path / "lora.safetensors")
     assert again.header == HEADER
     assert again.modules.keys() == lora.modules.keys()
-    assert all(same(again.modules[path], module) for path, module in lora.modules.items())
+    assert all(same(again.modules[path], as_written(module, dialect)) for path, module in lora.modules.items())
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -78,7 +88,7 @@ def test_the_same_lora_makes_the_same_bytes_and_one_dialect_becomes_the_other(di
     assert first.read_bytes() == second.read_bytes()
     write_lora(other, read_lora(first), DIALECTS[dialect == "kohya"])
     again = read_lora(other).modules
-    assert all(same(module, again[path]) for path, module in lora.modules.items())
+    assert all(same(as_written(module, "diffusers"), again[path]) for path, module in lora.modules.items())
 
 
 def test_one_alpha_changes_no_weight():
@@ -113,7 +123,7 @@ def lora(pipeline):
 def outputs(tiny_sdxl, lora):
     """Return what our own adapters make of the LoRA."""
     base = open_base(tiny_sdxl, ADAPTABLE)
-    attach_lora(base, lora)
+    attach(base, lora)
     return {part: probe(part, getattr(base, part)) for part in ADAPTABLE}
 
 
@@ -121,7 +131,7 @@ def outputs(tiny_sdxl, lora):
 def test_diffusers_does_with_our_file_what_our_adapters_do(dialect, tmp_path, fresh, lora, outputs):
     write_lora(tmp_path / "lora.safetensors", lora, dialect)
     fresh.load_lora_weights(tmp_path / "lora.safetensors")
-    assert_same_layers(fresh, lora)
+    assert_same_layers(fresh, lora, dialect)
     for part in ADAPTABLE:
         difference = (probe(part, getattr(fresh, part)) - outputs[part]).norm() / outputs[part].norm()
         assert float(difference) <= 1e-5
@@ -135,16 +145,17 @@ def test_alphas_by_module_reach_diffusers_too(dialect, tmp_path, fresh, lora):
     few = few.with_one_alpha() if dialect == "kohya" else few
     write_lora(tmp_path / "lora.safetensors", few, dialect)
     fresh.load_lora_weights(tmp_path / "lora.safetensors")
-    assert_same_layers(fresh, few)
+    assert_same_layers(fresh, few, dialect)
 
 
-def assert_same_layers(pipeline, lora):
+def assert_same_layers(pipeline, lora, dialect):
     loaded = loaded_layers(pipeline)
     assert loaded.keys() == lora.modules.keys()
     for key, (down, up, scale) in loaded.items():
-        assert torch.equal(down, lora.modules[key].down), key
-        assert torch.equal(up, lora.modules[key].up), key
-        assert scale == pytest.approx(lora.modules[key].scale), key
+        module = as_written(lora.modules[key], dialect)
+        assert torch.equal(down, module.down), key
+        assert torch.equal(up, module.up), key
+        assert scale == pytest.approx(module.scale), key
 
 
 def loaded_layers(pipeline):
@@ -160,6 +171,16 @@ def loaded_layers(pipeline):
                     layer.scaling[adapter],
                 )
     return found
+
+
+def test_in_diffusers_dialect_the_scale_is_one_for_those_who_read_no_settings(tmp_path, lora):
+    """ComfyUI and diffusers 0.32 take up @ down as it stands, for one rank and for many."""
+    for modules in (lora.modules, {key: each for key, each in lora.modules.items() if each.rank == 4}):
+        write_lora(tmp_path / "lora.safetensors", Lora(modules), "diffusers")
+        tensors = load_file(tmp_path / "lora.safetensors")
+        for (part, path), module in modules.items():
+            up, down = (tensors[f"{part}.{path}.lora_{letter}.weight"].flatten(1) for letter in "BA")
+            torch.testing.assert_close(up @ down, module.product().flatten(1))
 
 
 def test_rslora_is_converted_to_its_effective_alpha(tmp_path, fresh):
@@ -178,16 +199,25 @@ def test_rslora_is_converted_to_its_effective_alpha(tmp_path, fresh):
     assert {module.scale for module in lora.modules.values()} == {3 / math.sqrt(4)}
 
 
-def test_dora_survives_in_diffusers(tmp_path, fresh):
-    layer = fresh.unet.mid_block.attentions[0].proj_in
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ("unet", "mid_block.attentions.0.proj_in"),
+        ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj"),
+        ("text_encoder_2", "text_model.encoder.layers.2.self_attn.q_proj"),
+    ],
+)
+def test_dora_survives_in_diffusers(part, path, tmp_path, fresh):
+    model = getattr(fresh, part)
+    layer = model.get_submodule(module_paths(model, part)[path])
     plain = random_module(layer, 2, 1.0, torch.Generator().manual_seed(0))
-    dora = LoraModule(plain.down, plain.up, 1.0, layer.weight.norm(dim=1) * 1.5)
-    key = ("unet", "mid_block.attentions.0.proj_in")
-    write_lora(tmp_path / "lora.safetensors", Lora({key: dora}), "diffusers")
-    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
-    expected = nn.functional.linear(x, layer.weight + dora.delta(layer.weight), layer.bias)
+    dora = LoraModule(plain.down, plain.up, 1.0, layer.weight.detach().norm(dim=1) * 1.5)
+    write_lora(tmp_path / "lora.safetensors", Lora({(part, path): dora}), "diffusers")
+    x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
+    expected = nn.functional.linear(x, layer.weight + dora.delta(layer.weight.detach()), layer.bias)
     fresh.load_lora_weights(tmp_path / "lora.safetensors")
-    torch.testing.assert_close(fresh.unet.mid_block.attentions[0].proj_in(x), expected, atol=1e-5, rtol=1e-5)
+    found = model.get_submodule(module_paths(model, part)[path])(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_peft_folder_is_read(tmp_path, tiny_sdxl):
@@ -219,3 +249,22 @@ def test_kohyas_files_name_their_network(tmp_path):
     assert metadata["modelspec.resolution"] == "256x128"
     prefix = "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_out_0"
     assert names == {f"{prefix}.lora_down.weight", f"{prefix}.lora_up.weight", f"{prefix}.alpha"}
+
+
+def test_a_dora_and_minis_lora_are_called_what_they_are(tmp_path):
+    module = random_module(nn.Linear(6, 4), 2, 0.5, torch.Generator().manual_seed(0))
+    said = {}
+    for name, each, layers in (
+        ("plain", module, 2),
+        ("dora", replace(module, magnitude=torch.ones(4)), 2),
+        ("mini", module, 1),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        write_lora(path, Lora({PATHS[2]: each}, LoraHeader(architecture=Architecture(SDXL, layers))))
+        with safe_open(path, "pt") as file:
+            said[name] = file.metadata()
+    assert [said[name]["ss_network_module"] for name in said] == ["networks.lora", "lycoris.kohya", "networks.lora"]
+    assert json.loads(said["dora"]["ss_network_args"]) == {"algo": "lora", "dora_wd": "True"}
+    assert said["plain"]["ss_base_model_version"] == said["dora"]["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert "sdxl_base" not in said["mini"]["ss_base_model_version"]
+    assert "v1-base" not in said["mini"]["modelspec.architecture"]

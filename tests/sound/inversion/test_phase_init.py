@@ -58,3 +58,10 @@ def test_silence_has_phases_too() -> None:
     frequencies = partial_frequencies(torch.zeros(5, MINI.n_bins), MINI)
     assert torch.equal(frequencies, torch.arange(MINI.n_bins, dtype=torch.float32).expand(5, -1))
     assert torch.isfinite(accumulated_phases(frequencies, coarse_grid(MINI))).all()
+
+
+@pytest.mark.parametrize("low", [1e-30, 1e-20, 1e-38])
+def test_a_low_lobe_beside_a_high_one_has_a_frequency(low: float) -> None:
+    magnitudes = torch.zeros(1, MINI.n_bins)
+    magnitudes[0, 100], magnitudes[0, 102], magnitudes[0, 104] = 0.5, low, 0.5
+    assert torch.isfinite(partial_frequencies(magnitudes, MINI)).all()

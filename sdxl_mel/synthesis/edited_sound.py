@@ -1,0 +1,210 @@
+"""The sound of an edited recording: the file's own samples, and what was drawn anew laid over them.
+
+Drawn sound is retrieved in phase with the samples around it, brought to the file's level, rate and channels, and faded
+over in the feather of its region alone. Of a region that is a band only that band is taken (by an STFT of an eighth of
+a second); of one that is as high as the picture everything, also what lies above it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import scipy.signal
+from numpy.typing import NDArray
+
+from sdxl_mel.arrays import Float
+from sdxl_mel.files.recording import BLOCK_SAMPLES
+from sdxl_mel.sound.encoding import resample
+from sdxl_mel.sound.inversion.blockwise import KNOWN_FRAMES
+from sdxl_mel.sound.inversion.methods import invert_between, invert_blocks
+from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
+from sdxl_mel.synthesis.editing import Edited
+from sdxl_mel.synthesis.prepared import Scratch, resampled, stereo_at_most
+from sdxl_mel.synthesis.regions import Patch
+from sdxl_mel.synthesis.settings import Method
+
+Points = NDArray[np.float64]
+Read = Callable[[int, int], Float]
+"""(first sample, last sample) -> samples (channels, n); silence beyond the ends."""
+WINDOWS_PER_SECOND = 8
+
+
+def band_window(rate: int) -> int:
+    """Return how many samples the window has that parts a band from the others: about an eighth of a second."""
+    return 1 << round(math.log2(rate / WINDOWS_PER_SECOND))
+
+
+def format_of(edited: Edited) -> tuple[int, int]:
+    """Return rate and channels of the result: those of the file, more than two channels mixed down to two."""
+    recording = edited.source.recording
+    if recording is None:
+        return edited.source.spec.sample_rate, 1 if edited.canvas.levels.shape[-1] == 1 else 2
+    return recording.rate, min(recording.channels, 2)
+
+
+def sound_blocks(edited: Edited, method: Method, seed: int = 0) -> Iterator[Float]:
+    """Yield the sound of the result (channels, n) in blocks: whole from the picture, or the file's with parts anew."""
+    if edited.whole or edited.source.prepared is None:
+        return _whole(edited, method, seed)
+    return _patched(edited, method, seed)
+
+
+def _whole(edited: Edited, method: Method, seed: int) -> Iterator[Float]:
+    source, spec = edited.source, edited.source.spec
+    rate, channels = format_of(edited)
+    gain = 1.0 if source.prepared is None else source.prepared.gain
+    drawn = invert_blocks(edited.levels, spec, method, seed, edited.canvas.loop)
+    blocks = (_in_channels(block / np.float32(gain), channels) for block in drawn)
+    left = _length(edited, rate)
+    for block in resampled(blocks, spec.sample_rate, rate, channels):
+        yield block[:, :left]
+        left -= min(left, block.shape[-1])
+
+
+def _length(edited: Edited, rate: int) -> int:
+    """Return how many samples the result has: as many as the file and what was added to it."""
+    spec, plan, prepared = edited.source.spec, edited.plan, edited.source.prepared
+    if prepared is not None and plan.frames == plan.shift * LATENT_FACTOR + edited.source.frames:
+        return prepared.original + _added_before(edited, rate)
+    return round(plan.frames * spec.hop_length * rate / spec.sample_rate)
+
+
+def _added_before(edited: Edited, rate: int) -> int:
+    spec = edited.source.spec
+    return round(edited.plan.shift * LATENT_FACTOR * spec.hop_length * rate / spec.sample_rate)
+
+
+def _patched(edited: Edited, method: Method, seed: int) -> Iterator[Float]:
+    assert edited.source.recording is not None
+    rate, channels = format_of(edited)
+    original = Scratch(channels)
+    for block in stereo_at_most(edited.source.recording.blocks(), mono=False):
+        original.append(block)
+    length, before = _length(edited, rate), _added_before(edited, rate)
+    read: Read = lambda start, stop: original.read(start - before, stop - before)  # noqa: E731
+    if edited.canvas.loop:
+        read = _circular(read, length)
+    changes = [_change(edited, stretch, parts, read, method=method, seed=seed) for stretch, parts in stretches(edited)]
+    for start in range(0, length, BLOCK_SAMPLES):
+        stop = min(start + BLOCK_SAMPLES, length)
+        block = read(start, stop)
+        for first, change in changes:
+            for turn in (-length, 0, length) if edited.canvas.loop else (0,):
+                low, high = max(start, first + turn), min(stop, first + turn + change.shape[-1])
+                if low < high:
+                    block[:, low - start : high - start] += change[:, low - first - turn : high - first - turn]
+        yield block
+
+
+def stretches(edited: Edited) -> list[tuple[tuple[int, int], list[Patch]]]:
+    """Return (first frame, frame after the last) of every stretch with a change in it, and the parts that lie there."""
+    found: list[tuple[tuple[int, int], list[Patch]]] = []
+    frames = edited.canvas.levels.shape[1]
+    for patch in sorted((part.patch for part in edited.plan.parts), key=lambda patch: patch.first):
+        first, after = ((patch.first - patch.feather) * LATENT_FACTOR, (patch.after + patch.feather) * LATENT_FACTOR)
+        if not edited.canvas.loop:
+            first, after = max(first, 0), min(after, frames)
+        if found and first < found[-1][0][1] + 2 * KNOWN_FRAMES:
+            (start, end), parts = found[-1]
+            found[-1] = (start, max(end, after)), [*parts, patch]
+        else:
+            found.append(((first, after), [patch]))
+    return found
+
+
+def _change(
+    edited: Edited, stretch: tuple[int, int], parts: Sequence[Patch], read: Read, *, method: Method, seed: int
+) -> tuple[int, Float]:
+    """Return the first sample of a stretch in the result, and what is added there to the file's own samples."""
+    spec, prepared = edited.source.spec, edited.source.prepared
+    assert prepared is not None
+    (first, after), (rate, channels) = stretch, format_of(edited)
+    shift = edited.plan.shift * LATENT_FACTOR * spec.hop_length
+    heard: Read = lambda start, stop: prepared.read(start - shift, stop - shift)  # noqa: E731
+    if edited.canvas.loop:
+        heard = _circular(heard, edited.canvas.levels.shape[1] * spec.hop_length)
+    origin = (first - KNOWN_FRAMES) * spec.hop_length
+    drawn = invert_between(
+        edited.canvas.read(first - KNOWN_FRAMES, after - first + 2 * KNOWN_FRAMES),
+        spec,
+        lambda start, stop: heard(origin + start, origin + stop),
+        method,
+        seed,
+        begins=first == 0 and not edited.canvas.loop,
+        ends=after == edited.canvas.levels.shape[1] and not edited.canvas.loop,
+    )
+    # The stretch and its surroundings begin at a sample that both rates have.
+    unit, beside = spec.sample_rate // math.gcd(spec.sample_rate, rate), 2 * band_window(spec.sample_rate)
+    begin, end = first * spec.hop_length, after * spec.hop_length
+    start = shift + (begin - beside - shift) // unit * unit
+    around = (heard(start, begin), drawn, heard(end, end + beside))
+    sound = np.concatenate([_in_channels(part, drawn.shape[0]) for part in around], axis=-1) / np.float32(prepared.gain)
+    there = resample(np.asarray(sound, np.float32), spec.sample_rate, rate)
+    place = (start - shift) * rate // spec.sample_rate + _added_before(edited, rate)
+    difference = _in_channels(there, channels) - read(place, place + there.shape[-1])
+    moments = (start + np.arange(there.shape[-1]) * (spec.sample_rate / rate)) / spec.hop_length  # In frames.
+    return place, _masked(difference, moments, parts, spec, rate)
+
+
+def _masked(difference: Float, moments: Points, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
+    """Return a difference (channels, n) where the parts are; `moments` are its samples' places in frames."""
+    if all(patch.every_row for patch in parts):
+        everywhere: Float = np.max([_across(patch, moments) for patch in parts], axis=0) * difference
+        return everywhere
+    size = band_window(rate)
+    transform = scipy.signal.ShortTimeFFT(scipy.signal.get_window("hann", size), size // 4, rate)
+    count = difference.shape[-1]
+    middles = np.interp(transform.t(count) * rate, np.arange(count), moments)
+    weights = np.max(
+        [np.minimum(_up(patch, transform.f, spec)[:, None], _across(patch, middles)) for patch in parts], axis=0
+    )
+    changed = transform.istft(transform.stft(difference, axis=-1) * weights, k1=count)
+    reach = size / 2 / rate * spec.sample_rate / spec.hop_length
+    near = np.max([_outside(patch, moments) <= patch.feather * LATENT_FACTOR + reach for patch in parts], axis=0)
+    return (changed * near).astype(np.float32)
+
+
+def _outside(patch: Patch, moments: Points) -> Points:
+    """Return how far moments, in frames, lie outside of a part."""
+    first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
+    return np.maximum(np.maximum(first - moments, moments - after), 0.0)
+
+
+def _across(patch: Patch, moments: Points) -> Float:
+    """Return the weight of a part at moments in frames: 1 inside, falling to 0 over its feather."""
+    return _fallen(_outside(patch, moments) / (patch.feather * LATENT_FACTOR))
+
+
+def _up(patch: Patch, frequencies: Points, spec: MelSpec) -> Float:
+    """Return the weight of a part at frequencies in Hz."""
+    low_out, low, high, high_out = patch.band(spec)
+    below = np.zeros_like(frequencies) if patch.bottom == 0 else (low - frequencies) / max(low - low_out, 1e-9)
+    above = np.zeros_like(frequencies) if patch.top == patch.rows else (frequencies - high) / max(high_out - high, 1e-9)
+    return _fallen(np.maximum(np.maximum(below, above), 0.0))
+
+
+def _fallen(distance: Points) -> Float:
+    """Return half a period of a raised cosine, from 1 at distance 0 to 0 at 1 and beyond."""
+    return (0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))).astype(np.float32)
+
+
+def _circular(read: Read, length: int) -> Read:
+    """Return a reader that goes on at the start after `length` samples, and at the end before the first."""
+
+    def read_on(start: int, stop: int) -> Float:
+        pieces = []
+        while start < stop:
+            at = start % length
+            count = min(stop - start, length - at)
+            pieces.append(read(at, at + count))
+            start += count
+        return np.concatenate(pieces, axis=-1)
+
+    return read_on
+
+
+def _in_channels(sound: Float, channels: int) -> Float:
+    """Return one channel in each of two, or two as they are or as their mean."""
+    if sound.shape[0] == channels:
+        return sound
+    return np.repeat(sound, channels, axis=0) if sound.shape[0] == 1 else sound.mean(axis=0, keepdims=True)

@@ -1,0 +1,183 @@
+"""Sound files as other programs and recorders leave them: read to their end, or refused with the reason."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files import mpeg
+from sdxl_mel.files.audio import read_audio, write_audio
+
+RATE = 16000
+SECONDS = 1.0
+
+
+def noise(seconds: float = SECONDS, channels: int = 2) -> np.ndarray:
+    return (np.random.default_rng(0).standard_normal((int(seconds * RATE), channels)) * 0.1).astype(np.float32)
+
+
+def encoded(container: str, subtype: str | None = "PCM_16", samples: np.ndarray | None = None, **more: object) -> bytes:
+    content = io.BytesIO()
+    samples = noise() if samples is None else samples
+    with soundfile.SoundFile(content, "w", RATE, samples.shape[1], subtype, format=container, **more) as file:
+        file.write(samples)
+    return content.getvalue()
+
+
+def replaced(content: bytes, at: int, number: str, value: int) -> bytes:
+    field = struct.pack(number, value)
+    return content[:at] + field + content[at + len(field) :]
+
+
+def read(tmp_path: Path, content: bytes, name: str = "a.wav") -> np.ndarray:
+    (tmp_path / name).write_bytes(content)
+    samples, rate = read_audio(tmp_path / name)
+    assert rate == RATE
+    return samples
+
+
+PCM = {kind: encoded(kind) for kind in ("WAV", "RF64", "W64", "AIFF", "CAF", "AU")}
+SIZE_AT = {
+    "WAV": (PCM["WAV"].index(b"data") + 4, "<I"),
+    "RF64": (PCM["RF64"].index(b"ds64") + 16, "<Q"),
+    "W64": (PCM["W64"].index(b"data") + 16, "<Q"),
+    "AIFF": (PCM["AIFF"].index(b"SSND") + 4, ">I"),
+    "CAF": (PCM["CAF"].index(b"data") + 4, ">q"),
+    "AU": (8, ">I"),
+}
+UNKNOWN_SIZES = {
+    "WAV": (0, 0x7FFFF000, 0x80000000, 0x7FFFFFFF, 0x7FFFEFFC, 0xFFFFFFFF),
+    "RF64": (0, 2**64 - 1),
+    "W64": (0, 24, 2**63 - 1),
+    "AIFF": (0, 0x7F000008, 0xFFFFFFFF),
+    "CAF": (0, -1),
+    "AU": (0, 0xFFFFFFFF),
+}
+
+
+@pytest.mark.parametrize(("kind", "size"), [(kind, size) for kind, sizes in UNKNOWN_SIZES.items() for size in sizes])
+def test_a_size_that_a_recorder_did_not_know_means_all_of_the_file(tmp_path: Path, kind: str, size: int) -> None:
+    np.testing.assert_array_equal(
+        read(tmp_path, replaced(PCM[kind], *SIZE_AT[kind], size)), read(tmp_path, PCM[kind], "whole")
+    )
+
+
+@pytest.mark.parametrize("kind", PCM)
+def test_a_file_of_chunks_that_is_cut_is_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(FormatError, match="cut off or damaged"):
+        read(tmp_path, PCM[kind][: len(PCM[kind]) // 2])
+
+
+def test_a_flac_that_does_not_state_its_length(tmp_path: Path) -> None:
+    flac = bytearray(encoded("FLAC"))
+    flac[21] &= 0xF0
+    flac[22:26] = bytes(4)  # The number of samples, 36 bits.
+    assert read(tmp_path, bytes(flac), "a.flac").shape == (2, RATE)
+    with pytest.raises(FormatError, match="lost sync"):
+        read(tmp_path, bytes(flac[: len(flac) // 2]), "a.flac")
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")])
+def test_joined_files_are_all_of_them(tmp_path: Path, container: str, subtype: str) -> None:
+    content = encoded(container, subtype)
+    one = read(tmp_path, content)
+    np.testing.assert_array_equal(read(tmp_path, content * 3), np.tile(one, 3))
+
+
+def variable_rate_mp3(quiet_first: bool = False) -> bytes:
+    samples = noise(12.0, 1)
+    samples[slice(0, 8 * RATE) if quiet_first else slice(4 * RATE, None)] *= 0.001
+    return encoded("MP3", "MPEG_LAYER_III", samples, bitrate_mode="VARIABLE", compression_level=0.3)
+
+
+def without_first_frame(content: bytes) -> bytes:
+    return content[content.index(b"\xff", 40) :]
+
+
+ID3 = b"ID3\4\0\0\0\0\x70\0" + b"\xff\xfb\x90\0" * 3584
+TAGS = {
+    "two ID3 tags": ID3 * 2,
+    "ID3 with a size beyond the file": b"ID3\4\0\0\x7f\x7f\x7f\x7f",
+    "APE": b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 4, 1, 0xA0000000) + bytes(8) + b"tag " + bytes(32),
+}
+
+
+@pytest.mark.parametrize("quiet_first", [False, True])
+def test_an_mp3_without_the_frame_that_counts_frames(tmp_path: Path, quiet_first: bool) -> None:
+    whole = variable_rate_mp3(quiet_first)
+    bare = read(tmp_path, without_first_frame(whole), "bare.mp3")
+    assert bare.shape[1] == pytest.approx(read(tmp_path, whole, "whole.mp3").shape[1], abs=3 * 1152)
+
+
+def test_joined_mp3s_and_tags_of_any_kind(tmp_path: Path) -> None:
+    content = variable_rate_mp3()
+    one = read(tmp_path, content, "a.mp3")
+    ends = b"LYRICSBEGINla la la000012LYRICS200" + b"TAG" + bytes(125)
+    np.testing.assert_array_equal(read(tmp_path, content + ends + ID3 + content + ends, "a.mp3"), np.tile(one, 2))
+    bare = without_first_frame(content)
+    assert read(tmp_path, bare * 2, "a.mp3").shape[1] == pytest.approx(2 * one.shape[1], rel=0.02)
+    for name, tag in TAGS.items():
+        assert read(tmp_path, tag + content, "a.mp3").shape == one.shape, name
+
+
+def test_an_mp3_of_which_much_is_missing_is_refused_and_of_little_is_not(tmp_path: Path) -> None:
+    content = variable_rate_mp3()
+    for damaged in (content[: len(content) // 2], content[:9000] + b"\x55" * 4000 + content[13000:]):
+        with pytest.raises(FormatError, match="cut off or damaged"):
+            read(tmp_path, damaged, "a.mp3")
+    bare = without_first_frame(content)
+    short = read(tmp_path, bare[: len(bare) // 2], "a.mp3")
+    assert 0 < short.shape[1] < 12 * RATE, "nothing says that it was longer"
+
+
+def test_frames_are_those_of_the_encoder() -> None:
+    (stream,) = mpeg.streams(encoded("MP3", "MPEG_LAYER_III", noise(5.0)))
+    assert stream.is_right
+    assert not stream.is_damaged
+    assert len(stream.frames) == pytest.approx(5.0 * RATE / 576, abs=4)
+    assert mpeg.streams(PCM["WAV"]) == []
+    assert mpeg.streams(b"\xff\xfb\x90\x00" * 3) == []
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="joined from sounds"):
+        read(tmp_path, encoded("OGG", "VORBIS") + encoded("OGG", "VORBIS", noise(channels=1)))
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "value", "said"),
+    [
+        (24, "<I", 1, "states 1 Hz"),
+        (24, "<I", 2**30, "states 1073741824 Hz"),
+        (22, "<H", 1000, "1000 channels"),
+        (22, "<H", 0, "not a"),
+    ],
+)
+def test_absurd_headers_are_refused(tmp_path: Path, at: int, number: str, value: int, said: str) -> None:
+    with pytest.raises(FormatError, match=said):
+        read(tmp_path, replaced(PCM["WAV"], at, number, value))
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.flac"])
+def test_what_stands_in_for_a_sound_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for content, said in ((pointer, "a Git LFS pointer"), (b"\n<!DOCTYPE html><html>404", "a web page")):
+        with pytest.raises(FormatError, match=said):
+            read(tmp_path, content, name)
+    (tmp_path / "link.mp3").symlink_to(tmp_path / "nowhere.mp3")
+    with pytest.raises(InputError, match="a link to a file that does not exist"):
+        read_audio(tmp_path / "link.mp3")
+    with pytest.raises(InputError, match="a device or a pipe"):
+        read_audio(Path(os.devnull))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems only")
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    write_audio(path, noise().T, RATE)
+    assert read_audio(path)[0].shape == (2, RATE)
