@@ -74,20 +74,18 @@ def _contact_sheet(dataset: Dataset, tracks: Mapping[str, SourceTrack], seed: in
     blocks: list[Markup] = []
     for split, items in dataset.splits.items():
         drawn = sorted(items, key=lambda item: derive_seed(seed, "contact sheet", item.file))[: SHOWN_CLIPS[split]]
-        blocks.append(
-            paragraph(
-                f"{split}: {len(drawn)} of {len(items)} clips, drawn by the seed; "
-                f"the first {PLAYED_SECONDS:.0f} s of each play."
-            )
-        )
+        shown = f"{split}: {len(drawn)} of {len(items)} clips, drawn by the seed"
+        blocks.append(paragraph(f"{shown}; at most {PLAYED_SECONDS:.0f} s of each play."))
         blocks.append(gallery(_card(dataset, item, tracks) for item in drawn))
     return blocks
 
 
 def _card(dataset: Dataset, item: Item, tracks: Mapping[str, SourceTrack]) -> Markup:
     caption = f"{item.track} at {item.offset:.1f} s: {item.captions[0]}"
-    sound = Sound(_sound(tracks[item.track], item.offset), _thumbnail(dataset.folder / item.file))
-    return player(sound, caption=caption, spec=dataset.spec, seconds=dataset.spec.tile_seconds)
+    seconds = dataset.spec.tile_seconds
+    played = _sound(tracks[item.track], item.offset, min(seconds, PLAYED_SECONDS))
+    sound = Sound(played, _thumbnail(dataset.folder / item.file))
+    return player(sound, caption=caption, spec=dataset.spec, seconds=seconds)
 
 
 def _thumbnail(path: Path) -> bytes:
@@ -98,12 +96,12 @@ def _thumbnail(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _sound(track: SourceTrack, offset: float) -> bytes:
+def _sound(track: SourceTrack, offset: float, seconds: float) -> bytes:
     """Return a piece of the source as FLAC, whose bytes, unlike those of Ogg, are always the same."""
     with opened(track.audio) as (_, decode):
         samples, rate = decode()
     start = round(offset * rate)
-    piece = samples[:, start : start + round(PLAYED_SECONDS * rate)].mean(axis=0, keepdims=True)
+    piece = samples[:, start : start + round(seconds * rate)].mean(axis=0, keepdims=True)
     buffer = BytesIO()
     sound = np.clip(resample(piece, rate, PLAYED_RATE), -1.0, 1.0)
     soundfile.write(buffer, sound.T, PLAYED_RATE, format="FLAC", subtype="PCM_16")

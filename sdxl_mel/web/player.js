@@ -36,8 +36,8 @@ export class MelPlayer extends HTMLElement {
   #seconds = 1;
   #loop = null;
   #restingTime = 0;
-  #pointer = null;
   #frame = 0;
+  #drawn = "";
   #channel = "mid";
   #parts = null;
   #regions = null;
@@ -229,7 +229,7 @@ export class MelPlayer extends HTMLElement {
       this.#setSeconds(Math.max(...read.map((picture) => picture.seconds)));
       this.removeAttribute("data-failed");
       this.dataset.ready = "";
-      this.dispatchEvent(new Event("ready"));
+      this.#drawn = "";
     } catch (error) {
       if (reading === this.#reading) this.#say(`This picture cannot be shown: ${error.message}`);
     }
@@ -244,12 +244,14 @@ export class MelPlayer extends HTMLElement {
   }
 
   async #decode() {
-    const urls = this.#sources.map((source) => source.sound);
+    const sources = this.#sources;
+    const urls = sources.map((source) => source.sound);
     if (!urls.some(Boolean)) return null;
     this.#parts.play.setAttribute("aria-busy", "true");
     try {
       const files = await Promise.all(urls.map((url) => bytesOf(url ?? urls.find(Boolean))));
       const { context, buffers } = await decodeSounds(files);
+      if (sources !== this.#sources) return null; // Others were set meanwhile.
       const transport = new Transport(context, buffers);
       transport.loop = this.#loop;
       transport.select(this.#selected);
@@ -377,7 +379,11 @@ export class MelPlayer extends HTMLElement {
         "aria-pressed": String(number === this.#selected),
         onclick: () => this.select(number),
       });
-    if (names.childElementCount !== this.#sources.length) names.replaceChildren(...this.#sources.map(choice));
+    const written = [...names.children].map((each) => each.textContent);
+    const wanted = this.#sources.map(choice);
+    if (wanted.some((each, number) => each.textContent !== written[number]) || wanted.length !== written.length) {
+      names.replaceChildren(...wanted);
+    }
     [...names.children].forEach((each, number) => each.setAttribute("aria-pressed", String(number === this.#selected)));
   }
 
@@ -399,6 +405,7 @@ export class MelPlayer extends HTMLElement {
     this.#setView(panHeight(panTime(this.#view, right * (end - start), this.#seconds), up * (high - low)));
   }
 
+  /** Turn the page where a place lies outside the view. */
   #keepInSight(time) {
     const { start, end } = this.#view;
     if (time < start || time > end) this.#view = panTime(this.#view, time - start - 0.1 * (end - start), this.#seconds);
@@ -551,7 +558,6 @@ export class MelPlayer extends HTMLElement {
   }
 
   #point(x, y) {
-    this.#pointer = x === null ? null : { x, y };
     const { readout } = this.#parts;
     readout.hidden = x === null || !this.#picture();
     if (readout.hidden) return;
@@ -574,15 +580,13 @@ export class MelPlayer extends HTMLElement {
     this.#frame = 0;
     if (!this.isConnected) return;
     const time = this.time;
-    if (this.playing) this.#follow(time);
+    if (this.playing) this.#keepInSight(time);
     this.#drawPicture();
     this.#drawCursor(time);
     this.#showLoop(this.#loop);
     this.#regions.draw();
     if (this.playing) this.#frame = requestAnimationFrame(() => this.#drawNow());
   }
-
-  #drawnKey = "";
 
   #drawPicture() {
     const { canvas, overview, whole: fit, marks } = this.#parts;
@@ -602,11 +606,9 @@ export class MelPlayer extends HTMLElement {
       this.#channel,
       this.#colours(),
       ...Object.values(this.#view),
-      this.#reading,
-      this.dataset.ready !== undefined,
     ].join(" ");
-    if (key === this.#drawnKey || !width) return;
-    this.#drawnKey = key;
+    if (key === this.#drawn || !width) return; // Only the cursor has moved.
+    this.#drawn = key;
     const context = sized(canvas, width, height, ratio);
     const plot = this.#parts.plot;
     const area = { x: plot.offsetLeft, y: plot.offsetTop, width: plot.clientWidth, height: plot.clientHeight };
@@ -654,11 +656,6 @@ export class MelPlayer extends HTMLElement {
     surface.setAttribute("aria-valuemax", this.#seconds.toFixed(2));
     surface.setAttribute("aria-valuenow", time.toFixed(2));
     surface.setAttribute("aria-valuetext", `${timeText(time, 1)} of ${timeText(this.#seconds, 1)} seconds`);
-  }
-
-  #follow(time) {
-    const { start, end } = this.#view;
-    if (this.#loop ? time < start || time > end : time > end || time < start) this.#keepInSight(time);
   }
 }
 

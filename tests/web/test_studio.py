@@ -117,7 +117,7 @@ def test_what_is_written_in_the_form_survives_a_reload(page: Page) -> None:
 def test_the_form_has_every_setting_of_the_command_and_sends_what_differs(page: Page) -> None:
     schema = page.evaluate("async () => (await (await fetch('/api/stages/generate')).json()).schema")
     shown = set(page.evaluate("() => [...document.querySelectorAll('[data-setting]')].map((e) => e.dataset.setting)"))
-    own = {"prompt", "base", "lora", "lora_scale", "seed", "init"}
+    own = {"prompt", "base", "lora", "lora_scale", "seed"}
     assert shown | own == set(schema["properties"])
     page.get_by_text("All settings").click()
     page.get_by_role("searchbox", name="Find a setting").fill("rescale")
@@ -154,6 +154,20 @@ def test_a_caption_is_edited_in_a_file_beside_the_set(page: Page, project: Path)
     }
     card.get_by_role("button", name="As prepared").click()
     expect(card).not_to_contain_text("changed by you")
+
+
+def test_a_sound_of_ones_own_is_what_a_drawing_starts_from(page: Page, project: Path) -> None:
+    """The upload is decoded by a process of its own."""
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Start from a sound").click()
+    chosen.value.set_files(project / "song.wav")
+    expect(page.locator(".init")).to_contain_text("song", timeout=20_000)
+    with page.expect_request("**/check") as asked:
+        page.get_by_role("button", name="Copy the command").click()
+    assert asked.value.url.endswith("/api/stages/edit/check")
+    sent = json.loads(asked.value.post_data)["settings"]
+    assert sent.pop("input").startswith("id:")
+    assert sent == {"prompt": "solo violin with soft piano, slow", "base": "mini", "seed": 0, "strength": 0.6}
 
 
 def test_blocks_of_a_timeline_are_moved_by_keys_and_become_a_schedule(page: Page) -> None:

@@ -49,7 +49,7 @@ export class ResultCard {
     const { job, result } = this;
     const prompt = job.settings.prompt ?? result.prompt;
     const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
-    if (this.#on.edit) player.setAttribute("brush", "");
+    if (this.#on.edit && result.sound) player.setAttribute("brush", "");
     const seams = result.seams ?? [];
     if (seams.length)
       player.setAttribute("marks", JSON.stringify(seams.map((at) => [Math.max(at - 0.05, 0), at + 0.05])));
@@ -60,13 +60,13 @@ export class ResultCard {
       ["start", "Start from it", "again", "Use it as the sound to start from"],
       ["compare", "Compare with base", "copy", "Draw the same seed without the LoRAs; X switches"],
       ["reuse", "Use settings", "settings", "Put its settings into the form"],
-    ].filter(([act]) => this.#on[act] && (act !== "compare" || hasLora(job)));
+    ].filter(([act]) => this.#on[act] && (act !== "compare" || hasLora(job)) && (act !== "start" || result.sound));
     const buttons = acts.map(([act, text, name, title]) => {
       const made = button(text, () => this.#on[act](this.job, this.result), { name, title, kind: "quiet" });
       this.#parts[act] = made;
       return made;
     });
-    const panel = this.#on.edit ? this.#editPanel(player) : null;
+    const panel = this.#on.edit && result.sound ? this.#editPanel(player) : null;
     if (panel)
       buttons.push(
         button("Edit", () => (panel.hidden = !panel.hidden), {
@@ -134,18 +134,14 @@ export class ResultCard {
     });
     const send = (change) => edit(this.job, this.result, { prompt: prompt.value.trim(), ...change });
     const redraw = button("Draw anew", () => send({ regions: player.regions }), { kind: "primary" });
-    const more = this.#store.offers("edit")
-      ? [
-          element(
-            "span",
-            { className: "add" },
-            button("Make longer by", () => send({ extend: Number(seconds.value) }), { kind: "quiet", name: "plus" }),
-            seconds,
-            " s",
-          ),
-          button("Make it a loop", () => send({ loop: true }), { kind: "quiet", name: "loop" }),
-        ]
-      : [];
+    const longer = button("Make longer by", () => send({ extend: Number(seconds.value) }), {
+      kind: "quiet",
+      name: "plus",
+    });
+    const more = [
+      element("span", { className: "add" }, longer, seconds, " s"),
+      button("Make it a loop", () => send({ loop: true }), { kind: "quiet", name: "loop" }),
+    ];
     const panel = element("form", { className: "redraw", hidden: true }, words, prompt, redraw, ...more);
     panel.addEventListener("submit", (event) => {
       event.preventDefault();

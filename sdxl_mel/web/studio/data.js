@@ -3,7 +3,7 @@
 import "../player.js";
 import { timeText } from "../axes.js";
 import { element } from "../elements.js";
-import { ask, query } from "./api.js";
+import { ask, post, query } from "./api.js";
 import { button, empty, labelled, select } from "./controls.js";
 import { attempt, say } from "./notices.js";
 
@@ -42,6 +42,7 @@ export class Data {
       parts.rejects,
     );
     this.#store.addEventListener("artefacts", () => this.#readSets());
+    this.#store.addEventListener("job", ({ detail }) => this.#prepared(detail));
     this.#store.addEventListener(
       "override",
       ({ detail }) => detail.dataset === this.#dataset?.id && this.#overridden(detail),
@@ -70,18 +71,33 @@ export class Data {
     else await this.#choose(sets[0].id);
   }
 
+  #prepared({ stage, state, artefact }) {
+    if (stage === "prepare" && state === "finished" && artefact === this.#dataset?.id) this.#choose(artefact);
+  }
+
   async #choose(id) {
     const dataset = await attempt(() => ask(`/datasets/${id}`));
     if (!dataset) return;
     this.#dataset = { ...dataset, id };
     const counts = Object.entries(dataset.counts).map(([split, count]) => `${split}: ${count.clips ?? count}`);
+    const made = this.#store.newest("prepare").find((job) => job.artefact === id);
+    const again = made
+      ? [button("Prepare again with the corrections", (event, act) => this.#prepareAgain(made, act))]
+      : [];
     this.#parts.overview.replaceChildren(
       element("p", { className: "meta", textContent: counts.join(" · ") }),
       ...(dataset.notes ?? []).map((note) => element("p", { className: "note", textContent: note })),
+      ...again,
     );
     this.#showFilters();
     this.#showRejects();
     await this.#read(0);
+  }
+
+  /** Do the job that made a set again: what was corrected counts from then on. */
+  async #prepareAgain({ name, settings }, made) {
+    const job = await attempt(() => post("/jobs", { stage: "prepare", name, settings }), made);
+    if (job) say("The set is prepared again; it is shown anew when that is done.");
   }
 
   #showFilters() {

@@ -2,16 +2,17 @@
 
 import { element, remember, remembered } from "../elements.js";
 import { icon, iconButton } from "../icons.js";
-import { ask, post } from "./api.js";
+import { ask, post, query } from "./api.js";
 import { ResultCard, copied } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
-import { editResult } from "./edits.js";
+import { editResult, editable } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { attempt, say } from "./notices.js";
 import { RunningCard } from "./running.js";
 
 const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
-const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "init"];
+const OWN = ["prompt", "base", "lora", "lora_scale", "seed"];
+const USUAL_STRENGTH = 0.6;
 const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
 const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
@@ -59,7 +60,8 @@ export class Make {
     });
     const own = { prompt: prompt.value.trim(), base: base.value, seed: Number(seed.value) };
     if (loras.length) own.lora = loras;
-    if (init.dataset.value) own.init = init.dataset.value;
+    if (init.dataset.value) own.input = init.dataset.value;
+    if (own.input && init.querySelector("input").value) own.strength = Number(init.querySelector("input").value);
     return { ...this.#form.settings, ...own };
   }
 
@@ -91,6 +93,7 @@ export class Make {
       this.#parts.loras,
       addLora,
       this.#parts.init,
+      this.#upload(),
       seeds,
       this.#form.common,
       this.#form.all,
@@ -127,6 +130,27 @@ export class Make {
       this.#parts.more,
     );
     this.node.append(form, history);
+  }
+
+  /** A button that takes a sound or a picture from this machine to start from. */
+  #upload() {
+    const input = element("input", { type: "file", accept: "audio/*,image/png", hidden: true });
+    input.addEventListener("change", () => {
+      const [file] = input.files;
+      input.value = "";
+      if (file) attempt(() => this.#take(file), opener);
+    });
+    const opener = button("Start from a sound", () => input.click(), { name: "plus", kind: "quiet" });
+    return element("div", {}, opener, input);
+  }
+
+  async #take(file) {
+    const most = this.#store.limits?.upload_bytes ?? Infinity;
+    if (file.size > most) throw new Error(`${file.name} is larger than ${Math.floor(most / 2 ** 20)} MB.`);
+    const path = query("/uploads", { name: file.name });
+    const { id, name } = await ask(path, { method: "POST", body: file, type: "application/octet-stream" });
+    this.#startFrom(`id:${id}`, name);
+    this.#keep();
   }
 
   async #readModels() {
@@ -208,37 +232,49 @@ export class Make {
       const [, file, scale] = each.match(/^(id:[^:]+)(?::(.+))?$/) ?? [null, each];
       this.#addLora(file, scale === undefined ? 1 : Number(scale));
     }
-    this.#startFrom(settings.init ?? "", settings.init ?? "");
+    this.#startFrom(settings.input ?? "", "a sound", settings.strength);
     this.#form.settings = settings;
     this.#keep();
   }
 
-  #startFrom(value, name) {
+  /** Start from a sound, whose name is shown; "" = from nothing but the prompt. */
+  #startFrom(value, name = "", strength = USUAL_STRENGTH) {
     const { init } = this.#parts;
     init.dataset.value = value;
     init.hidden = !value;
+    const far = element("input", { type: "range", min: 0.05, max: 1, step: 0.05, value: strength });
     init.replaceChildren(
       element("span", { textContent: `Starts from ${name}` }),
-      iconButton("close", "Do not start from it", () => (this.#startFrom("", ""), this.#keep())),
+      iconButton("close", "Do not start from it", () => (this.#startFrom(""), this.#keep())),
+      labelled("How far from it", far, "to the left it keeps most, to the right nothing"),
     );
   }
 
-  async #make({ settings = this.settings, parent, quiet = false }, made) {
-    if (!settings.prompt && !settings.prompts && !settings.schedule) {
+  /** The command and its settings as the form has them: `edit` where it starts from a sound. */
+  async #asked() {
+    const { input, strength, ...settings } = this.settings;
+    if (!input) return { stage: "generate", settings };
+    const given = strength === undefined ? {} : { strength };
+    return { stage: "edit", settings: { ...(await editable(settings)), input, ...given } };
+  }
+
+  async #make({ asked, parent, quiet = false }, made) {
+    const { stage, settings } = asked ?? (await this.#asked());
+    if (!settings.prompt && !settings.prompts && !settings.region) {
       this.#parts.prompt.focus();
       return say("Write a prompt first: what is to be played.");
     }
-    const job = await attempt(
-      () => post("/jobs", { stage: "generate", settings, ...(parent ? { parent } : {}) }),
-      made,
-    );
+    const job = await attempt(() => post("/jobs", { stage, settings, ...(parent ? { parent } : {}) }), made);
     if (!job) return;
     this.#store.take(job);
     if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
   }
 
   async #copyCommand() {
-    const checked = await attempt(() => post("/stages/generate/check", { settings: this.settings }));
+    const checked = await attempt(async () => {
+      const { stage, settings } = await this.#asked();
+      return post(`/stages/${stage}/check`, { settings });
+    });
     if (checked) copied(checked.command);
   }
 
@@ -251,7 +287,7 @@ export class Make {
   // --- results ---
 
   #show() {
-    const jobs = this.#store.newest("generate", "edit").filter((job) => !job.settings.schedule);
+    const jobs = this.#store.newest("generate", "edit").filter((job) => !this.#store.isPiece(job));
     const { results, more } = this.#parts;
     const nodes = [];
     const starred = this.#filter === "starred";
@@ -323,17 +359,18 @@ export class Make {
   }
 
   #again(job, result, how, changed) {
-    const settings = { ...job.settings, num: 1, prompt: result.prompt || job.settings.prompt, ...changed };
-    if (job.settings.prompt) settings.prompt = job.settings.prompt;
+    const settings = { ...job.settings, ...changed };
+    if (job.stage === "generate") settings.num = 1;
     if (!settings.lora?.length) delete settings.lora;
-    this.#make({ settings, parent: { job: job.id, result: result.name, how }, quiet: true });
+    const parent = { job: job.id, result: result.name, how };
+    this.#make({ asked: { stage: job.stage, settings }, parent, quiet: true });
   }
 
   #startFromResult(job, result) {
-    this.#startFrom(`id:${result.artefact.picture}`, `“${result.prompt}”, seed ${result.seed}`);
+    this.#startFrom(`id:${result.artefact.sound}`, `“${job.settings.prompt ?? result.prompt}”, seed ${result.seed}`);
     this.#keep();
     this.#parts.prompt.focus();
-    say("Say what it should become; strength (under All settings) says how far it may go.");
+    say("Say what it should become, and how far from it.");
   }
 }
 

@@ -23,7 +23,6 @@ const NAMES = [
 export class Store extends EventTarget {
   jobs = new Map();
   worker = { state: "resting" };
-  stages = [];
   more = false;
   wantedLora = null;
   #artefacts = null;
@@ -33,7 +32,7 @@ export class Store extends EventTarget {
   /** Read what there is, and follow what happens. */
   async start() {
     const overview = await ask("");
-    [this.stages, this.worker, this.limits] = [overview.stages, overview.worker, overview.limits];
+    [this.worker, this.limits] = [overview.worker, overview.limits];
     this.#follow();
     await this.readJobs();
     // A browser has few connections for all its tabs: a tab that is out of sight gives its stream up until it is seen.
@@ -76,9 +75,10 @@ export class Store extends EventTarget {
     this.#tell("lora", id);
   }
 
-  /** Whether the server offers a stage. */
-  offers(name) {
-    return this.stages.some((stage) => stage.name === name);
+  /** Whether a job draws a long piece by a schedule, or edits what such a job drew. */
+  isPiece(job) {
+    const edited = job.parent?.how === "edit" ? this.jobs.get(job.parent.job) : undefined;
+    return Boolean(job.settings.schedule) || (edited !== undefined && this.isPiece(edited));
   }
 
   /** Open the stream of events, from the last one that was heard on. */

@@ -293,10 +293,8 @@ export class Timeline {
   #showResults() {
     const { results } = this.#parts;
     const nodes = [];
-    const edit = this.#store.offers("edit")
-      ? (from, which, change) => attempt(() => editResult(this.#store, from, which, change))
-      : undefined;
-    for (const job of this.#pieces()) {
+    const edit = (from, which, change) => attempt(() => editResult(this.#store, from, which, change));
+    for (const job of this.#store.newest("generate", "edit").filter((each) => this.#store.isPiece(each))) {
       if (job.state !== "finished")
         nodes.push(
           this.#card(
@@ -324,13 +322,6 @@ export class Timeline {
         ),
       );
     placeInOrder(results, nodes);
-  }
-
-  /** Long pieces, and what was made of them by editing. */
-  #pieces() {
-    const scheduled = (job) =>
-      job && (job.settings.schedule || (job.parent?.how === "edit" && scheduled(this.#store.jobs.get(job.parent.job))));
-    return this.#store.newest("generate", "edit").filter(scheduled);
   }
 
   #card(key, make, update) {
