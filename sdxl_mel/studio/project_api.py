@@ -28,7 +28,8 @@ from sdxl_mel.studio.studio import Studio
 
 UPLOADS = "uploads"
 SOUNDS = ".sounds"
-REPORT = "report.html"
+REPORTS = ("report.html", "variations.html", "ab.html")
+"""What commands call the page beside their results."""
 MOST_CLIPS = 200
 MOST_SHOWN = 4
 """Datasets that are kept in memory."""
@@ -93,8 +94,8 @@ class ProjectApi:
     async def report(self, request: Request) -> Response:
         """Send the report of an artefact, which may run what is in it and reach nothing."""
         _, path = self._artefact(request)
-        page = self._inside(path / REPORT)
-        if not page.is_file():
+        page = next((self._inside(path / name) for name in REPORTS if (path / name).is_file()), None)
+        if page is None:
             raise UnknownError(f"{path.name}: has no report")
         return FileResponse(page, headers={"content-security-policy": REPORT_POLICY})
 
@@ -214,7 +215,7 @@ class ProjectApi:
     def _scores(self, artefact: Artefact) -> dict[str, Any]:
         path = self.studio.artefacts.path(artefact)
         about = _listed(artefact)
-        about["report"] = f"/api/artefacts/{artefact.id}/report" if (path / REPORT).is_file() else None
+        about["report"] = f"/api/artefacts/{artefact.id}/report" if (path / REPORTS[0]).is_file() else None
         if artefact.kind == "comparison":
             return about | {"text": (path / "comparison.txt").read_text(encoding="utf-8", errors="replace")}
         try:

@@ -71,6 +71,17 @@ class Served:
             time.sleep(0.05)
         raise AssertionError(found)
 
+    def until_started(self) -> int:
+        """Wait for the drawing process, and return its number."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            worker = self.ask("/api")["worker"]
+            if worker["process"] is not None:
+                process: int = worker["process"]
+                return process
+            time.sleep(0.05)
+        raise AssertionError(worker)
+
     def ended(self, job: str) -> dict[str, Any]:
         """Wait for the end of a job."""
         return self.until(job, lambda found: found["state"] in ENDED)
