@@ -51,12 +51,13 @@ class Page:
         template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
             (assets / "page.html.j2").read_text(encoding="utf-8")
         )
-        script = web.bundle("player.js")
+        plays = any("<mel-player" in block for *_, blocks in self.sections for block in blocks)
+        script = web.bundle("player.js") if plays else ""
         return template.render(
             page=self,
-            style=_own((assets / "page.css").read_text(encoding="utf-8") + web.read("player.css")),
+            style=_own((assets / "page.css").read_text(encoding="utf-8") + (web.read("player.css") if plays else "")),
             script=_own(script),
-            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            allowed=_own(f"'sha256-{_sha256(script)}'" if plays else "'none'"),
             version=__version__,
         )
 
@@ -146,6 +147,10 @@ def _sound(sound: Sound) -> Markup:
             sound.name, kind, _base64(sound.content)
         ),
     )
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _own(text: str) -> Markup:

@@ -17,6 +17,7 @@ const NARROW_WIDTH = 600;
 const NUDGE_SECONDS = 1;
 const FINE_SECONDS = 0.05;
 const COLOURS_CHANGED = "mel-colours";
+const NOWHERE = { "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": 0 };
 
 /**
  * Sources are pairs of a picture and a sound: children <img> and <audio> in HTML, or the property `sources`, a list of
@@ -282,7 +283,7 @@ export class MelPlayer extends HTMLElement {
   #build() {
     const parts = {
       canvas: element("canvas", { className: "mel-canvas", "aria-hidden": "true" }),
-      surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", "aria-valuemin": 0 }),
+      surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", ...NOWHERE }),
       looped: element("div", { className: "mel-looped", hidden: true }),
       cursor: element("div", { className: "mel-cursor" }),
       marks: element("div", { className: "mel-marks" }),

@@ -70,3 +70,11 @@ def test_a_bundle_has_every_module_once_and_no_import() -> None:
     declared = re.findall(r"^(?:async )?(?:function|class|const) (\w+)", bundle, re.MULTILINE)
     assert len(declared) == len(set(declared))
     assert bundle.index("function hzToMel") < bundle.index("class MelPlayer")
+
+
+def test_a_page_without_sounds_has_no_script() -> None:
+    page = Page("Silence")
+    page.section("One", paragraph("a"))
+    html = page.html()
+    assert "<script" not in html
+    assert "script-src 'none'" in html
