@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.regions import Region
 from tests.tiny_models import write_tiny_sdxl
 
-PIECES = 45
+PIECES = 30
 SECONDS = 10.0
 REGION = (4.096, 6.144)
 """Half a tile, in latent columns of its own."""
@@ -45,7 +45,7 @@ COMMAND = (
 def run() -> Table:
     """Measure all rows."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*regions_on_mini(), *style_on_mini(), memory(Path(folder))]
+        rows = [*joins_on_mini(), *instruments_on_mini(), *style_on_mini(), memory(Path(folder))]
     return Table(
         title="edit: regions of given sounds, and whole songs",
         header=["what", "measured", "beside", "ratio or p"],
@@ -65,54 +65,51 @@ def run() -> Table:
     )
 
 
-def regions_on_mini(count: int = PIECES) -> list[list[str]]:
-    """Return the rows of the oracle and of the joins."""
-    generator, oracle = Generator.open("mini"), load_oracle()
-    spec = generator.spec
-    plans = plan_tracks("test-seen", count, SECONDS, solo_share=1.0, seed=3)
+def joins_on_mini(count: int = PIECES) -> list[list[str]]:
+    """Return the rows of the joins of regions and of extensions, by the pieces' own captions."""
+    generator = Generator.open("mini")
     joins: dict[str, list[float]] = {name: [] for name in ("region", "extension", "paste", "elsewhere")}
+    for number, (plan, source) in enumerate(_pieces(generator, count, seed=3)):
+        own, before = plan.captions[0], source.picture(0, source.frames)
+        same = _edited(generator, source, Edit(regions=[Region(*REGION, prompt=own)]), number)
+        first, after, feather = _frames(same)
+        joins["region"] += _flux(same.levels, [first - feather, after], feather)
+        pasted = before.copy()
+        pasted[:, first:after] = _tile(generator, own, number)[:, : after - first]
+        joins["paste"] += _flux(pasted, [first - feather // 2, after - feather // 2], feather)
+        longer = _edited(generator, source, Edit(own, extend=EXTENDED), number)
+        joins["extension"] += _flux(longer.levels, [_frames(longer)[0] - feather], feather)
+        anywhere = numpy_generator(number, "elsewhere").choice(np.arange(32, source.frames - 32), 4, replace=False)
+        joins["elsewhere"] += _flux(before, anywhere.tolist(), feather)
+    joins["region and extension"] = joins["region"] + joins["extension"]
+    return [
+        _compared(name, joins[name], joins["elsewhere"])
+        for name in ("region", "extension", "region and extension", "paste")
+    ]
+
+
+def instruments_on_mini(count: int = PIECES) -> list[list[str]]:
+    """Return the rows of the oracle: what a region has that asks for another instrument, and what lies beside it."""
+    generator, oracle = Generator.open("mini"), load_oracle()
     found: dict[str, list[bool]] = {name: [] for name in ("region", "ceiling", "beside", "before")}
-    with tempfile.TemporaryDirectory() as folder:
-        for number, plan in enumerate(plans):
-            path = Path(folder) / f"{number}.wav"
-            write_audio(path, *render_track(plan))
-            source = open_source(path, spec)
-            before = source.picture(0, source.frames)
-            own, other = plan.captions[0], _other(plans, number).captions[0]
-
-            def edited(edit: Edit, source: Source = source, seed: int = number) -> Edited:
-                return edit_source(generator, source, edit, sampling=SAMPLING, seed=seed)
-
-            same = edited(Edit(regions=[Region(*REGION, prompt=own)]))
-            patch = same.plan.parts[0].patch
-            first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
-            feather = patch.feather * LATENT_FACTOR
-            joins["region"] += _flux(same.levels, [first - feather, after], feather)
-            pasted = before.copy()
-            pasted[:, first:after] = _tile(generator, own, number)[:, : after - first]
-            joins["paste"] += _flux(pasted, [first - feather // 2, after - feather // 2], feather)
-            longer = edited(Edit(own, extend=EXTENDED))
-            joins["extension"] += _flux(
-                longer.levels, [longer.plan.parts[0].patch.first * LATENT_FACTOR - feather], feather
-            )
-            anywhere = numpy_generator(number, "elsewhere").choice(np.arange(32, source.frames - 32), 4, replace=False)
-            joins["elsewhere"] += _flux(before, anywhere.tolist(), feather)
-
-            changed, alone = edited(Edit(regions=[Region(*REGION, prompt=other)])), _tile(generator, other, number)
-            beside = slice(first - feather - (after - first), first - feather)
-            for name, half, prompt in (
-                ("region", changed.levels[:, first:after], other),
-                ("ceiling", alone[:, : after - first], other),
-                ("beside", changed.levels[:, beside], own),
-                ("before", before[:, beside], own),
-            ):
-                found[name].append(_finds(oracle, half, named_instruments(prompt)[0]))
+    pieces = list(_pieces(generator, count, seed=3))
+    plans = [plan for plan, _ in pieces]
+    for number, (plan, source) in enumerate(pieces):
+        own, other, before = plan.captions[0], _other(plans, number).captions[0], source.picture(0, source.frames)
+        changed = _edited(generator, source, Edit(regions=[Region(*REGION, prompt=other)]), number)
+        first, after, feather = _frames(changed)
+        beside = slice(first - feather - (after - first), first - feather)
+        for name, half, prompt in (
+            ("region", changed.levels[:, first:after], other),
+            ("ceiling", _tile(generator, other, number)[:, : after - first], other),
+            ("beside", changed.levels[:, beside], own),
+            ("before", before[:, beside], own),
+        ):
+            found[name].append(_finds(oracle, half, named_instruments(prompt)[0]))
     share = {name: float(np.mean(flags)) for name, flags in found.items()}
     return [
-        *(_compared(name, joins[name], joins["elsewhere"]) for name in ("region", "extension", "paste")),
-        _compared("region and extension", joins["region"] + joins["extension"], joins["elsewhere"]),
         [
-            "instrument of the region found",
+            f"instrument of the region found ({count})",
             f"{share['region']:.2f}",
             f"ceiling {share['ceiling']:.2f}",
             f"{share['region'] / max(share['ceiling'], 1e-9):.2f}",
@@ -121,24 +118,38 @@ def regions_on_mini(count: int = PIECES) -> list[list[str]]:
     ]
 
 
+def _pieces(generator: Generator, count: int, seed: int) -> Iterator[tuple[TrackPlan, Source]]:
+    """Yield rendered pieces of one instrument each, and the sources that they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piece.wav"
+        for plan in plan_tracks("test-seen", count, SECONDS, solo_share=1.0, seed=seed):
+            write_audio(path, *render_track(plan))
+            yield plan, open_source(path, generator.spec)
+
+
+def _edited(generator: Generator, source: Source, edit: Edit, seed: int) -> Edited:
+    return edit_source(generator, source, edit, sampling=SAMPLING, seed=seed)
+
+
+def _frames(edited: Edited) -> tuple[int, int, int]:
+    """Return the first frame of the first part, the one after its last, and the frames of its feather."""
+    patch = edited.plan.parts[0].patch
+    return patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR, patch.feather * LATENT_FACTOR
+
+
 def style_on_mini(count: int = STYLE_PIECES) -> list[list[str]]:
     """Return a row a strength: what stays of a piece that is asked for in the words of another."""
     generator, oracle = Generator.open("mini"), load_oracle()
-    plans = plan_tracks("test-seen", count, SECONDS, solo_share=1.0, seed=4)
+    pieces = list(_pieces(generator, count, seed=4))
     found: dict[float, list[bool]] = {strength: [] for strength in STRENGTHS}
     onsets: dict[float, list[float]] = {strength: [] for strength in STRENGTHS}
-    with tempfile.TemporaryDirectory() as folder:
-        for number, plan in enumerate(plans):
-            path = Path(folder) / f"{number}.wav"
-            write_audio(path, *render_track(plan))
-            source = open_source(path, generator.spec)
-            before = onset_envelope(dequantise(source.picture(0, source.frames)))
-            prompt = _other(plans, number).captions[0]
-            for strength in STRENGTHS:
-                varied = edit_source(generator, source, Edit(prompt, strength), sampling=SAMPLING, seed=number).levels
-                tile = varied[None, :, : generator.spec.width, 0]
-                found[strength] += oracle.found(tile, [named_instruments(prompt)])[0]
-                onsets[strength].append(float(np.corrcoef(before, onset_envelope(dequantise(varied)))[0, 1]))
+    for number, (_, source) in enumerate(pieces):
+        before = onset_envelope(dequantise(source.picture(0, source.frames)))
+        prompt = _other([plan for plan, _ in pieces], number).captions[0]
+        for strength in STRENGTHS:
+            varied = _edited(generator, source, Edit(prompt, strength), number).levels
+            found[strength] += oracle.found(varied[None, :, : generator.spec.width, 0], [named_instruments(prompt)])[0]
+            onsets[strength].append(float(np.corrcoef(before, onset_envelope(dequantise(varied)))[0, 1]))
     return [
         [
             f"style, strength {strength:g}",
