@@ -29,6 +29,7 @@ rank = 2
 every = 2
 clips = 1
 """
+FIRST = "Two commands"
 PATH = "Train on your own music with SDXL 1.0 and a 3090"
 TABLE = "Every command"
 GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/editing.md")
@@ -76,11 +77,11 @@ def launch(command: Command) -> int:
 
 def test_the_worked_path_and_then_the_guides(tmp_path: Path) -> None:
     place = write_place(tmp_path)
-    walk(place, [command for command in COMMANDS if command.heading == PATH], scripts=SCRIPTS)
+    walk(place, [command for command in COMMANDS if command.heading in (FIRST, PATH)], scripts=SCRIPTS)
     assert list((place / "runs/my-music").glob("**/events.out.tfevents.*")), "what tensorboard --logdir is shown"
     made = (
         *("data/my-music/report.html", "runs/audit/report.html", "models/my-music.safetensors", "songs/0002.wav"),
-        *("long/0001.wav", "stitched.wav", "tiles/0001.png", "runs/my-music/scores/report.html"),
+        *("long/0001.wav", "stitched.wav", "first/0001-plot.svg", "runs/my-music/scores/report.html"),
     )
     assert [name for name in made if not (place / name).exists()] == []
     shutil.rmtree(place / "runs")  # the training guide starts the same run anew
@@ -114,6 +115,6 @@ def test_nothing_shown_is_left_out() -> None:
     """Every page and heading whose commands are walked is named here; those of other programs have their reason."""
     assert {command.page for command in COMMANDS} == {"README.md", "docs/studio.md", *GUIDES}
     headings = {command.heading for command in COMMANDS if command.page == "README.md"}
-    assert headings == {"Two commands", PATH, TABLE, "From Python"}
+    assert headings == {"Two commands", "In a browser", PATH, TABLE, "From Python"}
     for command in COMMANDS:
         assert command.stage or " ".join(command.words) in NOT_RUN, command.line
