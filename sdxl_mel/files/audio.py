@@ -18,7 +18,7 @@ from sdxl_mel.files import containers
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
-from sdxl_mel.files.recording import UNKNOWN_LENGTH, Recording, Sequential, decoding, system_name
+from sdxl_mel.files.recording import Recording, Sequential, decoding, system_name
 from sdxl_mel.names import near_miss
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record
@@ -154,16 +154,14 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def sound_description(path: Path) -> dict[str, JsonValue]:
     """Return what a sound file is, for people, and its spec and record where it has them."""
-    provenance = read_provenance(path)
-    with decoding(path), Sequential(system_name(path)) as file:
-        known = file.frames < UNKNOWN_LENGTH
-        return {
-            "kind": f"sound, {file.format} {file.subtype}",
-            "sample_rate": file.samplerate,
-            "channels": file.channels,
-            "seconds": round(file.frames / file.samplerate, 6) if known else None,
-            **provenance,
-        }
+    recording = Recording.open(path)
+    return {
+        "kind": f"sound, {recording.container} {recording.subtype}",
+        "sample_rate": recording.rate,
+        "channels": recording.channels,
+        "seconds": None if recording.stated is None else round(recording.stated / recording.rate, 6),
+        **read_provenance(path),
+    }
 
 
 def _provenance(spec: MelSpec | None, record: Record | None) -> dict[str, Any]:

@@ -30,6 +30,8 @@ NO_FRAME = "File does not exist"
 
 
 class _Format(NamedTuple):
+    samples: int
+    container: str
     rate: int
     channels: int
     subtype: str
@@ -37,9 +39,14 @@ class _Format(NamedTuple):
 
 @dataclass(frozen=True)
 class Recording:
-    """A sound file that can be read any number of times; `subtype` is libsndfile's name of its samples."""
+    """A sound file that can be read any number of times; `container` and `subtype` are libsndfile's names.
+
+    `stated` is how many samples it says to hold, None where it does not say.
+    """
 
     path: Path
+    stated: int | None
+    container: str
     rate: int
     channels: int
     subtype: str
@@ -58,7 +65,8 @@ class Recording:
                 f"{path}: joined from sounds of {' and '.join(map(str, sorted(rates)))} Hz and "
                 f"{' and '.join(map(str, sorted(channels)))} channels; give them as files of their own"
             )
-        return cls(path, *formats[0], sounds)
+        stated = sum(each.samples for each in formats)
+        return cls(path, stated if stated < UNKNOWN_LENGTH else None, *formats[0][1:], sounds)
 
     def blocks(self) -> Iterator[Float]:
         """Yield all samples in blocks (channels, n), to the end that the decoder finds.
@@ -140,7 +148,7 @@ def _format(path: Path, sound: Path | BytesIO) -> _Format:
             raise FormatError(
                 f"{path}: states {file.samplerate} Hz and {file.channels} channels, which no music has; export it again"
             )
-        return _Format(file.samplerate, file.channels, file.subtype)
+        return _Format(file.frames, file.format, file.samplerate, file.channels, file.subtype)
 
 
 def _blocks(path: Path, sound: Path | BytesIO) -> Iterator[Float]:

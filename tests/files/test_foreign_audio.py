@@ -11,7 +11,7 @@ import soundfile
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import mpeg
-from sdxl_mel.files.audio import read_audio, write_audio
+from sdxl_mel.files.audio import read_audio, sound_description, write_audio
 from sdxl_mel.files.recording import Recording
 
 RATE = 16000
@@ -113,6 +113,8 @@ def test_an_mp3_without_the_frame_that_counts_frames(tmp_path: Path, quiet_first
     whole = variable_rate_mp3(quiet_first)
     bare = read(tmp_path, without_first_frame(whole), "bare.mp3")
     assert bare.shape[1] == pytest.approx(read(tmp_path, whole, "whole.mp3").shape[1], abs=3 * 1152)
+    described = sound_description(tmp_path / "bare.mp3")["seconds"]
+    assert described == pytest.approx(bare.shape[1] / RATE, abs=0.1)
 
 
 def test_joined_mp3s_and_tags_of_any_kind(tmp_path: Path) -> None:
