@@ -16,7 +16,7 @@ from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
-from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.errors import SdxlMelError, printable
 from sdxl_mel.names import near_miss
 from sdxl_mel.progress import SinkName, named_sink, showing
 
@@ -128,9 +128,10 @@ def _hush_libraries() -> None:
 
 def _print_report(report: StageReport, most: int) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    console.print(report.summary(), markup=False)
+    console.print(printable(report.summary()), markup=False)
     for skipped in report.skipped[:most]:
-        console.print(f"skipped {skipped.what}: {skipped.why.removeprefix(f'{skipped.what}: ')}", markup=False)
+        what, why = printable(skipped.what), printable(skipped.why)
+        console.print(f"skipped {what}: {why.removeprefix(f'{what}: ')}", markup=False)
     if len(report.skipped) > most:
         console.print(f"... and {len(report.skipped) - most} more; --verbose lists all")
     return report.exit_code
