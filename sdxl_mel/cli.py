@@ -16,11 +16,12 @@ from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
-from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.errors import SdxlMelError, printable
 from sdxl_mel.names import near_miss
 from sdxl_mel.progress import SinkName, named_sink, showing
 
 INTERRUPTED = 130
+SKIPPED_SHOWN = 20
 PROGRESS = get_args(SinkName)
 EVERYWHERE = {
     "--quiet": "print nothing but the result",
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write_any_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        Console(highlight=False).print(overview(), markup=False)
+        Console(highlight=False, soft_wrap=True).print(overview(), markup=False)
         return 0
     if words[0] in ("-V", "--version"):
         Console(highlight=False).print(f"sdxl-mel {__version__}")
@@ -64,12 +65,15 @@ def overview() -> str:
 def run_stage(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one command with its arguments; failures become one line and an exit code."""
     _write_any_character()
-    debug = "--debug" in arguments
-    return guarded(lambda: _run(name, arguments, program), debug=debug)
+    call = lambda: _run(name, arguments, program)  # noqa: E731
+    return guarded(call, debug="--debug" in arguments, verbose="--verbose" in arguments)
 
 
-def guarded(call: Callable[[], StageReport | None], debug: bool = False) -> int:
-    """Call a stage and turn what it returns or raises into output and an exit code."""
+def guarded(call: Callable[[], StageReport | None], debug: bool = False, verbose: bool = False) -> int:
+    """Call a stage and turn what it returns or raises into output and an exit code.
+
+    With `debug` errors show their trace, with `verbose` all that was left out is listed.
+    """
     try:
         report = call()
     except SdxlMelError as error:
@@ -81,7 +85,7 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return _print_report(report) if report is not None else 0
+    return _print_report(report, len(report.skipped) if verbose else SKIPPED_SHOWN) if report is not None else 0
 
 
 def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
@@ -122,13 +126,14 @@ def _hush_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _print_report(report: StageReport) -> int:
+def _print_report(report: StageReport, most: int) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    console.print(report.summary(), markup=False)
-    for skipped in report.skipped[:20]:
-        console.print(f"skipped {skipped.what}: {skipped.why}", markup=False)
-    if len(report.skipped) > 20:
-        console.print(f"... and {len(report.skipped) - 20} more")
+    console.print(printable(report.summary()), markup=False)
+    for skipped in report.skipped[:most]:
+        what, why = printable(skipped.what), printable(skipped.why)
+        console.print(f"skipped {what}: {why.removeprefix(f'{what}: ')}", markup=False)
+    if len(report.skipped) > most:
+        console.print(f"... and {len(report.skipped) - most} more; --verbose lists all")
     return report.exit_code
 
 

@@ -95,6 +95,11 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(StageReport) == 0
     assert guarded(lambda: StageReport(skipped=(Skipped(what="a.wav", why="empty"),))) == 3
     assert "skipped a.wav: empty" in capsys.readouterr().out
+    many = StageReport(skipped=tuple(Skipped(what=f"{n}.wav", why=f"{n}.wav: empty") for n in range(25)))
+    guarded(lambda: many)
+    assert capsys.readouterr().out.endswith("skipped 19.wav: empty\n... and 5 more; --verbose lists all\n")
+    guarded(lambda: many, verbose=True)
+    assert capsys.readouterr().out.endswith("skipped 24.wav: empty\n")
     assert guarded(fails) == 2
     assert capsys.readouterr().err == "x.png: broken [not markup]\n"
     assert guarded(stopped) == 130

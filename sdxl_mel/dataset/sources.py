@@ -91,7 +91,7 @@ def _split_of_folders(track: SourceTrack, root: Path) -> str:
     """Return the split that the folders of a file are named for, the innermost first, "" if none is."""
     if not isinstance(track.audio, Path) or not track.audio.is_relative_to(root):
         return ""
-    folders = track.audio.relative_to(root).parts[-2::-1]
+    folders = [name.lower() for name in track.audio.relative_to(root).parts[-2::-1]]
     return next((SPLIT_NAMES[name] for name in folders if name in SPLIT_NAMES), "")
 
 

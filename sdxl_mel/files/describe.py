@@ -21,6 +21,7 @@ HEADERS = {
     "dataset.json": "prepared dataset",
     "metrics.json": "evaluation",
     "model_index.json": "model folder",
+    "manifest.json": "folder of results",
 }
 """The file that marks a folder as an artefact, and the kind of artefact."""
 BESIDE = ("melspec.json", "record.json")

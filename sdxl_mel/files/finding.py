@@ -1,6 +1,7 @@
 """Files in folders: those that a command can use, those that only look like it, and the one that a text names."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.dataset import is_inside
-from sdxl_mel.files.results import listed
+from sdxl_mel.files.results import listed, lost_results
 
 OTHER_MUSIC_SUFFIXES = frozenset(
     [".m4a", ".m4b", ".aac", ".wma", ".ape", ".alac", ".wv", ".tta", ".mpc", ".mka", ".mp2", ".amr", ".ra", ".dsf"]
@@ -86,10 +87,33 @@ def files_given(given: Sequence[Path], suffixes: Collection[str], kind: str) -> 
         files += usable
         lossy = [file.name for file in found.others if ".png" in suffixes and file.suffix.lower() in LOSSY_SUFFIXES]
         deeper = sorted({str(file.parent) for file in found.usable} - {str(path)})
-        left_out += found.unusable
+        left_out += found.unusable + lost_results(path, suffixes)
         left_out += [Skipped(what=name, why="only PNG keeps every level; give the original PNG") for name in lossy]
         left_out += [Skipped(what=name, why="a folder inside; give it too") for name in deeper]
     return files, left_out
+
+
+def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> tuple[list[Path], list[Skipped]]:
+    """Return the pictures named in `given`, of a folder its PNGs, 2.png before 10.png, and what of it is left out.
+
+    `leave_out` are pictures that may lie in such a folder and are no tiles. Raises InputError for a folder without any.
+    """
+    others = {path.resolve() for path in leave_out}
+    paths: list[Path] = []
+    left_out: list[Skipped] = []
+    for place in given:
+        files, unusable = files_given([place], [".png"], "PNG pictures")
+        inside = [path for path in files if not place.is_dir() or path.resolve() not in others]
+        if not inside:
+            raise InputError(f"{place}: no PNG pictures in this folder but the one to be written; give that of tiles")
+        paths += sorted(inside, key=_natural)
+        left_out += unusable
+    return paths, left_out
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts runs of digits by their number."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def file_named(root: Path, name: str) -> Path | str:

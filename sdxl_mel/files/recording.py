@@ -1,48 +1,166 @@
-"""A sound file read block by block, so that memory does not grow with its length."""
+"""Sound files read block by block to their end, so that memory does not grow with their length.
 
+What a header states of the length is an estimate, and a file may hold several sounds, one after the other.
+"""
+
+import mmap
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.errors import FormatError
+from sdxl_mel.files import containers, mpeg
+from sdxl_mel.files.opening import first_bytes
 
 BLOCK_SAMPLES = 1 << 18
+UNKNOWN_LENGTH = 1 << 62
+"""From here on libsndfile's number of samples says that a file does not state it."""
+LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1_000, 1_000_000, 64
+"""Of music; a damaged header states others, and a rate of 1 Hz would be resampled to a file that fills the memory."""
+
+NO_FRAME = "File does not exist"
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A sound file that can be read any number of times; `subtype` is libsndfile's name of its samples."""
-
-    path: Path
+class _Format(NamedTuple):
+    samples: int
+    container: str
     rate: int
     channels: int
     subtype: str
 
+
+@dataclass(frozen=True)
+class Recording:
+    """A sound file that can be read any number of times; `container` and `subtype` are libsndfile's names.
+
+    `stated` is how many samples it says to hold, None where it does not say.
+    """
+
+    path: Path
+    stated: int | None
+    container: str
+    rate: int
+    channels: int
+    subtype: str
+    _sounds: tuple[Path | BytesIO, ...]
+
     @classmethod
     def open(cls, path: Path) -> "Recording":
-        """Open a sound file. Raises InputError where there is none, FormatError for what is not sound."""
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        try:
-            found = soundfile.info(path)
-        except soundfile.SoundFileError as error:
-            raise FormatError(f"{path}: not a readable sound file; convert it to WAV or FLAC") from error
-        return cls(path, found.samplerate, found.channels, found.subtype)
+        """Open a sound file. Raises InputError where there is none, FormatError for one that is cut off or no sound."""
+        first_bytes(path, "a sound file")
+        with decoding(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            sounds = tuple(_sounds_in(path, content))
+            formats = [_format(path, sound) for sound in sounds]
+        rates, channels = {each.rate for each in formats}, {each.channels for each in formats}
+        if len(rates) > 1 or len(channels) > 1:
+            raise FormatError(
+                f"{path}: joined from sounds of {' and '.join(map(str, sorted(rates)))} Hz and "
+                f"{' and '.join(map(str, sorted(channels)))} channels; give them as files of their own"
+            )
+        stated = sum(each.samples for each in formats)
+        return cls(path, stated if stated < UNKNOWN_LENGTH else None, *formats[0][1:], sounds)
 
     def blocks(self) -> Iterator[Float]:
         """Yield all samples in blocks (channels, n), to the end that the decoder finds.
 
-        Raises FormatError where decoding fails and for samples that are not finite.
+        Raises FormatError where decoding fails or the file is cut off, and for samples that are not finite.
         """
-        try:
-            with soundfile.SoundFile(self.path) as file:
-                while (block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)).size:
+        with decoding(self.path):
+            for sound in self._sounds:
+                for block in _blocks(self.path, sound):
                     if not np.isfinite(block).all():
                         raise FormatError(f"{self.path}: holds NaN or infinite samples; export it again")
                     yield np.ascontiguousarray(block.T)
-        except soundfile.SoundFileError as error:
-            raise FormatError(f"{self.path}: the file is damaged ({error}); convert it to WAV or FLAC") from error
+
+
+class Sequential(soundfile.SoundFile):
+    """A sound file that is read from start to end: a FLAC that does not state its length cannot be sought in."""
+
+    def seekable(self) -> bool:
+        """Return False, so that soundfile does not seek after each block."""
+        return False
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn every failure of the decoder into FormatError."""
+    try:
+        yield
+    except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
+        said = str(getattr(error, "error_string", ""))
+        # What libsndfile says of an MP3 in which no frame is found is not so: the file has been opened already.
+        reason = "no header that says what it is" if not said or said.startswith(NO_FRAME) else said.rstrip(".")
+        raise FormatError(
+            f"{path}: not a readable sound file ({reason}); it may be damaged, or of a kind that libsndfile does not "
+            "read: convert it to WAV or FLAC"
+        ) from error
+
+
+def system_name(path: Path) -> bytes | str:
+    """Return a path as soundfile takes it; it encodes text strictly, and a name need not be UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
+def _sounds_in(path: Path, content: mmap.mmap) -> list[Path | BytesIO]:
+    """Return a file's sounds, in order, as libsndfile reads them to their end: nearly always the file itself.
+
+    Raises FormatError for a file that is cut off.
+    """
+    tags = mpeg.after_tags(content)
+    untagged = content[tags:] if tags else content
+    sound = containers.sound_chunk(untagged)
+    if sound is not None:
+        if containers.is_of_unknown_size(untagged, sound):
+            return [BytesIO(containers.with_size(untagged, sound))]
+        if containers.missing_bytes(untagged, sound):
+            raise _cut_off(path)
+        return [BytesIO(untagged) if isinstance(untagged, bytes) else path]
+    if untagged[:4] in (b"OggS", b"fLaC"):
+        if untagged[:4] == b"OggS" and not containers.ogg_is_whole(untagged):
+            raise _cut_off(path)
+        links = containers.ogg_links(untagged) if untagged[:4] == b"OggS" else containers.flac_links(untagged)
+        return [BytesIO(link) for link in links] if len(links) > 1 or tags else [path]
+    streams = mpeg.streams(untagged)
+    if any(stream.is_damaged for stream in streams):
+        raise _cut_off(path)
+    return [BytesIO(stream.content()) for stream in streams] or [path]
+
+
+@contextmanager
+def _opened(sound: Path | BytesIO) -> Iterator[Sequential]:
+    if isinstance(sound, BytesIO):
+        sound.seek(0)
+    with Sequential(system_name(sound) if isinstance(sound, Path) else sound) as file:
+        yield file
+
+
+def _format(path: Path, sound: Path | BytesIO) -> _Format:
+    with _opened(sound) as file:
+        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE or file.channels > MOST_CHANNELS:
+            raise FormatError(
+                f"{path}: states {file.samplerate} Hz and {file.channels} channels, which no music has; export it again"
+            )
+        return _Format(file.frames, file.format, file.samplerate, file.channels, file.subtype)
+
+
+def _blocks(path: Path, sound: Path | BytesIO) -> Iterator[Float]:
+    """Yield the samples (n, channels) of one of a file's sounds."""
+    with _opened(sound) as file:
+        declared, found = file.frames, 0
+        while len(block := file.read(min(BLOCK_SAMPLES, declared - found), dtype="float32", always_2d=True)):
+            yield block
+            found += len(block)
+        if declared < UNKNOWN_LENGTH and found < declared * (mpeg.MIN_SHARE if file.format == "MP3" else 1.0):
+            raise _cut_off(path)
+
+
+def _cut_off(path: Path) -> FormatError:
+    return FormatError(f"{path}: the file is cut off or damaged; it holds less sound than it says")

@@ -4,11 +4,12 @@ Files of an earlier command that lie beside the results are not in the list, and
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.files.atomic import write_json, write_text
 from sdxl_mel.progress import log
 
@@ -54,11 +55,35 @@ def write_manifest(folder: Path, entries: Sequence[Entry]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
     """Return the results of an earlier run by name; none where the list is missing or was made by another version."""
+    return _read(folder) or {}
+
+
+def lost_results(folder: Path, suffixes: Collection[str]) -> list[Skipped]:
+    """Return the listed results of which no file with one of these extensions is there, or the list if it is damaged.
+
+    A manifest.json that lists no results is another program's.
+    """
+    entries = _read(folder)
+    if entries is None:
+        return [Skipped(what=MANIFEST, why="not a list of results that can be read; all files of the folder are taken")]
+    lost = []
+    for entry in entries.values():
+        files = sorted(file for file in entry.files if Path(file).suffix.lower() in suffixes)
+        if files and not any((folder / file).is_file() for file in files):
+            lost.append(Skipped(what=files[0], why=f"listed in {MANIFEST}, and not there any more"))
+    return lost
+
+
+def _read(folder: Path) -> dict[str, Entry] | None:
+    """Return the results by name, None where the list cannot be read."""
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["results"]
-        entries = [Entry.model_validate(entry) for entry in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        rows = content.get("results", []) if isinstance(content, dict) else []
+        entries = [Entry.model_validate(entry) for entry in rows]
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
     return {Path(entry.picture).stem: entry for entry in entries}
 
 

@@ -1,6 +1,5 @@
 """Spectrogram PNGs: pixels, the spec that made them and the record of what made the file, in one lossless picture."""
 
-import re
 import struct
 import zlib
 from collections.abc import Collection, Sequence
@@ -19,7 +18,6 @@ from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.opening import first_bytes
-from sdxl_mel.files.results import listed
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
 
@@ -223,26 +221,6 @@ def picture_description(path: Path) -> dict[str, JsonValue]:
     return described | ({RECORD_KEY: record.model_dump(mode="json")} if record else {})
 
 
-def tile_paths(given: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Path]:
-    """Return the pictures named in `given`; a folder stands for its PNGs, 2.png before 10.png.
-
-    `leave_out` are pictures that may lie in such a folder and are no tiles, as is what a folder of results does not
-    list. Raises InputError for an empty folder.
-    """
-    others = {path.resolve() for path in leave_out}
-    paths: list[Path] = []
-    for place in given:
-        if not place.is_dir():
-            paths.append(place)
-            continue
-        pictures = sorted((path for path in place.iterdir() if path.suffix.lower() == ".png"), key=_natural)
-        inside = listed([path for path in pictures if path.resolve() not in others])
-        if not inside:
-            raise InputError(f"{place}: no PNG pictures in this folder; give the folder that holds them")
-        paths += inside
-    return paths
-
-
 def read_tiles(
     paths: Sequence[Path], folders: Collection[Path] = (), stated: MelSpec | None = None
 ) -> tuple[dict[Path, Spectrogram], tuple[Skipped, ...]]:
@@ -269,8 +247,3 @@ def read_tiles(
                 "make both from mono or both from stereo sound"
             )
     return tiles, tuple(skipped)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return a key that sorts runs of digits by their number."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -105,7 +105,9 @@ def is_missing(value: object) -> bool:
 
 
 def texts_in(value: object) -> tuple[str, ...]:
-    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text.
+    """Return the texts of a cell: a list, a list written as text ("['a', 'b']"), or one text; a number is one too.
+
+    What is neither, such as an object or true, holds no text.
 
     >>> texts_in("['slow', 'piano']")
     ('slow', 'piano')
@@ -113,7 +115,11 @@ def texts_in(value: object) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
         value = _list_in(value.strip())
     values = value if isinstance(value, list | tuple) else (value,)
-    return tuple(str(item) for item in values if not is_missing(item))
+    return tuple(
+        str(item)
+        for item in values
+        if isinstance(item, str | int | float) and not isinstance(item, bool) and not is_missing(item)
+    )
 
 
 def _list_in(text: str) -> object:

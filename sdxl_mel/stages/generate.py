@@ -99,7 +99,8 @@ class Report(StageReport):
         lines = [f"{self.folder}: {len(self.results)} results, listed in manifest.json"]
         for result in self.results[:20]:
             files = result.picture + (f" + {result.sound}" if result.sound else "")
-            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {result.prompt}{_joins(result)}")
+            prompt = " ".join(result.prompt.split())
+            lines.append(f"  {files}: {result.seconds:.2f} s, seed {result.seed}, {prompt}{_joins(result)}")
         if len(self.results) > 20:
             lines.append(f"  ... and {len(self.results) - 20} more")
         return "\n".join([*lines, *self.notes])

@@ -12,8 +12,9 @@ from sdxl_mel.durations import frames_of
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.finding import tile_paths
 from sdxl_mel.files.loops import write_loop
-from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, tile_paths, write_spectrogram
+from sdxl_mel.files.spectrogram import Spectrogram, read_tiles, write_spectrogram
 from sdxl_mel.options import Format, Method
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record, sha256_file
@@ -84,8 +85,9 @@ def run(config: Config) -> Report:
     from sdxl_mel.sound.inversion.methods import invert
 
     others = [path for path in (config.out, config.plot) if path is not None]
-    found = tile_paths(config.tiles, leave_out=others)
-    read, skipped = read_tiles(found, config.tiles, named_spec(config.format) if config.format else None)
+    found, unusable = tile_paths(config.tiles, leave_out=others)
+    read, unread = read_tiles(found, config.tiles, named_spec(config.format) if config.format else None)
+    skipped = (*unread, *unusable)
     made = {path for path in read if path.parent in config.tiles and _is_made_of(read[path], found)}
     if made:
         log(f"left out, stitched of other tiles there: {', '.join(sorted(path.name for path in made))}")

@@ -304,7 +304,7 @@ def test_long_cells_are_read_and_the_limit_of_the_program_stays(tmp_path: Path) 
 def test_missing_captions_follow_one_rule_in_every_kind_of_source(tmp_path: Path) -> None:
     names = ("a", "b", "c", "d", "e")
     touch(*(tmp_path / f"{name}.wav" for name in names))
-    missing = (', "caption": NaN', ', "caption": null', "", ', "caption": [null]', ', "caption": "nan"')
+    missing = (', "caption": NaN', ', "caption": {"en": "slow"}', "", ', "caption": [null, true]', ', "caption": "nan"')
     lines = [f'{{"path": "{name}.wav"{caption}}}\n' for name, caption in zip(names, missing)]
     places = [
         table(tmp_path, 'path,caption\na.wav\nb.wav,\nc.wav,"  "\nd.wav,[]\ne.wav,nan\n'),
@@ -339,9 +339,9 @@ def test_several_rows_of_a_saved_datasets_folder_are_one_track(tmp_path: Path) -
 
 
 def test_splits_that_paths_and_columns_name(tmp_path: Path) -> None:
-    touch(*(tmp_path / name for name in ("train/a.wav", "test/b.wav", "more/val/c.wav", "d.wav", "train/e.wav")))
+    touch(*(tmp_path / name for name in ("train/a.wav", "Test/b.wav", "more/val/c.wav", "d.wav", "train/e.wav")))
     text = (
-        "file_name,text,split\ntrain/a.wav,a,\ntest\\b.wav,b,\nmore/val/c.wav,c,\nd.wav,d,fold1\ntrain/e.wav,e,Test\n"
+        "file_name,text,split\ntrain/a.wav,a,\nTest\\b.wav,b,\nmore/val/c.wav,c,\nd.wav,d,fold1\ntrain/e.wav,e,Test\n"
     )
     expected = {"a": "train", "b": "test", "c": "validation", "d": "", "e": "test"}
     for name in ("metadata.csv", "songs.csv"):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sdxl_mel.files.finding import file_named, find_files
+from sdxl_mel.files.describe import description
+from sdxl_mel.files.finding import file_named, files_given, find_files, tile_paths
+from sdxl_mel.files.results import Entry, write_manifest
 
 
 def touch(*paths: Path) -> None:
@@ -79,3 +81,38 @@ def test_nothing_outside_is_read(tmp_path: Path, name: str) -> None:
 def test_what_is_not_there(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "x.wav", tmp_path / "in" / "y.wav")
     assert isinstance(file_named(tmp_path, name), str)
+
+
+def result(name: str, sound: str | None = None) -> Entry:
+    words = {"prompt": "a", "negative_prompt": ""}
+    return Entry(picture=f"{name}.png", sound=sound, seed=0, candidate_seed=0, seconds=1, loop=False, **words)
+
+
+def test_listed_results_that_are_gone_are_named(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [result("1"), result("2", "2.wav"), result("3", "3.wav")])
+    for name in ("1.png", "2.png", "3.wav", "extra.png"):
+        (tmp_path / name).touch()
+    files, left_out = tile_paths([tmp_path])
+    assert [path.name for path in files] == ["1.png", "2.png"]
+    assert [(each.what, each.why) for each in left_out] == [
+        ("3.png", "listed in manifest.json, and not there any more")
+    ]
+    _, left_out = files_given([tmp_path], [".wav"], "sounds")
+    assert [each.what for each in left_out] == ["2.wav"]
+    assert description(tmp_path)["kind"] == "folder of results"
+
+
+@pytest.mark.parametrize("content", ['{"results": [', '{"results": [{"picture": 5}]}', '{"results": 5}'])
+def test_a_damaged_list_of_results_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "manifest.json").write_text(content)
+    files, (left_out,) = tile_paths([tmp_path])
+    assert [path.name for path in files] == ["1.png"]
+    assert (left_out.what, "all files of the folder" in left_out.why) == ("manifest.json", True)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1, 2]", '{"name": "a web application"}'])
+def test_the_manifest_of_another_program_is_no_matter(tmp_path: Path, content: str) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "manifest.json").write_text(content)
+    assert tile_paths([tmp_path]) == ([tmp_path / "1.png"], [])

@@ -11,7 +11,8 @@ import soundfile
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import mpeg
-from sdxl_mel.files.audio import read_audio, write_audio
+from sdxl_mel.files.audio import read_audio, sound_description, write_audio
+from sdxl_mel.files.recording import Recording
 
 RATE = 16000
 SECONDS = 1.0
@@ -112,6 +113,8 @@ def test_an_mp3_without_the_frame_that_counts_frames(tmp_path: Path, quiet_first
     whole = variable_rate_mp3(quiet_first)
     bare = read(tmp_path, without_first_frame(whole), "bare.mp3")
     assert bare.shape[1] == pytest.approx(read(tmp_path, whole, "whole.mp3").shape[1], abs=3 * 1152)
+    described = sound_description(tmp_path / "bare.mp3")["seconds"]
+    assert described == pytest.approx(bare.shape[1] / RATE, abs=0.1)
 
 
 def test_joined_mp3s_and_tags_of_any_kind(tmp_path: Path) -> None:
@@ -181,3 +184,22 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     write_audio(path, noise().T, RATE)
     assert read_audio(path)[0].shape == (2, RATE)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "cut.flac", os.fsdecode(b"caf\xe9.flac")])
+def test_a_recording_read_in_blocks_is_what_is_read_at_once(tmp_path: Path, name: str) -> None:
+    flac = bytearray(encoded("FLAC"))
+    flac[21:26] = bytes([flac[21] & 0xF0, 0, 0, 0, 0])
+    (tmp_path / name).write_bytes(flac[: len(flac) // 2] if name == "cut.flac" else flac)
+    if name == "cut.flac":
+        with pytest.raises(FormatError, match="decoder lost sync"):
+            list(Recording.open(tmp_path / name).blocks())
+        return
+    recording = Recording.open(tmp_path / name)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate(list(recording.blocks()), axis=1), read_audio(tmp_path / name)[0])
+
+
+def test_what_holds_no_frame_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="no header that says what it is"):
+        read(tmp_path, bytes(5000), "zeros.mp3")

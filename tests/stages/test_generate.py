@@ -16,7 +16,8 @@ from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.evaluation.clips import find_clips
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.containers import read_wav_loop
-from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, tile_paths, write_spectrogram
+from sdxl_mel.files.finding import tile_paths
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.header import header_files
 from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
@@ -131,7 +132,7 @@ def test_a_results_folder_is_its_list(tiny: str, tmp_path: Path, capsys: pytest.
     draw(tiny, tmp_path, num=3, steps=1, format="wav", plot=True)
     fewer = draw(tiny, tmp_path, num=2, steps=1, format="wav", plot=True)
     assert fewer.notes == ("left over from an earlier command, not in the list: 0003-plot.svg, 0003.png, 0003.wav",)
-    for clips in (tile_paths([tmp_path]), [clip.path for clip in find_clips(tmp_path, "test")[0]]):
+    for clips in (tile_paths([tmp_path])[0], [clip.path for clip in find_clips(tmp_path, "test")[0]]):
         assert [path.stem for path in clips] == ["0001", "0002"]
     assert "left out, not in its manifest.json: 0003" in capsys.readouterr().err
     other = draw(tiny, tmp_path, num=1, steps=2, format="flac", overwrite=True)
