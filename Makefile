@@ -12,7 +12,7 @@ export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo studio test check format clean
+.PHONY: demo studio test test-slow check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
@@ -23,10 +23,15 @@ studio: $(VENV)/.installed-studio
 	$(BIN)/sdxl-mel studio --root demo --open $(STUDIO_FLAGS)
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
-test: export OMP_NUM_THREADS := 1
-test: export NUMBA_NUM_THREADS := 1
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+test test-slow: export OMP_NUM_THREADS := 1
+test test-slow: export NUMBA_NUM_THREADS := 1
 test: $(VENV)/.installed-dev check
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_FLAGS)
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
+
+# Whole servers, browsers and trainings that are killed and go on, seams over many joins: minutes more.
+test-slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow $(PYTEST_FLAGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

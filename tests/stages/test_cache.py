@@ -203,6 +203,7 @@ def test_killed_ten_times_makes_the_same_bytes(
     assert contents(out) == clean
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bytes(
     tiles: Path, tiny_sdxl: Path, clean: dict[str, bytes], tmp_path: Path
 ) -> None:

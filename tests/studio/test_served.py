@@ -45,6 +45,7 @@ def test_every_route_is_in_the_table() -> None:
     assert shown == known
 
 
+@pytest.mark.slow
 def test_the_shown_script_draws_what_the_command_line_draws(
     studio: Served, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,7 @@ def test_what_cannot_be_drawn_is_one_sentence(studio: Served, root: Path) -> Non
     assert "\n" not in found["error"]
 
 
+@pytest.mark.slow
 def test_what_is_killed_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     studio = Served(tmp_path)
     job = studio.submit("generate", **DRAWN, num=3, batch=1, format="none")
@@ -115,6 +117,7 @@ def test_what_is_killed_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     assert (tmp_path / f"studio/results/{job}/0001.png").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_the_server_and_is_resumed(tmp_path: Path, slim_sdxl: Path, small_cache: Path) -> None:
     shutil.copytree(slim_sdxl, tmp_path / "base")
     shutil.copytree(small_cache, tmp_path / "cache")
