@@ -140,12 +140,14 @@ def _oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(linear @ cone.T) @ mix.T
 
 
+@pytest.mark.slow
 def test_what_is_heard_is_the_file_sample_by_sample(player: Page) -> None:
     state(player, "player.play()")
     samples, _ = heard(player, 0.6)
     np.testing.assert_allclose(samples[:8000], _sound("a")[0, :8000], atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_the_cursor_is_where_it_sounds(player: Page) -> None:
     state(player, "player.play()")
     samples, frame = heard(player, 0.3)
@@ -157,6 +159,7 @@ def test_the_cursor_is_where_it_sounds(player: Page) -> None:
     assert -1e-3 < behind < 0.2
 
 
+@pytest.mark.slow
 def test_a_loop_has_no_gap(player: Page) -> None:
     player.evaluate("() => { document.querySelector('mel-player').loop = { start: 0.5, end: 0.6 }; }")
     state(player, "player.play()")
@@ -167,6 +170,7 @@ def test_a_loop_has_no_gap(player: Page) -> None:
     np.testing.assert_allclose(samples[skipped : len(expected) + skipped], expected, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_blocks_of_a_sound_follow_each_other_without_a_gap(player: Page) -> None:
     sound = _sound("a")
     cuts = [0, 3001, 9000, 16000]
@@ -188,6 +192,7 @@ def test_blocks_of_a_sound_follow_each_other_without_a_gap(player: Page) -> None
     np.testing.assert_array_equal(np.rint(samples[:16000] * 32768), sound[0, :16000] * 32768)
 
 
+@pytest.mark.slow
 def test_one_key_switches_at_the_same_place(player: Page) -> None:
     player.keyboard.press(" ")
     player.wait_for_timeout(200)
@@ -274,6 +279,7 @@ def test_the_wheel_zooms_with_control_and_else_leaves_the_page_alone(player: Pag
     assert not player.locator(".mel-overview").is_hidden()
 
 
+@pytest.mark.slow
 def test_ten_minutes_pan_at_fifty_pictures_a_second(browser: Browser) -> None:
     spec = PRESETS["std"]
     columns = int(600 * spec.sample_rate / spec.hop_length)
