@@ -27,13 +27,13 @@ from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.regions import Region
 from tests.tiny_models import write_tiny_sdxl
 
-PIECES = 30
-SECONDS = 10.0
+PIECES = 28
+SECONDS = 8.192
 REGION = (4.096, 6.144)
 """Half a tile, in latent columns of its own."""
 EXTENDED = 2.048
 STYLE_PIECES, STRENGTHS = 12, (0.3, 0.5, 0.7, 0.9)
-SAMPLING = Sampling("dpmpp_2m", 15, 3.0)
+SAMPLING = Sampling("dpmpp_2m", 10, 3.0)
 MINUTES = (1, 10)
 RATE = 32000
 COMMAND = (
