@@ -148,6 +148,7 @@ def run(config: Config) -> Report:
     match config:
         case Convert():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            lora.lora.require_low_rank(str(lora.path))
             outcome = actions.Outcome(lora.lora, (f"{lora.path.name}: {len(lora.lora.modules)} modules",))
         case Info():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))

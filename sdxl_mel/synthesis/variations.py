@@ -91,7 +91,6 @@ def draw_variations(
     """
     _require_sensible(axes, source)
     earlier = read_manifest(output.path)
-    write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
     loras, fit = generator.loras, generator.fitting(long=True)
     if axes.scales and not loras:
@@ -104,6 +103,7 @@ def draw_variations(
         for number, cell in enumerate(combinations, 1)
     ]
     layout = lay_out(length or Length(), generator.spec) if given is None else _layout_of(given)
+    write_manifest(output.path, list(earlier.values()))
     folders = []
     with progress_of_steps("vary") as on_step:
         # What stays the same between cells that follow each other is set once.
@@ -170,7 +170,7 @@ def _varied(
 def _measured(folder: Path, combinations: Sequence[Mapping[str, float]], entries: Sequence[Entry]) -> list[Cell]:
     """Return the cells with their distances to the first."""
     vectors = _vectors([folder / str(entry.sound) for entry in entries])
-    return [Cell(*each) for each in zip(combinations, entries, (1 - vectors @ vectors[0]).tolist())]
+    return [Cell(*each) for each in zip(combinations, entries, np.maximum(1 - vectors @ vectors[0], 0).tolist())]
 
 
 def _vectors(sounds: Sequence[Path]) -> Vectors:
