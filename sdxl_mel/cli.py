@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write_any_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        Console(highlight=False, soft_wrap=True).print(overview(), markup=False)
+        Console(emoji=False, highlight=False, soft_wrap=True).print(overview(), markup=False)
         return 0
     if words[0] in ("-V", "--version"):
-        Console(highlight=False).print(f"sdxl-mel {__version__}")
+        Console(emoji=False, highlight=False).print(f"sdxl-mel {__version__}")
         return 0
     name, *rest = words
     if name == "completion":
@@ -127,7 +127,7 @@ def _hush_libraries() -> None:
 
 
 def _print_report(report: StageReport, most: int) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(printable(report.summary()), markup=False)
     for skipped in report.skipped[:most]:
         what, why = printable(skipped.what), printable(skipped.why)
@@ -138,5 +138,5 @@ def _print_report(report: StageReport, most: int) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, style="red", markup=False)
+    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(message, style="red", markup=False)
     return code

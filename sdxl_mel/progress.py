@@ -163,7 +163,7 @@ class Lines:
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose, self.paced = verbose, _Paced(LINE_EVERY_SECONDS)
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Print an event that is due."""
@@ -185,7 +185,7 @@ class Bar:
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose = verbose
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
         self.shown: Progress | None = None
         self.tasks: dict[int, TaskID] = {}
 

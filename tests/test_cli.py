@@ -87,7 +87,7 @@ def test_quiet_says_less_and_verbose_more(capsys: pytest.CaptureFixture[str], mo
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     def fails() -> None:
-        raise FormatError("x.png: broken [not markup]")
+        raise FormatError("x.png:abc: broken [not markup]")
 
     def stopped() -> None:
         raise KeyboardInterrupt
@@ -101,7 +101,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     guarded(lambda: many, verbose=True)
     assert capsys.readouterr().out.endswith("skipped 24.wav: empty\n")
     assert guarded(fails) == 2
-    assert capsys.readouterr().err == "x.png: broken [not markup]\n"
+    assert capsys.readouterr().err == "x.png:abc: broken [not markup]\n"
     assert guarded(stopped) == 130
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 / 0)  # A bug is not dressed up as bad input.

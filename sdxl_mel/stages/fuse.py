@@ -24,7 +24,7 @@ class Config(StageConfig):
     lora: tuple[str, ...] = Field(min_length=1)
     """LoRA file; repeat for several; FILE:0.8 states its scale"""
     scale: tuple[float, ...] = ()
-    """strength of each --lora in the same order, all or none"""
+    """scale of each --lora in the same order, all or none"""
     out: Path
     """folder to make, or NAME.safetensors for a single file (ComfyUI, A1111)"""
     dtype: Precision | None = None

@@ -55,7 +55,7 @@ class Config(ModelSettings):
     best_of: int = Field(1, ge=1)
     """keep the best of so many: consistent, and near its prompt"""
     clap: Annotated[str | None, Show.ADVANCED, UNRECORDED] = None
-    """CLAP that says how near a candidate is to its prompt: a folder or hub id; none = tag bridge, if installed"""
+    """CLAP that says how near a candidate is to its prompt: a folder or hub id; none = tag-score, if installed"""
     ab: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """draw every result with the LoRAs and without, into two folders, and compare them on ab.html"""
     plot: Annotated[bool, Show.ADVANCED, UNRECORDED] = False

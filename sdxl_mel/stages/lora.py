@@ -80,7 +80,7 @@ class Merge(Reading, Listing, Writing):
     """Write one LoRA that does what several do together."""
 
     files: Annotated[tuple[str, ...], Show.POSITIONAL] = Field(min_length=2)
-    """LoRA files; FILE:0.7 states a strength"""
+    """LoRA files; FILE:0.7 states a scale"""
     how: Literal["sum", "average"] = "sum"
     """sum adds the LoRAs (exact, their ranks add up), average takes their mean, cut to --rank"""
     rank: int | None = Field(None, gt=0)
@@ -148,6 +148,7 @@ def run(config: Config) -> Report:
     match config:
         case Convert():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            lora.lora.require_low_rank(str(lora.path))
             outcome = actions.Outcome(lora.lora, (f"{lora.path.name}: {len(lora.lora.modules)} modules",))
         case Info():
             (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Self
 
@@ -96,7 +97,7 @@ class Generator:
         self._stated = stated or Stated()
         self._attached = AttachedLoras(base, keep_base)
         self.loras: tuple[ScaledLora, ...] = ()
-        self.acting: dict[str, Acting] = {}
+        self.acting: tuple[Acting, ...] = (Acting(),) * len(loras)
         self._on: tuple[bool, ...] = ()
         self.trained: Trained = trained_with(base, self._header, loras, self._stated)
         if loras:
@@ -144,7 +145,7 @@ class Generator:
             resting=PARTS if offload else (),
             keep_base=keep_base or any(acting.interval != ALWAYS for _, acting in stated),
         )
-        generator.acting = {str(lora.path): acting for lora, (_, acting) in zip(read, stated)}
+        generator.acting = tuple(acting for _, acting in stated)
         return generator
 
     @property
@@ -169,6 +170,7 @@ class Generator:
     def attach(self, file: str | Path, scale: float = 1.0) -> None:
         """Put one more LoRA on. Raises MismatchError, having changed nothing, for one that does not belong here."""
         self._attach([*self.loras, ScaledLora(Path(file), read_lora(Path(file)), scale)])
+        self.acting = (*self.acting, Acting())
 
     def rescale(self, scale: float) -> None:
         """Let all LoRAs that are on act at one scale, when and where they did."""
@@ -180,7 +182,10 @@ class Generator:
         names = [str(lora.path) for lora in self.loras]
         if file is not None and str(file) not in names:
             raise InputError(f"{file}: not attached; attached: {', '.join(names) or 'none'}")
-        self._attach([] if file is None else [lora for lora in self.loras if str(lora.path) != str(file)])
+        kept = [file is not None and str(lora.path) != str(file) for lora in self.loras]
+        acting = tuple(compress(self.acting, kept))
+        self._attach(list(compress(self.loras, kept)))
+        self.acting = acting
 
     def release(self) -> Base:
         """Return the base as it was when it was opened, for the next generator; this one can draw no more."""
@@ -231,7 +236,7 @@ class Generator:
 
     def _engage(self, level: float) -> None:
         """Let those LoRAs act that do at a noise level; in text encoders they always do."""
-        on = tuple(self.acting.get(str(lora.path), Acting()).acts_at(level) for lora in self.loras)
+        on = tuple(acting.acts_at(level) for _, acting in zip(self.loras, self.acting))
         if on != self._on:
             self._attached.replace([lora if acts else without_unet(lora) for lora, acts in zip(self.loras, on)])
             self._on = on

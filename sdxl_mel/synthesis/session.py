@@ -46,8 +46,6 @@ def generate(
     `settings` are the command's, for the record of every result.
     """
     earlier = read_manifest(output.path)
-    # Written once before the long work: a folder that cannot be written is then known at once.
-    write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
     sampling, notes = settled(generator, asked or Asked())
     spec, layout, fit = generator.spec, lay_out(length or Length(), generator.spec), generator.fitting(long=True)
@@ -67,6 +65,8 @@ def generate(
         earlier=earlier,
     )
     waiting = [job for job in jobs if not folder.take_over(job)]
+    # Written once before the long work, when nothing can be refused any more: a folder that cannot be written is known.
+    write_manifest(output.path, list(earlier.values()))
     ready: list[Result] = []
     try:
         with progress_of_steps("generate") as on_step:
@@ -96,7 +96,7 @@ def stated_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonV
     """Return settings that a command may state, as they are: the LoRAs' scales are one number for one, else a list."""
     scales: list[JsonValue] = [lora.scale for lora in generator.loras]
     drawn: dict[str, JsonValue] = {"sampler": sampling.sampler, "steps": sampling.steps}
-    acting = [generator.acting.get(str(lora.path), Acting()) for lora in generator.loras]
+    acting = [each for _, each in zip(generator.loras, generator.acting)]
     if any(each != Acting() for each in acting):
         drawn["lora_acting"] = [{"interval": list(each.interval), "layers": each.layers} for each in acting]
     return drawn | ({"lora_scale": scales if len(scales) > 1 else scales[0]} if scales else {})

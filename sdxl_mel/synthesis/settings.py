@@ -64,7 +64,7 @@ class ModelSettings(StageConfig):
     lora: Annotated[tuple[str, ...], BeforeValidator(_listed), UNRECORDED] = ()
     """LoRA file; repeat for several; FILE:0.8 states its scale, FILE:0.8@0.3-1#style when and where it acts"""
     lora_scale: Annotated[float, Show.ADVANCED] = 1.0
-    """strength of every --lora"""
+    """scale of every --lora"""
     sampler: str | None = Field(None, description=f"{', '.join(SAMPLERS)}, ...; none = the model's own, or euler")
     steps: int | None = Field(None, ge=1)
     """sampling steps; none = the model's own, or 30"""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sdxl_mel.errors import InputError
@@ -51,20 +51,15 @@ def parse_acting(text: str) -> tuple[str, Acting]:
 
 
 def chosen_layers(lora: ScaledLora, layers: Layers | None) -> ScaledLora:
-    """Return a LoRA with the modules of some layers alone. Raises InputError where it has none there."""
+    """Return a LoRA with the changes of some layers alone. Raises InputError where it has none there."""
     if layers is None:
         return lora
-    kept = {
-        key: module
-        for key, module in lora.lora.modules.items()
-        if key[0] == "unet" and key[1].startswith(BLOCKS[layers])
-    }
-    if not kept:
+    kept = lora.lora.only(lambda part, path: part == "unet" and path.startswith(BLOCKS[layers]))
+    if not any(kept.changes()):
         raise InputError(f"{lora.path}: has no {layers} layers ({BLOCKS[layers]}*); leave #{layers} out")
-    return lora._replace(lora=replace(lora.lora, modules=kept))
+    return lora._replace(lora=kept)
 
 
 def without_unet(lora: ScaledLora) -> ScaledLora:
-    """Return a LoRA with its modules of text encoders alone."""
-    modules = {key: module for key, module in lora.lora.modules.items() if key[0] != "unet"}
-    return lora._replace(lora=replace(lora.lora, modules=modules))
+    """Return a LoRA with its changes of text encoders alone."""
+    return lora._replace(lora=lora.lora.only(lambda part, _: part != "unet"))

@@ -92,7 +92,6 @@ def draw_variations(
     """
     _require_sensible(axes, source)
     earlier = read_manifest(output.path)
-    write_manifest(output.path, list(earlier.values()))
     generator = open_generator()
     if axes.scales and not generator.loras:
         raise InputError("--scales: there is no --lora to scale")
@@ -174,7 +173,7 @@ def _varied(
 def _measured(folder: Path, combinations: Sequence[Mapping[str, float]], entries: Sequence[Entry]) -> list[Cell]:
     """Return the cells with their distances to the first."""
     vectors = _vectors([folder / str(entry.sound) for entry in entries])
-    return [Cell(*each) for each in zip(combinations, entries, (1 - vectors @ vectors[0]).tolist())]
+    return [Cell(*each) for each in zip(combinations, entries, np.maximum(1 - vectors @ vectors[0], 0).tolist())]
 
 
 def _vectors(sounds: Sequence[Path]) -> Vectors:

@@ -128,6 +128,16 @@ def test_results_of_another_command_are_not_replaced_unasked(tiny: str, tmp_path
     assert record.settings["steps"] == 1
 
 
+def test_a_command_that_is_refused_writes_nothing(tiny: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        draw(tiny, tmp_path / "new", lora=("gone.safetensors",))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "manifest.json").write_text("of another program")
+    with pytest.raises(InputError, match="no such file"):
+        draw(tiny, tmp_path, lora=("gone.safetensors",))
+    assert (tmp_path / "manifest.json").read_text() == "of another program"
+
+
 def test_a_results_folder_is_its_list(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(tiny, tmp_path, num=3, steps=1, format="wav", plot=True)
     fewer = draw(tiny, tmp_path, num=2, steps=1, format="wav", plot=True)

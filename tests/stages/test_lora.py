@@ -76,6 +76,8 @@ def test_convert_says_what_others_make_of_a_dora_and_of_layers_outside_the_block
     said = run(Convert(file=str(tmp_path / "a.safetensors"), out=tmp_path / "b.safetensors")).summary()
     assert "fuse it into its base" in said and "kohya's scripts ignore 4 of its modules" in said
     assert "mid_block" not in said
+    compared = run(Compare(first=str(tmp_path / "a.safetensors"), second=str(tmp_path / "b.safetensors"))).summary()
+    assert "1 modules have the magnitudes of a DoRA, which are not compared" in compared
 
 
 def test_convert_says_what_diffusers_misreads(lora, tmp_path):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sdxl_mel.config import validated
 from sdxl_mel.diffusion.samplers import Sampling
@@ -48,6 +50,23 @@ def test_an_interval_of_everything_is_the_lora_and_of_nothing_that_is_walked_the
     np.testing.assert_array_equal(never, draw(slim_sdxl))
     assert (early != always).any()
     assert (early != never).any()
+
+
+def test_one_lora_twice_acts_at_both_intervals(slim_sdxl: Path, lora: Path) -> None:
+    twice = draw(slim_sdxl, f"{lora}@0-0.5", f"{lora}@0.5-1")
+    np.testing.assert_array_equal(twice, draw(slim_sdxl, str(lora)))
+
+
+def test_changes_that_are_no_low_rank_act_when_and_where_they_are_told(slim_sdxl: Path, tmp_path: Path) -> None:
+    name = "lora_unet_output_blocks_0_1_proj_in"
+    bias = open_base(slim_sdxl, ("unet",)).unet.up_blocks[0].attentions[0].proj_in.bias
+    save_file({f"{name}.diff_b": torch.ones_like(bias)}, tmp_path / "difference.safetensors")
+    file = str(tmp_path / "difference.safetensors")
+    without = draw(slim_sdxl)
+    assert (draw(slim_sdxl, f"{file}#content") != without).any()
+    np.testing.assert_array_equal(draw(slim_sdxl, f"{file}@0.999-1"), without)
+    with pytest.raises(InputError, match="has no style layers"):
+        draw(slim_sdxl, f"{file}#style")
 
 
 def test_layers_are_those_of_their_blocks(slim_sdxl: Path, lora: Path) -> None:

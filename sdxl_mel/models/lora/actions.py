@@ -180,6 +180,9 @@ def compare_loras(one: ScaledLora, other: ScaledLora, each: bool) -> Outcome:
         products = (inner(ours[key], ours[key]), inner(ours[key], theirs[key]), inner(theirs[key], theirs[key]))
         groups[".".join(key) if each else _block(key)].append(products)
     total = [products for members in groups.values() for products in members]
+    scaled = sum(ours[key].magnitude is not None or theirs[key].magnitude is not None for key in ours.keys() & theirs)
+    if scaled:
+        lines.append(f"{scaled} modules have the magnitudes of a DoRA, which are not compared")
     lines += [_distance(block, members) for block, members in sorted(groups.items())]
     return Outcome(lines=(*lines, _distance("all", total)) if total else tuple(lines))
 

@@ -91,6 +91,14 @@ class Lora:
             yield (part, f"{path}.weight"), module
         yield from self.others.items()
 
+    def only(self, wanted: Callable[[Part, str], bool]) -> "Lora":
+        """Return those changes alone whose part and path are `wanted`."""
+        return replace(
+            self,
+            modules={key: module for key, module in self.modules.items() if wanted(*key)},
+            others={param: module for param, module in self.others.items() if wanted(*param)},
+        )
+
     def of(self, part: Part) -> dict[str, LoraModule]:
         """Return the adapters of one part by path."""
         return {path: module for (owner, path), module in self.modules.items() if owner == part}

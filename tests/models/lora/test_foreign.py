@@ -13,6 +13,8 @@ from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.progress import Message, showing
 from sdxl_mel.stages import fuse
+from sdxl_mel.stages.lora import Convert
+from sdxl_mel.stages.lora import run as convert
 from tests.checkpoints import weights
 from tests.loras import attach
 
@@ -401,6 +403,8 @@ def test_fusing_and_drawing_use_them_and_the_commands_for_loras_say_so(tmp_path,
     with pytest.raises(InputError, match="4 of its changes are no LoRA of a layer"):
         write_lora(tmp_path / "x.safetensors", lora)
     file = str(tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match="foreign.safetensors: 4 of its changes"):
+        convert(Convert(file=file, out=tmp_path / "x.safetensors"))
     config = fuse.Config(base=str(tiny_sdxl), lora=(f"{file}:0.5",), out=tmp_path / "fused", dtype="fp32", verify=True)
     report = fuse.run(config)
     assert max(report.differences.values()) < 1e-6 and report.differences.keys() == {"unet", "text_encoder"}
