@@ -20,7 +20,15 @@ from sdxl_mel.models.family import DTYPES, precision_of
 from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.file import Alpha, ScaledLora, changes_of, input_hashes, joint_header, read_loras
+from sdxl_mel.models.lora.file import (
+    Alpha,
+    ScaledLora,
+    changes_of,
+    input_hashes,
+    joint_header,
+    read_loras,
+    say_other_prediction,
+)
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.lora.module import Change, Loss, fuse_into
 from sdxl_mel.models.scheduler import marks_of, prediction_of
@@ -115,6 +123,7 @@ def fused_header(
     own = source.spec
     if own is not None and header.spec is not None:
         require_equal(own, header.spec, base, str(loras[0].path))
+    say_other_prediction(loras, prediction_of(source.scheduler_config), base)
     record = Record(
         stage="fuse",
         settings={

@@ -42,7 +42,7 @@ def marked_config(config: Config, names: Collection[str], metadata: Mapping[str,
 
     Without an end to the signal the last timestep must be drawn, so steps are spaced trailing.
     """
-    if V_MARK in names or metadata.get(PREDICTION_KEY) == MODELSPEC["v_prediction"]:
+    if V_MARK in names or metadata.get(PREDICTION_KEY) in ("v_prediction", MODELSPEC["v_prediction"]):
         config = {**config, "prediction_type": "v_prediction"}
     if ZERO_SNR_MARK in names and not config.get(ZERO_SNR):
         config = {**config, ZERO_SNR: True, "timestep_spacing": "trailing"}

@@ -7,8 +7,9 @@ from typing import Any
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.lora.file import ScaledLora, drawings_asked, joint_header
+from sdxl_mel.models.lora.file import ScaledLora, drawings_asked, joint_header, say_other_prediction
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 
 
@@ -38,6 +39,7 @@ def trained_with(base: Base, own: LoraHeader, loras: Sequence[ScaledLora], state
     """
     joint = joint_header(loras)
     _require_same_base(base, loras)
+    say_other_prediction(loras, prediction_of(base.scheduler.config), base.name)
     headers = [header for header in (joint, *(lora.header for _, lora, _ in loras), own) if header]
     anchors = (header.anchor for header in headers if header.anchor)
     skips = (header.clip_skip for header in headers if header.spec is not None)

@@ -13,10 +13,11 @@ from sdxl_mel.diffusion.sampling import make_scheduler, sample
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
+from sdxl_mel.models.lora.file import Lora, LoraHeader, ScaledLora, read_lora, say_other_prediction, write_lora
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
+from sdxl_mel.progress import showing
 from sdxl_mel.stages.fuse import Config, run
 from sdxl_mel.stages.lora import Extract
 from sdxl_mel.stages.lora import run as extract
@@ -91,6 +92,7 @@ def test_the_noise_schedule_ends_without_signal_and_training_takes_it(folder: Pa
         ({"v_pred": torch.zeros(0)}, None, "v_prediction", False),
         ({"v_pred": torch.zeros(1)}, {"modelspec.prediction_type": "epsilon"}, "v_prediction", False),
         ({}, {"modelspec.prediction_type": "v"}, "v_prediction", False),
+        ({}, {"modelspec.prediction_type": "v_prediction"}, "v_prediction", False),
         ({"ztsnr": torch.zeros(0)}, {"modelspec.prediction_type": "v"}, "v_prediction", True),
         ({}, {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
     ],
@@ -163,3 +165,16 @@ def test_a_lora_says_what_its_base_predicts(tmp_path: Path) -> None:
                 assert file.metadata().get("modelspec.prediction_type") in (said, None)
     save_file(load_file(tmp_path / "lora.safetensors"), tmp_path / "k.safetensors", {"modelspec.prediction_type": "v"})
     assert read_lora(tmp_path / "k.safetensors", alpha="rank").header.prediction == "v_prediction"
+
+
+@pytest.mark.parametrize(
+    ("trained", "drawn", "said"),
+    [("v_prediction", "epsilon", 1), ("v_prediction", "v_prediction", 0), ("epsilon", "v_prediction", 0)],
+)
+def test_a_lora_for_v_on_a_base_that_predicts_epsilon_is_said(trained: str, drawn: str, said: int) -> None:
+    module = {("unet", "mid_block.attentions.0.proj_in"): MODULE}
+    lora = ScaledLora(Path("a.safetensors"), Lora(module, LoraHeader(prediction=trained)), 1.0)
+    events: list = []
+    with showing(events.append):
+        say_other_prediction([lora], drawn, "base")
+    assert ["expect noise" in event.text for event in events] == [True] * said

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
@@ -409,6 +410,19 @@ def joint_header(loras: Sequence[ScaledLora]) -> LoraHeader:
                 "they cannot share a text encoder"
             )
     return replace(first, training={}, record=None, drawing=drawing)
+
+
+def say_other_prediction(loras: Sequence[ScaledLora], prediction: Prediction, base: str) -> None:
+    """Say which LoRAs were trained on a base that predicts v, where this one predicts epsilon.
+
+    The reverse is not said: many trainers call every LoRA's base an epsilon one.
+    """
+    for path, lora, _ in loras:
+        if lora.header.prediction == "v_prediction" and prediction == "epsilon":
+            log(
+                f"{path}: trained on a base that predicts v, and {base} predicts epsilon: expect noise; give a base "
+                "that predicts v (a single file says so by a tensor v_pred)"
+            )
 
 
 def drawings_asked(loras: Sequence[ScaledLora]) -> list[tuple[str, Drawing]]:
