@@ -95,13 +95,6 @@ def svg(figure: Figure, caption: str = "") -> Markup:
     return Markup("<figure>{}{}</figure>").format(drawing, _caption(caption))
 
 
-def picture(content: bytes, caption: str = "") -> Markup:
-    """Return a PNG or an SVG inside the page; spectrograms keep sharp pixels."""
-    kind = "image/png" if content.startswith(b"\x89PNG") else "image/svg+xml"
-    source = Markup('<img alt="{}" src="data:{};base64,{}">').format(caption, kind, _base64(content))
-    return Markup("<figure>{}{}</figure>").format(source, _caption(caption))
-
-
 def player(
     *sounds: Sound,
     caption: str = "",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sdxl_mel import web
-from sdxl_mel.report.page import Page, Sound, code, gallery, paragraph, picture, player, sound_bytes, svg, table
+from sdxl_mel.report.page import Page, Sound, code, gallery, paragraph, player, sound_bytes, svg, table
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 
@@ -22,7 +22,7 @@ def _page() -> str:
     page.section(
         "Two",
         svg(figure, "a line"),
-        gallery([picture(PNG, "tile"), heard]),
+        gallery([heard]),
     )
     page.section("Three", player(Sound(sound_bytes(np.zeros(1600), 16000), PNG)))
     return page.html()
