@@ -62,5 +62,5 @@ $(VENV)/.installed-studio: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[demo,tag-score,optimizers,studio,dev]'
+	$(PIP_INSTALL) --editable '.[demo,tag-score,optimizers,studio,export,dev]'
 	touch $@
