@@ -11,6 +11,8 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/cache/matplotlib
 export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Where it is set, every process compiles all of torch and diffusers again: 25 s instead of 7.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo studio test test-slow check format clean
 

@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import get_args
 
-from rich.console import Console
-
 from sdxl_mel import __version__
 from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
@@ -21,6 +19,7 @@ from sdxl_mel.names import near_miss
 from sdxl_mel.progress import SinkName, named_sink, showing
 
 INTERRUPTED = 130
+RED, PLAIN = "\33[31m", "\33[0m"
 SKIPPED_SHOWN = 20
 PROGRESS = get_args(SinkName)
 EVERYWHERE = {
@@ -36,11 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write_any_character()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        Console(emoji=False, highlight=False, soft_wrap=True).print(overview(), markup=False)
-        return 0
+        return guarded(lambda: print(overview()))
     if words[0] in ("-V", "--version"):
-        Console(emoji=False, highlight=False).print(f"sdxl-mel {__version__}")
-        return 0
+        return guarded(lambda: print(f"sdxl-mel {__version__}"))
     name, *rest = words
     if name == "completion":
         return guarded(lambda: _print_completion(rest))
@@ -76,6 +73,8 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False, verbose
     """
     try:
         report = call()
+        code = _print_report(report, len(report.skipped) if verbose else SKIPPED_SHOWN) if report is not None else 0
+        sys.stdout.flush()
     except SdxlMelError as error:
         if debug:
             traceback.print_exc()
@@ -85,7 +84,7 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False, verbose
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return _print_report(report, len(report.skipped) if verbose else SKIPPED_SHOWN) if report is not None else 0
+    return code
 
 
 def _run(name: str, arguments: Sequence[str], program: str) -> StageReport:
@@ -127,16 +126,16 @@ def _hush_libraries() -> None:
 
 
 def _print_report(report: StageReport, most: int) -> int:
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
-    console.print(printable(report.summary()), markup=False)
+    print(printable(report.summary()))
     for skipped in report.skipped[:most]:
         what, why = printable(skipped.what), printable(skipped.why)
-        console.print(f"skipped {what}: {why.removeprefix(f'{what}: ')}", markup=False)
+        print(f"skipped {what}: {why.removeprefix(f'{what}: ')}")
     if len(report.skipped) > most:
-        console.print(f"... and {len(report.skipped) - most} more; --verbose lists all")
+        print(f"... and {len(report.skipped) - most} more; --verbose lists all")
     return report.exit_code
 
 
 def _fail(message: str, code: int = 2) -> int:
-    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(message, style="red", markup=False)
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(f"{RED}{message}{PLAIN}" if coloured else message, file=sys.stderr)
     return code

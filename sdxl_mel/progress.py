@@ -14,10 +14,10 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count
-from typing import Any, Literal, TextIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 Item = TypeVar("Item")
 
@@ -163,13 +163,12 @@ class Lines:
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose, self.paced = verbose, _Paced(LINE_EVERY_SECONDS)
-        self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Print an event that is due."""
         match event:
             case Message(text, detail) if self.verbose or not detail:
-                self.console.print(text, markup=False)
+                print(text, file=sys.stderr, flush=True)
             case Started():
                 self.paced.last[event.job] = time.monotonic()
             case Advanced() if self.paced.is_due(event):
@@ -177,13 +176,16 @@ class Lines:
                     f"{event.what}: {event.done}/{event.total} {event.unit}, {event.rate:.2f}/s, "
                     f"{event.remaining_seconds or 0.0:.0f} s left {event.note}"
                 )
-                self.console.print(line.rstrip(), markup=False)
+                print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 class Bar:
     """Prints messages to stderr above the bars of the jobs that run."""
 
     def __init__(self, verbose: bool = False) -> None:
+        # Bars alone need rich, which takes a tenth of a second to load.
+        from rich.console import Console
+
         self.verbose = verbose
         self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
         self.shown: Progress | None = None
@@ -206,6 +208,8 @@ class Bar:
                     self.shown = None
 
     def _begin(self, event: Started) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         if self.shown is None:
             self.shown = Progress(
                 TextColumn("{task.description}"),
