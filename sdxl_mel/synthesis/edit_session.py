@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio
 from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.results import Entry
-from sdxl_mel.files.spectrogram import Spectrogram, png_bytes, write_spectrogram
+from sdxl_mel.files.spectrogram import Spectrogram, write_png, write_spectrogram
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
@@ -90,7 +88,7 @@ def edit(
     # After the sound: what packing a long picture leaves in the heap is then not there beside the inversion.
     write_spectrogram(picture, Spectrogram(edited.levels, spec, record))
     drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
-    write_bytes(mask, png_bytes(drawn, PngInfo()))
+    write_png(mask, drawn)
     current_watch().on_result(
         Entry(
             picture=out.with_suffix(PICTURE_SUFFIX).name,
