@@ -51,10 +51,15 @@ class Canvas:
         return start if self.loop else min(max(start, 0), self.columns - columns)
 
     def read(self, start: int, frames: int) -> Levels:
-        """Return the levels from a frame on; a circle goes on at its other end, beyond other ends there is silence."""
+        """Return the levels from a frame on; a circle goes on at its other end, beyond other ends there is silence.
+
+        What lies inside is a view of the levels.
+        """
         if self.loop:
             return self.levels[:, np.arange(start, start + frames) % self.levels.shape[1]]
         inside = self.levels[:, max(start, 0) : max(start + frames, 0)]
+        if inside.shape[1] == frames:
+            return inside
         before = min(max(-start, 0), frames)
         return np.pad(inside, ((0, 0), (before, frames - before - inside.shape[1]), (0, 0)))
 
@@ -86,12 +91,12 @@ class Canvas:
         known = Known(before, patch.strengths(start, layout.columns, self.spec))
         latents = draw(layout, known)
         with models.working("vae") as vae:
-            self._put(decode_canvas(vae, latents, layout, self.spec), start, patch)
+            for first, drawn in decode_canvas(vae, latents, layout, self.spec):
+                self._put(drawn, start * LATENT_FACTOR + first, patch)
         return latents, known
 
-    def _put(self, drawn: Levels, start: int, patch: Patch) -> None:
-        """Lay a drawn window over the levels, by the weights of its part."""
-        first = start * LATENT_FACTOR
+    def _put(self, drawn: Levels, first: int, patch: Patch) -> None:
+        """Lay drawn levels over those from frame `first` on, by the weights of their part."""
         for frame in range(0, drawn.shape[1], CHUNK_FRAMES):
             new = drawn[:, frame : frame + CHUNK_FRAMES]
             weights = patch.weights(first + frame, new.shape[1])

@@ -7,6 +7,8 @@ a second); of one that is as high as the picture everything, also what lies abov
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import scipy.signal
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.files.recording import BLOCK_SAMPLES
-from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.inversion.blockwise import KNOWN_FRAMES
 from sdxl_mel.sound.inversion.methods import invert_between, invert_blocks
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
@@ -88,11 +89,12 @@ def _patched(edited: Edited, method: Method, seed: int) -> Iterator[Float]:
     for start in range(0, length, BLOCK_SAMPLES):
         stop = min(start + BLOCK_SAMPLES, length)
         block = read(start, stop)
-        for first, change in changes:
+        for change in changes:
             for turn in (-length, 0, length) if edited.canvas.loop else (0,):
-                low, high = max(start, first + turn), min(stop, first + turn + change.shape[-1])
+                first = change.first + turn
+                low, high = max(start, first), min(stop, first + change.difference.samples)
                 if low < high:
-                    block[:, low - start : high - start] += change[:, low - first - turn : high - first - turn]
+                    block[:, low - start : high - start] += change.read(low - first, high - first)
         yield block
 
 
@@ -112,10 +114,59 @@ def stretches(edited: Edited) -> list[tuple[tuple[int, int], list[Patch]]]:
     return found
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is added to the file's own samples from the result's sample `first` on: a difference, where the parts are.
+
+    The difference is kept on disk, at the file's `rate`; it begins where the models hear sample `heard` of the canvas.
+    """
+
+    first: int
+    heard: int
+    difference: Scratch
+    parts: Sequence[Patch]
+    spec: MelSpec
+    rate: int
+
+    def read(self, start: int, stop: int) -> Float:
+        """Return the samples (channels, stop - start) that are added from sample `start` of the change on."""
+        moments = self._moments(np.arange(start, stop))
+        if all(patch.every_row for patch in self.parts):
+            everywhere = np.max([_across(patch, moments) for patch in self.parts], axis=0)
+            return everywhere * self.difference.read(start, stop)
+        reach = band_window(self.rate) / 2 / self.rate * self.spec.sample_rate / self.spec.hop_length
+        near = np.max(
+            [_outside(patch, moments) <= patch.feather * LATENT_FACTOR + reach for patch in self.parts], axis=0
+        )
+        return (self._in_bands(start, stop) * near).astype(np.float32)
+
+    def _moments(self, samples: NDArray[np.int64]) -> Points:
+        """Return the places of samples in frames."""
+        return (self.heard + samples * (self.spec.sample_rate / self.rate)) / self.spec.hop_length
+
+    def _in_bands(self, start: int, stop: int) -> Points:
+        """Return the difference in the bands of the parts."""
+        size = band_window(self.rate)
+        hop = size // 4
+        transform = scipy.signal.ShortTimeFFT(scipy.signal.get_window("hann", size), hop, self.rate)
+        # A window further on both sides, from where one of the whole difference begins: its blocks are then one sound.
+        origin = (start - size) // hop * hop
+        piece = self.difference.read(origin, stop + size)
+        count = piece.shape[-1]
+        middles = np.clip(origin + hop * np.arange(*transform.p_range(count)), 0, self.difference.samples - 1)
+        moments = self._moments(middles)
+        weights = np.max(
+            [np.minimum(_up(patch, transform.f, self.spec)[:, None], _across(patch, moments)) for patch in self.parts],
+            axis=0,
+        )
+        changed: Points = transform.istft(transform.stft(piece, axis=-1) * weights, k1=count)
+        return changed[:, start - origin : stop - origin]
+
+
 def _change(
     edited: Edited, stretch: tuple[int, int], parts: Sequence[Patch], read: Read, *, method: Method, seed: int
-) -> tuple[int, Float]:
-    """Return the first sample of a stretch in the result, and what is added there to the file's own samples."""
+) -> Change:
+    """Return what the parts of a stretch change in the file's samples, which `read` returns at places of the result."""
     spec, prepared = edited.source.spec, edited.source.prepared
     assert prepared is not None
     (first, after), (rate, channels) = stretch, format_of(edited)
@@ -137,32 +188,16 @@ def _change(
     unit, beside = spec.sample_rate // math.gcd(spec.sample_rate, rate), 2 * band_window(spec.sample_rate)
     begin, end = first * spec.hop_length, after * spec.hop_length
     start = shift + (begin - beside - shift) // unit * unit
-    around = (heard(start, begin), drawn, heard(end, end + beside))
-    sound: Float = np.concatenate([_in_channels(part, drawn.shape[0]) for part in around], axis=-1)
-    sound *= np.float32(1 / prepared.gain)
-    there = resample(sound, spec.sample_rate, rate)
+    beginning = next(drawn)
+    around = chain([heard(start, begin), beginning], drawn, [heard(end, end + beside)])
+    level, kept = np.float32(1 / prepared.gain), beginning.shape[0]
     place = (start - shift) * rate // spec.sample_rate + _added_before(edited, rate)
-    difference = _in_channels(there, channels) - read(place, place + there.shape[-1])
-    moments = (start + np.arange(there.shape[-1]) * (spec.sample_rate / rate)) / spec.hop_length  # In frames.
-    return place, _masked(difference, moments, parts, spec, rate)
-
-
-def _masked(difference: Float, moments: Points, parts: Sequence[Patch], spec: MelSpec, rate: int) -> Float:
-    """Return a difference (channels, n) where the parts are; `moments` are its samples' places in frames."""
-    if all(patch.every_row for patch in parts):
-        everywhere: Float = np.max([_across(patch, moments) for patch in parts], axis=0) * difference
-        return everywhere
-    size = band_window(rate)
-    transform = scipy.signal.ShortTimeFFT(scipy.signal.get_window("hann", size), size // 4, rate)
-    count = difference.shape[-1]
-    middles = np.interp(transform.t(count) * rate, np.arange(count), moments)
-    weights = np.max(
-        [np.minimum(_up(patch, transform.f, spec)[:, None], _across(patch, middles)) for patch in parts], axis=0
-    )
-    changed = transform.istft(transform.stft(difference, axis=-1) * weights, k1=count)
-    reach = size / 2 / rate * spec.sample_rate / spec.hop_length
-    near = np.max([_outside(patch, moments) <= patch.feather * LATENT_FACTOR + reach for patch in parts], axis=0)
-    return (changed * near).astype(np.float32)
+    difference = Scratch(channels)
+    sound = (_in_channels(block, kept) * level for block in around)
+    for block in resampled(sound, spec.sample_rate, rate, kept):
+        there = place + difference.samples
+        difference.append(_in_channels(block, channels) - read(there, there + block.shape[-1]))
+    return Change(place, start, difference, parts, spec, rate)
 
 
 def _outside(patch: Patch, moments: Points) -> Points:

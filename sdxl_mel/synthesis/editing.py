@@ -71,11 +71,11 @@ class Source:
     levels: Levels | None = None
 
     def picture(self, first: int, frames: int) -> Levels:
-        """Return the levels of some frames; before the first and after the last there is silence."""
+        """Return new levels of some frames; before the first and after the last there is silence."""
         if self.prepared is not None:
             return encode_prepared(self.prepared, first, frames, self.spec)
         assert self.levels is not None
-        return Canvas(self.levels, self.spec).read(first, frames)
+        return Canvas(self.levels, self.spec).read(first, frames).copy()
 
 
 class Part(NamedTuple):

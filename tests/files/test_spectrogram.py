@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,6 +203,15 @@ def test_packed_in_bands_a_picture_has_the_bytes_of_one_that_is_packed_at_once(s
         len(part).to_bytes(4) + name + part + zlib.crc32(name + part).to_bytes(4)
         for name, part in ((b"IDAT", data), (b"IEND", b""))
     )
+
+
+def test_writing_a_long_picture_takes_no_copy_of_it(tmp_path: Path) -> None:
+    picture = Spectrogram(levels(100_000), MINI)
+    tracemalloc.start()
+    write_spectrogram(tmp_path / "long.png", picture)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < picture.levels.nbytes / 6
 
 
 def test_every_checksum_is_right() -> None:

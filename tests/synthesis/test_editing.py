@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.arrays import Float
@@ -16,7 +16,7 @@ from sdxl_mel.files.audio import read_audio, write_audio
 from sdxl_mel.sound.encoding import prepare_signal
 from sdxl_mel.sound.loudness import Meter, normalising_gain_db
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
-from sdxl_mel.synthesis.edited_sound import sound_blocks
+from sdxl_mel.synthesis.edited_sound import Change, sound_blocks
 from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source, plan_edit
 from sdxl_mel.synthesis.generator import Generator, Step
 from sdxl_mel.synthesis.prepared import Scratch, encode_prepared
@@ -90,6 +90,24 @@ def test_a_tone_and_an_onset_of_the_region_are_gone_and_other_bands_stay(generat
         change = energy_db(result[:, inside], rate, low, high) - energy_db(original[:, inside], rate, low, high)
         assert abs(change) < 0.1
     assert energy_db(result[:, inside], rate, 990, 1010) < energy_db(original[:, inside], rate, 990, 1010) - 12
+
+
+@given(
+    st.integers(0, 20_000),
+    st.integers(1, 9_000),
+    st.sampled_from(["0.5-0.9s", "0.5-0.9s 400-1500Hz"]),
+    st.sampled_from([16000, 22050]),
+)
+@settings(deadline=None, max_examples=25)
+def test_a_change_is_the_same_in_any_blocks(start: int, count: int, region: str, rate: int) -> None:
+    difference = Scratch(2)
+    difference.append(np.random.default_rng(0).standard_normal((2, 30_000)).astype(np.float32))
+    change = Change(0, 0, difference, [place(parse_region(region), SPEC, 2.0, 1.0)], SPEC, rate)
+    whole = change.read(0, 30_000)
+    np.testing.assert_array_equal(change.read(start, start + count), whole[:, start : start + count])
+    assert np.abs(whole).max() > 0.5
+    assert not whole[:, : round(0.19 * rate)].any()
+    assert not whole[:, round(1.22 * rate) :].any()
 
 
 def test_regions_are_drawn_in_their_own_words_and_the_same_twice(generator: Generator, strings: Source) -> None:
