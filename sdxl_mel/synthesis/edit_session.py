@@ -15,7 +15,7 @@ from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.edited_sound import band_window, format_of, sound_blocks
-from sdxl_mel.synthesis.editing import Edit, Edited, Part, edit_source, open_source
+from sdxl_mel.synthesis.editing import Edit, Edited, Passage, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.regions import parse_region
 from sdxl_mel.synthesis.session import found_settings, progress_of_steps, settled, stated_settings
@@ -30,10 +30,10 @@ DEEP = ("PCM_32", "DOUBLE")
 
 
 class EditedFile(NamedTuple):
-    """What was written: its length, a line for every part that was drawn anew, and what is to be said."""
+    """What was written: its length, a line for every passage that was drawn anew, and what is to be said."""
 
     seconds: float
-    parts: tuple[str, ...]
+    passages: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ def edit(
     bits: Bits | None = None,
     settings: Mapping[str, JsonValue],
 ) -> EditedFile:
-    """Edit the sound or picture at `path`; write the result at `out`, its picture and the mask of its parts beside it.
+    """Edit the sound or picture at `path`; write the result at `out`, beside it its picture and its mask.
 
     `settings` are the command's, for the record of the result. Raises InputError for an `out` of unknown kind.
     """
@@ -93,7 +93,7 @@ def edit(
         Entry(
             picture=out.with_suffix(PICTURE_SUFFIX).name,
             sound=None if out.suffix.lower() == PICTURE_SUFFIX else out.name,
-            prompt=what.prompt or "; ".join(part.prompt for part in edited.plan.parts),
+            prompt=what.prompt or "; ".join(passage.prompt for passage in edited.plan.passages),
             negative_prompt=what.negative,
             seed=seed,
             candidate_seed=seed,
@@ -102,12 +102,14 @@ def edit(
         ),
         (),
     )
-    return EditedFile(seconds, tuple(described(part, edited) for part in edited.plan.parts), (*edited.notes, *notes))
+    return EditedFile(
+        seconds, tuple(described(passage, edited) for passage in edited.plan.passages), (*edited.notes, *notes)
+    )
 
 
-def described(part: Part, edited: Edited) -> str:
+def described(passage: Passage, edited: Edited) -> str:
     """Return what was drawn anew, with its feather."""
-    patch, spec = part.patch, edited.source.spec
+    patch, spec = passage.patch, edited.source.spec
     column = LATENT_FACTOR * spec.hop_length / spec.sample_rate
     words = [f"{patch.first * column:.2f}-{patch.after * column:.2f} s"]
     feather = [f"{patch.feather * column:.3f} s"]
@@ -118,7 +120,7 @@ def described(part: Part, edited: Edited) -> str:
         feather = [f"{patch.feather * column + band_window(rate) / rate / 2:.3f} s"]
         feather.append(f"{low - low_out:.0f} Hz below and {high_out - high:.0f} above")
     border = "" if edited.whole else f", feather {', '.join(feather)}"
-    return f"{' x '.join(words)}, strength {patch.strength:g}{border}: {part.prompt or '(no prompt)'}"
+    return f"{' x '.join(words)}, strength {patch.strength:g}{border}: {passage.prompt or '(no prompt)'}"
 
 
 def _subtype(out: Path, edited: Edited, bits: Bits | None) -> str | None:

@@ -9,17 +9,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
-from sdxl_mel.arrays import Float
+from sdxl_mel.arrays import Float, Levels
+from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.files.recording import BLOCK_SAMPLES
 from sdxl_mel.sound.inversion.blockwise import KNOWN_FRAMES
 from sdxl_mel.sound.inversion.methods import invert_between, invert_blocks
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
-from sdxl_mel.synthesis.editing import Edited
+from sdxl_mel.synthesis.editing import Edit, Edited, edit_source, open_source
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.prepared import Scratch, resampled, stereo_at_most
 from sdxl_mel.synthesis.regions import Patch
 from sdxl_mel.synthesis.settings import Method
@@ -28,6 +32,38 @@ Points = NDArray[np.float64]
 Read = Callable[[int, int], Float]
 """(first sample, last sample) -> samples (channels, n); silence beyond the ends."""
 WINDOWS_PER_SECOND = 8
+
+
+class EditedRecording(NamedTuple):
+    """An edited recording: samples (channels, n) at its `rate`, its picture, and how much of each pixel is drawn anew.
+
+    `levels` are (n_mels, frames, 1 or 3), `mask` is (n_mels, frames) from 0 to 255; row 0 is the lowest band.
+    """
+
+    samples: Float
+    rate: int
+    levels: Levels
+    mask: Levels
+
+
+def edit_recording(
+    generator: Generator,
+    path: Path,
+    what: Edit,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    method: Method = "best",
+) -> EditedRecording:
+    """Return the sound or picture at `path` edited, as `sdxl-mel edit` does; `steps` and `guidance` None as models ask.
+
+    Raises InputError for regions that overlap, lie beyond the end or are smaller than a latent cell.
+    """
+    sampling = generator.settle(Drawing(steps=steps, guidance=guidance)).sampling
+    edited = edit_source(generator, open_source(path, generator.spec), what, sampling=sampling, seed=seed)
+    samples = np.concatenate(list(sound_blocks(edited, method, seed)), axis=-1)
+    return EditedRecording(samples, format_of(edited)[0], edited.levels, edited.mask())
 
 
 def band_window(rate: int) -> int:
@@ -44,7 +80,7 @@ def format_of(edited: Edited) -> tuple[int, int]:
 
 
 def sound_blocks(edited: Edited, method: Method, seed: int = 0) -> Iterator[Float]:
-    """Yield the sound of the result (channels, n) in blocks: whole from the picture, or the file's with parts anew."""
+    """Yield the sound of the result (channels, n) in blocks: from the picture, or the file's own beside passages."""
     if edited.whole or edited.source.prepared is None:
         return _whole(edited, method, seed)
     return _patched(edited, method, seed)
@@ -85,7 +121,9 @@ def _patched(edited: Edited, method: Method, seed: int) -> Iterator[Float]:
     read: Read = lambda start, stop: original.read(start - before, stop - before)  # noqa: E731
     if edited.canvas.loop:
         read = _circular(read, length)
-    changes = [_change(edited, stretch, parts, read, method=method, seed=seed) for stretch, parts in stretches(edited)]
+    changes = [
+        _change(edited, stretch, passages, read, method=method, seed=seed) for stretch, passages in stretches(edited)
+    ]
     for start in range(0, length, BLOCK_SAMPLES):
         stop = min(start + BLOCK_SAMPLES, length)
         block = read(start, stop)
@@ -99,16 +137,16 @@ def _patched(edited: Edited, method: Method, seed: int) -> Iterator[Float]:
 
 
 def stretches(edited: Edited) -> list[tuple[tuple[int, int], list[Patch]]]:
-    """Return (first frame, frame after the last) of every stretch with a change in it, and the parts that lie there."""
+    """Return (first frame, frame after the last) of every stretch that changes, and the passages there."""
     found: list[tuple[tuple[int, int], list[Patch]]] = []
     frames = edited.canvas.levels.shape[1]
-    for patch in sorted((part.patch for part in edited.plan.parts), key=lambda patch: patch.first):
+    for patch in sorted((passage.patch for passage in edited.plan.passages), key=lambda patch: patch.first):
         first, after = ((patch.first - patch.feather) * LATENT_FACTOR, (patch.after + patch.feather) * LATENT_FACTOR)
         if not edited.canvas.loop:
             first, after = max(first, 0), min(after, frames)
         if found and first < found[-1][0][1] + 2 * KNOWN_FRAMES:
-            (start, end), parts = found[-1]
-            found[-1] = (start, max(end, after)), [*parts, patch]
+            (start, end), passages = found[-1]
+            found[-1] = (start, max(end, after)), [*passages, patch]
         else:
             found.append(((first, after), [patch]))
     return found
@@ -116,7 +154,7 @@ def stretches(edited: Edited) -> list[tuple[tuple[int, int], list[Patch]]]:
 
 @dataclass(frozen=True)
 class Change:
-    """What is added to the file's own samples from the result's sample `first` on: a difference, where the parts are.
+    """What is added to the file's own samples from the result's sample `first` on: a difference, faded to its passages.
 
     The difference is kept on disk, at the file's `rate`; it begins where the models hear sample `heard` of the canvas.
     """
@@ -124,19 +162,19 @@ class Change:
     first: int
     heard: int
     difference: Scratch
-    parts: Sequence[Patch]
+    passages: Sequence[Patch]
     spec: MelSpec
     rate: int
 
     def read(self, start: int, stop: int) -> Float:
         """Return the samples (channels, stop - start) that are added from sample `start` of the change on."""
         moments = self._moments(np.arange(start, stop))
-        if all(patch.every_row for patch in self.parts):
-            everywhere = np.max([_across(patch, moments) for patch in self.parts], axis=0)
+        if all(patch.every_row for patch in self.passages):
+            everywhere = np.max([_across(patch, moments) for patch in self.passages], axis=0)
             return everywhere * self.difference.read(start, stop)
         reach = band_window(self.rate) / 2 / self.rate * self.spec.sample_rate / self.spec.hop_length
         near = np.max(
-            [_outside(patch, moments) <= patch.feather * LATENT_FACTOR + reach for patch in self.parts], axis=0
+            [_outside(patch, moments) <= patch.feather * LATENT_FACTOR + reach for patch in self.passages], axis=0
         )
         return (self._in_bands(start, stop) * near).astype(np.float32)
 
@@ -145,7 +183,7 @@ class Change:
         return (self.heard + samples * (self.spec.sample_rate / self.rate)) / self.spec.hop_length
 
     def _in_bands(self, start: int, stop: int) -> Points:
-        """Return the difference in the bands of the parts."""
+        """Return the difference in the bands of the passages."""
         size = band_window(self.rate)
         hop = size // 4
         transform = scipy.signal.ShortTimeFFT(scipy.signal.get_window("hann", size), hop, self.rate)
@@ -156,7 +194,10 @@ class Change:
         middles = np.clip(origin + hop * np.arange(*transform.p_range(count)), 0, self.difference.samples - 1)
         moments = self._moments(middles)
         weights = np.max(
-            [np.minimum(_up(patch, transform.f, self.spec)[:, None], _across(patch, moments)) for patch in self.parts],
+            [
+                np.minimum(_up(patch, transform.f, self.spec)[:, None], _across(patch, moments))
+                for patch in self.passages
+            ],
             axis=0,
         )
         changed: Points = transform.istft(transform.stft(piece, axis=-1) * weights, k1=count)
@@ -164,9 +205,9 @@ class Change:
 
 
 def _change(
-    edited: Edited, stretch: tuple[int, int], parts: Sequence[Patch], read: Read, *, method: Method, seed: int
+    edited: Edited, stretch: tuple[int, int], passages: Sequence[Patch], read: Read, *, method: Method, seed: int
 ) -> Change:
-    """Return what the parts of a stretch change in the file's samples, which `read` returns at places of the result."""
+    """Return what a stretch changes in the file's samples; `read` returns those at places of the result."""
     spec, prepared = edited.source.spec, edited.source.prepared
     assert prepared is not None
     (first, after), (rate, channels) = stretch, format_of(edited)
@@ -197,22 +238,22 @@ def _change(
     for block in resampled(sound, spec.sample_rate, rate, kept):
         there = place + difference.samples
         difference.append(_in_channels(block, channels) - read(there, there + block.shape[-1]))
-    return Change(place, start, difference, parts, spec, rate)
+    return Change(place, start, difference, passages, spec, rate)
 
 
 def _outside(patch: Patch, moments: Points) -> Points:
-    """Return how far moments, in frames, lie outside of a part."""
+    """Return how far moments, in frames, lie outside of a passage."""
     first, after = patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR
     return np.maximum(np.maximum(first - moments, moments - after), 0.0)
 
 
 def _across(patch: Patch, moments: Points) -> Float:
-    """Return the weight of a part at moments in frames: 1 inside, falling to 0 over its feather."""
+    """Return the weight of a passage at moments in frames: 1 inside, falling to 0 over its feather."""
     return _fallen(_outside(patch, moments) / (patch.feather * LATENT_FACTOR))
 
 
 def _up(patch: Patch, frequencies: Points, spec: MelSpec) -> Float:
-    """Return the weight of a part at frequencies in Hz."""
+    """Return the weight of a passage at frequencies in Hz."""
     low_out, low, high, high_out = patch.band(spec)
     below = np.zeros_like(frequencies) if patch.bottom == 0 else (low - frequencies) / max(low - low_out, 1e-9)
     above = np.zeros_like(frequencies) if patch.top == patch.rows else (frequencies - high) / max(high_out - high, 1e-9)

@@ -78,8 +78,8 @@ class Source:
         return Canvas(self.levels, self.spec).read(first, frames).copy()
 
 
-class Part(NamedTuple):
-    """A part to draw: its cells, its prompt and its seed."""
+class Passage(NamedTuple):
+    """A passage to draw anew: its cells, its prompt and its seed."""
 
     patch: Patch
     prompt: str
@@ -88,9 +88,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts to draw on a canvas of so many `columns`; `frames` are kept, the source begins at column `shift`."""
+    """The passages to draw on a canvas of so many `columns`; `frames` are kept, the source begins at column `shift`."""
 
-    parts: tuple[Part, ...]
+    passages: tuple[Passage, ...]
     columns: int
     frames: int
     shift: int
@@ -98,9 +98,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Edited:
-    """The picture of the result, and what was drawn anew in it: the `whole`, or parts.
+    """The picture of the result, and what was drawn anew in it: the `whole`, or passages.
 
-    `drawn` are the latents of every part's window, and what was known of them; `notes` say what of prompts was cut.
+    `drawn` are the latents of every passage's window, and what was known of them; `notes` say what of prompts was cut.
     """
 
     source: Source
@@ -122,9 +122,9 @@ class Edited:
         mask: Levels = np.zeros((height, self.plan.frames), np.uint8)
         for start in range(0, self.plan.frames, CHUNK_FRAMES):
             chunk = mask[:, start : start + CHUNK_FRAMES]
-            for part in self.plan.parts:
+            for passage in self.plan.passages:
                 for turn in turns:
-                    np.maximum(chunk, quantise(part.patch.weights(start + turn, chunk.shape[1])), out=chunk)
+                    np.maximum(chunk, quantise(passage.patch.weights(start + turn, chunk.shape[1])), out=chunk)
         return mask
 
 
@@ -158,8 +158,8 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
         frames = columns * LATENT_FACTOR if added else shift * LATENT_FACTOR + source.frames
         columns = max(columns, width)
     seconds, usual = source.frames * spec.hop_length / spec.sample_rate, edit.strength or 1.0
-    parts = [
-        Part(
+    passages = [
+        Passage(
             place(region, spec, seconds, usual, shift),
             edit.prompt if region.prompt is None else region.prompt,
             derive_seed(seed, "region", index),
@@ -167,20 +167,20 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
         for index, region in enumerate(edit.regions)
     ]
 
-    def full(first: int, after: int, word: str) -> Part:
-        return Part(Patch(first, after, 0, rows, rows, 1.0), edit.prompt, derive_seed(seed, word))
+    def full(first: int, after: int, word: str) -> Passage:
+        return Passage(Patch(first, after, 0, rows, rows, 1.0), edit.prompt, derive_seed(seed, word))
 
     if shift:
-        parts.append(full(0, shift, "prepend"))
+        passages.append(full(0, shift, "prepend"))
     if added:
-        parts.append(full(shift + own, columns, "extend"))
+        passages.append(full(shift + own, columns, "extend"))
     if edit.whole:
-        parts.append(Part(Patch(0, columns, 0, rows, rows, edit.strength or VARIED), edit.prompt, seed))
+        passages.append(Passage(Patch(0, columns, 0, rows, rows, edit.strength or VARIED), edit.prompt, seed))
     elif edit.loop and not (shift or added):
         around = max(1, round(JUNCTION_SECONDS * per_second / 2))
-        parts.append(full(columns - around, columns + around, "junction"))
-    require_apart([part.patch for part in parts], spec)
-    return Plan(tuple(parts), columns, frames, shift)
+        passages.append(full(columns - around, columns + around, "junction"))
+    require_apart([passage.patch for passage in passages], spec)
+    return Plan(tuple(passages), columns, frames, shift)
 
 
 def edit_source(
@@ -193,16 +193,16 @@ def edit_source(
     batch: int = 4,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Edited:
-    """Return the source with its parts drawn anew, one after the other; `on_step` may raise to stop.
+    """Return the source with its passages drawn anew, one after the other; `on_step` may raise to stop.
 
-    Levels outside of a part and its feather are those of the source, and the latents are bit for bit.
+    Levels outside of a passage and its feather are those of the source, and the latents are bit for bit.
     """
     plan, sampling = plan_edit(edit, source, seed), sampling or generator.settle().sampling
     levels = source.picture(-plan.shift * LATENT_FACTOR, plan.columns * LATENT_FACTOR)
     canvas, fit = Canvas(levels, source.spec, edit.loop), generator.fitting(long=True)
     jobs = [
-        Job(number, part.prompt, (TimedText(0.0, fit(part.prompt)),), edit.negative, part.seed)
-        for number, part in enumerate(plan.parts, 1)
+        Job(number, passage.prompt, (TimedText(0.0, fit(passage.prompt)),), edit.negative, passage.seed)
+        for number, passage in enumerate(plan.passages, 1)
     ]
 
     taken = 0
@@ -222,7 +222,10 @@ def edit_source(
         taken += 1
         on_step(Step(taken, total, latents))
 
-    total = sum(steps_of(job, part.patch) for job, part in zip(jobs, plan.parts))
+    total = sum(steps_of(job, passage.patch) for job, passage in zip(jobs, plan.passages))
     with memory_explained(generator.models.device):
-        drawn = [canvas.redraw(generator.models, part.patch, partial(draw, job)) for job, part in zip(jobs, plan.parts)]
+        drawn = [
+            canvas.redraw(generator.models, passage.patch, partial(draw, job))
+            for job, passage in zip(jobs, plan.passages)
+        ]
     return Edited(source, canvas, plan, edit.whole, tuple(fit.notes.values()), tuple(drawn))

@@ -1,4 +1,4 @@
-"""Editing: what is outside of a part stays bit for bit, what was only inside is gone, and long sounds and loops."""
+"""Editing: what is outside of a passage stays bit for bit, what was only inside is gone, and long sounds and loops."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.cli import main
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import read_audio, write_audio
+from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.sound.encoding import prepare_signal
 from sdxl_mel.sound.loudness import Meter, normalising_gain_db
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
-from sdxl_mel.synthesis.edited_sound import Change, sound_blocks
+from sdxl_mel.synthesis.edited_sound import Change, edit_recording, sound_blocks
 from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source, plan_edit
 from sdxl_mel.synthesis.generator import Generator, Step
 from sdxl_mel.synthesis.prepared import Scratch, encode_prepared
@@ -63,8 +65,8 @@ def test_outside_of_a_region_latents_levels_and_samples_are_the_inputs(
     np.testing.assert_array_equal(edited.levels[untouched], before[untouched])
     original, rate = read_audio(STRINGS)
     sound = heard(edited)
-    (part,) = edited.plan.parts
-    beyond = COLUMN + (0 if part.patch.every_row else 1 / 16 + 1e-3)
+    (passage,) = edited.plan.passages
+    beyond = COLUMN + (0 if passage.patch.every_row else 1 / 16 + 1e-3)
     first, after = (round(rate * seconds) for seconds in (15 * COLUMN - beyond, 24 * COLUMN + beyond))
     np.testing.assert_array_equal(sound[:, : first - 1], original[:, : first - 1])
     np.testing.assert_array_equal(sound[:, after + 1 :], original[:, after + 1 :])
@@ -117,7 +119,7 @@ def test_regions_are_drawn_in_their_own_words_and_the_same_twice(generator: Gene
         edit_source(generator, strings, Edit("zz", regions=regions), sampling=SAMPLING, on_step=steps.append)
         for _ in range(2)
     )
-    assert [part.prompt for part in one.plan.parts] == ["aaaa", "zz"]
+    assert [passage.prompt for passage in one.plan.passages] == ["aaaa", "zz"]
     assert [step.number for step in steps] == [1, 2, 3, 4] * 2
     assert {step.total for step in steps} == {4}
     np.testing.assert_array_equal(one.levels, two.levels)
@@ -210,6 +212,21 @@ def test_scratch_is_silent_beyond_its_ends(start: int, count: int) -> None:
 )
 def test_a_region_is_read_as_it_is_written(text: str, region: Region) -> None:
     assert parse_region(text) == region
+
+
+def test_from_python_a_recording_is_edited_as_by_the_command(
+    generator: Generator, slim_sdxl: Path, tmp_path: Path
+) -> None:
+    what = Edit("zz", regions=[Region(1.0, 2.0, 300.0, 2000.0, "aaaa", 0.6)])
+    edited = edit_recording(generator, STRINGS, what, steps=4, guidance=1.0, seed=2, method="fast")
+    words = ["edit", str(STRINGS), "--base", str(slim_sdxl), "--preset", "mini", "--prompt", "zz", "--seed", "2"]
+    words += ["--region", "1-2s 300-2000Hz strength 0.6: aaaa", "--steps", "4", "--guidance", "1", "--method", "fast"]
+    assert main([*words, "--bits", "float", "--out", str(tmp_path / "out.wav")]) == 0
+    samples, rate = read_audio(tmp_path / "out.wav")
+    np.testing.assert_array_equal(edited.samples, samples)
+    assert edited.rate == rate
+    np.testing.assert_array_equal(edited.levels, read_spectrogram(tmp_path / "out.png").levels)
+    assert edited.mask.shape == edited.levels.shape[:2]
 
 
 def parts_of(strings: Source, *regions: str) -> Callable[[], object]:
