@@ -12,7 +12,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.options import Dialect
 
 if TYPE_CHECKING:
-    from sdxl_mel.models.lora.file import ScaledLora
+    from sdxl_mel.models.lora.scaled import ScaledLora
 
 SHOWN = 5
 ALL_SHOWN = 24

@@ -19,8 +19,9 @@ from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, PARTS, TEXT_ENCODERS, precision_of
 from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.lora.file import ScaledLora, read_lora, read_loras
+from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.scaled import ScaledLora, read_loras
 from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.melspec import MelSpec, named_spec
