@@ -92,7 +92,9 @@ class Canvas:
         latents = draw(layout, known)
         with models.working("vae") as vae:
             for first, drawn in decode_canvas(vae, latents, layout, self.spec):
-                self._put(drawn, start * LATENT_FACTOR + first, patch)
+                # Of left, mid and right a mono picture takes the mid, which is the picture of their mean.
+                own = drawn[..., 1:2] if self.levels.shape[-1] < drawn.shape[-1] else drawn
+                self._put(own, start * LATENT_FACTOR + first, patch)
         return latents, known
 
     def _put(self, drawn: Levels, first: int, patch: Patch) -> None:

@@ -22,11 +22,12 @@ from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
 from sdxl_mel.sound.pixels import quantise
 from sdxl_mel.synthesis.canvas import CHUNK_FRAMES, Canvas, columns_of_loop
 from sdxl_mel.synthesis.drawing import Drawer, memory_explained
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, TimedText
 from sdxl_mel.synthesis.layout import LOOP_COLUMNS, Layout
 from sdxl_mel.synthesis.prepared import Prepared, encode_prepared, prepare_recording
-from sdxl_mel.synthesis.regions import Patch, Region, place, require_apart
+from sdxl_mel.synthesis.regions import Patch, Region, place, require_apart, require_strength
+from sdxl_mel.synthesis.results import Step
 
 VARIED = 0.6
 """How far everything goes from what it was, where nothing is stated."""
@@ -40,7 +41,7 @@ class Edit:
 
     `prepend` and `extend` are seconds added before and after; `loop` makes the end lead into the start. `strength` is
     that of everything (None = VARIED), and of regions that state none (None = 1). A loop of which nothing else is
-    stated is drawn anew where its end meets its start.
+    stated is drawn anew where its end meets its start. Raises InputError for a strength that is none.
     """
 
     prompt: str = ""
@@ -50,6 +51,11 @@ class Edit:
     extend: float = 0.0
     loop: bool = False
     negative: str = ""
+
+    def __post_init__(self) -> None:
+        require_strength(self.strength, "--strength")
+        if min(self.prepend, self.extend) < 0:
+            raise InputError(f"--prepend {self.prepend:g} and --extend {self.extend:g}: give 0 or more seconds")
 
     @property
     def whole(self) -> bool:

@@ -24,9 +24,10 @@ from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.best_of import Choice
 from sdxl_mel.synthesis.editing import Edit, Source, edit_source, open_source
-from sdxl_mel.synthesis.generator import Generator, Result, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, Prompts, TimedText
 from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.results import Result, Step
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.session import (
     Generated,

@@ -42,6 +42,21 @@ def test_a_file_keeps_its_rate_channels_precision_and_samples(slim_sdxl: Path, t
     assert (tmp_path / "out-mask.png").exists()
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mono_stays_mono_and_stereo_stereo_on_a_base_of_stereo_pictures(
+    slim_sdxl: Path, tmp_path: Path, channels: int
+) -> None:
+    loud = np.random.default_rng(0).uniform(-0.5, 0.5, (channels, 3 * 22050)).astype(np.float32)
+    write_audio(tmp_path / "in.wav", loud, 22050)
+    run(slim_sdxl, tmp_path / "in.wav", tmp_path / "out.wav", preset="web", region=("1-1.5s",))
+    original, result = read_audio(tmp_path / "in.wav")[0], read_audio(tmp_path / "out.wav")[0]
+    assert result.shape == (channels, 3 * 22050)
+    np.testing.assert_array_equal(result[:, : round(0.7 * 22050)], original[:, : round(0.7 * 22050)])
+    assert (result != original).any()
+    run(slim_sdxl, tmp_path / "out.png", tmp_path / "again.png", preset="web", strength=0.5)
+    assert read_spectrogram(tmp_path / "again.png").levels.shape[-1] == (1 if channels == 1 else 3)
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "opus", "mp3"])
 def test_the_extension_chooses_the_format(slim_sdxl: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"

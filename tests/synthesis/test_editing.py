@@ -20,9 +20,10 @@ from sdxl_mel.sound.loudness import Meter, normalising_gain_db
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
 from sdxl_mel.synthesis.edited_sound import Change, edit_recording, sound_blocks
 from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source, plan_edit
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.prepared import Scratch, encode_prepared
 from sdxl_mel.synthesis.regions import Region, parse_region, place, require_apart
+from sdxl_mel.synthesis.results import Step
 from tests.sounds import FIXTURES, tone
 
 SPEC = PRESETS["mini"]
@@ -251,6 +252,30 @@ def parts_of(strings: Source, *regions: str) -> Callable[[], object]:
 def test_impossible_regions_are_refused(strings: Source, regions: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parts_of(strings, *regions)()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Region(-1.0, 2.0), "is empty"),
+        (lambda: Region(float("nan"), 2.0), "is empty"),
+        (lambda: Region(1.0, 2.0, 500.0, 0.0), "500-0Hz: is empty"),
+        (lambda: Region(1.0, 2.0, strength=0.0), "a strength of 0; one is above 0"),
+        (lambda: place(Region(1.0, 2.0, low=8000.0), SPEC, 6.0, 1.0), "8000 Hz is above the picture"),
+        (lambda: Edit(strength=2.0), "a strength of 2; one is above 0"),
+        (lambda: Edit(extend=-1.0), "give 0 or more seconds"),
+    ],
+)
+def test_what_python_can_say_and_a_flag_cannot_is_refused_too(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_region_of_one_frequency_goes_to_the_end_of_the_picture() -> None:
+    assert place(Region(1.0, 2.0, low=1000.0), SPEC, 6.0, 1.0) == place(
+        Region(1.0, 2.0, 1000.0, 8000.0), SPEC, 6.0, 1.0
+    )
+    assert place(Region(1.0, 2.0, high=1000.0), SPEC, 6.0, 1.0) == place(Region(1.0, 2.0, 0.0, 1000.0), SPEC, 6.0, 1.0)
 
 
 def test_regions_side_by_side_are_apart() -> None:
