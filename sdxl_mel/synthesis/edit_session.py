@@ -7,7 +7,8 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio
+from sdxl_mel.files.atomic import require_writable
+from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio, require_container
 from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import Spectrogram, write_png, write_spectrogram
@@ -56,6 +57,9 @@ def edit(
     """
     if out.suffix.lower() not in (*CONTAINERS, PICTURE_SUFFIX):
         raise InputError(f"--out {out}: give a sound ({', '.join(CONTAINERS)}) or {PICTURE_SUFFIX}")
+    if bits and out.suffix.lower() != PICTURE_SUFFIX:
+        require_container(out, SUBTYPES[bits])
+    require_writable(out)
     picture, mask = out.with_suffix(PICTURE_SUFFIX), out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}")
     if path.resolve() in (out.resolve(), picture.resolve(), mask.resolve()):
         raise InputError(f"--out {out}: would replace the input {path.name}; give another name")
@@ -111,7 +115,9 @@ def described(passage: Passage, edited: Edited) -> str:
     """Return what was drawn anew, with its feather."""
     patch, spec = passage.patch, edited.source.spec
     column = LATENT_FACTOR * spec.hop_length / spec.sample_rate
-    words = [f"{patch.first * column:.2f}-{patch.after * column:.2f} s"]
+    start, end, length = patch.first * column, patch.after * column, edited.plan.frames * column / LATENT_FACTOR
+    through = f" and 0.00-{end - length:.2f}" if edited.canvas.loop and end > length else ""
+    words = [f"{start:.2f}-{min(end, length):.2f}{through} s"]
     feather = [f"{patch.feather * column:.3f} s"]
     if not patch.every_row:
         low_out, low, high, high_out = patch.band(spec)

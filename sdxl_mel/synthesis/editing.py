@@ -151,9 +151,12 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
     spec = source.spec
     per_second = spec.sample_rate / spec.hop_length / LATENT_FACTOR
     width, rows = spec.width // LATENT_FACTOR, spec.n_mels // LATENT_FACTOR
-    shift, added = (round(seconds * per_second) for seconds in (edit.prepend, edit.extend))
+    shift, added = (max(1, round(each * per_second)) if each else 0 for each in (edit.prepend, edit.extend))
+    more = round(edit.extend * spec.sample_rate / spec.hop_length)
     # What is added begins in the column in which the source ends; a loop ends with its last whole column.
-    own = source.frames // LATENT_FACTOR if added or edit.loop else -(-source.frames // LATENT_FACTOR)
+    own = source.frames // LATENT_FACTOR if edit.extend or edit.loop else -(-source.frames // LATENT_FACTOR)
+    if not edit.loop:
+        added = -(-(source.frames + more) // LATENT_FACTOR) - own
     columns = shift + own + added
     if edit.loop:
         columns = columns_of_loop(columns, width)
@@ -161,7 +164,7 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
         if columns < LOOP_COLUMNS:
             raise InputError(f"too short for a loop; the shortest has {LOOP_COLUMNS / per_second:.2f} s")
     else:
-        frames = columns * LATENT_FACTOR if added else shift * LATENT_FACTOR + source.frames
+        frames = shift * LATENT_FACTOR + source.frames + more
         columns = max(columns, width)
     seconds, usual = source.frames * spec.hop_length / spec.sample_rate, edit.strength or 1.0
     passages = [

@@ -144,7 +144,7 @@ def test_added_seconds_lie_before_and_after_the_samples_of_the_file(generator: G
     before = round(8 * COLUMN * rate)
     kept = slice(round(COLUMN * rate) + 1, round(44 * COLUMN * rate))
     np.testing.assert_array_equal(sound[:, before:][:, kept], original[:, kept])
-    assert sound.shape[-1] == round((8 + 46 + 16) * COLUMN * rate)
+    assert sound.shape[-1] == round((8 * COLUMN + 6.0 + 2.0) * rate)
 
 
 @pytest.mark.parametrize("edit", [Edit(loop=True), Edit(loop=True, extend=1.0)])
