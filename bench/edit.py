@@ -132,8 +132,8 @@ def _edited(generator: Generator, source: Source, edit: Edit, seed: int) -> Edit
 
 
 def _frames(edited: Edited) -> tuple[int, int, int]:
-    """Return the first frame of the first part, the one after its last, and the frames of its feather."""
-    patch = edited.plan.parts[0].patch
+    """Return the first frame of the first passage, the one after its last, and the frames of its feather."""
+    patch = edited.plan.passages[0].patch
     return patch.first * LATENT_FACTOR, patch.after * LATENT_FACTOR, patch.feather * LATENT_FACTOR
 
 

@@ -23,8 +23,9 @@ from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import context_frames, seam_scores
 from sdxl_mel.stages import generate
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
+from sdxl_mel.synthesis.results import Step
 from tests.stages.junction import junction_of_sound
 
 Values = NDArray[np.float32]

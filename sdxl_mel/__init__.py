@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from sdxl_mel.models.lora.file import read_lora, write_lora
     from sdxl_mel.sound.melspec import MelSpec, named_spec
     from sdxl_mel.sound.stitching import stitch
+    from sdxl_mel.synthesis.edited_sound import edit_recording
+    from sdxl_mel.synthesis.editing import Edit
     from sdxl_mel.synthesis.generator import Generator
+    from sdxl_mel.synthesis.regions import Region
     from sdxl_mel.training.run import train_lora as train
     from sdxl_mel.training.settings import Config as TrainSettings
 
@@ -30,13 +33,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "CacheSettings": "dataset.settings",
     "DemoSource": "dataset.settings",
+    "Edit": "synthesis.editing",
     "FileSource": "dataset.settings",
     "Generator": "synthesis.generator",
     "MelSpec": "sound.melspec",
+    "Region": "synthesis.regions",
     "SdxlMelError": "errors",
     "Spectrogram": "files.spectrogram",
     "TrainSettings": "training.settings:Config",
     "build_cache": "dataset.cache:build",
+    "edit_recording": "synthesis.edited_sound",
     "encode": "codec",
     "evaluate": "evaluation.run",
     "fidelity_ladder": "codec",
@@ -59,13 +65,16 @@ _HOMES = {
 __all__ = [
     "CacheSettings",
     "DemoSource",
+    "Edit",
     "FileSource",
     "Generator",
     "MelSpec",
+    "Region",
     "SdxlMelError",
     "Spectrogram",
     "TrainSettings",
     "build_cache",
+    "edit_recording",
     "encode",
     "evaluate",
     "fidelity_ladder",

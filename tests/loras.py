@@ -7,8 +7,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
-from sdxl_mel.models.lora.file import Lora, ScaledLora
+from sdxl_mel.models.lora.file import Lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.scaled import ScaledLora
 from sdxl_mel.synthesis.attached import AttachedLoras
 
 TRANSFORMER = (".attentions.", ".self_attn.", ".mlp.")

@@ -113,7 +113,7 @@ def open_audio(
     With `exact` samples that were read of integers become those integers again (libsndfile reads them as k / 2^n and
     writes x (2^n - 1)).
     """
-    container, subtype = _container(path, subtype)
+    container, subtype = require_container(path, subtype)
     # Escaped to ASCII: ID3 comments are Latin-1.
     comment = json.dumps(_provenance(spec, record)) if spec or record else None
     rate = OPUS_RATE if subtype == "OPUS" else sample_rate
@@ -169,7 +169,8 @@ def _provenance(spec: MelSpec | None, record: Record | None) -> dict[str, Any]:
     return {name: part.model_dump(mode="json") for name, part in parts.items() if part is not None}
 
 
-def _container(path: Path, subtype: str | None) -> tuple[str, str]:
+def require_container(path: Path, subtype: str | None) -> tuple[str, str]:
+    """Return container and precision of a file by its extension. Raises InputError for what cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in CONTAINERS:
         raise InputError(f"{path}: cannot write {suffix or 'a file without extension'}; use {', '.join(CONTAINERS)}")

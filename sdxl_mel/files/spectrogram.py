@@ -2,13 +2,13 @@
 
 import struct
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo, putchunk
 from pydantic import JsonValue, ValidationError
@@ -16,7 +16,7 @@ from pydantic import JsonValue, ValidationError
 from sdxl_mel.arrays import Levels
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import FormatError, InputError, MismatchError
-from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.files.opening import first_bytes
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import FORMATS, MelSpec, require_equal
@@ -34,8 +34,8 @@ PNG_FAILURES = (OSError, SyntaxError, ValueError, LookupError, OverflowError, Ty
 FILTER_UP = 2
 GREY, RGB = 0, 2
 MEMORY_LEVEL = 9
-ROWS_AT_ONCE = 64
-"""Rows filtered and packed at a time: a picture of an hour needs no copy of itself."""
+BAND_BYTES = 1 << 18
+"""Bytes filtered and packed at a time: a picture of an hour needs no copy of itself."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +52,67 @@ def write_spectrogram(path: Path, picture: Spectrogram) -> None:
 
     One channel is written as 8-bit grey, three as RGB. The same picture makes the same bytes.
     """
-    write_bytes(path, encode_png(picture))
+    write_png(path, *_pixels_and_text(picture))
 
 
 def encode_png(picture: Spectrogram) -> bytes:
     """Return the bytes of the PNG that `write_spectrogram` writes."""
+    file = BytesIO()
+    _put_png(file, *_pixels_and_text(picture))
+    return file.getvalue()
+
+
+def write_png(path: Path, pixels: Levels, info: PngInfo | None = None) -> None:
+    """Write pixels (height, width) or (height, width, 3) as PNG with the text of `info`, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        _put_png(file, pixels, info or PngInfo())
+
+
+def _pixels_and_text(picture: Spectrogram) -> tuple[Levels, PngInfo]:
     info = PngInfo()
     info.add_itxt(SPEC_KEY, picture.spec.to_json())
     if picture.record is not None:
         info.add_itxt(RECORD_KEY, picture.record.model_dump_json())
     rows = picture.levels[::-1] if picture.spec.low_at == "bottom" else picture.levels
-    return png_bytes(rows[..., 0] if rows.shape[-1] == 1 else rows, info)
+    return rows[..., 0] if rows.shape[-1] == 1 else rows, info
 
 
-def png_bytes(pixels: NDArray[np.uint8], info: PngInfo) -> bytes:
-    """Return pixels (height, width) or (height, width, 3) as a PNG with the text of `info` (PNG 1.2, chapter 4)."""
+def _put_png(file: BinaryIO, pixels: Levels, info: PngInfo) -> None:
+    """Write a PNG (PNG 1.2, chapter 4) to a file that can seek."""
     height, width = pixels.shape[:2]
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
-    packed = []
-    for start in range(0, height, ROWS_AT_ONCE):
-        rows = pixels[start : start + ROWS_AT_ONCE].reshape(-1, pixels[0].size)
-        above = pixels[start - 1].reshape(1, -1) if start else np.zeros_like(rows[:1])
-        filtered = np.full((len(rows), 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
-        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
-        packed.append(packer.compress(filtered.data))
-    file = BytesIO()
     file.write(SIGNATURE)
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY if pixels.ndim == 2 else RGB, 0, 0, 0))
     for name, content, *_ in info.chunks:
         putchunk(file, name, content)
-    putchunk(file, b"IDAT", *packed, packer.flush())
-    putchunk(file, b"IEND")
-    return file.getvalue()
+    _put_long_chunk(file, b"IDAT", _packed(pixels))
+    putchunk(file, b"IEND", b"")
+
+
+def _put_long_chunk(file: BinaryIO, name: bytes, blocks: Iterable[bytes]) -> None:
+    """Write a chunk block by block; its length is known, and put before it, at its end."""
+    start, length, checksum = file.tell(), 0, zlib.crc32(name)
+    file.write(bytes(4) + name)
+    for block in blocks:
+        file.write(block)
+        length, checksum = length + len(block), zlib.crc32(block, checksum)
+    file.write(struct.pack(">I", checksum))
+    end = file.tell()
+    file.seek(start)
+    file.write(struct.pack(">I", length))
+    file.seek(end)
+
+
+def _packed(pixels: Levels) -> Iterator[bytes]:
+    """Yield the zlib stream of all filtered rows, a band of rows at a time."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, MEMORY_LEVEL, zlib.Z_RLE)
+    at_once = max(1, BAND_BYTES // pixels[0].size)
+    for start in range(0, len(pixels), at_once):
+        rows = pixels[start : start + at_once].reshape(-1, pixels[0].size)
+        above = pixels[start - 1].reshape(1, -1) if start else np.zeros_like(rows[:1])
+        filtered = np.full((len(rows), 1 + rows.shape[1]), FILTER_UP, dtype=np.uint8)
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        yield packer.compress(filtered.data)
+    yield packer.flush()
 
 
 def read_spectrogram(path: Path, stated: MelSpec | None = None) -> Spectrogram:

@@ -20,8 +20,10 @@ from sdxl_mel.models.family import DTYPES, precision_of
 from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
-from sdxl_mel.models.lora.file import (
-    Alpha,
+from sdxl_mel.models.lora.file import Alpha
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.module import Change, Loss, fuse_into
+from sdxl_mel.models.lora.scaled import (
     ScaledLora,
     changes_of,
     input_hashes,
@@ -29,8 +31,6 @@ from sdxl_mel.models.lora.file import (
     read_loras,
     say_other_prediction,
 )
-from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Change, Loss, fuse_into
 from sdxl_mel.models.scheduler import marks_of, prediction_of
 from sdxl_mel.models.single_file import configs_metadata
 from sdxl_mel.options import Precision

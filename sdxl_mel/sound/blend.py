@@ -5,7 +5,7 @@ maximum gains 3.
 Pictures are levels (n_mels, frames, channels) as `files.spectrogram` holds them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound.laws import Quantity
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values, quantise, values_of
+
+Block = tuple[int, Levels]
+"""Some frames of a picture: the first of them, and their levels."""
 
 
 def raised_cosine(frames: int) -> Float:
@@ -56,6 +59,24 @@ def paste(
     seam = slice(start, start + overlap)
     canvas[:, seam] = blend(canvas[:, seam], tile[:, :overlap], seam_weights(overlap, crossfade), spec)
     canvas[:, start + overlap : start + tile.shape[1]] = tile[:, overlap:]
+
+
+def blended(windows: Iterable[tuple[int, int, Levels]], spec: MelSpec) -> Iterator[Block]:
+    """Yield one picture in blocks, made of windows: (first frame, frames shared with the window before, levels).
+
+    What two windows share is blended as `paste` does; two of them are in memory at a time.
+    """
+    held_at = 0
+    held: Levels | None = None
+    for start, overlap, levels in windows:
+        window = levels
+        if held is not None:
+            yield held_at, held[:, : start - held_at]
+            seam = blend(held[:, start - held_at :], levels[:, :overlap], seam_weights(overlap), spec)
+            window = np.concatenate([seam, levels[:, overlap:]], axis=1)
+        held_at, held = start, window
+    if held is not None:
+        yield held_at, held
 
 
 def join(tiles: Sequence[Levels], overlaps: Sequence[int], spec: MelSpec, crossfade: int | None = None) -> Levels:

@@ -58,16 +58,18 @@ class Report(StageReport):
 
     out: Path
     seconds: float
-    parts: tuple[str, ...]
+    passages: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return a line for each part that was drawn anew."""
-        return "\n".join([f"{self.out}: {self.seconds:.2f} s", *(f"  {part}" for part in self.parts), *self.notes])
+        """Return a line for each passage that was drawn anew."""
+        return "\n".join(
+            [f"{self.out}: {self.seconds:.2f} s", *(f"  {passage}" for passage in self.passages), *self.notes]
+        )
 
 
 def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
-    """Draw the parts anew and write the sound, its picture and the mask.
+    """Draw the passages anew and write the sound, its picture and the mask.
 
     `open_generator` takes the place of `Generator.open` where a base is open already.
     """
@@ -94,4 +96,4 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         bits=config.bits,
         settings=config.recorded(),
     )
-    return Report(out=config.out, seconds=edited.seconds, parts=edited.parts, notes=edited.notes)
+    return Report(out=config.out, seconds=edited.seconds, passages=edited.passages, notes=edited.notes)

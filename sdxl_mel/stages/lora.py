@@ -12,7 +12,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.options import Dialect
 
 if TYPE_CHECKING:
-    from sdxl_mel.models.lora.file import ScaledLora
+    from sdxl_mel.models.lora.scaled import ScaledLora
 
 SHOWN = 5
 ALL_SHOWN = 24
@@ -141,26 +141,26 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Do the action of these settings. Raises InputError for an --out that is there already or is no .safetensors."""
-    from sdxl_mel.models.lora import actions, extract, file
+    from sdxl_mel.models.lora import actions, extract, scaled
 
     if isinstance(config, Writing):
         _require_new(config.out)
     match config:
         case Convert():
-            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
             lora.lora.require_low_rank(str(lora.path))
             outcome = actions.Outcome(lora.lora, (f"{lora.path.name}: {len(lora.lora.modules)} modules",))
         case Info():
-            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
             outcome = actions.describe_lora(lora, config.each)
         case Compare():
-            first, second = _unscaled(file.read_loras([config.first, config.second], alpha=config.alpha))
+            first, second = _unscaled(scaled.read_loras([config.first, config.second], alpha=config.alpha))
             outcome = actions.compare_loras(first, second, config.each)
         case Resize():
-            (lora,) = _unscaled(file.read_loras([config.file], alpha=config.alpha))
+            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
             outcome = actions.resize_lora(lora, config.rank)
         case Merge():
-            loras = file.read_loras(config.files, alpha=config.alpha)
+            loras = scaled.read_loras(config.files, alpha=config.alpha)
             outcome = actions.sum_loras(loras) if config.how == "sum" else actions.average_loras(loras, config.rank)
         case Extract():
             outcome = extract.extract_lora(

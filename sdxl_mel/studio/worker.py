@@ -27,7 +27,8 @@ from sdxl_mel.studio.blocks import Blocks
 from sdxl_mel.studio.forms import settings_model
 from sdxl_mel.studio.messages import format_message, parse_message
 from sdxl_mel.studio.preview import LatentMap, data_url, fit
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
+from sdxl_mel.synthesis.results import Step
 from sdxl_mel.synthesis.warm import WarmBase
 from sdxl_mel.synthesis.watch import Watch, watching
 

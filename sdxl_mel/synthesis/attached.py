@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import Param, module_paths
-from sdxl_mel.models.lora.file import ScaledLora, changes_of
 from sdxl_mel.models.lora.module import combined_delta
+from sdxl_mel.models.lora.scaled import ScaledLora, changes_of
 
 
 class AttachedLoras:

@@ -1,4 +1,4 @@
-"""The picture of a whole recording, drawn anew in parts: every part in a window of its own, the rest left as it is."""
+"""The picture of a whole recording, of which passages are drawn anew, each in a window of its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Canvas:
         return self.levels.shape[1] // LATENT_FACTOR
 
     def window(self, patch: Patch) -> Layout:
-        """Return the window in which a part is drawn: a tile, or what leaves a quarter of a tile at both sides."""
+        """Return the window in which a passage is drawn: a tile, or what leaves a quarter of a tile at both sides."""
         width = self.spec.width // LATENT_FACTOR
         wanted = max(width, patch.after - patch.first + 2 * (width // 4 + patch.feather))
         whole = wanted >= self.columns
@@ -46,15 +46,20 @@ class Canvas:
         return Layout(columns * LATENT_FACTOR, columns, min(width, columns), starts, loop, "joint", "swap")
 
     def window_start(self, patch: Patch, columns: int) -> int:
-        """Return the first column of a part's window of so many columns; on a circle it may lie before the start."""
+        """Return the first column of a passage's window of so many columns; on a circle it may lie before the start."""
         start = (patch.first + patch.after - columns) // 2
         return start if self.loop else min(max(start, 0), self.columns - columns)
 
     def read(self, start: int, frames: int) -> Levels:
-        """Return the levels from a frame on; a circle goes on at its other end, beyond other ends there is silence."""
+        """Return the levels from a frame on; a circle goes on at its other end, beyond other ends there is silence.
+
+        What lies inside is a view of the levels.
+        """
         if self.loop:
             return self.levels[:, np.arange(start, start + frames) % self.levels.shape[1]]
         inside = self.levels[:, max(start, 0) : max(start + frames, 0)]
+        if inside.shape[1] == frames:
+            return inside
         before = min(max(-start, 0), frames)
         return np.pad(inside, ((0, 0), (before, frames - before - inside.shape[1]), (0, 0)))
 
@@ -75,7 +80,7 @@ class Canvas:
         return latents[..., beside : beside + columns]
 
     def redraw(self, models: Models, patch: Patch, draw: Callable[[Layout, Known], Tensor]) -> tuple[Tensor, Known]:
-        """Draw one part anew; return the latents of its window (1, 4, height, columns), and what was known of them.
+        """Draw one passage anew; return the latents of its window (1, 4, height, columns), and what was known of them.
 
         `draw` returns the latents of a window of which some are known.
         """
@@ -86,12 +91,14 @@ class Canvas:
         known = Known(before, patch.strengths(start, layout.columns, self.spec))
         latents = draw(layout, known)
         with models.working("vae") as vae:
-            self._put(decode_canvas(vae, latents, layout, self.spec), start, patch)
+            for first, drawn in decode_canvas(vae, latents, layout, self.spec):
+                # Of left, mid and right a mono picture takes the mid, which is the picture of their mean.
+                own = drawn[..., 1:2] if self.levels.shape[-1] < drawn.shape[-1] else drawn
+                self._put(own, start * LATENT_FACTOR + first, patch)
         return latents, known
 
-    def _put(self, drawn: Levels, start: int, patch: Patch) -> None:
-        """Lay a drawn window over the levels, by the weights of its part."""
-        first = start * LATENT_FACTOR
+    def _put(self, drawn: Levels, first: int, patch: Patch) -> None:
+        """Lay drawn levels over those from frame `first` on, by the weights of their passage."""
         for frame in range(0, drawn.shape[1], CHUNK_FRAMES):
             new = drawn[:, frame : frame + CHUNK_FRAMES]
             weights = patch.weights(first + frame, new.shape[1])

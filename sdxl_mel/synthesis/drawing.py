@@ -36,7 +36,7 @@ from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
 from sdxl_mel.models.vae import decode_latents, decode_windows
 from sdxl_mel.seeding import derive_seed
-from sdxl_mel.sound.blend import close_loop, paste
+from sdxl_mel.sound.blend import Block, blended, close_loop
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn
@@ -193,7 +193,8 @@ class Drawer:
         with self.models.working("vae") as vae:
             if layout.mode == "independent":
                 return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
-            return decode_canvas(vae, canvas, layout, spec)
+            frames = layout.columns * LATENT_FACTOR
+            return _assembled(decode_canvas(vae, canvas, layout, spec), frames, spec)[:, : layout.frames]
 
     def _closed(self, model: Any) -> Any:
         """Return a context in which a loop's time is a circle for the model; the views of a long one are none."""
@@ -254,24 +255,30 @@ def turned(levels: Levels) -> Levels:
     return np.roll(levels, -calmest_turn(dequantise(levels), LATENT_FACTOR), axis=1)
 
 
-def decode_canvas(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Levels:
-    """Return the picture of a canvas, window by window; a loop is decoded past its end and closed."""
+def decode_canvas(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Iterator[Block]:
+    """Yield the picture of a canvas, window by window; a loop is decoded past its end, closed, and yielded at once."""
     overlap = layout.width // WINDOW_OVERLAP
-    if layout.loop:
-        canvas = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
-    return _assembled(decode_windows(vae, canvas, spec, overlap), canvas.shape[-1] * LATENT_FACTOR, layout, spec)
+    if not layout.loop:
+        yield from blended(decode_windows(vae, canvas, spec, overlap), spec)
+        return
+    past = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
+    total = past.shape[-1] * LATENT_FACTOR
+    picture = _assembled(blended(decode_windows(vae, past, spec, overlap), spec), total, spec)
+    yield 0, close_loop(picture, total - layout.frames, spec)
 
 
 def join_tiles(tiles: Iterable[Levels], layout: Layout, spec: MelSpec) -> Levels:
     """Return tiles that know nothing of each other as one picture."""
     starts = [start * LATENT_FACTOR for start in layout.starts]
     overlaps = [0, *(frames for _, frames in layout.seams)]
-    return _assembled(zip(starts, overlaps, tiles), starts[-1] + layout.width * LATENT_FACTOR, layout, spec)
-
-
-def _assembled(windows: Iterable[tuple[int, int, Levels]], total: int, layout: Layout, spec: MelSpec) -> Levels:
-    """Blend pictures that follow each other into one of `total` frames, then close it or crop it to its length."""
-    picture: Levels = np.empty((spec.n_mels, total, 1 if spec.channels == "grey" else 3), np.uint8)
-    for start, overlap, levels in windows:
-        paste(picture, levels, start, overlap, spec)
+    total = starts[-1] + layout.width * LATENT_FACTOR
+    picture = _assembled(blended(zip(starts, overlaps, tiles), spec), total, spec)
     return close_loop(picture, total - layout.frames, spec) if layout.loop else picture[:, : layout.frames]
+
+
+def _assembled(blocks: Iterable[Block], frames: int, spec: MelSpec) -> Levels:
+    """Return the picture of blocks that follow each other."""
+    picture: Levels = np.empty((spec.n_mels, frames, 1 if spec.channels == "grey" else 3), np.uint8)
+    for first, levels in blocks:
+        picture[:, first : first + levels.shape[1]] = levels
+    return picture

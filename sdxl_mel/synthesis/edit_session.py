@@ -4,20 +4,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.atomic import write_bytes
-from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio
+from sdxl_mel.files.atomic import require_writable
+from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio, require_container
 from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.results import Entry
-from sdxl_mel.files.spectrogram import Spectrogram, png_bytes, write_spectrogram
+from sdxl_mel.files.spectrogram import Spectrogram, write_png, write_spectrogram
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.edited_sound import band_window, format_of, sound_blocks
-from sdxl_mel.synthesis.editing import Edit, Edited, Part, edit_source, open_source
+from sdxl_mel.synthesis.editing import Edit, Edited, Passage, edit_source, open_source
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.regions import parse_region
 from sdxl_mel.synthesis.session import found_settings, progress_of_steps, settled, stated_settings
@@ -32,10 +31,10 @@ DEEP = ("PCM_32", "DOUBLE")
 
 
 class EditedFile(NamedTuple):
-    """What was written: its length, a line for every part that was drawn anew, and what is to be said."""
+    """What was written: its length, a line for every passage that was drawn anew, and what is to be said."""
 
     seconds: float
-    parts: tuple[str, ...]
+    passages: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -52,12 +51,15 @@ def edit(
     bits: Bits | None = None,
     settings: Mapping[str, JsonValue],
 ) -> EditedFile:
-    """Edit the sound or picture at `path`; write the result at `out`, its picture and the mask of its parts beside it.
+    """Edit the sound or picture at `path`; write the result at `out`, beside it its picture and its mask.
 
     `settings` are the command's, for the record of the result. Raises InputError for an `out` of unknown kind.
     """
     if out.suffix.lower() not in (*CONTAINERS, PICTURE_SUFFIX):
         raise InputError(f"--out {out}: give a sound ({', '.join(CONTAINERS)}) or {PICTURE_SUFFIX}")
+    if bits and out.suffix.lower() != PICTURE_SUFFIX:
+        require_container(out, SUBTYPES[bits])
+    require_writable(out)
     picture, mask = out.with_suffix(PICTURE_SUFFIX), out.with_name(f"{out.stem}-mask{PICTURE_SUFFIX}")
     if path.resolve() in (out.resolve(), picture.resolve(), mask.resolve()):
         raise InputError(f"--out {out}: would replace the input {path.name}; give another name")
@@ -90,12 +92,12 @@ def edit(
     # After the sound: what packing a long picture leaves in the heap is then not there beside the inversion.
     write_spectrogram(picture, Spectrogram(edited.levels, spec, record))
     drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
-    write_bytes(mask, png_bytes(drawn, PngInfo()))
+    write_png(mask, drawn)
     current_watch().on_result(
         Entry(
             picture=out.with_suffix(PICTURE_SUFFIX).name,
             sound=None if out.suffix.lower() == PICTURE_SUFFIX else out.name,
-            prompt=what.prompt or "; ".join(part.prompt for part in edited.plan.parts),
+            prompt=what.prompt or "; ".join(passage.prompt for passage in edited.plan.passages),
             negative_prompt=what.negative,
             seed=seed,
             candidate_seed=seed,
@@ -104,14 +106,18 @@ def edit(
         ),
         (),
     )
-    return EditedFile(seconds, tuple(described(part, edited) for part in edited.plan.parts), (*edited.notes, *notes))
+    return EditedFile(
+        seconds, tuple(described(passage, edited) for passage in edited.plan.passages), (*edited.notes, *notes)
+    )
 
 
-def described(part: Part, edited: Edited) -> str:
+def described(passage: Passage, edited: Edited) -> str:
     """Return what was drawn anew, with its feather."""
-    patch, spec = part.patch, edited.source.spec
+    patch, spec = passage.patch, edited.source.spec
     column = LATENT_FACTOR * spec.hop_length / spec.sample_rate
-    words = [f"{patch.first * column:.2f}-{patch.after * column:.2f} s"]
+    start, end, length = patch.first * column, patch.after * column, edited.plan.frames * column / LATENT_FACTOR
+    through = f" and 0.00-{end - length:.2f}" if edited.canvas.loop and end > length else ""
+    words = [f"{start:.2f}-{min(end, length):.2f}{through} s"]
     feather = [f"{patch.feather * column:.3f} s"]
     if not patch.every_row:
         low_out, low, high, high_out = patch.band(spec)
@@ -120,7 +126,7 @@ def described(part: Part, edited: Edited) -> str:
         feather = [f"{patch.feather * column + band_window(rate) / rate / 2:.3f} s"]
         feather.append(f"{low - low_out:.0f} Hz below and {high_out - high:.0f} above")
     border = "" if edited.whole else f", feather {', '.join(feather)}"
-    return f"{' x '.join(words)}, strength {patch.strength:g}{border}: {part.prompt or '(no prompt)'}"
+    return f"{' x '.join(words)}, strength {patch.strength:g}{border}: {passage.prompt or '(no prompt)'}"
 
 
 def _subtype(out: Path, edited: Edited, bits: Bits | None) -> str | None:

@@ -22,11 +22,12 @@ from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
 from sdxl_mel.sound.pixels import quantise
 from sdxl_mel.synthesis.canvas import CHUNK_FRAMES, Canvas, columns_of_loop
 from sdxl_mel.synthesis.drawing import Drawer, memory_explained
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, TimedText
 from sdxl_mel.synthesis.layout import LOOP_COLUMNS, Layout
 from sdxl_mel.synthesis.prepared import Prepared, encode_prepared, prepare_recording
-from sdxl_mel.synthesis.regions import Patch, Region, place, require_apart
+from sdxl_mel.synthesis.regions import Patch, Region, place, require_apart, require_strength
+from sdxl_mel.synthesis.results import Step
 
 VARIED = 0.6
 """How far everything goes from what it was, where nothing is stated."""
@@ -40,7 +41,7 @@ class Edit:
 
     `prepend` and `extend` are seconds added before and after; `loop` makes the end lead into the start. `strength` is
     that of everything (None = VARIED), and of regions that state none (None = 1). A loop of which nothing else is
-    stated is drawn anew where its end meets its start.
+    stated is drawn anew where its end meets its start. Raises InputError for a strength that is none.
     """
 
     prompt: str = ""
@@ -50,6 +51,11 @@ class Edit:
     extend: float = 0.0
     loop: bool = False
     negative: str = ""
+
+    def __post_init__(self) -> None:
+        require_strength(self.strength, "--strength")
+        if min(self.prepend, self.extend) < 0:
+            raise InputError(f"--prepend {self.prepend:g} and --extend {self.extend:g}: give 0 or more seconds")
 
     @property
     def whole(self) -> bool:
@@ -71,15 +77,15 @@ class Source:
     levels: Levels | None = None
 
     def picture(self, first: int, frames: int) -> Levels:
-        """Return the levels of some frames; before the first and after the last there is silence."""
+        """Return new levels of some frames; before the first and after the last there is silence."""
         if self.prepared is not None:
             return encode_prepared(self.prepared, first, frames, self.spec)
         assert self.levels is not None
-        return Canvas(self.levels, self.spec).read(first, frames)
+        return Canvas(self.levels, self.spec).read(first, frames).copy()
 
 
-class Part(NamedTuple):
-    """A part to draw: its cells, its prompt and its seed."""
+class Passage(NamedTuple):
+    """A passage to draw anew: its cells, its prompt and its seed."""
 
     patch: Patch
     prompt: str
@@ -88,9 +94,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts to draw on a canvas of so many `columns`; `frames` are kept, the source begins at column `shift`."""
+    """The passages to draw on a canvas of so many `columns`; `frames` are kept, the source begins at column `shift`."""
 
-    parts: tuple[Part, ...]
+    passages: tuple[Passage, ...]
     columns: int
     frames: int
     shift: int
@@ -98,9 +104,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Edited:
-    """The picture of the result, and what was drawn anew in it: the `whole`, or parts.
+    """The picture of the result, and what was drawn anew in it: the `whole`, or passages.
 
-    `drawn` are the latents of every part's window, and what was known of them; `notes` say what of prompts was cut.
+    `drawn` are the latents of every passage's window, and what was known of them; `notes` say what of prompts was cut.
     """
 
     source: Source
@@ -122,9 +128,9 @@ class Edited:
         mask: Levels = np.zeros((height, self.plan.frames), np.uint8)
         for start in range(0, self.plan.frames, CHUNK_FRAMES):
             chunk = mask[:, start : start + CHUNK_FRAMES]
-            for part in self.plan.parts:
+            for passage in self.plan.passages:
                 for turn in turns:
-                    np.maximum(chunk, quantise(part.patch.weights(start + turn, chunk.shape[1])), out=chunk)
+                    np.maximum(chunk, quantise(passage.patch.weights(start + turn, chunk.shape[1])), out=chunk)
         return mask
 
 
@@ -145,9 +151,12 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
     spec = source.spec
     per_second = spec.sample_rate / spec.hop_length / LATENT_FACTOR
     width, rows = spec.width // LATENT_FACTOR, spec.n_mels // LATENT_FACTOR
-    shift, added = (round(seconds * per_second) for seconds in (edit.prepend, edit.extend))
+    shift, added = (max(1, round(each * per_second)) if each else 0 for each in (edit.prepend, edit.extend))
+    more = round(edit.extend * spec.sample_rate / spec.hop_length)
     # What is added begins in the column in which the source ends; a loop ends with its last whole column.
-    own = source.frames // LATENT_FACTOR if added or edit.loop else -(-source.frames // LATENT_FACTOR)
+    own = source.frames // LATENT_FACTOR if edit.extend or edit.loop else -(-source.frames // LATENT_FACTOR)
+    if not edit.loop:
+        added = -(-(source.frames + more) // LATENT_FACTOR) - own
     columns = shift + own + added
     if edit.loop:
         columns = columns_of_loop(columns, width)
@@ -155,11 +164,11 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
         if columns < LOOP_COLUMNS:
             raise InputError(f"too short for a loop; the shortest has {LOOP_COLUMNS / per_second:.2f} s")
     else:
-        frames = columns * LATENT_FACTOR if added else shift * LATENT_FACTOR + source.frames
+        frames = shift * LATENT_FACTOR + source.frames + more
         columns = max(columns, width)
     seconds, usual = source.frames * spec.hop_length / spec.sample_rate, edit.strength or 1.0
-    parts = [
-        Part(
+    passages = [
+        Passage(
             place(region, spec, seconds, usual, shift),
             edit.prompt if region.prompt is None else region.prompt,
             derive_seed(seed, "region", index),
@@ -167,20 +176,20 @@ def plan_edit(edit: Edit, source: Source, seed: int) -> Plan:
         for index, region in enumerate(edit.regions)
     ]
 
-    def full(first: int, after: int, word: str) -> Part:
-        return Part(Patch(first, after, 0, rows, rows, 1.0), edit.prompt, derive_seed(seed, word))
+    def full(first: int, after: int, word: str) -> Passage:
+        return Passage(Patch(first, after, 0, rows, rows, 1.0), edit.prompt, derive_seed(seed, word))
 
     if shift:
-        parts.append(full(0, shift, "prepend"))
+        passages.append(full(0, shift, "prepend"))
     if added:
-        parts.append(full(shift + own, columns, "extend"))
+        passages.append(full(shift + own, columns, "extend"))
     if edit.whole:
-        parts.append(Part(Patch(0, columns, 0, rows, rows, edit.strength or VARIED), edit.prompt, seed))
+        passages.append(Passage(Patch(0, columns, 0, rows, rows, edit.strength or VARIED), edit.prompt, seed))
     elif edit.loop and not (shift or added):
         around = max(1, round(JUNCTION_SECONDS * per_second / 2))
-        parts.append(full(columns - around, columns + around, "junction"))
-    require_apart([part.patch for part in parts], spec)
-    return Plan(tuple(parts), columns, frames, shift)
+        passages.append(full(columns - around, columns + around, "junction"))
+    require_apart([passage.patch for passage in passages], spec)
+    return Plan(tuple(passages), columns, frames, shift)
 
 
 def edit_source(
@@ -193,16 +202,16 @@ def edit_source(
     batch: int = 4,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Edited:
-    """Return the source with its parts drawn anew, one after the other; `on_step` may raise to stop.
+    """Return the source with its passages drawn anew, one after the other; `on_step` may raise to stop.
 
-    Levels outside of a part and its feather are those of the source, and the latents are bit for bit.
+    Levels outside of a passage and its feather are those of the source, and the latents are bit for bit.
     """
     plan, sampling = plan_edit(edit, source, seed), sampling or generator.settle().sampling
     levels = source.picture(-plan.shift * LATENT_FACTOR, plan.columns * LATENT_FACTOR)
     canvas, fit = Canvas(levels, source.spec, edit.loop), generator.fitting(long=True)
     jobs = [
-        Job(number, part.prompt, (TimedText(0.0, fit(part.prompt)),), edit.negative, part.seed)
-        for number, part in enumerate(plan.parts, 1)
+        Job(number, passage.prompt, (TimedText(0.0, fit(passage.prompt)),), edit.negative, passage.seed)
+        for number, passage in enumerate(plan.passages, 1)
     ]
 
     taken = 0
@@ -222,7 +231,10 @@ def edit_source(
         taken += 1
         on_step(Step(taken, total, latents))
 
-    total = sum(steps_of(job, part.patch) for job, part in zip(jobs, plan.parts))
+    total = sum(steps_of(job, passage.patch) for job, passage in zip(jobs, plan.passages))
     with memory_explained(generator.models.device):
-        drawn = [canvas.redraw(generator.models, part.patch, partial(draw, job)) for job, part in zip(jobs, plan.parts)]
+        drawn = [
+            canvas.redraw(generator.models, passage.patch, partial(draw, job))
+            for job, passage in zip(jobs, plan.passages)
+        ]
     return Edited(source, canvas, plan, edit.whole, tuple(fit.notes.values()), tuple(drawn))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Self
@@ -19,55 +19,21 @@ from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import DTYPES, PARTS, TEXT_ENCODERS, precision_of
 from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.lora.file import ScaledLora, read_lora, read_loras
+from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.scaled import ScaledLora, read_loras
 from sdxl_mel.record import sha256_file
-from sdxl_mel.seeding import derive_seed
 from sdxl_mel.sound.melspec import MelSpec, named_spec
-from sdxl_mel.sound.stitching import Seam, scored_seams
+from sdxl_mel.sound.stitching import scored_seams
 from sdxl_mel.synthesis.attached import AttachedLoras
 from sdxl_mel.synthesis.best_of import Choice, Judge, choose
 from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
 from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.results import Result, Step, candidate_seed
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.stack import ALWAYS, Acting, chosen_layers, parse_acting, without_unet
 from sdxl_mel.synthesis.trained import Stated, Trained, trained_with
-
-
-@dataclass(frozen=True)
-class Step:
-    """A sampling step that was taken: the `number`-th of all `total` of a call, and the latents after it.
-
-    The latents (batch, 4, height, columns) are those of the sampler, where they are: copying or decoding them is left
-    to who wants them.
-    """
-
-    number: int
-    total: int
-    latents: Tensor
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished picture, levels (n_mels, frames, 1 or 3): its job, the seed that drew it, the scores of the choice.
-
-    `seams` are the joins of the views of a long piece, and how much they stand out.
-    Where there is `more`, the next result was finished at the same time and follows at once.
-    """
-
-    job: Job
-    levels: Levels
-    spec: MelSpec
-    seed: int
-    choice: Choice
-    seams: tuple[Seam, ...] = ()
-    more: bool = False
-
-    @property
-    def prompt(self) -> str:
-        """Return the prompt as it was given."""
-        return self.job.prompt
 
 
 class Generator:
@@ -350,11 +316,6 @@ class Generator:
 
 class _StopError(Exception):
     """Raised between two steps, and caught where the results of a batch are gathered."""
-
-
-def candidate_seed(seed: int, candidate: int) -> int:
-    """Return the seed of a candidate; the first is the result's own, so that best_of 1 changes nothing."""
-    return seed if candidate == 0 else derive_seed(seed, "candidate", candidate)
 
 
 def find_device(asked: str) -> str:

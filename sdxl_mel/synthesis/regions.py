@@ -1,5 +1,6 @@
 """Regions to edit, seconds x Hz: as people write them, as cells of the latent grid, and as weights on a picture."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch in seconds and a band in Hz (None = all), with a prompt and a strength of its own where stated."""
+    """A stretch in seconds and a band in Hz (None = all), with a prompt and a strength of its own where stated.
+
+    Raises InputError for one without extent, or with a strength that is none.
+    """
 
     start: float
     end: float
@@ -36,6 +40,21 @@ class Region:
     high: float | None = None
     prompt: str | None = None
     strength: float | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self._band()
+        if not (0 <= self.start < self.end and 0 <= low < high):
+            raise InputError(f"{self}: is empty; its end must be above its start")
+        require_strength(self.strength, str(self))
+
+    def __str__(self) -> str:
+        """Return its times, and its band where it has one, for errors."""
+        low, high = self._band()
+        band = "" if (low, high) == (0, math.inf) else f" {low:g}-{high:g}Hz"
+        return f"--region {self.start:g}-{self.end:g}s{band}"
+
+    def _band(self) -> tuple[float, float]:
+        return 0.0 if self.low is None else self.low, math.inf if self.high is None else self.high
 
 
 def parse_region(text: str) -> Region:
@@ -48,10 +67,6 @@ def parse_region(text: str) -> Region:
         raise InputError(f'--region: found {text!r}; write it as "12.0-15.5s 200-2000Hz strength 0.8: banjo solo"')
     start, end = (seconds_of(match[name], "--region") for name in ("start", "end"))
     low, high, strength = (_number(match[name], text) for name in ("low", "high", "strength"))
-    if start >= end or (low is not None and high is not None and low >= high):
-        raise InputError(f"--region: {text!r} is empty; its end must be above its start")
-    if strength is not None and not 0 < strength <= 1:
-        raise InputError(f"--region: {text!r}: a strength is above 0 and at most 1")
     return Region(start, end, low, high, match["prompt"], strength)
 
 
@@ -60,6 +75,12 @@ def _number(text: str | None, where: str) -> float | None:
         return None if text is None else float(text)
     except ValueError as error:
         raise InputError(f"--region: found {text!r} in {where!r}; give a number") from error
+
+
+def require_strength(strength: float | None, where: str) -> None:
+    """Raise InputError unless a strength, where one is stated, is one."""
+    if strength is not None and not 0 < strength <= 1:
+        raise InputError(f"{where}: found a strength of {strength:g}; one is above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -128,22 +149,23 @@ def place(region: Region, spec: MelSpec, seconds: float, strength: float, shift:
     Raises InputError for a region beyond the end or above fmax, and for one smaller than a cell.
     """
     per_second = spec.sample_rate / spec.hop_length / LATENT_FACTOR
-    what = f"--region {region.start:g}-{region.end:g}s"
     if region.end > seconds + 1e-6:
-        raise InputError(f"{what}: the sound ends at {seconds:.2f} s")
+        raise InputError(f"{region}: the sound ends at {seconds:.2f} s")
     if (region.end - region.start) * per_second < 1 - 1e-9:
-        raise InputError(f"{what}: shorter than a latent cell; the shortest region is {1 / per_second:.3f} s")
+        raise InputError(f"{region}: shorter than a latent cell; the shortest region is {1 / per_second:.3f} s")
     rows = spec.n_mels // LATENT_FACTOR
     bottom, top = 0, rows
-    if region.low is not None and region.high is not None:
-        if region.high > spec.fmax:
-            raise InputError(f"{what}: {region.high:g} Hz is above the picture, which ends at {spec.fmax:g} Hz")
+    if region.low is not None or region.high is not None:
+        low, high = region.low or 0.0, spec.fmax if region.high is None else region.high
+        if high > spec.fmax or low >= high:
+            above = max(low, high)
+            raise InputError(f"{region}: {above:g} Hz is above the picture, which ends at {spec.fmax:g} Hz")
         edges = band_edges(spec.n_mels, spec.fmin, spec.fmax, spec.mel_scale)[::LATENT_FACTOR][: rows + 1]
-        bottom = max(int(np.searchsorted(edges, region.low, side="right")) - 1, 0)
-        top = min(int(np.searchsorted(edges, region.high, side="left")), rows)
+        bottom = max(int(np.searchsorted(edges, low, side="right")) - 1, 0)
+        top = min(int(np.searchsorted(edges, high, side="left")), rows)
         smallest = float(edges[min(bottom + 1, rows)] - edges[bottom])
-        if region.high - region.low < smallest - 1e-6:
-            raise InputError(f"{what}: narrower than a latent cell; there the narrowest region is {smallest:.0f} Hz")
+        if high - low < smallest - 1e-6:
+            raise InputError(f"{region}: narrower than a latent cell; there the narrowest region is {smallest:.0f} Hz")
     first, after = int(region.start * per_second + 1e-9), -int(-(region.end * per_second - 1e-9) // 1)
     return Patch(first + shift, after + shift, bottom, top, rows, region.strength or strength)
 

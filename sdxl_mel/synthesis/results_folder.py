@@ -23,9 +23,9 @@ from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import junction_score
 from sdxl_mel.sound.stitching import scored_seams
 from sdxl_mel.synthesis.best_of import Choice
-from sdxl_mel.synthesis.generator import Result, candidate_seed
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
+from sdxl_mel.synthesis.results import Result, candidate_seed
 from sdxl_mel.synthesis.settings import Output
 from sdxl_mel.synthesis.watch import current_watch
 

@@ -11,9 +11,10 @@ from sdxl_mel.diffusion.samplers import Sampling, Settled, format_timesteps
 from sdxl_mel.files.results import Entry, read_manifest, write_manifest
 from sdxl_mel.progress import Ticker, progress
 from sdxl_mel.synthesis.best_of import open_judge
-from sdxl_mel.synthesis.generator import Generator, Result, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
+from sdxl_mel.synthesis.results import Result, Step
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.settings import Asked, Length, Output
 from sdxl_mel.synthesis.stack import Acting

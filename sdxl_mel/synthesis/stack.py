@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.lora.file import ScaledLora
+from sdxl_mel.models.lora.scaled import ScaledLora
 
 Interval = tuple[float, float]
 Layers = Literal["content", "style"]

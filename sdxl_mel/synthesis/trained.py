@@ -7,8 +7,8 @@ from typing import Any
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.lora.file import ScaledLora, drawings_asked, joint_header, say_other_prediction
 from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.lora.scaled import ScaledLora, drawings_asked, joint_header, say_other_prediction
 from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 

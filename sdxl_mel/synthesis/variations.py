@@ -24,9 +24,11 @@ from sdxl_mel.sound.encoding import resample
 from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.synthesis.best_of import Choice
 from sdxl_mel.synthesis.editing import Edit, Source, edit_source, open_source
-from sdxl_mel.synthesis.generator import Generator, Result, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, Prompts, TimedText
 from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.regions import require_strength
+from sdxl_mel.synthesis.results import Result, Step
 from sdxl_mel.synthesis.results_folder import ResultsFolder
 from sdxl_mel.synthesis.session import (
     Generated,
@@ -146,6 +148,10 @@ def _require_sensible(axes: Axes, source: Path | None) -> None:
         raise InputError("--strengths: give --source, the sound that is varied")
     if source is not None and not axes.strengths:
         raise InputError("--source: give --strengths, how far to go from it, such as 0.3 0.6")
+    for strength in axes.strengths:
+        require_strength(strength, "--strengths")
+    if min(axes.guidances, default=1.0) < 0:
+        raise InputError(f"--guidances: found {min(axes.guidances):g}; 1 is none, more is stronger")
     for name, values in axes.named().items():
         if len(set(values)) < len(values):
             raise InputError(f"--{name}: a value stands twice in {' '.join(f'{value:g}' for value in values)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.files.results import Entry
-from sdxl_mel.synthesis.generator import Step
+from sdxl_mel.synthesis.results import Step
 
 
 @dataclass(frozen=True)

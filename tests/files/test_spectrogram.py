@@ -2,8 +2,10 @@
 
 import io
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sdxl_mel.arrays import Levels
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.spectrogram import (
     Spectrogram,
     decode_png,
     encode_png,
-    png_bytes,
     read_spectrogram,
+    write_png,
     write_spectrogram,
 )
 from sdxl_mel.record import Record
@@ -164,12 +167,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_spectrogram(tmp_path / "empty.png")
 
 
+def png_of(pixels: Levels, info: PngInfo | None = None) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        write_png(path, pixels, info)
+        return path.read_bytes()
+
+
 @settings(deadline=None, max_examples=30)
 @given(height=st.integers(1, 40), width=st.integers(1, 70), grey=st.booleans(), seed=st.integers(0, 99))
 def test_pillow_reads_the_same_pixels(height: int, width: int, grey: bool, seed: int) -> None:
     shape = (height, width) if grey else (height, width, 3)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    image = Image.open(io.BytesIO(png_bytes(pixels, PngInfo())))
+    image = Image.open(io.BytesIO(png_of(pixels)))
     assert image.mode == ("L" if grey else "RGB")
     np.testing.assert_array_equal(np.asarray(image), pixels)
 
@@ -177,12 +187,35 @@ def test_pillow_reads_the_same_pixels(height: int, width: int, grey: bool, seed:
 def test_pillow_reads_the_text() -> None:
     info = PngInfo()
     info.add_itxt("melspec", '{"prompt": "Größe, 音楽"}')
-    image = Image.open(io.BytesIO(png_bytes(np.zeros((8, 8), dtype=np.uint8), info)))
+    image = Image.open(io.BytesIO(png_of(np.zeros((8, 8), dtype=np.uint8), info)))
     assert image.text == {"melspec": '{"prompt": "Größe, 音楽"}'}
 
 
+@pytest.mark.parametrize("shape", [(40, 20000), (128, 5000, 3), (2, 100000, 3)])
+def test_packed_in_bands_a_picture_has_the_bytes_of_one_that_is_packed_at_once(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, shape, dtype=np.uint8)
+    content = png_of(pixels)
+    rows = pixels.reshape(shape[0], -1)
+    filtered = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    data = packer.compress(np.insert(filtered, 0, 2, axis=1).tobytes()) + packer.flush()
+    assert content[33:] == b"".join(
+        len(part).to_bytes(4) + name + part + zlib.crc32(name + part).to_bytes(4)
+        for name, part in ((b"IDAT", data), (b"IEND", b""))
+    )
+
+
+def test_writing_a_long_picture_takes_no_copy_of_it(tmp_path: Path) -> None:
+    picture = Spectrogram(levels(100_000), MINI)
+    tracemalloc.start()
+    write_spectrogram(tmp_path / "long.png", picture)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < picture.levels.nbytes / 6
+
+
 def test_every_checksum_is_right() -> None:
-    content = png_bytes(np.zeros((8, 8, 3), dtype=np.uint8), PngInfo())
+    content = png_of(np.zeros((8, 8, 3), dtype=np.uint8))
     Image.open(io.BytesIO(content)).verify()
     broken = bytearray(content)
     broken[-6] ^= 1

@@ -13,8 +13,9 @@ from sdxl_mel.diffusion.sampling import make_scheduler, sample
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.file import Lora, LoraHeader, ScaledLora, read_lora, say_other_prediction, write_lora
+from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.scaled import ScaledLora, say_other_prediction
 from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.progress import showing

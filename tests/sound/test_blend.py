@@ -9,6 +9,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.sound.blend import (
     blend,
     blend_mel,
+    blended,
     close_loop,
     cut_starts,
     join,
@@ -31,6 +32,18 @@ def test_fade_and_its_reverse_sum_to_one(frames: int) -> None:
     weights = raised_cosine(frames)
     np.testing.assert_allclose(weights + weights[::-1], 1.0, atol=1e-6)
     assert (np.diff(weights) > 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(widths=st.lists(st.integers(20, 60), min_size=1, max_size=5), overlap=st.integers(0, 19))
+def test_windows_blended_one_after_the_other_are_the_picture_that_is_joined_at_once(
+    widths: list[int], overlap: int
+) -> None:
+    tiles = [picture(width, seed=width + number) for number, width in enumerate(widths)]
+    overlaps = [overlap] * (len(tiles) - 1)
+    blocks = list(blended(zip(starts_of(widths, overlaps), [0, *overlaps], tiles), SPEC))
+    assert [first for first, _ in blocks] == starts_of([levels.shape[1] for _, levels in blocks], [0] * len(overlaps))
+    np.testing.assert_array_equal(np.concatenate([levels for _, levels in blocks], axis=1), join(tiles, overlaps, SPEC))
 
 
 @given(st.integers(1, 300), st.integers(1, 400))

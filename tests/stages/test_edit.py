@@ -42,6 +42,39 @@ def test_a_file_keeps_its_rate_channels_precision_and_samples(slim_sdxl: Path, t
     assert (tmp_path / "out-mask.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "seconds", "said"),
+    [
+        ({"extend": 1.5}, 4.5, "  2.94-4.51 s, strength 1"),
+        ({"prepend": 0.01}, 3.128, "  0.00-0.13 s, strength 1"),
+        ({"loop": True}, 2.56, "  2.05-2.56 and 0.00-0.51 s, strength 1"),
+        ({"strength": 0.5}, 3.0, "  0.00-3.01 s, strength 0.5:"),
+    ],
+)
+def test_the_result_is_as_long_as_asked_and_what_is_drawn_lies_in_it(
+    slim_sdxl: Path, tmp_path: Path, settings: dict[str, object], seconds: float, said: str
+) -> None:
+    write_audio(tmp_path / "in.wav", tone(440, 3.0, 16000), 16000)
+    report = run(slim_sdxl, tmp_path / "in.wav", tmp_path / "out.wav", **settings)
+    assert read_audio(tmp_path / "out.wav")[0].shape[-1] == pytest.approx(seconds * 16000, abs=SPEC.hop_length)
+    assert said in report.summary()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mono_stays_mono_and_stereo_stereo_on_a_base_of_stereo_pictures(
+    slim_sdxl: Path, tmp_path: Path, channels: int
+) -> None:
+    loud = np.random.default_rng(0).uniform(-0.5, 0.5, (channels, 3 * 22050)).astype(np.float32)
+    write_audio(tmp_path / "in.wav", loud, 22050)
+    run(slim_sdxl, tmp_path / "in.wav", tmp_path / "out.wav", preset="web", region=("1-1.5s",))
+    original, result = read_audio(tmp_path / "in.wav")[0], read_audio(tmp_path / "out.wav")[0]
+    assert result.shape == (channels, 3 * 22050)
+    np.testing.assert_array_equal(result[:, : round(0.7 * 22050)], original[:, : round(0.7 * 22050)])
+    assert (result != original).any()
+    run(slim_sdxl, tmp_path / "out.png", tmp_path / "again.png", preset="web", strength=0.5)
+    assert read_spectrogram(tmp_path / "again.png").levels.shape[-1] == (1 if channels == 1 else 3)
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "opus", "mp3"])
 def test_the_extension_chooses_the_format(slim_sdxl: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"
@@ -67,6 +100,8 @@ def test_a_picture_is_edited_as_a_sound_is(slim_sdxl: Path, tmp_path: Path) -> N
         (["missing.wav", "--out", "o.wav"], "no such file"),
         (["plain.txt", "--out", "o.wav"], "not a readable PNG"),
         (["in.wav", "--out", "o.xyz"], "give a sound"),
+        (["in.wav", "--out", "o.ogg", "--bits", "24"], ".ogg has no PCM_24"),
+        (["in.wav", "--out", "plain.txt/o.wav"], "plain.txt is no folder to write in"),
         (["in.wav", "--out", "in.wav"], "would replace the input in.wav"),
         (["in.wav", "--out", "o.wav", "--region", "3-9s"], "the sound ends at 2.00 s"),
         (["in.wav", "--out", "o.wav", "--strength", "0.1"], "leaves none"),
@@ -89,4 +124,5 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert message in error
     assert "Traceback" not in error
+    assert "steps," not in error, "it is refused before anything is drawn"
     assert not list(Path().glob("o.*"))

@@ -17,8 +17,9 @@ from sdxl_mel.models.checkpoint import open_single_file
 from sdxl_mel.models.fuse_verify import differences, probe
 from sdxl_mel.models.header import header_files, read_model_header
 from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.file import Lora, LoraHeader, ScaledLora, read_loras, write_lora
+from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.models.lora.module import LoraModule
+from sdxl_mel.models.lora.scaled import ScaledLora, read_loras
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run

@@ -10,7 +10,8 @@ from torch import nn
 
 from sdxl_mel.cli import run_stage
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.lora.file import Lora, paired_scales, write_lora
+from sdxl_mel.models.lora.file import Lora, write_lora
+from sdxl_mel.models.lora.scaled import paired_scales
 from tests.loras import random_module
 
 MODULE = ("unet", "mid_block.attentions.0.proj_in")

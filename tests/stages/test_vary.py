@@ -73,6 +73,8 @@ def test_a_sound_is_varied_by_strengths(slim_sdxl: Path, tmp_path: Path) -> None
         ({"strengths": (0.5,)}, "give --source"),
         ({"source": FIXTURES / "piano.flac"}, "give --strengths"),
         ({"scales": (0.5,)}, "no --lora to scale"),
+        ({"guidances": (-1.0,)}, "--guidances: found -1"),
+        ({"source": FIXTURES / "piano.flac", "strengths": (0.5, 2.0)}, "--strengths: found a strength of 2"),
         ({"seeds": (1, 1)}, "a value stands twice in 1 1"),
     ],
 )
@@ -81,3 +83,4 @@ def test_impossible_grids_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run(slim_sdxl, tmp_path, **settings)
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Editing: what is outside of a part stays bit for bit, what was only inside is gone, and long sounds and loops."""
+"""Editing: what is outside of a passage stays bit for bit, what was only inside is gone, and long sounds and loops."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,21 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.cli import main
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import read_audio, write_audio
+from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.sound.encoding import prepare_signal
 from sdxl_mel.sound.loudness import Meter, normalising_gain_db
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
-from sdxl_mel.synthesis.edited_sound import sound_blocks
+from sdxl_mel.synthesis.edited_sound import Change, edit_recording, sound_blocks
 from sdxl_mel.synthesis.editing import Edit, Edited, Source, edit_source, open_source, plan_edit
-from sdxl_mel.synthesis.generator import Generator, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.prepared import Scratch, encode_prepared
 from sdxl_mel.synthesis.regions import Region, parse_region, place, require_apart
+from sdxl_mel.synthesis.results import Step
 from tests.sounds import FIXTURES, tone
 
 SPEC = PRESETS["mini"]
@@ -63,8 +66,8 @@ def test_outside_of_a_region_latents_levels_and_samples_are_the_inputs(
     np.testing.assert_array_equal(edited.levels[untouched], before[untouched])
     original, rate = read_audio(STRINGS)
     sound = heard(edited)
-    (part,) = edited.plan.parts
-    beyond = COLUMN + (0 if part.patch.every_row else 1 / 16 + 1e-3)
+    (passage,) = edited.plan.passages
+    beyond = COLUMN + (0 if passage.patch.every_row else 1 / 16 + 1e-3)
     first, after = (round(rate * seconds) for seconds in (15 * COLUMN - beyond, 24 * COLUMN + beyond))
     np.testing.assert_array_equal(sound[:, : first - 1], original[:, : first - 1])
     np.testing.assert_array_equal(sound[:, after + 1 :], original[:, after + 1 :])
@@ -92,6 +95,24 @@ def test_a_tone_and_an_onset_of_the_region_are_gone_and_other_bands_stay(generat
     assert energy_db(result[:, inside], rate, 990, 1010) < energy_db(original[:, inside], rate, 990, 1010) - 12
 
 
+@given(
+    st.integers(0, 20_000),
+    st.integers(1, 9_000),
+    st.sampled_from(["0.5-0.9s", "0.5-0.9s 400-1500Hz"]),
+    st.sampled_from([16000, 22050]),
+)
+@settings(deadline=None, max_examples=25)
+def test_a_change_is_the_same_in_any_blocks(start: int, count: int, region: str, rate: int) -> None:
+    difference = Scratch(2)
+    difference.append(np.random.default_rng(0).standard_normal((2, 30_000)).astype(np.float32))
+    change = Change(0, 0, difference, [place(parse_region(region), SPEC, 2.0, 1.0)], SPEC, rate)
+    whole = change.read(0, 30_000)
+    np.testing.assert_array_equal(change.read(start, start + count), whole[:, start : start + count])
+    assert np.abs(whole).max() > 0.5
+    assert not whole[:, : round(0.19 * rate)].any()
+    assert not whole[:, round(1.22 * rate) :].any()
+
+
 def test_regions_are_drawn_in_their_own_words_and_the_same_twice(generator: Generator, strings: Source) -> None:
     regions = [parse_region("1-2s: aaaa"), parse_region("4-5s")]
     steps: list[Step] = []
@@ -99,7 +120,7 @@ def test_regions_are_drawn_in_their_own_words_and_the_same_twice(generator: Gene
         edit_source(generator, strings, Edit("zz", regions=regions), sampling=SAMPLING, on_step=steps.append)
         for _ in range(2)
     )
-    assert [part.prompt for part in one.plan.parts] == ["aaaa", "zz"]
+    assert [passage.prompt for passage in one.plan.passages] == ["aaaa", "zz"]
     assert [step.number for step in steps] == [1, 2, 3, 4] * 2
     assert {step.total for step in steps} == {4}
     np.testing.assert_array_equal(one.levels, two.levels)
@@ -123,7 +144,7 @@ def test_added_seconds_lie_before_and_after_the_samples_of_the_file(generator: G
     before = round(8 * COLUMN * rate)
     kept = slice(round(COLUMN * rate) + 1, round(44 * COLUMN * rate))
     np.testing.assert_array_equal(sound[:, before:][:, kept], original[:, kept])
-    assert sound.shape[-1] == round((8 + 46 + 16) * COLUMN * rate)
+    assert sound.shape[-1] == round((8 * COLUMN + 6.0 + 2.0) * rate)
 
 
 @pytest.mark.parametrize("edit", [Edit(loop=True), Edit(loop=True, extend=1.0)])
@@ -194,6 +215,21 @@ def test_a_region_is_read_as_it_is_written(text: str, region: Region) -> None:
     assert parse_region(text) == region
 
 
+def test_from_python_a_recording_is_edited_as_by_the_command(
+    generator: Generator, slim_sdxl: Path, tmp_path: Path
+) -> None:
+    what = Edit("zz", regions=[Region(1.0, 2.0, 300.0, 2000.0, "aaaa", 0.6)])
+    edited = edit_recording(generator, STRINGS, what, steps=4, guidance=1.0, seed=2, method="fast")
+    words = ["edit", str(STRINGS), "--base", str(slim_sdxl), "--preset", "mini", "--prompt", "zz", "--seed", "2"]
+    words += ["--region", "1-2s 300-2000Hz strength 0.6: aaaa", "--steps", "4", "--guidance", "1", "--method", "fast"]
+    assert main([*words, "--bits", "float", "--out", str(tmp_path / "out.wav")]) == 0
+    samples, rate = read_audio(tmp_path / "out.wav")
+    np.testing.assert_array_equal(edited.samples, samples)
+    assert edited.rate == rate
+    np.testing.assert_array_equal(edited.levels, read_spectrogram(tmp_path / "out.png").levels)
+    assert edited.mask.shape == edited.levels.shape[:2]
+
+
 def parts_of(strings: Source, *regions: str) -> Callable[[], object]:
     return lambda: plan_edit(Edit(regions=[parse_region(text) for text in regions]), strings, 0)
 
@@ -216,6 +252,30 @@ def parts_of(strings: Source, *regions: str) -> Callable[[], object]:
 def test_impossible_regions_are_refused(strings: Source, regions: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parts_of(strings, *regions)()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Region(-1.0, 2.0), "is empty"),
+        (lambda: Region(float("nan"), 2.0), "is empty"),
+        (lambda: Region(1.0, 2.0, 500.0, 0.0), "500-0Hz: is empty"),
+        (lambda: Region(1.0, 2.0, strength=0.0), "a strength of 0; one is above 0"),
+        (lambda: place(Region(1.0, 2.0, low=8000.0), SPEC, 6.0, 1.0), "8000 Hz is above the picture"),
+        (lambda: Edit(strength=2.0), "a strength of 2; one is above 0"),
+        (lambda: Edit(extend=-1.0), "give 0 or more seconds"),
+    ],
+)
+def test_what_python_can_say_and_a_flag_cannot_is_refused_too(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_region_of_one_frequency_goes_to_the_end_of_the_picture() -> None:
+    assert place(Region(1.0, 2.0, low=1000.0), SPEC, 6.0, 1.0) == place(
+        Region(1.0, 2.0, 1000.0, 8000.0), SPEC, 6.0, 1.0
+    )
+    assert place(Region(1.0, 2.0, high=1000.0), SPEC, 6.0, 1.0) == place(Region(1.0, 2.0, 0.0, 1000.0), SPEC, 6.0, 1.0)
 
 
 def test_regions_side_by_side_are_apart() -> None:

@@ -17,9 +17,10 @@ from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
 from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import fuse
-from sdxl_mel.synthesis.generator import Generator, Result, Step
+from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
+from sdxl_mel.synthesis.results import Result, Step
 from sdxl_mel.synthesis.settings import Length
 from sdxl_mel.training.samples import generator_in_training, plan_samples
 from tests.loras import random_modules

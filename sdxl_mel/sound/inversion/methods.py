@@ -84,8 +84,8 @@ def invert_between(
     *,
     begins: bool = False,
     ends: bool = False,
-) -> Float:
-    """Return the sound (1 or 2, samples) of a picture without its first and last KNOWN_FRAMES, whose sound is known.
+) -> Iterator[Float]:
+    """Yield the sound (1 or 2, n) of a picture, but of its first and last KNOWN_FRAMES, whose sound is known.
 
     `read` (first sample, last sample) returns that sound (1 or 2, n); sample 0 is the picture's first frame. What is
     made continues it, except where it `begins` or `ends` a sound. Raises InputError for a method that cannot.
@@ -101,10 +101,7 @@ def invert_between(
     between = Between.read(read_channels, checked.shape[1], spec)
     between = Between(None if begins else between.before, None if ends else between.after)
     place = "cuda" if torch.cuda.is_available() else "cpu"
-    blocks = retrieve_phase(
-        checked, spec, seed, loop=False, device=place, iterations=ITERATIONS[method], between=between
-    )
-    return np.concatenate(list(blocks), axis=-1)
+    return retrieve_phase(checked, spec, seed, loop=False, device=place, iterations=ITERATIONS[method], between=between)
 
 
 def checked_picture(picture: Picture, spec: MelSpec) -> Picture:
