@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files import containers
+from sdxl_mel.files import containers, ogg
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
@@ -133,7 +133,7 @@ def open_audio(
             if comment:
                 containers.add_wav_comment(temporary, comment)
         if container == "OGG":
-            containers.clear_ogg_serial(temporary)
+            ogg.clear_serial(temporary)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

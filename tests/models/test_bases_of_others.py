@@ -114,6 +114,12 @@ def test_damaged_numbers_are_told_in_one_line(file: str, change: dict[str, objec
     assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
 
 
+def test_a_config_nested_too_deep(copy: Path) -> None:
+    (copy / "unet/config.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match="not JSON: nested too deep"):
+        open_base(copy, ("unet",))
+
+
 @pytest.mark.parametrize("variant", ["bf16", "fp16", "fp32", "ema"])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_variants_by_any_name(variant: str, sharded: bool, copy: Path, tiny_sdxl: Path) -> None:
