@@ -29,13 +29,13 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
 
     Captions stand in side-cars of the same name: `.txt` or kohya's `.caption`, a caption a line, or `.json` with the
     words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder,
-    which may stand in any folder: what they do not name is read by its side-cars.
+    which may stand in any folder: what they do not name is read by its side-cars. A table that cannot be read is
+    skipped, and with it the music in its folder that nothing else describes.
     """
     found = SourceList()
     files = find_files(folder, AUDIO_SUFFIXES, without)
     tables = [] if stated is None else metadata_tables(files.others)
-    for path in tables:
-        _add_table(found, folder, path, stated or {})
+    unread = [path for path in tables if not _add_table(found, folder, path, stated or {})]
     named = {composed(str(track.audio)) for track in found.tracks}
     describing = [path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES]
     texts = {_key(path, path.suffix): path for path in reversed(describing)}
@@ -44,7 +44,12 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
         if composed(str(path)) not in named:
             side_cars = [texts[key] for suffix in SIDE_CAR_SUFFIXES if (key := _key(path, suffix)) in texts]
             used.update(side_cars)
-            _add_file(found, folder, path, side_cars)
+            table = next((table for table in unread if path.is_relative_to(table.parent)), None)
+            if table is None or side_cars:
+                _add_file(found, folder, path, side_cars)
+            else:
+                what, name = (printable(each.relative_to(folder).as_posix()) for each in (path, table))
+                found.skipped.append(Skipped(what=what, why=f"{name}, which may describe it, cannot be read"))
     found.skipped += files.unusable
     _note(found, "hidden files are left out", folder, files.hidden)
     _note(found, "files beside the music describe none of it", folder, [x for x in describing if x not in used])
@@ -56,13 +61,21 @@ def metadata_tables(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.name in METADATA_NAMES and not is_dataset(path.parent.parent)]
 
 
-def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
-    part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
+def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> bool:
+    """Add what a table describes; return whether it could be read."""
+    try:
+        part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
+    except InputError as error:
+        name = printable(path.relative_to(folder).as_posix())
+        reason = str(error).replace(str(path), "").lstrip(":, ")  # A dataset holds no path of a machine.
+        found.skipped.append(Skipped(what=name, why=reason))
+        return False
     place = printable(path.parent.relative_to(folder).as_posix())
     prefix = "" if place == "." else f"{place}/"
     for track in part.tracks:
         found.add(replace(track, identifier=prefix + track.identifier), f"{prefix}{track.identifier} in {path.name}")
     found.skipped += [Skipped(what=prefix + each.what, why=each.why) for each in part.skipped]
+    return True
 
 
 def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[Path]) -> None:

@@ -94,4 +94,6 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         bits=config.bits,
         settings=config.recorded(),
     )
-    return Report(out=config.out, seconds=edited.seconds, parts=edited.parts, notes=edited.notes)
+    return Report(
+        out=config.out, seconds=edited.seconds, parts=edited.parts, notes=edited.notes, skipped=edited.left_out
+    )

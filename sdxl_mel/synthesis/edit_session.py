@@ -7,12 +7,14 @@ from typing import NamedTuple
 from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio
 from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import Spectrogram, png_bytes, write_spectrogram
+from sdxl_mel.models.lora.file import left_out_of
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
@@ -32,11 +34,12 @@ DEEP = ("PCM_32", "DOUBLE")
 
 
 class EditedFile(NamedTuple):
-    """What was written: its length, a line for every part that was drawn anew, and what is to be said."""
+    """What was written: its length, a line for every part that was drawn anew, what is to be said, what is not used."""
 
     seconds: float
     parts: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[Skipped, ...]
 
 
 def edit(
@@ -104,7 +107,8 @@ def edit(
         ),
         (),
     )
-    return EditedFile(seconds, tuple(described(part, edited) for part in edited.plan.parts), (*edited.notes, *notes))
+    parts = tuple(described(part, edited) for part in edited.plan.parts)
+    return EditedFile(seconds, parts, (*edited.notes, *notes), left_out_of(generator.loras))
 
 
 def described(part: Part, edited: Edited) -> str:

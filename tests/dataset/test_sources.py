@@ -376,6 +376,36 @@ def test_side_cars_beside_folders_with_tables(tmp_path: Path) -> None:
     assert {track.identifier for track in read(tmp_path, "folder").tracks} == {"a.wav", "sub/b.wav", "sub/c.wav"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        (
+            "metadata.csv",
+            b'file_name,text\nb.wav,"slow\nc.wav,fast\n',
+            "line 2: a quote that is opened here is not closed",
+        ),
+        ("metadata.csv", b"", "line 1: empty"),
+        ("metadata.csv", b"text,text\nb.wav,slow\n", "two columns are named 'text'"),
+        ("metadata.csv", b"name,words\nb.wav,slow\n", "no column for the"),
+        ("metadata.csv", "file_name,text\nb.wav,a\n".encode("utf-16")[:-1], "not UTF-8 text, nor whole UTF-16"),
+        ("metadata.jsonl", b'["b.wav"]\n', "holds no row that is a JSON object"),
+    ],
+)
+def test_a_table_of_a_folder_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    touch(*(tmp_path / each for each in ("a.wav", "bad/b.wav", "bad/deep/c.wav", "good/d.wav")))
+    (tmp_path / "a.txt").write_text("from a side-car")
+    (tmp_path / "bad/b.txt").write_text("described beside it too")
+    (tmp_path / "bad" / name).write_bytes(content)
+    table(tmp_path / "good", "file_name,text\nd.wav,from a table\n", "metadata.csv")
+    found = read(tmp_path)
+    assert {track.identifier for track in found.tracks} == {"a.wav", "bad/b.wav", "good/d.wav"}
+    skipped = {each.what: each.why for each in found.skipped}
+    assert skipped.keys() == {f"bad/{name}", "bad/deep/c.wav"}
+    assert skipped[f"bad/{name}"].startswith(why)
+    assert skipped["bad/deep/c.wav"] == f"bad/{name}, which may describe it, cannot be read"
+    assert not any(str(tmp_path) in reason for reason in skipped.values())
+
+
 @pytest.mark.parametrize("name", ["a.caption", "a.TXT", "a.Json"])
 def test_side_cars_of_other_programs(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "a.wav")
