@@ -23,7 +23,7 @@ EMA = "model_ema."
 TRAINING_LEFT = re.compile(rf"({re.escape(VAE.original)}|vae\.)?(loss|model_ema)\.|.*\.num_batches_tracked")
 """Of how a VAE was trained, its discriminator or its average beside it: no part of a model."""
 SCALES = re.compile(r"(.*\.)?(scaled_fp8|scale_input|scale_weight)")
-"""Of ComfyUI's scaled fp8: a mark, what inputs of a product in fp8 are divided by, and what a weight is multiplied by."""
+"""Of ComfyUI's scaled fp8: a mark, what inputs of a product in fp8 are divided by, what a weight is multiplied by."""
 SCALED_DTYPE = torch.float16
 """Of a weight that was multiplied by its scale: it has more digits than the weight has in float8."""
 DOWNSAMPLER = re.compile(rf"{re.escape(UNET.original)}input_blocks\.(\d+)\.0\.op\.weight")
