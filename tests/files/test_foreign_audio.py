@@ -13,6 +13,7 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files import flac, mpeg, ogg
 from sdxl_mel.files.audio import read_audio, sound_description, write_audio
 from sdxl_mel.files.recording import Recording
+from sdxl_mel.record import Record
 
 RATE = 16000
 SECONDS = 1.0
@@ -139,6 +140,20 @@ def test_joined_files_are_all_of_them(tmp_path: Path, container: str, subtype: s
     content = encoded(container, subtype)
     one = read(tmp_path, content)
     np.testing.assert_array_equal(read(tmp_path, content * 3), np.tile(one, 3))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU"])
+def test_what_is_joined_is_described_and_keeps_the_comment_of_the_first(tmp_path: Path, kind: str) -> None:
+    one = tmp_path / ("one.wav" if kind == "WAV" else "one")
+    if kind == "WAV":
+        write_audio(one, noise().T, RATE, Record(stage="generate", settings={"prompt": "slow piano"}))
+    else:
+        one.write_bytes(PCM[kind])
+    (tmp_path / "both").write_bytes(one.read_bytes() * 2)
+    described = sound_description(tmp_path / "both")
+    assert described["seconds"] == 2 * SECONDS
+    assert described.get("record") == sound_description(one).get("record")
+    assert ("record" in described) is (kind == "WAV")
 
 
 def variable_rate_mp3(quiet_first: bool = False) -> bytes:

@@ -227,11 +227,19 @@ def test_what_other_programs_do_not_read_is_said(settings, capsys):
         assert "unet.conv_in, unet.time_embedding.linear_1" in text
 
 
-def test_processes_that_do_not_see_each_other_are_refused(settings, monkeypatch):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+        {"PMI_SIZE": "2"},
+    ],
+)
+def test_processes_that_do_not_see_each_other_are_refused(said, settings, monkeypatch):
     """accelerate's config asks for two GPUs on a machine without one: each process would take the run for its own."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(MismatchError, match="started 2 processes, and none sees the others.*--cpu"):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MismatchError, match="2 processes were started, and none sees the others.*--cpu"):
         _run(settings)
     assert not settings["out"].exists()
 
