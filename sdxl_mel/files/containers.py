@@ -115,7 +115,8 @@ def _next_file(content: Content) -> int:
     """Return where another file of chunks begins behind the chunks of the first, 0 for none."""
     sound = sound_chunk(content)
     if content[:4] == b".snd" and sound is not None:
-        return sound.start + sound.size if content[sound.start + sound.size :][:4] == b".snd" else 0
+        end = sound.start + sound.size
+        return end if content[end : end + 4] == b".snd" else 0
     for chunk in _chunks(content):
         if chunk.name[:4] in FORMS:
             return chunk.start - FORMS[content[:4]].header.size

@@ -12,8 +12,8 @@ START = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 """The marker, and the header of the block of 34 bytes that is always the first (section 8.2)."""
 BLOCK_SIZE_OFFSET, LENGTH_OFFSET = 8, 21
 """Of the smallest block size; of the byte whose lower half begins the number of samples."""
-FRAME = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\0-\xae]")
-"""How frames begin: the sync code, the strategy, the codes of block size, rate, channels and depth."""
+FRAME = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\0-\xae][^\xff]")
+"""How frames begin: the sync code, the strategy, the codes of block size, rate, channels and depth, a number."""
 LONGEST_HEADER = 16
 CHECKSUM = 0x107
 """The polynomial of a frame header's checksum (section 9.1.8)."""

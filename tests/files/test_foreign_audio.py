@@ -112,6 +112,8 @@ def test_the_last_frame_of_a_flac_says_how_many_samples_there_are(samples: int) 
     assert not flac.understates(content)
     assert samples == 1 or flac.understates(with_length(content, samples - 1))
     assert not flac.understates(flac.without_length(content))
+    for end in range(4, 9):
+        assert not flac.understates(content + b"\xff\xf8\xc9\x18\xfe\x80\x80\x80\x80"[:end])
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
