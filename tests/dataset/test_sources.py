@@ -329,6 +329,24 @@ def test_missing_captions_of_a_saved_datasets_folder(tmp_path: Path) -> None:
     assert len(read(tmp_path / "numbers").skipped) == 1
 
 
+def test_splits_and_rows_of_a_saved_datasets_folder_that_are_damaged(tmp_path: Path) -> None:
+    rows = {"path": ["a.wav", "b.wav"], "caption": ["slow pianoé", "fast"]}
+    touch(tmp_path / "set/a.wav", tmp_path / "set/b.wav")
+    DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "test", "val")}).save_to_disk(tmp_path / "set")
+    arrow = {name: next((tmp_path / "set" / name).glob("*.arrow")) for name in ("train", "test")}
+    arrow["train"].write_bytes(arrow["train"].read_bytes().replace("é".encode(), b"\xff\xff"))
+    arrow["test"].write_bytes(arrow["test"].read_bytes()[:200])
+    state = tmp_path / "set/val/state.json"
+    state.write_text(state.read_text().replace("_fingerprint", "_finger"))
+    found = read(tmp_path / "set")
+    assert [track.captions for track in found.tracks] == [("fast",)]
+    assert [each.what for each in found.skipped] == ["test", "val", "row 0 of train"]
+    assert not any(str(tmp_path) in each.why for each in found.skipped)
+    arrow["train"].unlink()
+    with pytest.raises(FormatError, match="not a folder that datasets saved: not rows"):
+        read(tmp_path / "set")
+
+
 def test_several_rows_of_a_saved_datasets_folder_are_one_track(tmp_path: Path) -> None:
     sound, other = {"bytes": b"sound", "path": None}, {"bytes": b"other", "path": None}
     rows = {"audio": [sound, sound, other], "id": ["7", "7", "7"], "text": ["a", "b", "c"]}
