@@ -15,6 +15,7 @@ BLOCK_SIZE_OFFSET, LENGTH_OFFSET = 8, 21
 FRAME = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\0-\xae][^\xff]")
 """How frames begin: the sync code, the strategy, the codes of block size, rate, channels and depth, a number."""
 LONGEST_HEADER = 16
+TAG_SIZE = 128
 CHECKSUM = 0x107
 """The polynomial of a frame header's checksum (section 9.1.8)."""
 
@@ -25,19 +26,19 @@ def links(content: Content) -> list[Content]:
 
 
 def understates(content: Content) -> bool:
-    """Say whether a file holds more samples than it states; one that states 0 says nothing."""
-    stated = _stated(content)
-    return 0 < stated < _samples(content)
+    """Say whether a file holds more samples than it states, as one does that states none."""
+    stated = int.from_bytes(content[LENGTH_OFFSET : LENGTH_OFFSET + 5]) & 0xFFFFFFFFF
+    return stated < _samples(content)
 
 
 def without_length(content: Content) -> bytes:
-    """Return the file with 0 as its number of samples, which means that it is not known."""
+    """Return the file with 0 as its number of samples, which means that it is read to its end.
+
+    A tag behind it (ID3v1) is left out: the decoder would take it for a frame.
+    """
     cleared = bytes([content[LENGTH_OFFSET] & 0xF0, 0, 0, 0, 0])
-    return content[:LENGTH_OFFSET] + cleared + content[LENGTH_OFFSET + len(cleared) :]
-
-
-def _stated(content: Content) -> int:
-    return int.from_bytes(content[LENGTH_OFFSET : LENGTH_OFFSET + 5]) & 0xFFFFFFFFF
+    end = len(content) - (TAG_SIZE if content[-TAG_SIZE:].startswith(b"TAG") else 0)
+    return content[:LENGTH_OFFSET] + cleared + content[LENGTH_OFFSET + len(cleared) : end]
 
 
 def _samples(content: Content) -> int:
