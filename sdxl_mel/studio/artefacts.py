@@ -4,7 +4,6 @@ An id is made from the path below the root, so it stays the same for as long as 
 """
 
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.studio.forms import Kind
 
 HEADERS: dict[str, Kind] = {
@@ -165,7 +165,7 @@ def kind_of_weights(path: Path) -> Kind | None:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            names = list(json.loads(file.read(length))) if length <= MOST_HEADER_BYTES else []
+            names = list(parse_json(file.read(length))) if length <= MOST_HEADER_BYTES else []
     except (OSError, ValueError, struct.error):
         return None
     if any(mark in name for name in names for mark in LORA_MARKS):

@@ -96,7 +96,8 @@ class Worker:
 
         with watching(Watch(on_step, on_sound, on_result)):
             report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)
-        return {"notes": list(getattr(report, "notes", ())), "summary": report.summary()}
+        left_out = [f"not used: {each.what}: {each.why}" for each in report.skipped]
+        return {"notes": [*getattr(report, "notes", ()), *left_out], "summary": report.summary()}
 
     def stop_if_told(self, job: str) -> None:
         """Raise KeyboardInterrupt for a job that was told to stop."""
