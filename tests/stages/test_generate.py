@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sdxl_mel.cli import main
 from sdxl_mel.config import validated
@@ -230,6 +231,17 @@ def lora_file(path: Path, **header: object) -> Path:
     module = LoraModule(down=down, up=up, alpha=4.0)
     write_lora(path, Lora({("unet", LAYER): module}, LoraHeader(**header)))
     return path
+
+
+def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(tiny: str, tmp_path: Path) -> None:
+    file = lora_file(tmp_path / "lora.safetensors")
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith(".alpha")}
+    save_file(tensors | {"bundle_emb.word.clip_l": torch.zeros(2, 8)}, file)
+    report = draw(tiny, tmp_path / "out", lora=(str(file),), steps=1)
+    assert [each.what for each in report.skipped] == [str(file)]
+    assert any("1 of 1 modules hold no alpha" in note for note in report.notes)
+    assert report.exit_code == 3
+    assert "hold no alpha" in report.summary()
 
 
 def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
