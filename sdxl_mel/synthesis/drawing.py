@@ -32,6 +32,7 @@ from sdxl_mel.diffusion.sampling import (
     set_steps,
 )
 from sdxl_mel.errors import ResourceError
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
 from sdxl_mel.models.vae import decode_latents, decode_windows
@@ -44,6 +45,7 @@ from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.prompting import encode_text, equally_long
 
+OnFrames = Callable[[Levels, int], None]
 WINDOW_OVERLAP = 4
 """A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
 
@@ -59,6 +61,7 @@ class Models:
     @contextmanager
     def working(self, part: Part) -> Iterator[Any]:
         """Yield one part where it works."""
+        stop_if_asked()
         model = self.base.models[part]
         try:
             yield model.to(self.device)
@@ -101,7 +104,7 @@ class Drawer:
     """Draws the pictures of one call; `known` latents are kept or varied.
 
     `before_step` is called before every step with its noise level, 0 = clean to 1 = noise, and may raise to stop;
-    `on_step` after it, with the latents.
+    `on_step` after it, with the latents; `on_frames` as `decode_canvas` calls it.
     """
 
     models: Models
@@ -113,6 +116,7 @@ class Drawer:
     known: Known | None = None
     before_step: Callable[[float], None] = lambda level: None
     on_step: Callable[[Tensor], None] = lambda latents: None
+    on_frames: OnFrames = lambda levels, frames: None
 
     def steps_for(self, draws: int) -> int:
         """Return how many steps `draws` pictures take."""
@@ -172,28 +176,29 @@ class Drawer:
             return [decode_latents(vae, each[None], self.spec)[0][:, : self.layout.frames] for each in latents]
 
     def _piece(self, job: Job, seed: int) -> Levels:
-        spec, layout = self.spec, self.layout
-        if layout.mode == "joint":
-            canvas = self._latents([job], [seed])
-        else:
+        spec, layout, track = self.spec, self.layout, self._track(job)
+
+        def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
+            """Return the latents (1, 4, height, columns) of one view from its own noise."""
             with self.models.working("unet") as unet:
-                denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
+                denoiser, text = self._denoiser(unet, [job.negative]), track.over(columns)
+                seeds = [derive_seed(seed, "view", view)]
+                noise = self._noise(seeds, len(columns))
+                return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
 
-                def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
-                    """Return the latents (1, 4, height, columns) of one view from its own noise."""
-                    seeds, text = [derive_seed(seed, "view", view)], track.over(columns)
-                    noise = self._noise(seeds, len(columns))
-                    return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
-
-                if layout.mode == "extend":
-                    canvas = extend(draw_view, layout.columns, layout.starts, layout.width)
-                else:
-                    places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
-                    tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
+        match layout.mode:
+            case "joint":
+                canvas, growth = self._latents([job], [seed]), None
+            case "extend":
+                growth = extend(draw_view, layout.columns, layout.starts, layout.width)
+                canvas, _ = next(growth)
+            case "independent":
+                places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
+                tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
+                with self.models.working("vae") as vae:
+                    return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
         with self.models.working("vae") as vae:
-            if layout.mode == "independent":
-                return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
-            return decode_canvas(vae, canvas, layout, spec)
+            return decode_canvas(vae, canvas, layout, spec, growth=growth, on_frames=self.on_frames)
 
     def _closed(self, model: Any) -> Any:
         """Return a context in which a loop's time is a circle for the model; the views of a long one are none."""
@@ -254,24 +259,51 @@ def turned(levels: Levels) -> Levels:
     return np.roll(levels, -calmest_turn(dequantise(levels), LATENT_FACTOR), axis=1)
 
 
-def decode_canvas(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Levels:
-    """Return the picture of a canvas, window by window; a loop is decoded past its end and closed."""
+def decode_canvas(
+    vae: Any,
+    canvas: Tensor,
+    layout: Layout,
+    spec: MelSpec,
+    *,
+    growth: Iterator[tuple[Tensor, int]] | None = None,
+    on_frames: OnFrames = lambda levels, frames: None,
+) -> Levels:
+    """Return the picture of a canvas, window by window; a loop is decoded past its end and closed.
+
+    `growth` draws on the canvas as `extend` does, as far as the next window needs it. `on_frames` is called before each
+    window but a loop's with the picture, and how many frames from its first are finished.
+    """
     overlap = layout.width // WINDOW_OVERLAP
     if layout.loop:
+        for _ in growth or ():
+            pass
         canvas = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
-    return _assembled(decode_windows(vae, canvas, spec, overlap), canvas.shape[-1] * LATENT_FACTOR, layout, spec)
+    picture = _blank(canvas.shape[-1] * LATENT_FACTOR, spec)
+
+    def need(first: int, after: int) -> None:
+        if not layout.loop:
+            on_frames(picture[:, : layout.frames], min(first * LATENT_FACTOR, layout.frames))
+        for _, drawn in growth or ():
+            if drawn >= after:
+                break
+
+    return _assembled(picture, decode_windows(vae, canvas, spec, overlap, need), layout, spec)
 
 
 def join_tiles(tiles: Iterable[Levels], layout: Layout, spec: MelSpec) -> Levels:
     """Return tiles that know nothing of each other as one picture."""
     starts = [start * LATENT_FACTOR for start in layout.starts]
     overlaps = [0, *(frames for _, frames in layout.seams)]
-    return _assembled(zip(starts, overlaps, tiles), starts[-1] + layout.width * LATENT_FACTOR, layout, spec)
+    picture = _blank(starts[-1] + layout.width * LATENT_FACTOR, spec)
+    return _assembled(picture, zip(starts, overlaps, tiles), layout, spec)
 
 
-def _assembled(windows: Iterable[tuple[int, int, Levels]], total: int, layout: Layout, spec: MelSpec) -> Levels:
-    """Blend pictures that follow each other into one of `total` frames, then close it or crop it to its length."""
-    picture: Levels = np.empty((spec.n_mels, total, 1 if spec.channels == "grey" else 3), np.uint8)
+def _blank(frames: int, spec: MelSpec) -> Levels:
+    return np.zeros((spec.n_mels, frames, 1 if spec.channels == "grey" else 3), np.uint8)
+
+
+def _assembled(picture: Levels, windows: Iterable[tuple[int, int, Levels]], layout: Layout, spec: MelSpec) -> Levels:
+    """Blend pictures that follow each other into `picture`, and return it closed, or cropped to its length."""
     for start, overlap, levels in windows:
         paste(picture, levels, start, overlap, spec)
-    return close_loop(picture, total - layout.frames, spec) if layout.loop else picture[:, : layout.frames]
+    return close_loop(picture, picture.shape[1] - layout.frames, spec) if layout.loop else picture[:, : layout.frames]

@@ -25,6 +25,7 @@ from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import generate
 from sdxl_mel.synthesis import generator, results_folder
+from sdxl_mel.synthesis.watch import Watch, watching
 from tests.stages.junction import junction_of_sound
 
 SPEC = PRESETS["mini"]
@@ -162,6 +163,22 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
     assert len(result.seam_scores) >= 2
     assert (result.junction is not None) == loop
     assert "seam z" in report.summary()
+
+
+def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: str, tmp_path: Path) -> None:
+    """A block of sound takes 1024 frames: those of 1100 are there before the last of seven views begins."""
+    steps: list[int] = []
+    heard: list[tuple[int, np.ndarray]] = []
+    watch = Watch(
+        lambda step: steps.append(step.total), lambda name, samples, rate: heard.append((len(steps), samples))
+    )
+    with watching(watch):
+        draw(tiny, tmp_path, seconds=17.6, mode="extend", steps=2, format="wav", method="fast")
+    assert steps[0] == len(steps) == 14
+    assert [taken for taken, _ in heard] == [12, 14]
+    samples, _ = read_audio(tmp_path / "0001.wav")
+    streamed = np.concatenate([block for _, block in heard], axis=1)
+    np.testing.assert_array_equal(np.rint(np.clip(streamed, -1, 32767 / 32768) * 32768), samples * 32768)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(None, 256), (2.0, 128)])

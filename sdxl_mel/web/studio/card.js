@@ -10,16 +10,17 @@ import { attempt, say } from "./notices.js";
 
 /**
  * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
- * reuse(job, result), edit(job, result, {prompt, regions or extend or loop}); what is absent has no button.
+ * reuse(job, result), edit(job, result, {prompt, regions or extend or loop}); what is absent has no button. `title` is
+ * the prompt where it is not given.
  */
 export class ResultCard {
   #store;
   #on;
   #parts = {};
 
-  constructor(job, result, store, on) {
+  constructor(job, result, store, on, title = job.settings.prompt ?? result.prompt) {
     [this.job, this.result, this.#store, this.#on] = [job, result, store, on];
-    this.node = this.#build();
+    this.node = this.#build(title);
     this.update(job, result, []);
   }
 
@@ -45,9 +46,8 @@ export class ResultCard {
     if (JSON.stringify(sources) !== JSON.stringify(player.sources)) player.sources = sources;
   }
 
-  #build() {
+  #build(prompt) {
     const { job, result } = this;
-    const prompt = job.settings.prompt ?? result.prompt;
     const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
     if (this.#on.edit && result.sound) player.setAttribute("brush", "");
     const seams = result.seams ?? [];

@@ -24,6 +24,7 @@ export class RunningCard {
   #stream = null;
   #result = null;
   #reading = Promise.resolve();
+  #acts = "";
 
   constructor(job, store) {
     this.#store = store;
@@ -42,23 +43,32 @@ export class RunningCard {
     this.node = element(
       "article",
       { className: "card running", "aria-label": `Job ${job.id}` },
-      element("header", {}, parts.title, parts.listen),
+      element("header", {}, parts.title, parts.listen, parts.actions),
       parts.preview,
       parts.state,
-      parts.actions,
     );
     this.update(job);
   }
 
   /** Show a job as it is now. */
   update(job) {
-    const { state, actions, preview } = this.#parts;
+    const { state, preview } = this.#parts;
     const ended = ["failed", "cancelled", "interrupted"].includes(job.state);
     this.node.dataset.state = job.state;
     const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
     if (job.state !== "running" || !state.querySelector("progress"))
       state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
     if (ended) preview.replaceChildren();
+    this.#offer(job, ended);
+  }
+
+  /** Offer what can be done with a job; buttons stay while they do, for one that goes under a pointer takes no click. */
+  #offer(job, ended) {
+    const { actions } = this.#parts;
+    const acts = ended ? "ended" : job.state === "stopping" ? "stopping" : "running";
+    if (acts === this.#acts) return;
+    this.#acts = acts;
+    const focused = actions.contains(document.activeElement);
     const act = (path) => (event, made) =>
       attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
     const remove = (event, made) => attempt(() => post(`/jobs/${job.id}/remove`), made);
@@ -69,13 +79,14 @@ export class RunningCard {
             button("Remove", remove, { name: "close", kind: "quiet" }),
           ]
         : [
-            button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), {
+            button(acts === "stopping" ? "Stopping" : "Cancel", act("cancel"), {
               name: "stop",
               kind: "quiet",
-              disabled: job.state === "stopping",
+              disabled: acts === "stopping",
             }),
           ]),
     );
+    if (focused) actions.querySelector("button:not(:disabled)")?.focus();
   }
 
   /** Take a block of the sound, {result, sound}: what there is can be heard while the rest is made. */
