@@ -166,16 +166,16 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
 
 
 def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: str, tmp_path: Path) -> None:
-    """A block of sound takes 1024 frames: those of 1100 are there before the last of seven views begins."""
+    """A block of sound takes 1024 frames: of 1500 they are there when seven of nine views are drawn."""
     steps: list[int] = []
     heard: list[tuple[int, np.ndarray]] = []
     watch = Watch(
         lambda step: steps.append(step.total), lambda name, samples, rate: heard.append((len(steps), samples))
     )
     with watching(watch):
-        draw(tiny, tmp_path, seconds=17.6, mode="extend", steps=2, format="wav", method="fast")
-    assert steps[0] == len(steps) == 14
-    assert [taken for taken, _ in heard] == [12, 14]
+        draw(tiny, tmp_path, seconds=24, mode="extend", steps=2, format="wav", method="fast")
+    assert steps[0] == len(steps) == 18
+    assert [taken for taken, _ in heard] == [14, 18]
     samples, _ = read_audio(tmp_path / "0001.wav")
     streamed = np.concatenate([block for _, block in heard], axis=1)
     np.testing.assert_array_equal(np.rint(np.clip(streamed, -1, 32767 / 32768) * 32768), samples * 32768)
