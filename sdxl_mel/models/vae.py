@@ -11,6 +11,7 @@ from torch import Tensor
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.long_form import place_views
 from sdxl_mel.errors import InputError
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import quantise
 
@@ -116,6 +117,7 @@ def decode_windows(
     width = spec.width // LATENT_FACTOR
     end = 0
     for start in place_views(latents.shape[-1], width, overlap):
+        stop_if_asked()
         need(start, min(start + width, latents.shape[-1]))
         levels = decode_latents(vae, latents[..., start : start + width], spec)[0]
         first = start * LATENT_FACTOR

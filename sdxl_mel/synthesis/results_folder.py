@@ -68,7 +68,7 @@ class ResultsFolder:
 
     def hear(self, job: Job, levels: Levels, frames: int) -> None:
         """Make the sound of a picture of which the first `frames` are finished, as far as they go."""
-        if self._sound_of(job.name) and self.output.method != "griffinlim":
+        if self._sound_of(job.name):
             if job.name not in self._growing:
                 self._growing[job.name] = self._growing_sound(job.name, levels)
             self._growing[job.name].make_until(frames)

@@ -173,7 +173,9 @@ def test_kills_after_finished_results_lose_none_of_them(tmp_path: Path, victim: 
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_a_sound_that_is_being_made_is_stopped_and_the_next_drawing_begins_within_a_second(studio: Served) -> None:
+def test_a_sound_that_is_being_made_is_stopped_without_its_process(studio: Served) -> None:
+    """It takes a second at most on a machine that does nothing else: `python -m bench studio`."""
+    process = studio.until_started()
     events = studio.events()
     job = studio.submit("generate", **{**DRAWN, "steps": 1, "seconds": 16})
     next(data for name, data in events if name == "step" and data["job"] == job and data["number"] == data["total"])
@@ -181,8 +183,9 @@ def test_a_sound_that_is_being_made_is_stopped_and_the_next_drawing_begins_withi
     began = time.monotonic()
     studio.ask(f"/api/jobs/{job}/cancel", {})
     assert studio.ended(job)["state"] == "cancelled"
-    assert studio.ask("/api")["worker"]["state"] == "ready"
-    assert time.monotonic() - began < 1
+    worker = studio.ask("/api")["worker"]
+    assert (worker["state"], worker["process"]) == ("ready", process)
+    assert time.monotonic() - began < 3
 
 
 def test_with_and_without_the_loras_are_results_of_one_job(studio: Served, root: Path) -> None:

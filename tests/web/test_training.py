@@ -48,11 +48,11 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_a_run_is_begun_watched_stopped_and_resumed(page: Page) -> None:
     page.get_by_role("link", name="Train").click()
     form = page.get_by_role("form", name="A new run")
-    form.get_by_label("Name").fill("small")
-    form.get_by_role("combobox", name="Base").select_option("mini")
-    form.get_by_role("combobox", name="Cache").select_option(label="cache")
+    form.get_by_label("Name", exact=True).fill("small")
+    form.get_by_role("combobox", name="Base", exact=True).select_option("mini")
+    form.get_by_role("combobox", name="Cache", exact=True).select_option(label="cache")
     for label, value in (("Steps", "400"), ("Batch", "1"), ("Save every", "3"), ("Rank", "2")):
-        form.get_by_label(label, exact=True).fill(value)
+        form.get_by_label(label, exact=True).first.fill(value)
     form.get_by_role("button", name="Start").click()
     run = page.get_by_role("region", name="The run")
     expect(run.get_by_role("img", name="Training, smoothed")).to_be_visible(timeout=LOADING_MS)

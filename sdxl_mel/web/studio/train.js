@@ -13,6 +13,7 @@ const VALIDATION = "validation/";
 const ENDED = ["finished", "failed", "cancelled", "interrupted"];
 const REDRAW_MS = 500;
 const READ_AGAIN_MS = 5000;
+const MOST_MESSAGES = 40;
 
 /** The tab. */
 export class Train {
@@ -24,6 +25,8 @@ export class Train {
   #drawn = 0;
   #read = 0;
   #players = new Map();
+  #begun = null;
+  #shownJobs = new Set();
 
   constructor(store) {
     this.#store = store;
@@ -61,7 +64,11 @@ export class Train {
     );
     this.#store.addEventListener("job", ({ detail }) => detail.stage === "train" && this.#jobChanged(detail));
     this.#store.addEventListener("artefacts", () => this.#readLists());
-    this.#store.addEventListener("metrics", ({ detail }) => this.#metrics(detail));
+    this.#store.addEventListener("metrics", ({ detail }) => {
+      // Its folder is there only a while after the run began.
+      if (this.#shownJobs.has(detail.job)) this.#metrics(detail);
+      else this.#readRuns();
+    });
     this.#store.addEventListener("progress", ({ detail }) => this.#progress(detail));
     this.#store.addEventListener("message", ({ detail }) => this.#message(detail));
     await this.#readLists();
@@ -98,7 +105,10 @@ export class Train {
       this.#estimating = job.id;
       this.#parts.estimate.hidden = false;
       this.#parts.estimate.textContent = "Counting …";
-    } else say("The run waits for its turn. It goes on when this page is closed.");
+    } else {
+      this.#begun = job.id;
+      say("The run waits for its turn. It goes on when this page is closed.");
+    }
   }
 
   #estimating = null;
@@ -133,9 +143,17 @@ export class Train {
             ),
           ]),
     );
-    if (this.#chosen && found.runs.some(({ id }) => id === this.#chosen.id)) await this.#readRun(this.#chosen.id);
+    this.#shownJobs = new Set(found.runs.map(({ job }) => job));
+    const begun = found.runs.find(({ job }) => job && job === this.#begun);
+    if (begun) {
+      this.#begun = null;
+      await this.#choose(begun.id);
+    } else if (this.#chosen && found.runs.some(({ id }) => id === this.#chosen.id)) await this.#readRun(this.#chosen.id);
     else if (found.runs.length) await this.#choose(found.runs[0].id);
-    else this.#parts.detail.replaceChildren();
+    else {
+      delete this.#parts.detail.dataset.shown;
+      this.#parts.detail.replaceChildren();
+    }
   }
 
   #waitingRow(job) {
@@ -219,11 +237,21 @@ export class Train {
         this.#parts.samples,
         this.#parts.messages,
       );
+      if (job) this.#showMessages(job.id);
     }
     const words = `step ${run.step}${run.steps ? ` of ${run.steps}` : ""}`;
     this.#parts.progress.replaceChildren(progressBar(run.steps ? run.step / run.steps : null, words));
     this.#showSamples(run);
     this.#drawCharts();
+  }
+
+  /** Show what a job has said so far. */
+  async #showMessages(id) {
+    const { messages } = this.#parts;
+    const said = await attempt(() => ask(`/jobs/${id}/messages`));
+    if (!said?.messages.length) return;
+    messages.hidden = false;
+    messages.textContent = said.messages.slice(-MOST_MESSAGES).join("\n");
   }
 
   /** The samples of a run, the last steps first; every prompt is a player that switches between steps. */
@@ -281,7 +309,7 @@ export class Train {
     const { messages } = this.#parts;
     if (!this.#chosen || job !== this.#chosen.job || !messages) return;
     messages.hidden = false;
-    messages.textContent = [...messages.textContent.split("\n"), text].slice(-40).join("\n").trim();
+    messages.textContent = [...messages.textContent.split("\n"), text].slice(-MOST_MESSAGES).join("\n").trim();
   }
 
   #drawCharts() {
