@@ -17,7 +17,7 @@ State = Literal["resting", "starting", "ready", "busy"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "NO_COLOR": "1"}
 """No request leaves this machine."""
 PATIENCE_SECONDS = 10.0
-"""A job that was told to stop and has not stopped by then, because a sound is being made, is ended with its process."""
+"""A job that was told to stop and has not by then, because a large model is being opened, is ended with its process."""
 KEPT_LINES = 20
 
 

@@ -138,13 +138,12 @@ export class MelPlayer extends HTMLElement {
 
   /** Play from where it rests. */
   async play() {
-    try {
-      const transport = await (this.#loading ??= this.#decode());
-      if (transport) await transport.play();
-    } catch (error) {
-      this.#loading = null;
-      this.#say(`This sound cannot be played: ${error.message}`);
-    }
+    await this.#whenDecoded((transport) => transport.play());
+  }
+
+  /** Go on with what a BlockStream of this sound plays, without a gap. */
+  async follow(stream) {
+    await this.#whenDecoded((transport) => stream.playing && transport.follow(stream));
   }
 
   pause() {
@@ -227,6 +226,16 @@ export class MelPlayer extends HTMLElement {
     const zoomed = isZoomed(this.#view, this.#seconds) && Math.abs(seconds - this.#seconds) < 1e-6;
     if (!zoomed) this.#view = { ...this.#view, start: 0, end: seconds };
     this.#seconds = seconds;
+  }
+
+  async #whenDecoded(act) {
+    try {
+      const transport = await (this.#loading ??= this.#decode());
+      if (transport) await act(transport);
+    } catch (error) {
+      this.#loading = null;
+      this.#say(`This sound cannot be played: ${error.message}`);
+    }
   }
 
   async #decode() {

@@ -200,6 +200,29 @@ def test_blocks_of_a_sound_follow_each_other_without_a_gap(player: Page) -> None
 
 
 @pytest.mark.slow
+def test_the_file_goes_on_where_its_blocks_end_without_a_gap(player: Page) -> None:
+    """What was heard block by block becomes the player's at one sample."""
+    sound = _sound("a")
+    player.evaluate(
+        """async (block) => {
+          const { BlockStream } = await import("./sound.js");
+          const { bytesOf } = await import("./picture.js");
+          const player = document.querySelector("mel-player");
+          const stream = new BlockStream();
+          stream.destination = player.transport.destination;
+          stream.append(await bytesOf(`data:audio/wav;base64,${block}`));
+          await stream.play();
+          await new Promise((resume) => setTimeout(resume, 250));
+          await player.follow(stream);
+        }""",
+        base64.b64encode(_wav(sound)).decode(),
+    )
+    samples, _ = heard(player, 0.8)
+    assert state(player, "player.playing")
+    np.testing.assert_allclose(samples[:12000], sound[0, :12000], atol=ROUNDING)
+
+
+@pytest.mark.slow
 def test_one_key_switches_at_the_same_place(player: Page) -> None:
     player.keyboard.press(" ")
     player.wait_for_timeout(200)

@@ -142,7 +142,17 @@ def test_a_grid_is_asked_for_with_the_forms_settings_and_shown_as_one_card(page:
         asked = json.loads(route.request.post_data or "{}")
         result = page.evaluate("async () => (await (await fetch('/api/jobs/000001')).json()).results[0]")
         results = [{**result, "name": f"{number:04}"} for number in range(1, 6)]
-        job.update({**asked, "id": "000900", "state": "finished", "results": results, "changes": 1, "artefact": "0"})
+        job.update(
+            {
+                **asked,
+                "id": "000900",
+                "state": "finished",
+                "results": results,
+                "changes": 1,
+                "artefact": "0",
+                "notes": [],
+            }
+        )
         route.fulfill(json=job)
 
     page.route("**/api/jobs", finished)
@@ -264,7 +274,7 @@ def test_nothing_serious_stands_in_the_way_of_anyone(browser: Browser, address: 
             assert problems(page) == [], (tab, width, scheme)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_nothing_serious_is_in_an_empty_page_its_panels_and_what_it_says(
     browser: Browser, address: str, tmp_path: Path, scheme: str
 ) -> None:

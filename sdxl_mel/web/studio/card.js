@@ -26,9 +26,8 @@ export class ResultCard {
 
   /** Go on with what was heard of this result while it was made. */
   async takeOver(stream) {
-    const { player } = this.#parts;
-    player.seek(stream.time);
-    await player.play(); // At the same place: the stream pauses as the player begins.
+    await null; // Until the card is in the page.
+    await this.#parts.player.follow(stream);
   }
 
   /** Show a job and its result as they are now; `others` are results to switch to: [{name, result}]. */
@@ -85,6 +84,7 @@ export class ResultCard {
         "footer",
         {},
         element("p", { className: "meta", textContent: facts(job, result) }),
+        ...notes(job).map((textContent) => element("p", { className: "note", textContent })),
         element("div", { className: "actions" }, ...buttons),
       ),
     );
@@ -185,6 +185,11 @@ export function hasLora(job) {
 
 function modelName(job) {
   return hasLora(job) ? "LoRA" : "base";
+}
+
+/** What was said of how it was drawn; that it was begun again is told while it is. */
+function notes(job) {
+  return job.notes.filter((note) => !note.startsWith("begun again"));
 }
 
 function facts(job, result) {

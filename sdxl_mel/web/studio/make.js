@@ -412,8 +412,7 @@ export class Make {
   #again(job, result, how, changed) {
     const settings = { ...job.settings, ...changed };
     if (job.stage === "generate") settings.num = 1;
-    if (!settings.lora?.length) delete settings.lora;
-    delete settings.ab;
+    if (!settings.lora?.length) for (const name of ["lora", "ab"]) delete settings[name];
     const parent = { job: job.id, result: result.name, how };
     this.#make({ asked: { stage: job.stage, settings }, parent, quiet: true });
   }

@@ -32,6 +32,7 @@ export class RunningCard {
       title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
+      notes: element("div", { className: "notes" }),
       listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), {
         name: "play",
         kind: "quiet",
@@ -46,6 +47,7 @@ export class RunningCard {
       element("header", {}, parts.title, parts.listen, parts.actions),
       parts.preview,
       parts.state,
+      parts.notes,
     );
     this.update(job);
   }
@@ -58,6 +60,9 @@ export class RunningCard {
     const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
     if (job.state !== "running" || !state.querySelector("progress"))
       state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
+    this.#parts.notes.replaceChildren(
+      ...job.notes.map((textContent) => element("p", { className: "note", textContent })),
+    );
     if (ended) preview.replaceChildren();
     this.#offer(job, ended);
   }
