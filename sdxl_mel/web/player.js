@@ -1,7 +1,7 @@
 /** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
 
 import { hzAt, noteName, timeText } from "./axes.js";
-import { COLOUR_MAPS, pixels } from "./colours.js";
+import { COLOUR_MAPS, chosenColours, pixels } from "./colours.js";
 import { drawAxes, drawOverview, place, sized } from "./drawing.js";
 import { element, remember, remembered } from "./elements.js";
 import { gestures } from "./gestures.js";
@@ -277,7 +277,7 @@ export class MelPlayer extends HTMLElement {
       toggleBrush: () => this.#toggleBrush(),
       zoom: (factor) => this.#zoom(factor),
       showAll: () => this.#setView(whole(this.#seconds)),
-      colours: () => this.#colours(),
+      colours: chosenColours,
       channel: () => this.#channel,
       channels: () => this.#picture()?.channels ?? [],
       setColours: (name) => this.#setColours(name),
@@ -440,10 +440,6 @@ export class MelPlayer extends HTMLElement {
     act();
   }
 
-  #colours() {
-    return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
-  }
-
   #setColours(name) {
     document.documentElement.dataset.melColours = name;
     remember("colours", name);
@@ -451,7 +447,7 @@ export class MelPlayer extends HTMLElement {
   }
 
   #nextColours() {
-    this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(this.#colours()) + 1) % COLOUR_MAPS.length]);
+    this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(chosenColours()) + 1) % COLOUR_MAPS.length]);
   }
 
   #setChannel(name) {
@@ -544,7 +540,7 @@ export class MelPlayer extends HTMLElement {
       ink,
       this.#selected,
       this.#channel,
-      this.#colours(),
+      chosenColours(),
       ...Object.values(this.#view),
     ].join(" ");
     if (key === this.#drawn || !width) return; // Only the cursor has moved.
@@ -555,7 +551,7 @@ export class MelPlayer extends HTMLElement {
     context.clearRect(0, 0, width, height);
     const picture = this.#picture();
     if (!picture) return;
-    const name = this.#colours();
+    const name = chosenColours();
     const table = pixels(name);
     context.save();
     context.beginPath();

@@ -56,9 +56,9 @@ def test_three_clicks_lead_to_a_downloaded_sound(page: Page) -> None:
 @pytest.mark.slow
 def test_the_picture_appears_while_it_is_drawn_and_cancel_takes_a_step(page: Page) -> None:
     make(page, steps=400)
-    page.wait_for_selector(".running .preview img", timeout=LOADING_MS)
+    page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
     page.reload()  # In the middle: what is drawn goes on, and the page shows it again.
-    page.wait_for_selector(".running .preview img", timeout=LOADING_MS)
+    page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
     start = time.monotonic()
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector(".running[data-state=cancelled]")

@@ -34,7 +34,7 @@ export class ResultCard {
   update(job, result, others) {
     const { player, star } = this.#parts;
     [this.job, this.result] = [job, result];
-    if (this.#parts.compare) this.#parts.compare.hidden = others.length > 0;
+    if (this.#parts.compare) this.#parts.compare.hidden = others.length > 0 || Boolean(job.settings.ab);
     star.innerHTML = icon(result.starred ? "starred" : "star");
     star.setAttribute("aria-pressed", String(result.starred));
     const own = { picture: result.picture, sound: result.sound, name: others.length ? modelName(job) : "" };

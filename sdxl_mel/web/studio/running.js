@@ -1,5 +1,6 @@
 /** A job that waits or runs, as a card: its picture while it is drawn, its progress, and how to stop it. */
 
+import { chosenColours, pixels } from "../colours.js";
 import { element } from "../elements.js";
 import { bytesOf } from "../picture.js";
 import { BlockStream } from "../sound.js";
@@ -29,7 +30,7 @@ export class RunningCard {
   constructor(job, store) {
     this.#store = store;
     const parts = {
-      title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
+      title: element("h3", { textContent: titleOf(job) }),
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
       notes: element("div", { className: "notes" }),
@@ -60,6 +61,8 @@ export class RunningCard {
     const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
     if (job.state !== "running" || !state.querySelector("progress"))
       state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
+    // What is heard of a result that is finished is heard in its own card.
+    if (job.results.some(({ name }) => name === this.#result)) this.#parts.listen.hidden = true;
     this.#parts.notes.replaceChildren(
       ...job.notes.map((textContent) => element("p", { className: "note", textContent })),
     );
@@ -124,10 +127,28 @@ export class RunningCard {
     ];
     state.replaceChildren(progressBar(number / total, words.filter(Boolean).join(" · ")));
     if (!previews?.length) return;
-    while (preview.childElementCount < previews.length) preview.append(element("img", { alt: "The picture so far" }));
-    [...preview.children].slice(previews.length).forEach((image) => image.remove());
-    previews.forEach((source, index) => (preview.children[index].src = source));
+    const canvas = () => element("canvas", { role: "img", "aria-label": "The picture so far" });
+    while (preview.childElementCount < previews.length) preview.append(canvas());
+    [...preview.children].slice(previews.length).forEach((each) => each.remove());
+    previews.forEach((source, index) => paint(preview.children[index], source));
   }
+}
+
+/** Draw a preview, a small PNG, in the colours that pictures have; the middle of three channels is the mid. */
+async function paint(canvas, source) {
+  const bitmap = await createImageBitmap(new Blob([await bytesOf(source)], { type: "image/png" }));
+  Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  const [levels, table] = [image.data, pixels(chosenColours())];
+  const painted = Uint32Array.from({ length: levels.length / 4 }, (_, k) => table[levels[4 * k + 1]]);
+  context.putImageData(new ImageData(new Uint8ClampedArray(painted.buffer), canvas.width), 0, 0);
+}
+
+function titleOf({ stage, settings, name }) {
+  if (stage === "vary") return `Variations of “${settings.prompt}”`;
+  return settings.prompt || settings.schedule || name;
 }
 
 function stateText(job) {
