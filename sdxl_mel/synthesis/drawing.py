@@ -270,22 +270,23 @@ def decode_canvas(
 ) -> Levels:
     """Return the picture of a canvas, window by window; a loop is decoded past its end and closed.
 
-    `growth` draws on the canvas as `extend` does, as far as the next window needs it. `on_frames` is called before each
-    window but a loop's with the picture, and how many frames from its first are finished.
+    `growth` draws more views on the canvas, as `extend` does, as far as the next window needs them. `on_frames` is
+    called before each window but a loop's with the picture, and how many frames from its first are finished.
     """
     overlap = layout.width // WINDOW_OVERLAP
+    views, drawn = growth or iter(()), layout.width
     if layout.loop:
-        for _ in growth or ():
+        for _ in views:
             pass
         canvas = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
     picture = _blank(canvas.shape[-1] * LATENT_FACTOR, spec)
 
     def need(first: int, after: int) -> None:
+        nonlocal drawn
         if not layout.loop:
             on_frames(picture[:, : layout.frames], min(first * LATENT_FACTOR, layout.frames))
-        for _, drawn in growth or ():
-            if drawn >= after:
-                break
+        while drawn < after:
+            _, drawn = next(views, (canvas, after))
 
     return _assembled(picture, decode_windows(vae, canvas, spec, overlap, need), layout, spec)
 
