@@ -97,6 +97,7 @@ export class ResultCard {
     panel.append(
       ...(result.sound ? [link("Sound", result.sound)] : []),
       link("Picture", result.picture),
+      ...(job.settings.ab ? [reportLink(job, "How far they are apart")] : []),
       button("Copy the command that makes this", () => copied(result.command || job.command), {
         name: "copy",
         kind: "quiet",
@@ -178,6 +179,11 @@ export async function copied(text) {
   });
 }
 
+/** A link to the page that a command wrote beside its results. */
+export function reportLink(job, textContent) {
+  return element("a", { href: `/api/artefacts/${job.artefact}/report`, target: "_blank", textContent });
+}
+
 /** Whether a job was drawn with a LoRA. */
 export function hasLora(job) {
   return (job.settings.lora ?? []).length > 0;
@@ -187,9 +193,9 @@ function modelName(job) {
   return hasLora(job) ? "LoRA" : "base";
 }
 
-/** What was said of how it was drawn; that it was begun again is told while it is. */
+/** What was said of how it was drawn; that it was begun again is told while it is, and of pages there is a link. */
 function notes(job) {
-  return job.notes.filter((note) => !note.startsWith("begun again"));
+  return job.notes.filter((note) => !note.startsWith("begun again") && !note.includes(".html"));
 }
 
 function facts(job, result) {

@@ -1,7 +1,7 @@
 /** The variations of a job as a grid: a cell for every combination of what was varied. */
 
 import { element } from "../elements.js";
-import { ResultCard } from "./card.js";
+import { ResultCard, reportLink } from "./card.js";
 
 /** The settings of `vary` that are axes, in the order in which it numbers its results, and their words. */
 const AXES = [
@@ -67,12 +67,7 @@ export class GridCard {
     const across = longestAxis({ ...job.settings, seeds: job.settings.seeds ?? [0] });
     this.#parts = {
       cells: cells.map((cell) => ({ ...cell, node: element("div", { className: "cell" }) })),
-      report: element("a", {
-        href: `/api/artefacts/${job.artefact}/report`,
-        target: "_blank",
-        textContent: "How far they are from the first",
-        hidden: true,
-      }),
+      report: reportLink(job, "How far they are from the first"),
     };
     const columns = (job.settings[across] ?? [0]).length;
     const grid = element("div", { className: "cells" }, ...this.#parts.cells.map(({ node }) => node));

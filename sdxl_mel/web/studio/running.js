@@ -2,6 +2,7 @@
 
 import { chosenColours, pixels } from "../colours.js";
 import { element } from "../elements.js";
+import { icon } from "../icons.js";
 import { bytesOf } from "../picture.js";
 import { BlockStream } from "../sound.js";
 import { post } from "./api.js";
@@ -34,11 +35,7 @@ export class RunningCard {
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
       notes: element("div", { className: "notes" }),
-      listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), {
-        name: "play",
-        kind: "quiet",
-        hidden: true,
-      }),
+      listen: button("Listen", () => this.#listen(), { name: "play", kind: "quiet", hidden: true }),
       actions: element("div", { className: "actions" }),
     };
     this.#parts = parts;
@@ -106,10 +103,23 @@ export class RunningCard {
     const stream = this.#stream;
     this.#reading = this.#reading.then(async () => {
       stream.append(await bytesOf(sound));
-      this.#parts.listen.hidden = false;
-      this.#parts.listen.lastChild.textContent = `Listen: ${duration(stream.seconds)} are there`;
+      this.#showListen();
     });
     attempt(() => this.#reading);
+  }
+
+  async #listen() {
+    if (this.#stream.playing) this.#stream.pause();
+    else await this.#stream.play();
+    this.#showListen();
+  }
+
+  #showListen() {
+    const { listen } = this.#parts;
+    const { playing, seconds } = this.#stream;
+    listen.hidden = false;
+    listen.innerHTML = icon(playing ? "pause" : "play");
+    listen.append(element("span", { textContent: `${playing ? "Pause" : "Listen"}: ${duration(seconds)} are there` }));
   }
 
   /** What is heard of a result that is being made, {result, stream}, or null. */
