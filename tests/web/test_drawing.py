@@ -121,7 +121,7 @@ def test_a_piece_is_heard_in_two_tabs_before_it_is_finished_and_goes_on_as_its_f
     page.get_by_label("Length, s").fill("24")
     page.get_by_label("How", exact=True).select_option("extend")
     page.get_by_text("All settings").last.click()
-    page.get_by_label("Steps", exact=True).last.fill("10")
+    page.get_by_label("Steps", exact=True).last.fill("20")
     page.get_by_role("button", name="Make this piece").click()
     with opened(browser) as other:
         other.goto(f"{page.url.partition('#')[0]}#timeline")

@@ -72,7 +72,7 @@ def begin_watch_stop_and_resume(page: Page) -> None:
     run.get_by_role("button", name="Resume").click()
     expect(run.locator(".messages")).to_contain_text(f"resuming at step {stopped}", timeout=LOADING_MS)
     page.wait_for_function(
-        "(step) => Number(document.querySelector('.run .progress span').textContent.match(/step (\\d+)/)?.[1]) > step",
+        "(step) => Number(document.querySelector('.run .progress span').textContent.match(/(\\d+) of/)?.[1]) > step",
         arg=stopped,
         timeout=LOADING_MS,
     )
@@ -82,16 +82,16 @@ def begin_watch_stop_and_resume(page: Page) -> None:
 
 def compare_with_base(page: Page) -> None:
     page.get_by_role("button", name="Make music with it").last.click()
-    expect(page.get_by_role("combobox", name="LoRA")).to_be_visible()
-    page.get_by_label("Steps", exact=True).first.fill("4")
-    page.get_by_role("button", name="Make music").click()
-    card = page.locator(".results .card:has(mel-player)").first
+    form, results = page.get_by_role("form", name="What to make"), page.get_by_role("region", name="Results")
+    expect(form.get_by_role("combobox", name="LoRA")).to_be_visible()
+    form.get_by_label("Steps", exact=True).fill("4")
+    form.get_by_role("button", name="Make music").click()
+    card = results.locator(".card:has(mel-player)").first
     card.get_by_role("button", name="Compare with base").click(timeout=LOADING_MS)
-    names = card.get_by_role("group", name="What is heard (X switches)")
-    expect(names.get_by_role("button", name="base")).to_be_visible(timeout=LOADING_MS)
+    base = card.get_by_role("button", name="base", exact=True)
+    expect(base).to_be_visible(timeout=LOADING_MS)
     card.get_by_role("slider", name="place in the sound").press("x")
-    expect(names.get_by_role("button", name="base")).to_have_attribute("aria-pressed", "true")
-    page.get_by_label("Without them, too").check()
-    page.get_by_role("button", name="Make music").click()
-    both = page.get_by_role("group", name="What is heard (X switches)")
-    expect(both).to_have_count(2, timeout=LOADING_MS)
+    expect(base).to_have_attribute("aria-pressed", "true")
+    form.get_by_label("Without them, too").check()
+    form.get_by_role("button", name="Make music").click()
+    expect(results.get_by_role("button", name="base", exact=True)).to_have_count(2, timeout=LOADING_MS)
