@@ -276,13 +276,13 @@ class Studio:
         metrics = processes.Tail(run / METRICS_NAME, skip=True)
         while True:
             alive = processes.lives(folder)
-            for event in events.parsed():
+            for event in events.events():
                 match event:
                     case {"event": "message", "text": str(text)} if not event.get("detail"):
                         self._tell_message(job.id, text)
                     case {"event": "advanced" | "started"}:
                         self._tell_progress(job.id, {key: event[key] for key in event if key not in ("event", "job")})
-            rows = [row for row in metrics.parsed() if "step" in row]
+            rows = [row for row in metrics.rows() if "step" in row]
             if rows:
                 self.events.tell("metrics", {"job": job.id, "rows": rows}, keep=False)
             if not alive:

@@ -102,6 +102,8 @@ def test_a_result_is_made_longer_and_a_loop(page: Page) -> None:
 
 @pytest.mark.slow
 def test_a_grid_is_drawn_and_each_of_its_cells_plays(page: Page) -> None:
+    page.reload()  # At the top, where what is new appears.
+    page.wait_for_selector("body[data-ready]")
     page.get_by_text("Vary: a grid of combinations").click()
     page.get_by_label("Steps", exact=True).fill("3")
     page.get_by_label("Seeds").fill("1 2")

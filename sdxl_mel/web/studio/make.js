@@ -303,6 +303,7 @@ export class Make {
     const job = await attempt(() => post("/jobs", { stage, settings, ...(parent ? { parent } : {}) }), made);
     if (!job) return;
     this.#store.take(job);
+    if (parent?.how !== "compare") this.#running.get(job.id)?.node.scrollIntoView({ block: "nearest" });
     if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
   }
 
