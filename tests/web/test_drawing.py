@@ -10,6 +10,7 @@ import soundfile
 from playwright.sync_api import Browser, Page, expect
 
 from tests.studio.served import served
+from tests.web.accessibility import problems
 from tests.web.pages import opened
 
 LOADING_MS = 240_000
@@ -57,6 +58,7 @@ def test_three_clicks_lead_to_a_downloaded_sound(page: Page) -> None:
 def test_the_picture_appears_while_it_is_drawn_and_cancel_takes_a_step(page: Page) -> None:
     make(page, steps=400)
     page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
+    assert problems(page) == []
     page.reload()  # In the middle: what is drawn goes on, and the page shows it again.
     page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
     start = time.monotonic()
@@ -111,6 +113,7 @@ def test_a_grid_is_drawn_and_each_of_its_cells_plays(page: Page) -> None:
     grid = page.locator(".grid-card").first
     expect(grid.locator("mel-player[data-ready]")).to_have_count(2, timeout=LOADING_MS)
     expect(grid.get_by_role("link", name="How far they are from the first")).to_be_visible(timeout=LOADING_MS)
+    assert problems(page) == []
     grid.get_by_role("button", name="Play").last.click()
     expect(grid.locator("mel-player[data-playing]")).to_have_count(1)
 

@@ -14,6 +14,7 @@ from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.stages import cache
 from tests.studio.project import SPEC
 from tests.studio.served import served
+from tests.web.accessibility import problems
 from tests.web.pages import opened
 
 LOADING_MS = 240_000
@@ -62,6 +63,7 @@ def begin_watch_stop_and_resume(page: Page) -> None:
     run = page.get_by_role("region", name="The run")
     expect(run.get_by_role("img", name="Training, smoothed")).to_be_visible(timeout=LOADING_MS)
     expect(run.get_by_role("row", name="Make music with it").first).to_be_visible(timeout=LOADING_MS)
+    assert problems(page) == []
     page.reload()  # In the middle of it.
     page.wait_for_selector("body[data-ready]")
     run.get_by_role("button", name="Stop").click()
