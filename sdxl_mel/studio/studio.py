@@ -64,7 +64,8 @@ class Studio:
             if STAGES[job.stage].runs == "worker" and job.state == "stopping":
                 self.history.set(job.id, state="cancelled", ended=now())
             elif STAGES[job.stage].runs == "worker":
-                self.history.set(job.id, state="waiting", notes=[*job.notes, BEGUN_AGAIN])
+                notes = [*(note for note in job.notes if note != BEGUN_AGAIN), BEGUN_AGAIN]
+                self.history.set(job.id, state="waiting", notes=notes)
             elif not processes.begun(folder_of(self.folder, job.id)):
                 self.history.set(job.id, state="waiting")
             elif not processes.lives(folder_of(self.folder, job.id)):
@@ -187,8 +188,9 @@ class Studio:
                 continue
             self.history.set(job.id, state="running", started=job.started or now())
             shutil.rmtree(self.blocks, ignore_errors=True)
-            for half_made in (self.root / job.out).glob(".*.tmp"):  # By a process that was killed.
-                half_made.unlink()
+            for half_made in (self.root / job.out).rglob(".*.tmp"):  # By a process that was killed.
+                with suppress(OSError):
+                    half_made.unlink()
             about = {
                 "stage": job.stage,
                 "settings": config.model_dump(mode="json"),

@@ -148,7 +148,7 @@ class Worker:
 
 
 def name_of(file: Path) -> str:
-    """Return the name of a result by its file below the job's folder, without the suffix: "0001", "with-0001"."""
+    """Return the name of a result, "0001" or "with-0001", by its file below the job's folder without the suffix."""
     return "-".join(file.parts)
 
 
