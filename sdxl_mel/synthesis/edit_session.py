@@ -84,7 +84,7 @@ def edit(
             out, rate, channels, record, _subtype(out, edited, bits), spec=spec, exact=True, loop=what.loop
         ) as writer:
             for block in sound_blocks(edited, method, seed):
-                current_watch().on_sound(out.stem, block, rate)
+                current_watch().on_sound(out.with_suffix(""), block, rate)
                 writer.write(block)
                 samples += block.shape[-1]
         seconds = samples / rate
@@ -97,6 +97,7 @@ def edit(
     drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
     write_png(mask, drawn)
     current_watch().on_result(
+        out.parent,
         Entry(
             picture=out.with_suffix(PICTURE_SUFFIX).name,
             sound=None if out.suffix.lower() == PICTURE_SUFFIX else out.name,

@@ -75,7 +75,14 @@ def generate(
     try:
         with progress_of_steps("generate") as on_step:
             for result in generator.draw(
-                waiting, sampling, layout, best_of=best_of, judge=judge, batch=batch, on_step=on_step
+                waiting,
+                sampling,
+                layout,
+                best_of=best_of,
+                judge=judge,
+                batch=batch,
+                on_step=on_step,
+                on_frames=folder.hear,
             ):
                 ready.append(result)
                 if not result.more:
