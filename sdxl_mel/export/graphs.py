@@ -29,6 +29,8 @@ OPSET = 20
 TOKENS = 77
 COLUMNS = 4
 """The UNet halves its picture twice, so a width is a multiple of so many latents."""
+MOST_AT_ONCE = 63
+"""diffusers goes another way from a batch of 64 on."""
 
 
 class TextGraph(nn.Module):
@@ -84,6 +86,12 @@ class Part:
     axes: Mapping[str, Mapping[int, Any]]
     outputs: tuple[str, ...]
 
+    def narrowed(self) -> dict[str, Tensor]:
+        """Return the inputs at another size: one of the batch, and half of the columns."""
+        first = {name: each[:1] for name, each in self.inputs.items()}
+        columns = {name: each.shape[3] // 2 // COLUMNS * COLUMNS for name, each in first.items() if each.ndim == 4}
+        return first | {name: first[name][..., :count].contiguous() for name, count in columns.items()}
+
 
 def text_part(base: Base, clip_skip: int) -> Part:
     """Return both text encoders as one part."""
@@ -109,7 +117,7 @@ def unet_part(unet: Any, spec: MelSpec) -> Part:
         "pooled": torch.randn(2, pooled_width(config), generator=generator),
         "sizes": time_ids(spec.n_mels, spec.width).expand(2, TIME_IDS).contiguous(),
     }
-    batch = Dim("b")
+    batch = Dim("b", max=MOST_AT_ONCE)
     axes: dict[str, dict[int, Any]] = {name: {} if name == "timestep" else {0: batch} for name in inputs}
     axes["latents"][3] = COLUMNS * Dim("w")
     return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",))
@@ -119,7 +127,7 @@ def decoder_part(vae: Any, spec: MelSpec, name: str = "decoder") -> Part:
     """Return the decoder of a VAE as a part."""
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {"latents": torch.randn(2, 4, height, width, generator=torch_generator(0, "export", name))}
-    axes = {"latents": {0: Dim("b"), 3: Dim("w")}}
+    axes = {"latents": {0: Dim("b", max=MOST_AT_ONCE), 3: Dim("w")}}
     return Part(name, DecoderGraph(vae, 1 if spec.channels == "grey" else 3).eval(), inputs, axes, ("values",))
 
 
