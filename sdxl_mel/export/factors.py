@@ -25,7 +25,7 @@ TARGETS = ("all-linear",)
 
 
 class Factored(nn.Module):
-    """A layer and a LoRA beside it: layer(x) + up(down(x)); `down` is (rank, in[, kh, kw]), `up` (out, rank[, 1, 1])."""
+    """A layer and a LoRA beside it, `down` (rank, in[, kh, kw]) and `up` (out, rank[, 1, 1])."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, down: Tensor, up: Tensor) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ class DecoderGraph(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return what `decode_latents` makes of them before it rounds."""
-        images = self.vae.decode(unscale_latents(latents, self.vae.config.scaling_factor), return_dict=False)[0]
+        images = self.vae.decode(unscale_latents(latents, self.vae.config.scaling_factor)).sample
         values = (images / 2.0 + 0.5).clamp(0.0, 1.0)
         return values.mean(dim=1, keepdim=True) if self.channels == 1 else values
 
