@@ -29,6 +29,7 @@ class Chosen:
     loras: Sequence[str] = ()
     lora_mode: LoraMode = "fused"
     lora_rank: int | None = None
+    step_lora: str | None = None
     weights: Weights = "int8"
     drawing: Drawing = Drawing()
     preset: str | None = None
