@@ -81,10 +81,10 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     exact = {name: each.exact for name, each in made.items()}
     stored = {name: each.stored for name, each in made.items()}
     drawings = {"unet": CHECKED} | ({"steps": steps.drawing} if steps else {})
-    differences = [
-        picture_error(*(opened(each, unet).values(TEXTS[1], 0, drawing) for each in (stored, exact)), chosen.weights)
-        for unet, drawing in drawings.items()
-    ]
+    differences = []
+    for unet, drawing in drawings.items():
+        found, wanted = (opened(each, unet).values(TEXTS[1], 0, drawing) for each in (stored, exact))
+        differences.append(picture_error(found, wanted, chosen.weights))
     files: dict[str, Any] = {
         part.name: out.write_parts(f"models/{part.name}.onnx", made[part.name].content) for part in parts
     }
