@@ -1,5 +1,7 @@
 /** Colour maps for spectrograms: curves through OKLCH (Ottosson 2020) in 256 steps that look equally large. */
 
+import { remembered } from "./elements.js";
+
 const SAMPLES = 1024;
 
 /** From silence to loud: lightness, chroma at both ends and in the middle, and the hues in degrees. */
@@ -15,6 +17,11 @@ const CURVES = {
 export const COLOUR_MAPS = Object.keys(CURVES);
 
 const tables = new Map();
+
+/** The name of the map that the person has chosen, on this page or before. */
+export function chosenColours() {
+  return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
+}
 
 /** The 256 colours of a map as [red, green, blue], each 0..255. */
 export function colours(name) {

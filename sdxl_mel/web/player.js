@@ -1,7 +1,7 @@
 /** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
 
 import { heightOf, hzAt, noteName, timeText } from "./axes.js";
-import { COLOUR_MAPS, pixels } from "./colours.js";
+import { COLOUR_MAPS, chosenColours, pixels } from "./colours.js";
 import { drawAxes, drawOverview, place, sized } from "./drawing.js";
 import { element, remember, remembered } from "./elements.js";
 import { gestures } from "./gestures.js";
@@ -301,7 +301,7 @@ export class MelPlayer extends HTMLElement {
       whole: iconButton("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
     };
     parts.settings = settingsPanel({
-      colours: () => this.#colours(),
+      colours: chosenColours,
       channel: () => this.#channel,
       channels: () => this.#picture()?.channels ?? [],
       setColours: (name) => this.#setColours(name),
@@ -482,7 +482,7 @@ export class MelPlayer extends HTMLElement {
       ArrowUp: () => this.#pan(0, 0.1),
       ArrowDown: () => this.#pan(0, -0.1),
       0: () => this.#setView(whole(this.#seconds)),
-      c: () => this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(this.#colours()) + 1) % COLOUR_MAPS.length]),
+      c: () => this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(chosenColours()) + 1) % COLOUR_MAPS.length]),
       v: () => this.#nextChannel(),
       b: () => this.hasAttribute("brush") && this.#toggleBrush(),
       n: () => this.#markByKey(),
@@ -490,10 +490,6 @@ export class MelPlayer extends HTMLElement {
     if (!act) return;
     event.preventDefault();
     act();
-  }
-
-  #colours() {
-    return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
   }
 
   #setColours(name) {
@@ -605,7 +601,7 @@ export class MelPlayer extends HTMLElement {
       ink,
       this.#selected,
       this.#channel,
-      this.#colours(),
+      chosenColours(),
       ...Object.values(this.#view),
     ].join(" ");
     if (key === this.#drawn || !width) return; // Only the cursor has moved.
@@ -616,7 +612,7 @@ export class MelPlayer extends HTMLElement {
     context.clearRect(0, 0, width, height);
     const picture = this.#picture();
     if (!picture) return;
-    const name = this.#colours();
+    const name = chosenColours();
     const table = pixels(name);
     context.save();
     context.beginPath();

@@ -7,7 +7,15 @@ from playwright.sync_api import Browser, Page, Route
 
 from sdxl_mel import web
 
-KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html", "png": "image/png", "wav": "audio/wav"}
+KINDS = {
+    "js": "text/javascript",
+    "css": "text/css",
+    "html": "text/html",
+    "json": "application/json",
+    "onnx": "application/octet-stream",
+    "png": "image/png",
+    "wav": "audio/wav",
+}
 REFUSED = "the server responded with a status of 400"
 ORIGIN = "http://localhost"
 

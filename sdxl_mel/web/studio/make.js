@@ -1,19 +1,19 @@
 /** The tab Make: a prompt becomes music; results are cards in a history. */
 
 import { element, remember, remembered } from "../elements.js";
-import { icon, iconButton } from "../icons.js";
+import { iconButton } from "../icons.js";
 import { ask, post, query } from "./api.js";
-import { ResultCard, copied } from "./card.js";
+import { ResultCard } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
 import { editResult, editable } from "./edits.js";
 import { SettingsForm } from "./form.js";
-import { attempt, say } from "./notices.js";
+import { attempt, copied, say } from "./notices.js";
 import { RunningCard } from "./running.js";
+import { SeedField, anySeed } from "./seed.js";
 
 const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
 const OWN = ["prompt", "base", "lora", "lora_scale", "seed"];
 const USUAL_STRENGTH = 0.6;
-const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
 const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
 
@@ -58,7 +58,7 @@ export class Make {
       const [file, scale] = [row.querySelector("select").value, Number(row.querySelector("input").value)];
       return scale === 1 ? file : `${file}:${scale}`;
     });
-    const own = { prompt: prompt.value.trim(), base: base.value, seed: Number(seed.value) };
+    const own = { prompt: prompt.value.trim(), base: base.value, seed: seed.value };
     if (loras.length) own.lora = loras;
     if (init.dataset.value) own.input = init.dataset.value;
     if (own.input && init.querySelector("input").value) own.strength = Number(init.querySelector("input").value);
@@ -67,7 +67,7 @@ export class Make {
 
   #build() {
     const prompt = element("textarea", { rows: 3, placeholder: EXAMPLE.prompt });
-    const seed = element("input", { type: "number", min: 0, step: 1, value: "0" });
+    const seed = new SeedField(() => this.#keep());
     const base = select([["mini", "mini"]], "mini", () => this.#keep());
     this.#parts = {
       prompt,
@@ -75,14 +75,9 @@ export class Make {
       seed,
       loras: element("div", { className: "loras" }),
       init: element("div", { className: "init", hidden: true }),
-      lock: iconButton("unlocked", "Keep this seed", () => this.#toggleLock(), { "aria-pressed": "false" }),
       results: element("div", { className: "results", "aria-live": "off" }),
       make: button("Make music", (event, made) => this.#make({}, made), { kind: "primary wide", name: "play" }),
     };
-    const dice = iconButton("dice", "Another seed", () => this.#roll());
-    const seeds = labelled("Seed", seed, "the same seed and settings make the same sound");
-    seed.after(dice, this.#parts.lock);
-    seeds.classList.add("seeds");
     const addLora = button("Add a LoRA", () => this.#addLora(), { name: "plus", kind: "quiet" });
     const form = element(
       "form",
@@ -94,7 +89,7 @@ export class Make {
       addLora,
       this.#parts.init,
       this.#upload(),
-      seeds,
+      seed.node,
       this.#form.common,
       this.#form.all,
       button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
@@ -201,18 +196,6 @@ export class Make {
     if (id) this.#restore({ ...this.settings, lora: [`id:${id}`] });
   }
 
-  #toggleLock() {
-    const { lock } = this.#parts;
-    const locked = lock.getAttribute("aria-pressed") !== "true";
-    lock.setAttribute("aria-pressed", String(locked));
-    lock.innerHTML = icon(locked ? "locked" : "unlocked");
-  }
-
-  #roll() {
-    this.#parts.seed.value = crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED;
-    this.#keep();
-  }
-
   #keep() {
     if (this.#parts) remember(DRAFT, JSON.stringify(this.settings));
   }
@@ -267,7 +250,7 @@ export class Make {
     const job = await attempt(() => post("/jobs", { stage, settings, ...(parent ? { parent } : {}) }), made);
     if (!job) return;
     this.#store.take(job);
-    if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
+    if (!quiet && !this.#parts.seed.locked) this.#parts.seed.roll();
   }
 
   async #copyCommand() {
@@ -333,7 +316,7 @@ export class Make {
         key,
         new ResultCard(job, result, this.#store, {
           vary: (from, which) =>
-            this.#again(from, which, "vary", { seed: crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED }),
+            this.#again(from, which, "vary", { seed: anySeed() }),
           start: (from, which) => this.#startFromResult(from, which),
           compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
           reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),
