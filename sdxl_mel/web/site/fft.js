@@ -142,8 +142,12 @@ function laterPass(x, y, length, stride, factors) {
   const wide = 2 * stride;
   const far = (wide * length) / 4;
   for (let p = 0, f = 0, a = 0, o = 0; p < length / 4; p++, f += 6, o += 3 * wide) {
-    const [cosine1, sine1, cosine2, sine2] = [factors[f], factors[f + 1], factors[f + 2], factors[f + 3]];
-    const [cosine3, sine3] = [factors[f + 4], factors[f + 5]];
+    const cosine1 = factors[f];
+    const sine1 = factors[f + 1];
+    const cosine2 = factors[f + 2];
+    const sine2 = factors[f + 3];
+    const cosine3 = factors[f + 4];
+    const sine3 = factors[f + 5];
     for (const end = a + wide; a < end; a += 2, o += 2) {
       const b = a + far;
       const c = b + far;

@@ -88,8 +88,10 @@ export class FilterBank {
     bins.fill(0, 0, segments[0]);
     bins.fill(0, segments[this.bands + 1]);
     for (let segment = 0; segment <= this.bands; segment++) {
-      const [below, here] = [ratios[segment], ratios[segment + 1]];
-      for (let bin = segments[segment], end = segments[segment + 1]; bin < end; bin++) {
+      const below = ratios[segment];
+      const here = ratios[segment + 1];
+      const end = segments[segment + 1];
+      for (let bin = segments[segment]; bin < end; bin++) {
         bins[bin] *= Math.min(fallingShare[bin] * below + risingShare[bin] * here, most);
       }
     }
@@ -110,8 +112,10 @@ export class FilterBank {
     const { segments, rising, falling, ratios, bands } = this;
     let before = 0; // What rose in the segment before.
     for (let segment = 0; segment <= bands; segment++) {
-      let [up, down] = [0, 0];
-      for (let bin = segments[segment], end = segments[segment + 1]; bin < end; bin++) {
+      let up = 0;
+      let down = 0;
+      const end = segments[segment + 1];
+      for (let bin = segments[segment]; bin < end; bin++) {
         up += rising[bin] * bins[bin];
         down += falling[bin] * bins[bin];
       }

@@ -38,7 +38,8 @@ export function initialSpectrum(target, coarse, spec, generator, known = null) {
   }
   for (let at = 0; at < coarse.length; at++) {
     const continued = 2 * Math.PI * (spectrum[2 * at] + offsets[at % coarseBins]);
-    const [real, imaginary] = known ? [known.spectrum[2 * at], known.spectrum[2 * at + 1]] : [0, 0];
+    const real = known ? known.spectrum[2 * at] : 0;
+    const imaginary = known ? known.spectrum[2 * at + 1] : 0;
     const angle = real || imaginary ? Math.atan2(imaginary, real) : continued;
     spectrum[2 * at] = coarse[at] * Math.cos(angle);
     spectrum[2 * at + 1] = coarse[at] * Math.sin(angle);
@@ -59,14 +60,16 @@ function initialPhases(frequencies, spec, generator) {
 /** Write the frequency of the partial in whose lobe each bin of one frame's magnitudes lies. */
 function partialFrequencies(magnitudes, spec, frequencies) {
   const last = magnitudes.length - 1;
-  let [start, partial] = [0, null];
+  let start = 0;
+  let partial = -1;
   for (let bin = 1; bin <= last; bin++) {
     const rises = magnitudes[bin] - magnitudes[bin - 1] > 0;
     const risesNext = bin < last && magnitudes[bin + 1] - magnitudes[bin] > 0;
     if (bin === last || (!rises && risesNext)) {
       const end = bin === last ? bin + 1 : bin;
-      for (let each = start; each < end; each++) frequencies[each] = partial ?? each;
-      [start, partial] = [bin, null];
+      for (let each = start; each < end; each++) frequencies[each] = partial < 0 ? each : partial;
+      start = bin;
+      partial = -1;
     } else if (rises && !risesNext) {
       partial = bin + offsetOf(magnitudes, bin, spec);
     }
@@ -79,8 +82,9 @@ function partialFrequencies(magnitudes, spec, frequencies) {
  */
 function offsetOf(magnitudes, peak, { n_fft: length, win_length: window }) {
   const step = Math.max(1, Math.round(length / window));
-  const ratio = (bin) => Math.min((magnitudes[bin] ?? 0) / magnitudes[peak], LARGEST_RATIO);
-  const [above, below] = [ratio(peak + step), ratio(peak - step)];
+  const ratio = (bin) => (bin < 0 || bin >= magnitudes.length ? 0 : magnitudes[bin] / magnitudes[peak]);
+  const above = Math.min(ratio(peak + step), LARGEST_RATIO);
+  const below = Math.min(ratio(peak - step), LARGEST_RATIO);
   const offset = (above * (2 * above - 1)) / (above + 1) - (below * (2 * below - 1)) / (below + 1);
   return step * Math.min(Math.max(offset / Math.max(above + below, LEAST_WEIGHT), -1), 1);
 }

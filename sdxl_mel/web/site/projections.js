@@ -218,8 +218,10 @@ function projectMono([bins], [target], at, freeBins) {
 /** The same of two channels: the mid is corrected first and the side kept, then each takes its own magnitude. */
 function projectStereo([left, right], [leftTarget, midTarget, rightTarget], at, freeBins) {
   for (let bin = 0, i = 0; i < left.length; bin++, at++, i += 2) {
-    const [sumReal, sumImaginary] = [left[i] + right[i], left[i + 1] + right[i + 1]];
-    const [sideReal, sideImaginary] = [0.5 * (left[i] - right[i]), 0.5 * (left[i + 1] - right[i + 1])];
+    const sumReal = left[i] + right[i];
+    const sumImaginary = left[i + 1] + right[i + 1];
+    const sideReal = 0.5 * (left[i] - right[i]);
+    const sideImaginary = 0.5 * (left[i + 1] - right[i + 1]);
     const sum = Math.sqrt(sumReal * sumReal + sumImaginary * sumImaginary);
     if (bin < freeBins) {
       leftTarget[at] = Math.sqrt(left[i] * left[i] + left[i + 1] * left[i + 1]);
@@ -227,12 +229,15 @@ function projectStereo([left, right], [leftTarget, midTarget, rightTarget], at, 
       rightTarget[at] = Math.sqrt(right[i] * right[i] + right[i + 1] * right[i + 1]);
     }
     const midGain = midTarget[at] / Math.max(sum, TINY_MAGNITUDE); // Of the sum only the phase counts.
-    const [midReal, midImaginary] = [sumReal * midGain, sumImaginary * midGain];
-    let [real, imaginary] = [midReal + sideReal, midImaginary + sideImaginary];
+    const midReal = sumReal * midGain;
+    const midImaginary = sumImaginary * midGain;
+    let real = midReal + sideReal;
+    let imaginary = midImaginary + sideImaginary;
     let gain = leftTarget[at] / Math.max(Math.sqrt(real * real + imaginary * imaginary), TINY_MAGNITUDE);
     left[i] = real * gain;
     left[i + 1] = imaginary * gain;
-    [real, imaginary] = [midReal - sideReal, midImaginary - sideImaginary];
+    real = midReal - sideReal;
+    imaginary = midImaginary - sideImaginary;
     gain = rightTarget[at] / Math.max(Math.sqrt(real * real + imaginary * imaginary), TINY_MAGNITUDE);
     right[i] = real * gain;
     right[i + 1] = imaginary * gain;

@@ -8,7 +8,8 @@ const NORMALS_AT_ONCE = 16;
 
 /** A 63-bit seed (BigInt) that depends on `seed` and on every part of `what`; numbers are whole. */
 export function deriveSeed(seed, ...what) {
-  const text = [seed, ...what].map((part) => `${typeof part === "string" ? "str" : "int"}:${part}`).join("\x1f");
+  const named = (part) => (typeof part === "string" ? `str:${part}` : `int:${BigInt(part)}`);
+  const text = [seed, ...what].map(named).join("\x1f");
   const digest = new Sha256().update(new TextEncoder().encode(text)).digest();
   return new DataView(digest.buffer).getBigUint64(0) >> 1n;
 }

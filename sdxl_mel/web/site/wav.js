@@ -1,62 +1,48 @@
-/** Sounds as WAV files, 16 bits a sample, as sdxl_mel/files/audio.py writes them: with their spec, a loop with its loop points. */
+/** Sounds as WAV files of 16 bits a sample, with what made them, a loop with its loop points: sdxl_mel/files/audio.py. */
 
-const BYTES = 2;
+import { joined, latin, numbers32, utf8 } from "./bytes.js";
+
+const SAMPLE_BYTES = 2;
+const PCM = 1;
 const MIDDLE_C = 60;
 
-/** The bytes of a WAV file of `sounds`, one array a channel; `provenance` is an object that is kept as its comment. */
-export function wavBytes(sounds, sampleRate, { loop = false, provenance = null } = {}) {
+/** The bytes of a WAV file of `sounds`, one array a channel; `comment` is a text, kept in its INFO list. */
+export function wavBytes(sounds, rate, { loop = false, comment = null } = {}) {
   const [channels, frames] = [sounds.length, sounds[0].length];
-  const format = numbers([1, 2], [channels, 2], [sampleRate, 4], [sampleRate * channels * BYTES, 4], [channels * BYTES, 2], [8 * BYTES, 2]);
-  const chunks = [chunk("fmt ", format), chunk("data", samplesOf(sounds))];
+  const frameBytes = channels * SAMPLE_BYTES;
+  const low = PCM + channels * 2 ** 16;
+  const high = frameBytes + 8 * SAMPLE_BYTES * 2 ** 16;
+  const chunks = [wavChunk("fmt ", little(low, rate, rate * frameBytes, high)), wavChunk("data", samplesOf(sounds))];
   if (loop) {
-    const sampler = [0, 0, Math.round(1e9 / sampleRate), MIDDLE_C, 0, 0, 0, 1, 0, 0, 0, 0, frames - 1, 0, 0];
-    chunks.push(chunk("smpl", numbers(...sampler.map((number) => [number, 4]))));
+    const sampler = [0, 0, Math.round(1e9 / rate), MIDDLE_C, 0, 0, 0, 1, 0];
+    chunks.push(wavChunk("smpl", little(...sampler, 0, 0, 0, frames - 1, 0, 0)));
   }
-  if (provenance) {
-    const text = new TextEncoder().encode(`${asciiJson(provenance)}\0`);
-    const padded = new Uint8Array(text.length + (text.length % 2));
-    padded.set(text);
-    chunks.push(chunk("LIST", joined([latin("INFO"), chunk("ICMT", padded)])));
+  if (comment !== null) {
+    const text = utf8(`${comment}\0`);
+    const whole = joined([text, new Uint8Array(text.length % 2)]);
+    chunks.push(wavChunk("LIST", joined([latin("INFO"), wavChunk("ICMT", whole)])));
   }
-  const body = joined([latin("WAVE"), ...chunks]);
-  return joined([latin("RIFF"), numbers([body.length, 4]), body]);
+  return wavChunk("RIFF", joined([latin("WAVE"), ...chunks]));
 }
 
+/** Samples as libsndfile rounds and clips them, the channels by turns. */
 function samplesOf(sounds) {
-  const samples = new Int16Array(sounds.length * sounds[0].length);
+  const samples = new DataView(new ArrayBuffer(sounds.length * sounds[0].length * SAMPLE_BYTES));
   sounds.forEach((sound, channel) => {
-    for (let frame = 0, at = channel; frame < sound.length; frame++, at += sounds.length) {
-      samples[at] = Math.round(Math.min(Math.max(sound[frame], -1), 1) * 32767);
+    let at = channel * SAMPLE_BYTES;
+    for (const sample of sound) {
+      const level = Math.floor((Math.min(Math.max(sample, -1), 1) * (2 ** 31 - 1)) / 2 ** 16);
+      samples.setInt16(at, level, true);
+      at += sounds.length * SAMPLE_BYTES;
     }
   });
   return new Uint8Array(samples.buffer);
 }
 
-function chunk(name, content) {
-  return joined([latin(name), numbers([content.length, 4]), content, new Uint8Array(content.length % 2)]);
+function wavChunk(name, content) {
+  return joined([latin(name), little(content.length), content, new Uint8Array(content.length % 2)]);
 }
 
-/** Whole numbers, little-endian, each of so many bytes. */
-function numbers(...each) {
-  return Uint8Array.from(each.flatMap(([number, bytes]) => Array.from({ length: bytes }, (_, i) => number / 256 ** i)));
-}
-
-function latin(text) {
-  return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-}
-
-/** Arrays of bytes, one after the other. */
-export function joined(parts) {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-function asciiJson(value) {
-  const escaped = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  return JSON.stringify(value).replace(/[\u0080-\uffff]/g, escaped);
+function little(...numbers) {
+  return numbers32(numbers, true);
 }
