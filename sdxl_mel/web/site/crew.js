@@ -8,8 +8,8 @@ export class Crewman {
   #waiting = new Map();
   #next = 0;
 
-  /** `address` is that of the worker's script. */
-  constructor(address, type = "module") {
+  /** `address` is that of the worker's script; a page opened from a disk can start classic ones only. */
+  constructor(address, type) {
     this.#worker = new Worker(address, { type });
     this.#worker.onmessage = ({ data }) => this.#heard(data);
     this.#worker.onerror = (event) => {

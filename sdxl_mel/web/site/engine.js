@@ -33,7 +33,7 @@ export async function open(manifestUrl, options = {}) {
   const files = new SiteFiles(manifestUrl, read);
   const manifest = await files.manifest();
   const threads = globalThis.crossOriginIsolated ? Math.max(1, Math.floor(cores / count)) : 1;
-  const crew = Array.from({ length: count }, () => new Crewman(worker));
+  const crew = Array.from({ length: count }, () => new Crewman(worker, read ? "classic" : "module"));
   const engine = new Engine(manifest, files, crew);
   try {
     await engine.load({ threads, onProgress, signal });
@@ -69,8 +69,7 @@ class Engine {
     let loaded = 0;
     const loading = (what) => ({ signal, onBytes: (bytes) => onProgress({ what, loaded: (loaded += bytes), total }) });
     for (const file of [runtime.ort, runtime.wasm]) await this.#files.load(file, loading("the runtime"));
-    const module = await this.#files.address(runtime.ort, "text/javascript");
-    const wasm = await this.#files.address(runtime.wasm, "application/wasm");
+    const [module, wasm] = [await this.#files.place(runtime.ort), await this.#files.place(runtime.wasm)];
     const started = Promise.all(this.#crew.map((each) => each.do("start", { module, wasm, threads })));
     started.catch(() => {}); // It is awaited below, after what loads meanwhile.
     const tokenizers = [files.tokenizer, files.tokenizer_2].map((file) => this.#files.json(file, loading("the vocabulary")));

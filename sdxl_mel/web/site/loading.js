@@ -51,10 +51,9 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** An address of a file in one part, for what loads it by itself; `type` is its media type. */
-  async address(file, type) {
-    if (!this.#read) return new URL(file.parts[0], this.#base).href;
-    return URL.createObjectURL(new Blob([await this.load(file)], { type }));
+  /** Where a worker finds a file of one part: its address, or its bytes where the page carries it. */
+  async place(file) {
+    return this.#read ? this.load(file) : new URL(file.parts[0], this.#base).href;
   }
 
   async #fill(content, at, path, { signal, onBytes }) {
