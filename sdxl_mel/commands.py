@@ -59,6 +59,7 @@ COMMANDS = {
     "evaluate": Command("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),
     "convert-clap": Command("sdxl_mel.stages.convert_clap", "LAION's CLAP checkpoint -> a folder for evaluate --clap"),
     "compare": Command("sdxl_mel.stages.compare", "two evaluations, or the checkpoints of a run, side by side"),
+    "export": Command("sdxl_mel.stages.export", "base + LoRA -> a page that draws in the browser"),
     "studio": Command("sdxl_mel.studio.command", "all of it in a page of your browser"),
     "demo": Command("sdxl_mel.demo.command", "the whole job on rendered music"),
 }

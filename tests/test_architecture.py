@@ -17,7 +17,7 @@ LEVELS = (
     {"files", "durations"},
     {"captions", "models", "metrics", "report"},
     {"codec", "dataset", "evaluation", "synthesis"},
-    {"training"},
+    {"training", "export"},
     {"stages"},
     {"commands"},
     {"demo", "completion", "studio"},

@@ -1,0 +1,59 @@
+"""The page of an export: a folder for any static host, or one HTML file that opens from a disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sdxl_mel import web
+from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.folder import HashedFolder, read_file, require_own
+from sdxl_mel.export.manifest import MANIFEST, Manifest
+from sdxl_mel.export.models import Written, export_models
+from sdxl_mel.export.runtime import runtime_files
+from sdxl_mel.files.atomic import atomic_path, write_text
+from sdxl_mel.web import site_page
+
+PAGE = "index.html"
+
+
+def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool) -> Written:
+    """Write an export into a folder, with the page that draws with it or without.
+
+    An earlier export there is replaced; until the end of this one it stays whole. Raises InputError for a folder of
+    other files.
+    """
+    require_own(out)
+    folder = HashedFolder(out, part_bytes)
+    written = export_models(chosen, folder)
+    manifest = written.manifest
+    if page:
+        runtime = {key: folder.write_parts(f"runtime/{name}", content) for key, name, content in runtime_files()}
+        manifest = manifest.model_copy(update={"files": manifest.files.model_copy(update={"runtime": runtime})})
+        _write_page(folder, manifest.title)
+    folder.finish(manifest)
+    return Written(manifest, written.graph_errors, written.picture_error)
+
+
+def _write_page(folder: HashedFolder, title: str) -> None:
+    style = folder.write("style.css", site_page.style().encode())
+    app = folder.write("app.js", web.bundle(site_page.APP).encode())
+    worker = folder.write("worker.js", web.bundle(site_page.WORKER).encode())
+    write_text(folder.path / Path(site_page.SERVICE_WORKER).name, web.read(site_page.SERVICE_WORKER))
+    write_text(folder.path / PAGE, site_page.folder_page(title, style=style, app=app, worker=worker))
+
+
+def export_single_file(chosen: Chosen, out: Path) -> Written:
+    """Write an export as one HTML file that holds all it needs."""
+    with TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None) as name:
+        folder = Path(name) / "site"
+        written = export_folder(chosen, folder, part_bytes=1 << 40, page=True)
+        with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(site_page.single_page(written.manifest.title, _contents(folder, written.manifest)))
+    return written
+
+
+def _contents(folder: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Yield the manifest and every file that it names."""
+    yield MANIFEST, (folder / MANIFEST).read_bytes()
+    for file in manifest.all_files():
+        yield file.path, read_file(folder, file)
