@@ -479,7 +479,7 @@ def test_files_are_put_together_and_checked(browser: Browser, parts: list[bytes]
     body = (
         "const files = new m.SiteFiles('/manifest.json'); let come = 0;"
         "try { const bytes = await files.load(a, { onBytes: (count) => (come += count) });"
-        "return [new TextDecoder().decode(bytes), come]; } catch (error) { return [error.message, error.path]; }"
+        "return [new TextDecoder().decode(bytes), come]; } catch (error) { return [error.message, error.paths[0]]; }"
     )
     page = browser.new_page()
     answer(page, {"index.html": HELPERS})

@@ -24,7 +24,7 @@ const STAGE = "generate";
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
  * that the page carries in itself, `onProgress` is told {what, loaded, total} in bytes. Throws an Error of one sentence;
- * that of a file has its `path`.
+ * that of a file has the `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
   const { worker = new URL("./worker.js", import.meta.url).href, read = null, onProgress = () => {}, signal } = options;
