@@ -3,6 +3,8 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,10 @@ from playwright.sync_api import Browser, Page, Route
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.samplers import Sampling
+from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.options import Weights
 from sdxl_mel.export.runtime import runtime_files
+from sdxl_mel.export.site import export_folder
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import decode_png
 from sdxl_mel.record import sha256_bytes
@@ -35,9 +40,9 @@ START = """<!doctype html><link rel="icon" href="data:,"><script type="module">
 KINDS = {"js": "text/javascript", "mjs": "text/javascript", "wasm": "application/wasm", "html": "text/html"}
 
 
-def contents(site: Site) -> dict[str, bytes]:
-    """Return the files of a site beside those of the folder: the runtime, and a manifest that names it."""
-    manifest = json.loads((site.folder / "manifest.json").read_bytes())
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what lies beside the files of a folder: a page, the runtime, and a manifest that names it."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
     files, manifest["files"]["runtime"] = {"index.html": START.encode()}, {}
     for key, name, content in runtime_files():
         files[name] = content
@@ -46,17 +51,18 @@ def contents(site: Site) -> dict[str, bytes]:
     return files | {"manifest.json": json.dumps(manifest).encode()}
 
 
-@pytest.fixture(scope="module")
-def page(browser: Browser, slim_site: Site) -> Iterator[Page]:  # noqa: F811
-    files = contents(slim_site)
+@contextmanager
+def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:  # noqa: F811
+    """Yield a page on which `engine` is open on an exported folder."""
+    files = contents(folder)
 
     def respond(route: Route) -> None:
         name = route.request.url.removeprefix(f"{ORIGIN}/")
-        beside = slim_site.folder / name
+        content: bytes | str = b""
         if name.startswith("site/"):
-            content: bytes | str = web.read(name)
+            content = web.read(name)
         else:
-            content = files[name] if name in files else beside.read_bytes()
+            content = files[name] if name in files else (folder / name).read_bytes()
         route.fulfill(body=content, content_type=KINDS.get(name.rpartition(".")[2], "application/octet-stream"))
 
     with opened(browser) as page:
@@ -64,6 +70,12 @@ def page(browser: Browser, slim_site: Site) -> Iterator[Page]:  # noqa: F811
         page.goto(f"{ORIGIN}/index.html")
         page.wait_for_function("window.openEngine")
         page.evaluate("async () => { window.engine = await openEngine('/manifest.json', { workers: 2 }); }")
+        yield page
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, slim_site: Site) -> Iterator[Page]:  # noqa: F811
+    with engine_page(browser, slim_site.folder) as page:
         yield page
 
 
@@ -185,3 +197,26 @@ def test_a_damaged_part_is_named(page: Page) -> None:
     page.unroute("**/models/decoder*.1")
     assert "is damaged" in message
     assert all(path.startswith("models/decoder") for path in paths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weights", "most"), [("fp16", 1e-5), ("int8", 0.004)])
+def test_mini_draws_what_python_draws(
+    browser: Browser,  # noqa: F811
+    tmp_path: Path,
+    weights: Weights,
+    most: float,
+) -> None:
+    export_folder(Chosen("mini", weights=weights), tmp_path / "site", 1 << 40, page=False)
+    generator = Generator.open("mini", device="cpu")
+    with engine_page(browser, tmp_path / "site") as page:
+        for settings, sampling in (({}, Sampling("dpmpp_2m", 10, 2.5)), ({"seconds": 9.0}, Sampling("euler", 6, 2.5))):
+            asked = {"sampler": sampling.sampler, "steps": sampling.steps, "guidance": sampling.guidance}
+            found = drawn(page, **asked, **settings).astype(float)
+            wanted = expected(generator, settings.get("seconds"), sampling=sampling)
+            differs = np.abs(found - wanted)
+            if weights == "fp16":
+                # Levels are whole: sums in another order move a few of them by one.
+                assert np.count_nonzero(differs) <= 0.001 * wanted.size
+                assert differs.max() <= 1
+            assert np.sqrt(np.mean((differs / 255) ** 2)) <= max(most, np.sqrt(0.001) / 255)

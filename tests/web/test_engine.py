@@ -446,15 +446,16 @@ def test_a_wav_is_the_packages_byte_for_byte(page: Page, tmp_path: Path, loop: b
 
 
 def test_the_command_line_is_one_of_ours(page: Page) -> None:
-    manifest = {"command": {"base": "mini", "loras": ["my style.safetensors:0.8#style"]}, "lora": {}}
+    manifest: dict[str, Any] = {"command": {"base": "mini", "loras": ["my style.safetensors:0.8#style"]}, "lora": {}}
+    manifest["files"] = {"steps": {"lora": "steps.safetensors"}}
     settings = {"prompt": "a 'soft' piano; $HOME", "seed": 3, "steps": 8, "guidance": 2.5, "sampler": "euler"}
-    settings |= {"seconds": 9.5, "loop": True, "loraScale": 0.5, "method": "fast"}
+    settings |= {"seconds": 9.5, "loop": True, "loraScale": 0.5, "method": "fast", "quick": True}
     text = run(page, "command", "return m.commandOf(...a);", [settings, manifest, [999, 499]])
     program, command, *words = shlex.split(text)
     assert (program, command) == ("sdxl-mel", "generate")
     config = parse_arguments(generate.Config, words, program)
     assert (config.prompt, config.seed, config.steps, config.guidance) == (settings["prompt"], 3, 8, 2.5)
-    assert config.lora == ("my style.safetensors:0.4#style",)
+    assert config.lora == ("my style.safetensors:0.4#style", "steps.safetensors")
     assert (config.seconds, config.loop, config.timesteps, config.method) == (9.5, True, "999,499", "fast")
 
 

@@ -56,5 +56,5 @@ export class Crewman {
 
 function explained({ name, message }) {
   if (!NO_MEMORY.test(message)) return Object.assign(new Error(message), { name });
-  return new Error("This device has too little free memory for the model: close other tabs, or choose a shorter piece.");
+  return new Error("This device has too little free memory for the model: close other tabs, or make a shorter piece.");
 }

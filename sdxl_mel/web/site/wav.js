@@ -1,4 +1,4 @@
-/** Sounds as WAV files of 16 bits a sample, with what made them, a loop with its loop points: sdxl_mel/files/audio.py. */
+/** Sounds as WAV files of 16 bits with what made them, a loop with its loop points: sdxl_mel/files/audio.py. */
 
 import { joined, latin, numbers32, utf8 } from "./bytes.js";
 
