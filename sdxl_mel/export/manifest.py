@@ -99,9 +99,10 @@ class Command(Stored):
 
 
 class Steps(Stored):
-    """The UNet for few steps, and how it asks to be drawn."""
+    """The UNet for few steps, the name of the step adapter in it, and how it asks to be drawn."""
 
     unet: File
+    lora: str
     drawing: Drawn
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError
 from sdxl_mel.export.checks import graph_error, picture_error
-from sdxl_mel.export.description import Chosen, asked_drawing, describe
+from sdxl_mel.export.description import Chosen, asked_drawing, describe, lora_name
 from sdxl_mel.export.factors import Factors, set_apart
 from sdxl_mel.export.folder import HashedFolder
 from sdxl_mel.export.graphs import Part, decoder_part, text_part, to_onnx, unet_part
@@ -70,7 +70,8 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
         steps = None
         if chosen.step_lora is not None:
             made["steps"], drawing = _make_steps(chosen, chosen.step_lora)
-            steps = Steps(unet=out.write_parts("models/steps.onnx", made["steps"].content), drawing=drawing)
+            unet = out.write_parts("models/steps.onnx", made["steps"].content)
+            steps = Steps(unet=unet, lora=lora_name(chosen.step_lora), drawing=drawing)
             ticker.advance()
     tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
     readers = (read_tokenizer(tokenizers["tokenizer"]), read_tokenizer(tokenizers["tokenizer_2"]))

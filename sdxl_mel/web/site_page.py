@@ -1,6 +1,7 @@
 """The HTML of an exported site: one page of files beside it, or one that carries everything in itself."""
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -50,8 +51,9 @@ def single_page(title: str, files: Iterable[tuple[str, bytes]]) -> Iterator[str]
     head, tail = _page(title, policy, f"<style>{css}</style>", script).split(mark)
     yield head
     for path, content in files:
+        packed = gzip.compress(content, compresslevel=6, mtime=0)
         yield f'<script type="text/plain" data-path="{path}">'
-        yield from (base64.b64encode(content[at : at + BLOCK]).decode() for at in range(0, len(content), BLOCK))
+        yield from (base64.b64encode(packed[at : at + BLOCK]).decode() for at in range(0, len(packed), BLOCK))
         yield "</script>\n"
     yield tail
 

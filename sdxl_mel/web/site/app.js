@@ -21,7 +21,7 @@ const state = document.querySelector("#worker");
 
 /** What the page is made of: the files beside it, or those in it. */
 async function source() {
-  const own = embedded();
+  const own = await embedded();
   const manifestUrl = new URL(MANIFEST, document.baseURI).href;
   if (own) return { ...own, manifestUrl };
   const response = await fetch(manifestUrl, { cache: "no-cache" }).catch(() => null);

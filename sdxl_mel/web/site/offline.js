@@ -25,9 +25,11 @@ export async function keepPage(threads) {
   }
 }
 
-/** Drop a file that turned out to be damaged, so that it is asked for again. */
+/** Drop a file that turned out to be damaged, with all its parts, so that it is asked for again. */
 export async function forget(path) {
+  const stem = new URL(path.slice(0, path.lastIndexOf(".") + 1), document.baseURI).href;
   for (const name of (await globalThis.caches?.keys()) ?? []) {
-    await (await caches.open(name)).delete(new URL(path, document.baseURI));
+    const cache = await caches.open(name);
+    for (const request of await cache.keys()) if (request.url.startsWith(stem)) await cache.delete(request);
   }
 }
