@@ -15,8 +15,8 @@ from sdxl_mel.models.base import Base
 from sdxl_mel.models.checkpoint import Place
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder
 from sdxl_mel.models.family import Part
-from sdxl_mel.models.fuse import chosen_dtype
 from sdxl_mel.models.folder import json_bytes
+from sdxl_mel.models.fuse import chosen_dtype
 from sdxl_mel.models.header import header_files
 from sdxl_mel.models.layouts import Param, canonical
 from sdxl_mel.models.lora.header import LoraHeader

@@ -1,10 +1,11 @@
-"""Smaller models from the weights of larger ones: which layers and channels matter, measured, and the weights that stay.
+"""Smaller models from the weights of larger ones: which layers and channels matter, as measured, and what stays.
 
 Channels live in spaces: everything that writes to or reads from a space keeps the same channels of it. What a model's
 modules read and write is said by its own module (`small_decoder`, `student`); here is what they have in common.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,24 @@ class Wires(NamedTuple):
     source: str
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+
+
+Leaves = Sequence[tuple[str, str, str]]
+"""Patterns of modules in a block, and what those write and read, as a block calls its spaces; nothing = all stay."""
+RESIDUAL: Leaves = (
+    (r"norm1", "into", ""),
+    (r"conv1", "inner", "into"),
+    (r"time_emb_proj|norm2", "inner", ""),
+    (r"conv2", "out", "inner"),
+    (r"conv_shortcut", "out", "into"),
+)
+"""diffusers' ResnetBlock2D."""
+
+
+def wired(source: str, leaf: str, leaves: Leaves, spaces: Mapping[str, tuple[str, ...]]) -> Wires:
+    """Return the wires of a module of a block, by the first pattern that fits."""
+    writes, reads = next(each[1:] for each in leaves if re.fullmatch(each[0], leaf))
+    return Wires(source, spaces.get(writes, ()), spaces.get(reads, ()))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ latents mean, stay as they are.
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,45 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.run import SMALL_DECODER_NAME
 from sdxl_mel.files.tensors import TensorFile, TensorType, write_tensors
 from sdxl_mel.models.folder import json_bytes, read_json
-from sdxl_mel.models.pruning import Space, Wires, load_pruned, measured
+from sdxl_mel.models.pruning import RESIDUAL, Leaves, Space, Wires, load_pruned, measured, wired
 
-FOLDER = "small_decoder"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LEVELS = 4
+PLACE = re.compile(
+    r"decoder\.(mid_block|up_blocks\.(?P<block>\d+))\.(?P<kind>resnets|attentions|upsamplers)\.(?P<layer>\d+)"
+    r"\.(?P<leaf>.+)"
+)
+LEAVES: Mapping[str, Leaves] = {
+    "resnets": RESIDUAL,
+    "attentions": (
+        (r"group_norm", "into", ""),
+        (r"to_[qkv]", "inner", "into"),
+        (r"to_out\.0", "out", "inner"),
+    ),
+    "upsamplers": ((r"conv", "out", "into"),),
+}
+ENDS: Leaves = (
+    (r"decoder\.conv_in", "first", ""),
+    (r"decoder\.conv_norm_out", "last", ""),
+    (r"decoder\.conv_out", "", "last"),
+    (r".*", "", ""),
+)
 
 
-class SmallDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class SmallDecoder(ModelMixin, ConfigMixin):
     """A decoder that is called as a VAE is: `decode(latents).sample`, latents unscaled, images about -1..1.
 
     `block_out_channels` are the widths from the picture inwards, `layers_per_block` the residual layers of each level
     beyond the first, `vae` the SHA-256 of the VAE whose latents it decodes.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
+        *,
         block_out_channels: tuple[int, ...] = (16, 32, 64, 128),
         layers_per_block: int = 0,
         norm_num_groups: int = 8,
@@ -96,7 +117,12 @@ def small_decoder_of(vae: Any, shape: DecoderShape, run: Callable[[], object], i
             "than the VAE has; give a smaller decoder"
         )
     small = SmallDecoder(
-        widths, shape.layers_per_block, groups, shape.attention, float(config.scaling_factor), identity
+        block_out_channels=widths,
+        layers_per_block=shape.layers_per_block,
+        norm_num_groups=groups,
+        mid_block_add_attention=shape.attention,
+        scaling_factor=float(config.scaling_factor),
+        vae=identity,
     )
     wires = decoder_wires(small, config.block_out_channels)
     spaces = _spaces(wires, widths, config.block_out_channels)
@@ -111,44 +137,19 @@ def decoder_wires(small: SmallDecoder, widths: Sequence[int]) -> dict[str, Wires
         # Without a shortcut in either model both levels are one stream.
         joined = widths[outer] == widths[outer + 1] and own[outer] == own[outer + 1]
         levels.append(levels[-1] if joined else f"level {outer}")
-    wires = {path: _wires(path, levels) for path, module in small.named_modules() if not [*module.children()]}
-    return wires
+    return {path: _wires(path, levels) for path, module in small.named_modules() if [*module.parameters(recurse=False)]}
 
 
 def _wires(path: str, levels: Sequence[str]) -> Wires:
     """Return the wires of one module; `levels` are the spaces of the levels from the latents outwards."""
-    parts = path.split(".")
-    match parts[1:]:
-        case ["conv_in"]:
-            return Wires(path, (levels[0],))
-        case ["conv_norm_out"]:
-            return Wires(path, (levels[-1],))
-        case ["conv_out"]:
-            return Wires(path, (), (levels[-1],))
-        case ["mid_block", *_]:
-            return _inside(path, levels[0], levels[0])
-        case ["up_blocks", index, "upsamplers", *_]:
-            return Wires(path, (levels[int(index)],), (levels[int(index)],))
-        case ["up_blocks", index, "resnets", layer, *_]:
-            before = int(index) - 1 if layer == "0" else int(index)
-            return _inside(path, levels[max(before, 0)], levels[int(index)])
-    return Wires(path)
-
-
-def _inside(path: str, into: str, out: str) -> Wires:
-    """Return the wires of a module in a residual layer or an attention between two spaces."""
-    block, _, leaf = path.rpartition(".")
-    inner = block.removesuffix(".to_out")
-    match leaf:
-        case "norm1" | "group_norm":
-            return Wires(path, (into,))
-        case "conv1" | "to_q" | "to_k" | "to_v":
-            return Wires(path, (inner,), (into,))
-        case "norm2":
-            return Wires(path, (inner,))
-        case "conv_shortcut":
-            return Wires(path, (out,), (into,))
-    return Wires(path, (out,), (inner,))
+    place = PLACE.fullmatch(path)
+    if place is None:
+        return wired(path, path, ENDS, {"first": (levels[0],), "last": (levels[-1],)})
+    level = int(place["block"] or 0)
+    before = level - 1 if place["kind"] == "resnets" and place["layer"] == "0" else level
+    inner = path.rpartition(".")[0].removesuffix(".to_out")
+    spaces = {"into": (levels[max(before, 0)],), "inner": (inner,), "out": (levels[level],)}
+    return wired(path, place["leaf"], LEAVES[place["kind"]], spaces)
 
 
 def _spaces(wires: dict[str, Wires], kept: Sequence[int], sizes: Sequence[int]) -> dict[str, Space]:
@@ -199,7 +200,7 @@ def read_small_decoder(folder: Path) -> SmallDecoder | None:
 
     Float32, frozen. Raises FormatError for a damaged one.
     """
-    place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    place = folder / SMALL_DECODER_NAME if (folder / SMALL_DECODER_NAME).is_dir() else folder
     config = read_json(place / "config.json") or {}
     if config.get("_class_name") != "SmallDecoder":
         return None
@@ -215,7 +216,7 @@ def read_small_decoder(folder: Path) -> SmallDecoder | None:
             f"{place}: {len(wrong)} tensors do not match its config.json, first: {wrong[0]}; copy it again"
         )
     decoder.load_state_dict({name: file.read(name).float() for name in wanted})
-    return decoder.requires_grad_(False).eval()  # type: ignore[no-any-return]
+    return decoder.requires_grad_(False).eval()
 
 
 def _fits(wanted: dict[str, tuple[int, ...]], file: TensorFile, name: str) -> bool:

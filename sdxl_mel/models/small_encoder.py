@@ -21,7 +21,7 @@ END_OF_WORD = "</w>"
 
 def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
     """Return the layers of a CLIP text encoder."""
-    inner = getattr(encoder, TEXT_MODEL, encoder)
+    inner: Any = getattr(encoder, TEXT_MODEL, encoder)
     layers: nn.ModuleList = inner.encoder.layers
     return layers
 
@@ -63,7 +63,7 @@ def smaller_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[i
     word is spelt out in smaller pieces.
     """
     model = tokenizer_files(tokenizer)["tokenizer.json"]["model"]
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    merges = [(str(left), str(right)) for left, right in model["merges"]]
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     used: set[tuple[str, str]] = set()
     backend = tokenizer.backend_tokenizer

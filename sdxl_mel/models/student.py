@@ -4,7 +4,8 @@ Depth goes by what layers change, width by what is read of channels; both are me
 blocks keep their first layers, up blocks their first and their last one, whose skip connection is of another width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,48 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.pruning import Kept, Space, Wires, influences, load_pruned, measured, most_influential
+from sdxl_mel.models.pruning import (
+    RESIDUAL,
+    Kept,
+    Leaves,
+    Space,
+    Wires,
+    influences,
+    load_pruned,
+    measured,
+    most_influential,
+    wired,
+)
 
 BLOCKS = ".transformer_blocks"
+PLACE = re.compile(
+    r"(?P<side>down_blocks|up_blocks|mid_block)(\.(?P<block>\d+))?"
+    r"\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<layer>\d+)\.(?P<leaf>.+)"
+)
+SAMPLER: Leaves = ((r"conv", "level", "level"),)
+TRANSFORMER: Leaves = (
+    (r"norm", "level", ""),
+    (r"proj_in", "stream", "level"),
+    (r"proj_out", "level", "stream"),
+    (r".*\.norm\d", "stream", ""),
+    (r".*\.attn2\.to_[kv]", "heads", ""),
+    (r".*\.to_[qkv]", "heads", "stream"),
+    (r".*\.to_out\.0", "stream", "heads"),
+    (r".*\.ff\.net\.0\.proj", "both halves", "stream"),
+    (r".*\.ff\.net\.2", "stream", "hidden"),
+)
+LEAVES: Mapping[str, Leaves] = {
+    "resnets": RESIDUAL,
+    "attentions": TRANSFORMER,
+    "downsamplers": SAMPLER,
+    "upsamplers": SAMPLER,
+}
+ENDS: Leaves = (
+    (r"conv_in|conv_norm_out", "level", ""),
+    (r"conv_out", "", "level"),
+    (r"time_embedding\.linear_1", "", "frequencies"),
+    (r".*", "", ""),
+)
 
 
 @dataclass(frozen=True)
@@ -128,12 +168,10 @@ def student_wires(unet: Any, teacher: Mapping[str, Any], sources: Mapping[str, s
     last = unet.config.layers_per_block
     wires = {}
     for path, module in unet.named_modules():
-        if not [*module.parameters(recurse=False)]:
-            continue
-        layer = max((name for name in sources if path.startswith(f"{name}.")), key=len, default="")
-        source = sources[layer] + path.removeprefix(layer) if layer else path
-        writes, reads = _spaces_at(path, levels, last)
-        wires[path] = Wires(source, writes, reads)
+        if [*module.parameters(recurse=False)]:
+            layer = max((name for name in sources if path.startswith(f"{name}.")), key=len, default="")
+            source = sources[layer] + path.removeprefix(layer) if layer else path
+            wires[path] = _wires(path, source, levels, last)
     return wires
 
 
@@ -166,7 +204,7 @@ def _levels(config: Mapping[str, Any]) -> _Levels:
     )
 
 
-def _problems(own: _Levels, widths: Sequence[int], depths: Sequence[int], layers: int, groups: int) -> Any:
+def _problems(own: _Levels, widths: Sequence[int], depths: Sequence[int], layers: int, groups: int) -> Iterator[str]:
     """Yield what is impossible about a shape."""
     if not 1 <= layers <= own.layers:
         yield f"layers_per_block {layers} is not 1 to {own.layers}"
@@ -190,76 +228,37 @@ def _level_spaces(widths: Sequence[int], whole: Sequence[int]) -> list[str]:
     return names
 
 
-def _spaces_at(path: str, levels: Sequence[str], last: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return (spaces written to, spaces read) by a module of the student; `last` is the index of an up block's last."""
-    deepest = len(levels) - 1
-    match path.split("."):
-        case ["conv_in"]:
-            return (levels[0],), ()
-        case ["conv_norm_out"]:
-            return (levels[0],), ()
-        case ["conv_out"]:
-            return (), (levels[0],)
-        case ["time_embedding", "linear_1"]:
-            return (), ("frequencies",)
-        case [("down_blocks" | "up_blocks") as side, block, "downsamplers" | "upsamplers", *_]:
-            level = levels[int(block) if side == "down_blocks" else deepest - int(block)]
-            return (level,), (level,)
-        case ["down_blocks", block, "resnets", layer, *leaf]:
-            level = int(block)
-            into = levels[max(level - 1, 0)] if layer == "0" else levels[level]
-            return _resnet(path, leaf[0], (into,), levels[level])
-        case ["mid_block", "resnets", _, leaf]:
-            return _resnet(path, leaf, (levels[deepest],), levels[deepest])
-        case ["up_blocks", block, "resnets", layer, *leaf]:
-            level = deepest - int(block)
-            hidden = levels[min(level + 1, deepest)] if layer == "0" else levels[level]
-            skip = levels[max(level - 1, 0)] if int(layer) == last else levels[level]
-            return _resnet(path, leaf[0], (hidden, skip), levels[level])
-        case ["down_blocks", block, "attentions", layer, *leaf]:
-            return _transformer(".".join(path.split(".")[:4]), leaf, levels[int(block)])
-        case ["up_blocks", block, "attentions", layer, *leaf]:
-            return _transformer(".".join(path.split(".")[:4]), leaf, levels[deepest - int(block)])
-        case ["mid_block", "attentions", layer, *leaf]:
-            return _transformer(".".join(path.split(".")[:3]), leaf, levels[deepest])
-    return (), ()
+def _wires(path: str, source: str, levels: Sequence[str], last: int) -> Wires:
+    """Return the wires of a module of the student.
 
-
-def _resnet(path: str, leaf: str, into: tuple[str, ...], out: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    `levels` are the spaces of the levels' streams, from the picture inwards, `last` is the last layer of an up block.
+    """
+    place = PLACE.fullmatch(path)
+    if place is None:
+        ends = {"level": (levels[0],), "frequencies": ("frequencies",)}
+        return wired(source, path, ENDS, ends)
+    deepest, side, layer = len(levels) - 1, place["side"], place["layer"]
+    level = deepest if side == "mid_block" else int(place["block"])
+    level = deepest - level if side == "up_blocks" else level
+    own, before = levels[level], levels[max(level - 1, 0)]
+    first = layer == "0"
+    into: tuple[str, ...] = (before if side == "down_blocks" and first else own,)
+    if side == "up_blocks":
+        hidden = levels[min(level + 1, deepest)] if first else own
+        into = (hidden, before if int(layer) == last else own)
+    module = path.removesuffix(f".{place['leaf']}")
     inner = path.rpartition(".")[0]
-    match leaf:
-        case "norm1":
-            return into, ()
-        case "conv1":
-            return (inner,), into
-        case "time_emb_proj" | "norm2":
-            return (inner,), ()
-        case "conv2":
-            return (out,), (inner,)
-    return (out,), into
-
-
-def _transformer(attention: str, leaf: Sequence[str], level: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the spaces of a module of a transformer: its stream, the heads of each attention, each hidden layer."""
-    stream = f"{attention} stream"
-    match list(leaf):
-        case ["norm"]:
-            return (level,), ()
-        case ["proj_in"]:
-            return (stream,), (level,)
-        case ["proj_out"]:
-            return (level,), (stream,)
-        case ["transformer_blocks", block, ("attn1" | "attn2") as kind, *part]:
-            heads = f"{attention} {block} {kind} heads"
-            if part[0] == "to_out":
-                return (stream,), (heads,)
-            return (heads,), () if kind == "attn2" and part[0] != "to_q" else (stream,)
-        case ["transformer_blocks", block, "ff", "net", "0", _]:
-            hidden = f"{attention} {block} hidden"
-            return (hidden, hidden), (stream,)
-        case ["transformer_blocks", block, "ff", "net", "2"]:
-            return (stream,), (f"{attention} {block} hidden",)
-    return (stream,), ()
+    spaces = {
+        "level": (own,),
+        "out": (own,),
+        "into": into,
+        "inner": (inner,),
+        "stream": (f"{module} stream",),
+        "heads": (f"{inner.removesuffix('.to_out')} heads",),
+        "hidden": (f"{module} {place['leaf'].split('.')[1]} hidden",) if ".ff." in path else (),
+        "both halves": (f"{module} {place['leaf'].split('.')[1]} hidden",) * 2 if ".ff." in path else (),
+    }
+    return wired(source, place["leaf"], LEAVES[place["kind"]], spaces)
 
 
 def _spaces(wires: Mapping[str, Wires], own: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Space]:
@@ -282,7 +281,7 @@ def _spaces(wires: Mapping[str, Wires], own: Mapping[str, Any], teacher: Mapping
 
 
 def _level_of(name: str, levels: int) -> int:
-    match name.split(" ")[0].split("."):
+    match name.split(" ", maxsplit=1)[0].split("."):
         case ["level"]:
             return int(name.split(" ")[1])
         case ["down_blocks", block, *_]:

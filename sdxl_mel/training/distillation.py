@@ -15,8 +15,6 @@ from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.run import Run, run_header
 
-BASE_NAME = "base"
-"""The folder in a run that is a base."""
 Splits = Mapping[str, list[CachedExample]]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from sdxl_mel.files.cache import Cache, latent_shape, open_cache
+from sdxl_mel.files.run import SMALL_DECODER_NAME
 from sdxl_mel.models.base import open_base
-from sdxl_mel.models.small_decoder import FOLDER, DecoderShape, SmallDecoder, decoding_flops, small_decoder_of
+from sdxl_mel.models.small_decoder import DecoderShape, SmallDecoder, decoding_flops, small_decoder_of
 from sdxl_mel.models.vae import decode
 from sdxl_mel.training.batches import TrainingData, diffusion_of
 from sdxl_mel.training.distillation import Splits, cached_splits, header_of_distillation, write_card
@@ -46,7 +47,7 @@ def train_small_decoder(config: Config) -> Results | None:
     share = described(decoder, base.vae, cache)
     about = [
         f"A small decoder for the VAE of `{config.base}`: {share}. `config.toml` starts it again.",
-        f"It is used where it lies in the folder of a base: `cp -r {config.out / FOLDER} BASE/`.",
+        f"It is used where it lies in the folder of a base: `cp -r {config.out / SMALL_DECODER_NAME} BASE/`.",
     ]
     prepared = Prepared(
         task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]

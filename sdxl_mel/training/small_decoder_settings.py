@@ -17,7 +17,7 @@ class DecoderSettings(Settings):
     """The small decoder."""
 
     block_out_channels: tuple[Width, Width, Width, Width] = (32, 64, 128, 256)
-    """its widths from the picture inwards; the default takes 6 % of the arithmetic of SDXL's, which has 128 256 512 512"""
+    """its widths from the picture inwards; the default has 6 % of the arithmetic of SDXL's 128 256 512 512"""
     layers_per_block: Count = 0
     """residual layers of each level beyond the first; VAEs of SDXL have 2"""
     attention: bool = True

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
-from sdxl_mel.errors import InputError
-from sdxl_mel.files.cache import latent_shape, open_cache
+from sdxl_mel.files.cache import open_cache
+from sdxl_mel.files.run import BASE_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.header import read_model_header
@@ -16,7 +16,7 @@ from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.student import Student, StudentShape, new_student, student_of
 from sdxl_mel.record import Record
 from sdxl_mel.training.batches import DECILES, TrainingData, diffusion_of
-from sdxl_mel.training.distillation import BASE_NAME, cached_splits, header_of_distillation, write_card
+from sdxl_mel.training.distillation import cached_splits, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.model import prepared_unet
@@ -79,13 +79,14 @@ def new_or_pruned(config: Config, teacher: Teacher, data: TrainingData) -> Stude
     clips, device = data.train, teacher.unet.device
     tenths = [(clips[len(clips) * tenth // DECILES], tenth) for tenth in range(DECILES)]
     batch = data.fixed_batch(tenths).to(device, teacher.dtype)
-    assert isinstance(batch.text, TextEmbeddings)
-    empty = (each.to(own) for each, own in zip(data.cache.text(data.cache.header.empty_text), batch.text))
-    without = TextEmbeddings(*(each.expand_as(own) for each, own in zip(empty, batch.text)))
+    with_captions = batch.text
+    assert isinstance(with_captions, TextEmbeddings)
+    empty = zip(data.cache.text(data.cache.header.empty_text), with_captions)
+    without = TextEmbeddings(*(each.to(own).expand_as(own) for each, own in empty))
 
     @torch.no_grad()
     def look() -> None:
-        for text in (batch.text, without):
+        for text in (with_captions, without):
             teacher.unet(batch.noisy, batch.timesteps, **unet_conditions(text, teacher.time_ids))
 
     return student_of(teacher.unet, shape, look)

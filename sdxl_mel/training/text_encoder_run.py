@@ -11,6 +11,7 @@ import torch
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.prompts import read_prompts
+from sdxl_mel.files.run import BASE_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.family import TEXT_ENCODERS, Component
@@ -21,7 +22,7 @@ from sdxl_mel.models.small_encoder import encoder_layers, kept_layers, smaller_e
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.training.distillation import BASE_NAME, cached_splits, header_of_distillation, write_card
+from sdxl_mel.training.distillation import cached_splits, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.run import Prepared, carry_out, start_run
 from sdxl_mel.training.task import HELD_OUT, TRAINED
@@ -34,7 +35,7 @@ QUARTER = 4
 
 
 def train_text_encoder(config: Config) -> Results | None:
-    """Distil smaller text encoders, or resume, and return what it came to; None for a dry run. Every process runs this."""
+    """Distil smaller text encoders, or resume; returns what it came to, None for a dry run. Every process runs this."""
     run = start_run(config)
     cache = open_cache(config.cache)
     splits = cached_splits(cache)

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from sdxl_mel.config import read_toml
 from sdxl_mel.errors import InputError
-from sdxl_mel.models.student import StudentShape, new_student, nearest_frequencies, student_config, student_of
+from sdxl_mel.models.student import StudentShape, nearest_frequencies, new_student, student_config, student_of
 from tests.loras import meta_sdxl_unet
 from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
 
@@ -47,7 +47,7 @@ def test_transformer_layers_that_change_nothing_are_those_that_go():
     teacher = _teacher(slim=False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, module in teacher.named_modules():
+        for module in teacher.modules():
             blocks = getattr(module, "transformer_blocks", ())
             dead = torch.randperm(len(blocks), generator=generator)[2:] if len(blocks) > 2 else ()
             for index in dead:
