@@ -23,6 +23,7 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes
 from sdxl_mel.files.run import SMALL_DECODER_NAME
 from sdxl_mel.files.tensors import TensorFile, TensorType, write_tensors
+from sdxl_mel.models.base import Base
 from sdxl_mel.models.folder import json_bytes, read_json
 from sdxl_mel.models.pruning import RESIDUAL, Leaves, Space, Wires, load_pruned, measured, wired
 
@@ -217,6 +218,12 @@ def read_small_decoder(folder: Path) -> SmallDecoder | None:
         )
     decoder.load_state_dict({name: file.read(name).float() for name in wanted})
     return decoder.requires_grad_(False).eval()
+
+
+def small_decoder_for(base: Base) -> SmallDecoder | None:
+    """Return the small decoder that a base carries for its VAE; None where it has none, or another VAE is in use."""
+    decoder = read_small_decoder(base.source.path) if base.source.path.is_dir() else None
+    return decoder if decoder is not None and decoder.config.vae == base.identity_of("vae") else None
 
 
 def _fits(wanted: dict[str, tuple[int, ...]], file: TensorFile, name: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
-from sdxl_mel.files.cache import open_cache
+from sdxl_mel.files.cache import latent_shape, open_cache
 from sdxl_mel.files.run import BASE_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
@@ -21,6 +21,7 @@ from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.model import prepared_unet
 from sdxl_mel.training.run import Prepared, carry_out, start_run
+from sdxl_mel.training.student_costs import estimate_distillation
 from sdxl_mel.training.student_settings import Config
 from sdxl_mel.training.student_task import StudentTask, Teacher
 
@@ -54,8 +55,16 @@ def train_student(config: Config) -> Results | None:
         f"The base `{config.base}` with {share}. `config.toml` starts it again.",
         f"`{config.out / BASE_NAME}` is a base for every command; LoRAs for the whole base do not fit it.",
     ]
+    latent = latent_shape(spec)[1:]
+    processes = run.accelerator.num_processes
+    expected = estimate_distillation(student.unet, base.unet, latent, config.loop, processes) if run.main else None
     prepared = Prepared(
-        task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
+        task,
+        header,
+        lambda header: write_card(config.out, header, about),
+        told=[f"{config.out.name}: {share}"],
+        expected=expected,
+        less="a smaller student or spectrogram preset",
     )
     return carry_out(run, prepared)
 
