@@ -28,7 +28,14 @@ def test_the_teacher_only_predicts():
     assert 1.25 * own.flops < both.flops < 1.4 * own.flops
 
 
-@pytest.mark.parametrize(("name", "gib", "tflop"), [("165m", 7.7, 5.0), ("330m", 9.3, 5.5), ("700m", 13.0, 4.0)])
+@pytest.mark.parametrize(
+    ("name", "gib", "tflop"),
+    [
+        pytest.param("165m", 8.9, 16.6, marks=pytest.mark.slow),
+        pytest.param("330m", 12.2, 21.8, marks=pytest.mark.slow),
+        ("700m", 19.4, 26.6),
+    ],
+)
 def test_students_of_sdxl_are_distilled_on_a_card_of_24_gb(name, gib, tflop):
     given = read_toml(CONFIGS / f"sdxl-{name}.toml") | {"base": "b", "cache": "c", "out": "o"}
     config = validated(Config, given, name)
@@ -48,6 +55,6 @@ def test_students_of_sdxl_are_distilled_on_a_card_of_24_gb(name, gib, tflop):
     )
     total = sum(memory_of_distillation(costs, config.loop, torch.bfloat16).values()) / GIB
     print(f"{name}: {total:.1f} GiB, {costs.flops / 1e12:.2f} TFLOP a micro-batch of {config.micro_batch}")
-    assert total < 20
-    assert total == pytest.approx(gib, rel=0.05)
-    assert costs.flops / 1e12 == pytest.approx(tflop, rel=0.05)
+    assert total < 22
+    assert total == pytest.approx(gib, rel=0.02)
+    assert costs.flops / 1e12 == pytest.approx(tflop, rel=0.02)
