@@ -1,6 +1,7 @@
 """What the distillations share: a cache made with the teacher, what their runs say, and sums over processes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,6 +12,10 @@ from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.cache import Cache, CachedExample
 from sdxl_mel.files.run import CURVES_NAME, RunHeader
 from sdxl_mel.models.base import Base
+from sdxl_mel.models.header import read_model_header
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.header import LoraHeader
+from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.run import Run, run_header
@@ -43,6 +48,20 @@ def header_of_distillation(run: Run, teacher: Base, cache: Cache, inputs: Mappin
     read = {"cache": sha256_file(cache.folder / "cache.json")} | identity | dict(inputs or {})
     return run_header(
         run, spec=about.spec, anchor=about.anchor, clip_skip=about.clip_skip, identity=identity, inputs=read
+    )
+
+
+def header_of_base(header: RunHeader, teacher: Base, architecture: Architecture) -> LoraHeader:
+    """Return what a base says that was made of a teacher in a run."""
+    before = read_model_header(teacher.source.path) or LoraHeader()
+    return replace(
+        before,
+        spec=header.spec,
+        anchor=header.anchor,
+        clip_skip=header.clip_skip,
+        record=header.record,
+        architecture=architecture,
+        prediction=prediction_of(teacher.source.scheduler_config),
     )
 
 

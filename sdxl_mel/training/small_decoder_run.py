@@ -37,7 +37,7 @@ def train_small_decoder(config: Config) -> Results | None:
         decoder,
         base.vae,
         TrainingData(cache, splits, diffusion_of(base), config.data),
-        noise=config.noise,
+        noise=config.latent_noise,
         slopes=config.loss.slopes,
         rate=config.optimizer.rate,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},

@@ -52,7 +52,7 @@ class Config(TrainingConfig):
     """examples of one optimizer step, over all devices"""
     vae: Annotated[str | None, UNRECORDED, Before("trackers")] = None
     """VAE that replaces the base's own (as in the cache)"""
-    noise: Annotated[Strength, Before("trackers")] = 0.1
+    latent_noise: Annotated[Strength, Before("trackers")] = 0.1
     """most noise that is added to latents of unit scale, so that drawn ones are covered"""
     decoder: Annotated[DecoderSettings, Before("optimizer")] = DecoderSettings()
     optimizer: DecoderOptimizerSettings = DecoderOptimizerSettings()

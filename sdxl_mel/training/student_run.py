@@ -1,22 +1,19 @@
 """A run that distils a smaller UNet, from its settings to its result."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.files.cache import latent_shape, open_cache
-from sdxl_mel.files.run import BASE_NAME
+from sdxl_mel.files.run import BASE_NAME, RunHeader
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Architecture
-from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.student import Student, StudentShape, new_student, student_of
-from sdxl_mel.record import Record
 from sdxl_mel.training.batches import DECILES, TrainingData, diffusion_of
-from sdxl_mel.training.distillation import cached_splits, header_of_distillation, write_card
+from sdxl_mel.training.distillation import cached_splits, header_of_base, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.model import prepared_unet
@@ -48,7 +45,7 @@ def train_student(config: Config) -> Results | None:
         config.loss,
         rate=config.optimizer.rate,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
-        write=lambda folder: write(folder, base, student, header.record),
+        write=lambda folder: write(folder, base, student, header),
         accelerator=run.accelerator,
     )
     about = [
@@ -101,9 +98,7 @@ def new_or_pruned(config: Config, teacher: Teacher, data: TrainingData) -> Stude
     return student_of(teacher.unet, shape, look)
 
 
-def write(folder: Path, base: Base, student: Student, record: Record) -> None:
+def write(folder: Path, base: Base, student: Student, header: RunHeader) -> None:
     """Write the base with the smaller UNet."""
-    header = read_model_header(base.source.path) or LoraHeader()
     architecture = Architecture(base.family, student.unet.config.layers_per_block)
-    header = replace(header, spec=header.spec or base.spec, record=record, architecture=architecture)
-    write_derived_base(folder / BASE_NAME, base, {"unet": student.unet}, header)
+    write_derived_base(folder / BASE_NAME, base, {"unet": student.unet}, header_of_base(header, base, architecture))

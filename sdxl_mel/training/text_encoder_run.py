@@ -11,18 +11,16 @@ import torch
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.prompts import read_prompts
-from sdxl_mel.files.run import BASE_NAME
+from sdxl_mel.files.run import BASE_NAME, RunHeader
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.family import TEXT_ENCODERS, Component
-from sdxl_mel.models.header import read_model_header
-from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.pruning import influences
 from sdxl_mel.models.small_encoder import encoder_layers, kept_layers, smaller_encoder, smaller_tokenizer
 from sdxl_mel.models.text_encoding import encode_prompts
-from sdxl_mel.record import Record, sha256_file
+from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.training.distillation import cached_splits, header_of_distillation, write_card
+from sdxl_mel.training.distillation import cached_splits, header_of_base, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.run import Prepared, carry_out, start_run
 from sdxl_mel.training.task import HELD_OUT, TRAINED
@@ -62,7 +60,7 @@ def train_text_encoder(config: Config) -> Results | None:
         judged_texts={HELD_OUT: some(held_out, config), TRAINED: some(texts, config)}
         if config.validation.every and held_out
         else {},
-        write=lambda folder: write(folder, student, header.record),
+        write=lambda folder: write(folder, student, header),
         accelerator=run.accelerator,
         dtype=run.dtype,
     )
@@ -120,8 +118,7 @@ def tokens_of(config: Config, teacher: Base, component: Component, texts: Sequen
     return tokenizer, range(teacher.models[component.part].config.vocab_size)
 
 
-def write(folder: Path, student: Base, record: Record) -> None:
+def write(folder: Path, student: Base, header: RunHeader) -> None:
     """Write the base with the smaller text encoders."""
-    header = read_model_header(student.source.path) or LoraHeader(architecture=student.architecture)
-    header = replace(header, spec=header.spec or student.spec, record=record)
-    write_derived_base(folder / BASE_NAME, student, student.models, header, student.tokenizers)
+    about = header_of_base(header, student, student.architecture)
+    write_derived_base(folder / BASE_NAME, student, student.models, about, student.tokenizers)

@@ -20,6 +20,8 @@ from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.training.distillation import over_processes
 from sdxl_mel.training.task import Losses, Mean, share_of
 
+MEASURED_ON = 64
+"""Captions over which channels are seen to vary."""
 LEAST_VARIANCE = 1e-4
 """Of the largest of all channels: a channel that hardly varies is not blown up."""
 
@@ -133,7 +135,7 @@ class TextEncoderTask:
     @torch.no_grad()
     def _variances(self) -> TextEmbeddings:
         """Return the variance of each channel over some captions of the teacher's."""
-        texts = self.captions.texts[:: -(-len(self.captions.texts) // self.captions.batch)]
+        texts = self.captions.texts[:: -(-len(self.captions.texts) // MEASURED_ON)]
         made = self._encoded(self.teacher, ["", *texts])
         variances = (each.flatten(0, -2).var(dim=0) for each in made)
         return TextEmbeddings(*(each.clamp_min(LEAST_VARIANCE * max(each.tolist(), default=0)) for each in variances))

@@ -38,7 +38,7 @@ def test_dead_channels_go_and_the_result_is_the_same():
         teacher[0].weight[silent], teacher[0].bias[silent] = 0.0, -1.0
         teacher[2].weight[:, unread] = 0.0
     student = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    given = torch.randn(5, 6)
+    given = torch.randn(200, 6)
     wires = {"0": HIDDEN, "2": Wires("2", reads=("hidden",))}
     spaces = measured(teacher, lambda: teacher(given), wires, {"hidden": Space(16, 8)})
     assert spaces["hidden"].channels.tolist() == [index for index in range(16) if index not in (*silent, *unread)]

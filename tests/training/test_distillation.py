@@ -17,11 +17,12 @@ from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.stages import fuse, train
 from sdxl_mel.training.loop import Loop
 from sdxl_mel.training.tasks import TASKS
+from tests.caches import SMALL
 
 SMALLER = {
     "student": {"student": {"block_out_channels": (16, 32, 48), "middle": False}},
     "text-encoder": {"encoder": {"layers": (2, 2)}, "mixed": 0.5},
-    "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "noise": 0.2},
+    "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "latent_noise": 0.2},
 }
 TASK_NAMES = list(SMALLER)
 SHARED = {"steps": 4, "batch": 2, "save_every": 2, "trackers": (), "validation": {"every": 2, "clips": 2}}
@@ -94,7 +95,7 @@ def test_a_student_is_a_base_for_loras_and_fusing(run_of, small_cache, tmp_path)
     base = open_base(tmp_path / "run" / "base")
     assert tuple(base.unet.config.block_out_channels) == (16, 32, 48)
     assert base.unet.config.mid_block_type is None
-    assert base.spec is None
+    assert base.spec == SMALL
     lora = {"steps": 1, "batch": 1, "trackers": (), "adapter": {"rank": 1}, "validation": {"every": 0}}
     lora |= {"base": str(tmp_path / "run" / "base"), "cache": small_cache, "out": tmp_path / "lora"}
     train.run(validated(TASKS["lora"].settings, lora, "test"))
