@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -27,6 +27,18 @@ from sdxl_mel.training.settings import HardwareSettings
 ENCODER_SHARE = 0.5
 """Text encoders learn at half the UNet's rate unless told otherwise; guides agree on 0.1 to 0.5."""
 COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
+
+
+class Computing(Protocol):
+    """What computes on a device in a dtype."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype."""
 
 
 @dataclass
@@ -133,7 +145,7 @@ def compile_blocks(unet: nn.Module) -> None:
             module.compile()
 
 
-def quick_attention(model: Model) -> AbstractContextManager[None]:
+def quick_attention(model: Computing) -> AbstractContextManager[None]:
     """Return a context for forward and backward passes in which attention is computed the quickest way.
 
     The fused kernel's backward pass in bfloat16 on a CPU takes a third of a step; plain products take a thirtieth.

@@ -16,7 +16,7 @@ from sdxl_mel.training.batches import DECILES, TrainingData, diffusion_of
 from sdxl_mel.training.distillation import cached_splits, header_of_base, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
-from sdxl_mel.training.model import prepared_unet
+from sdxl_mel.training.model import prepared_unet, quick_attention
 from sdxl_mel.training.run import Prepared, carry_out, start_run
 from sdxl_mel.training.student_costs import estimate_distillation
 from sdxl_mel.training.student_settings import Config
@@ -62,6 +62,7 @@ def train_student(config: Config) -> Results | None:
         told=[f"{config.out.name}: {share}"],
         expected=expected,
         less="a smaller student or spectrogram preset",
+        around=quick_attention(teacher),
     )
     return carry_out(run, prepared)
 

@@ -36,6 +36,12 @@ class Teacher:
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Return the device on which it computes."""
+        device: torch.device = self.unet.device
+        return device
+
 
 class StudentTask:
     """A smaller UNet as a Task (see `training.task.Task`); `clips` are those that are judged, by what they are."""
