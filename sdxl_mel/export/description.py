@@ -29,6 +29,7 @@ class Chosen:
     loras: Sequence[str] = ()
     lora_mode: LoraMode = "fused"
     lora_rank: int | None = None
+    step_lora: str | None = None
     weights: Weights = "int8"
     drawing: Drawing = Drawing()
     preset: str | None = None
@@ -47,7 +48,7 @@ def describe(chosen: Chosen, generator: Generator) -> Description:
         made_with=f"sdxl-mel {__version__}",
         spec=spec,
         anchor=trained.anchor,
-        command=Command(base=_name(chosen.base), loras=tuple(map(_lora_name, chosen.loras))),
+        command=Command(base=_name(chosen.base), loras=tuple(map(lora_name, chosen.loras))),
         family=base.family.name,
         latent=_latent(spec),
         text=Text(
@@ -113,7 +114,8 @@ def _name(base: str) -> str:
     return Path(base).name if Path(base).exists() else base
 
 
-def _lora_name(text: str) -> str:
+def lora_name(text: str) -> str:
+    """Return a LoRA as a command line names it, without its folder."""
     file, acting = parse_acting(text)
     ((path, scale),) = paired_scales([file])
     return path.name + (f":{scale:g}" if scale != 1 else "") + (f"#{acting.layers}" if acting.layers else "")

@@ -2,31 +2,26 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sdxl_mel.errors import InputError, MissingError
+from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.errors import InputError
 from sdxl_mel.export.checks import graph_error, picture_error
-from sdxl_mel.export.description import Chosen, describe
-from sdxl_mel.export.factors import Factors, put_factors, set_apart
+from sdxl_mel.export.description import Chosen, asked_drawing, describe, lora_name
+from sdxl_mel.export.factors import Factors, set_apart
 from sdxl_mel.export.folder import HashedFolder
 from sdxl_mel.export.graphs import Part, decoder_part, text_part, to_onnx, unet_part
-from sdxl_mel.export.manifest import Drawn, Factor, Files, Lora, Manifest
-from sdxl_mel.export.options import LARGEST_MODEL
+from sdxl_mel.export.manifest import Drawn, Factor, Files, Lora, Manifest, Steps
+from sdxl_mel.export.opening import open_chosen
+from sdxl_mel.export.options import Weights
 from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session, read_tokenizer
 from sdxl_mel.export.vectors import TEXTS, vectors
 from sdxl_mel.export.weights import store
 from sdxl_mel.files.tokenizer import tokenizer_files
-from sdxl_mel.models.base import find_source, open_base
-from sdxl_mel.models.family import PARTS
-from sdxl_mel.models.lora.file import read_loras
-from sdxl_mel.models.sdxl import SDXL
-from sdxl_mel.progress import log, progress
-from sdxl_mel.sound.melspec import named_spec
-from sdxl_mel.synthesis.generator import Generator
-from sdxl_mel.synthesis.stack import ALWAYS, chosen_layers, parse_acting, without_unet
-from sdxl_mel.synthesis.trained import Stated
+from sdxl_mel.models.small_decoder import small_decoder_for
+from sdxl_mel.progress import progress
 
 CHECKED = Drawn(sampler="euler", steps=3, guidance=2.5)
 """The drawing in which stored weights are compared with exact ones."""
@@ -46,80 +41,6 @@ class Written:
         return {Path(file.path).name.partition(".")[0]: file.bytes for file in self.manifest.all_files()}
 
 
-def export_models(chosen: Chosen, out: HashedFolder) -> Written:
-    """Write the models of a base, its tokenizers and test vectors into a folder; the manifest of them is returned.
-
-    Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
-    MissingError without onnx.
-    """
-    require_libraries()
-    generator, factors = _opened(chosen)
-    base, spec = generator.models.base, generator.spec
-    description = describe(chosen, generator)
-    parts = [text_part(base, generator.trained.clip_skip), unet_part(base.unet, spec), decoder_part(base.vae, spec)]
-    made: dict[str, _Made] = {}
-    with progress(len(parts), "export", "models") as ticker:
-        for part in parts:
-            made[part.name] = _make(part, chosen, factors if part.name == "unet" else None)
-            ticker.advance()
-    tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
-    readers = (read_tokenizer(tokenizers["tokenizer"]), read_tokenizer(tokenizers["tokenizer_2"]))
-    exact = Exported(description, Models(**{name: each.exact for name, each in made.items()}), readers)
-    stored = Exported(description, Models(**{name: each.stored for name, each in made.items()}), readers)
-    pictures = (each.values(TEXTS[1], 0, CHECKED) for each in (stored, exact))
-    difference = picture_error(*pictures, chosen.weights)
-    files = {name: out.write_parts(f"models/{name}.onnx", each.content) for name, each in made.items()}
-    files |= {name: out.write_parts(f"tokens/{name}.json", content) for name, content in tokenizers.items()}
-    lora = None
-    if factors is not None:
-        file = out.write_parts(f"models/{LORA_FILE}", made["unet"].factors)
-        lora = Lora(file=file, rank=factors.rank, factors=made["unet"].listed)
-    tables = out.write_parts("vectors.json", json.dumps(vectors(stored), separators=(",", ":")).encode())
-    manifest = Manifest(**dict(description), files=Files(**files), vectors=tables, lora=lora)
-    return Written(manifest, {name: each.error for name, each in made.items()}, difference)
-
-
-def require_libraries() -> None:
-    """Raise MissingError that says how to install what an export needs."""
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript
-    except ImportError as error:
-        raise MissingError(
-            f"sdxl-mel export needs onnx, onnxruntime and onnxscript ({error.name} is not installed); "
-            "pip install 'sdxl-mel[export]'"
-        ) from error
-    del onnx, onnxruntime, onnxscript
-
-
-def _opened(chosen: Chosen) -> tuple[Generator, Factors | None]:
-    """Return a base with its LoRAs in its weights, or with those of its UNet beside them as factors."""
-    source = find_source(chosen.base, PARTS)
-    if source.family is not SDXL:
-        raise InputError(
-            f"--base {chosen.base}: is {source.family.title}; exported are SDXL and its students, such as mini"
-        )
-    checkpoint = source.checkpoint(("unet",))
-    size = 4 * sum(prod(checkpoint.type_of(param).shape) for param in checkpoint.places)
-    if size > LARGEST_MODEL:
-        raise InputError(
-            f"--base {chosen.base}: its UNet of {size // 4e6:.0f} M parameters is too large for a browser, which reads "
-            f"up to {LARGEST_MODEL // 4e6:.0f} M; train a student of it"
-        )
-    parsed = [parse_acting(lora) for lora in chosen.loras]
-    for text, (_, acting) in zip(chosen.loras, parsed):
-        if acting.interval != ALWAYS:
-            raise InputError(f"--lora {text}: an exported LoRA acts at all noise levels; leave the interval out")
-    loras = read_loras([file for file, _ in parsed])
-    loras = [chosen_layers(lora, acting.layers) for lora, (_, acting) in zip(loras, parsed)]
-    base = open_base(chosen.base)
-    fused = loras if chosen.lora_mode == "fused" else [without_unet(lora) for lora in loras]
-    stated = Stated(named_spec(chosen.preset) if chosen.preset else None, chosen.anchor, chosen.clip_skip)
-    generator = Generator(base, stated=stated, loras=fused, keep_base=False)
-    return generator, put_factors(base, loras, chosen.lora_rank) if chosen.lora_mode == "factors" else None
-
-
 @dataclass(frozen=True)
 class _Made:
     """A model with exact and with stored weights, its error against torch, and the file of its factors."""
@@ -128,20 +49,87 @@ class _Made:
     stored: Session
     content: bytes
     error: float
-    factors: bytes = b""
-    listed: tuple[Factor, ...] = field(default=())
+    factors: bytes
+    listed: tuple[Factor, ...]
 
 
-def _make(part: Part, chosen: Chosen, factors: Factors | None) -> _Made:
+def export_models(chosen: Chosen, out: HashedFolder) -> Written:
+    """Write the models of a base, its tokenizers and test vectors into a folder; return what was written.
+
+    Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
+    MissingError without onnx.
+    """
+    generator, factors = open_chosen(chosen)
+    base, spec = generator.models.base, generator.spec
+    description = describe(chosen, generator)
+    parts = [text_part(base, generator.trained.clip_skip), unet_part(base.unet, spec), decoder_part(base.vae, spec)]
+    small = small_decoder_for(base)
+    if small is not None:
+        parts.append(decoder_part(small, spec, "small_decoder"))
+    with progress(len(parts) + (chosen.step_lora is not None), "export", "models") as ticker:
+        made: dict[str, _Made] = {}
+        for part in parts:
+            made[part.name] = _make(part, chosen.weights, factors if part.name == "unet" else None)
+            ticker.advance()
+        steps = None
+        if chosen.step_lora is not None:
+            made["steps"], drawing = _make_steps(chosen, chosen.step_lora)
+            unet = out.write_parts("models/steps.onnx", made["steps"].content)
+            steps = Steps(unet=unet, lora=lora_name(chosen.step_lora), drawing=drawing)
+            ticker.advance()
+    tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
+    readers = (read_tokenizer(tokenizers["tokenizer"]), read_tokenizer(tokenizers["tokenizer_2"]))
+
+    def opened(sessions: Mapping[str, Session], unet: str) -> Exported:
+        return Exported(description, Models(sessions["text"], sessions[unet], sessions["decoder"]), readers)
+
+    exact = {name: each.exact for name, each in made.items()}
+    stored = {name: each.stored for name, each in made.items()}
+    drawings = {"unet": CHECKED} | ({"steps": steps.drawing} if steps else {})
+    differences = []
+    for unet, drawing in drawings.items():
+        found, wanted = (opened(each, unet).values(TEXTS[1], 0, drawing) for each in (stored, exact))
+        differences.append(picture_error(found, wanted, chosen.weights))
+    files: dict[str, Any] = {
+        part.name: out.write_parts(f"models/{part.name}.onnx", made[part.name].content) for part in parts
+    }
+    files |= {name: out.write_parts(f"tokens/{name}.json", content) for name, content in tokenizers.items()}
+    lora = None
+    if factors is not None:
+        file = out.write_parts(f"models/{LORA_FILE}", made["unet"].factors)
+        lora = Lora(file=file, rank=factors.rank, factors=made["unet"].listed)
+    tables = json.dumps(vectors(opened(stored, "unet")), separators=(",", ":")).encode()
+    manifest = Manifest(
+        **dict(description),
+        files=Files(**files, steps=steps),
+        vectors=out.write_parts("vectors.json", tables),
+        lora=lora,
+    )
+    return Written(manifest, {name: each.error for name, each in made.items()}, max(differences))
+
+
+def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
     model = to_onnx(part)
     beside, listed = set_apart(model, factors) if factors else (b"", ())
     files = {LORA_FILE: beside} if factors else None
     exact = Session(model.SerializeToString(), files)
     error = graph_error(part, exact)
-    store(model, chosen.weights, factors.names() if factors else ())
+    store(model, weights, factors.names() if factors else ())
     content = model.SerializeToString()
-    log(f"{part.name}: {len(content) / 1e6:.1f} MB, off by {error:.1e} of its largest output against torch")
     return _Made(exact, Session(content, files), content, error, beside, listed)
+
+
+def _make_steps(chosen: Chosen, step_lora: str) -> tuple[_Made, Drawn]:
+    """Return the UNet with a step adapter in its weights, and how that asks to be drawn."""
+    generator, factors = open_chosen(chosen, step_lora)
+    own = generator.loras[-1].lora.header.drawing
+    if own.sampler is None and own.timesteps is None:
+        raise InputError(
+            f"--step-lora {step_lora}: does not say how it is drawn (no sampler or timesteps in its header), so it is "
+            "no step adapter; give it as --lora"
+        )
+    part = unet_part(generator.models.base.unet, generator.spec)
+    return _make(part, chosen.weights, factors), asked_drawing(generator, Drawing())
 
 
 def tokenizer_json(tokenizer: object) -> bytes:

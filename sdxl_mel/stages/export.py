@@ -36,6 +36,8 @@ class Config(StageConfig):
     """write the models and their manifest alone, for other runtimes"""
     lora_mode: LoraMode = "fused"
     """LoRAs added into the weights, or as factors that the page can scale and exchange"""
+    step_lora: str | None = None
+    """step adapter: a LoRA for few steps, in a UNet of its own with which the page draws quickly"""
     title: str | None = None
     """title of the page; none = the name of the LoRA, or of the base"""
     example: str = ""
@@ -91,13 +93,14 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Export the models, check them, and write the page around them."""
-    from sdxl_mel.export import site
+    from sdxl_mel.export import description, site
 
-    chosen = site.Chosen(
+    chosen = description.Chosen(
         base=config.base,
         loras=config.lora,
         lora_mode=config.lora_mode,
         lora_rank=config.lora_rank,
+        step_lora=config.step_lora,
         weights=config.weights,
         drawing=Drawing(config.sampler, config.steps, config.guidance),
         preset=config.preset,

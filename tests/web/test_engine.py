@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from sdxl_mel import web
+from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.assets import base_path
 from sdxl_mel.captions.anchor import anchored
@@ -25,7 +26,7 @@ from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import decode_png
 from sdxl_mel.files.tokenizer import read_tokenizer
 from sdxl_mel.models.scheduler import make_base_scheduler
-from sdxl_mel.record import Record
+from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.seeding import derive_seed, numpy_generator, torch_generator
 from sdxl_mel.sound.blend import close_loop, paste
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, mel_spectrogram, prepare_signal
@@ -33,6 +34,7 @@ from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import FOREIGN, PRESETS, MelSpec
 from sdxl_mel.sound.pixels import dequantise, mel_of_values
+from sdxl_mel.stages import generate
 from sdxl_mel.synthesis.drawing import turned
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.settings import Length
@@ -129,8 +131,6 @@ def hostile_strings(count: int) -> list[str]:
 
 
 def captions() -> list[str]:
-    from sdxl_mel.assets import ASSETS  # noqa: F401
-
     instruments = ("piano", "church organ", "acoustic guitar", "violin", "drum groove", "strings")
     return [f"mel spectrogram, instrumental, {one} and {two}, slow" for one in instruments for two in instruments]
 
@@ -245,14 +245,23 @@ def test_samplers_are_diffusers(page: Page, sampler: str, timesteps: Any, predic
 
         scheduler = make_scheduler(sampler, base, timesteps)
         expected = sample(scheduler, steps, noise, predict, seeds=[3], timesteps=timesteps).numpy()
-        asked = {"sampler": sampler, "steps": steps, "timesteps": timesteps and (timesteps if isinstance(timesteps, str) else list(timesteps))}
-        latents, seen = run(page, "samplers", SAMPLE, {**asked, "scheduler": scheduler_json(base), "noise": packed(noise)})
+        asked = {
+            "sampler": sampler,
+            "steps": steps,
+            "timesteps": timesteps and (timesteps if isinstance(timesteps, str) else list(timesteps)),
+        }
+        latents, seen = run(
+            page, "samplers", SAMPLE, {**asked, "scheduler": scheduler_json(base), "noise": packed(noise)}
+        )
         assert seen == pytest.approx(walked, abs=1e-4)
         np.testing.assert_allclose(floats(latents), expected.ravel(), rtol=2e-5, atol=2e-5 * np.abs(expected).max())
 
 
 def test_samplers_refuse_what_they_cannot(page: Page) -> None:
-    body = "try { await m.sample(new m.NoiseSchedule(a.scheduler), a, new Float32Array(8)); } catch (e) { return e.message; }"
+    body = (
+        "try { await m.sample(new m.NoiseSchedule(a.scheduler), a, new Float32Array(8)); }"
+        "catch (error) { return error.message; }"
+    )
     config = json.loads((base_path("mini") / "scheduler" / "scheduler_config.json").read_text())
     scheduler = scheduler_json(make_base_scheduler(config, "mini"))
     for asked, words in (({"sampler": "heun"}, "heun"), ({"sampler": "dpmpp_2m", "timesteps": [9, 1]}, "timesteps")):
@@ -357,10 +366,13 @@ def inconsistency(sound: Float, levels: Levels, spec: MelSpec) -> float:
     return float(20 * np.log10(off))
 
 
-INVERT = PICTURE + """
+INVERT = (
+    PICTURE
+    + """
   const blocks = [];
   for await (const block of m.invertBlocks(pictureOf(a.picture), a.spec, a.options)) blocks.push(block);
   return blocks[0].map((_, channel) => blocks.map((block) => textOf(block[channel])));"""
+)
 
 
 def inverted(page: Page, levels: Levels, spec: MelSpec, **options: Any) -> Float:
@@ -434,48 +446,49 @@ def test_a_wav_is_the_packages_byte_for_byte(page: Page, tmp_path: Path, loop: b
 
 
 def test_the_command_line_is_one_of_ours(page: Page) -> None:
-    from sdxl_mel.arguments import parse
-    from sdxl_mel.stages import generate
-
-    manifest = {"command": {"base": "mini", "loras": ["my style.safetensors:0.8#style"]}, "lora": {}}
+    manifest: dict[str, Any] = {"command": {"base": "mini", "loras": ["my style.safetensors:0.8#style"]}, "lora": {}}
+    manifest["files"] = {"steps": {"lora": "steps.safetensors"}}
     settings = {"prompt": "a 'soft' piano; $HOME", "seed": 3, "steps": 8, "guidance": 2.5, "sampler": "euler"}
-    settings |= {"seconds": 9.5, "loop": True, "loraScale": 0.5, "method": "fast"}
+    settings |= {"seconds": 9.5, "loop": True, "loraScale": 0.5, "method": "fast", "quick": True}
     text = run(page, "command", "return m.commandOf(...a);", [settings, manifest, [999, 499]])
     program, command, *words = shlex.split(text)
     assert (program, command) == ("sdxl-mel", "generate")
-    config = parse(generate.Config, words)
+    config = parse_arguments(generate.Config, words, program)
     assert (config.prompt, config.seed, config.steps, config.guidance) == (settings["prompt"], 3, 8, 2.5)
-    assert config.lora == ("my style.safetensors:0.4#style",)
+    assert config.lora == ("my style.safetensors:0.4#style", "steps.safetensors")
     assert (config.seconds, config.loop, config.timesteps, config.method) == (9.5, True, "999,499", "fast")
-
-
-FILE = {"path": "models/a.0123.onnx", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "sha256": ""}
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
-    [({"a.0": b"abc", "a.1": b"def"}, ""), ({"a.0": b"abc", "a.1": b"deX"}, "damaged"), ({"a.0": b"abc"}, "missing")]
-    + [({"a.0": b"abc", "a.1": b"de"}, "damaged"), ({"a.0": b"abc", "a.1": b"defg"}, "damaged")],
+    [
+        ([b"abc", b"def"], ""),
+        ([b"abc", b"deX"], "damaged"),
+        ([b"abc"], "missing (404)"),
+        ([b"abc", b"de"], "damaged"),
+        ([b"abc", b"defg"], "damaged"),
+    ],
 )
-def test_files_are_put_together_and_checked(browser: Browser, parts: dict[str, bytes], words: str) -> None:
-    import hashlib
+def test_files_are_put_together_and_checked(browser: Browser, parts: list[bytes], words: str) -> None:
+    whole = b"abcdef"
+    file = {"path": "models/a", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "sha256": sha256_bytes(whole)}
 
-    page = browser.new_page()
-    answer(page, {"index.html": HELPERS, **{f"models/{name}": content for name, content in parts.items()}})
-    page.goto(f"{ORIGIN}/index.html")
-    file = {**FILE, "sha256": hashlib.sha256(b"abcdef").hexdigest()}
+    def respond(route: Route) -> None:
+        number = int(route.request.url[-1])
+        route.fulfill(body=parts[number]) if number < len(parts) else route.fulfill(status=404)
+
     body = (
         "const files = new m.SiteFiles('/manifest.json'); let come = 0;"
         "try { const bytes = await files.load(a, { onBytes: (count) => (come += count) });"
-        "return [new TextDecoder().decode(bytes), come]; } catch (error) { return [error.message, error.path]; }"
+        "return [new TextDecoder().decode(bytes), come]; } catch (error) { return [error.message, error.paths[0]]; }"
     )
+    page = browser.new_page()
+    answer(page, {"index.html": HELPERS})
+    page.route("**/models/*", respond)
+    page.goto(f"{ORIGIN}/index.html")
     said, other = run(page, "loading", body, file)
     page.close()
-    if words:
-        assert words in said
-        assert other.startswith("models/a.")
-    else:
-        assert (said, other) == ("abcdef", 6)
+    assert (words in said and other in file["parts"]) if words else (said, other) == ("abcdef", 6)
 
 
 def test_the_engine_and_its_worker_can_be_bundled(page: Page) -> None:

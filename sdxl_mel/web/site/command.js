@@ -2,11 +2,12 @@
 
 const PLAIN = /^[\w./:@%+=,#-]+$/;
 
-/** The command for settings {prompt, seed, steps, guidance, sampler, seconds, loop, ...} on the models of a manifest. */
-export function commandOf(settings, { command, lora }, timesteps) {
-  const { prompt, seed, steps, guidance, sampler, seconds, loop, loraScale, method } = settings;
+/** The command for settings {prompt, seed, steps, guidance, sampler, seconds, loop, ...} on a manifest's models. */
+export function commandOf(settings, { command, lora, files }, timesteps) {
+  const { prompt, seed, steps, guidance, sampler, seconds, loop, loraScale, method, quick } = settings;
   const words = ["sdxl-mel", "generate", "--base", command.base];
   for (const file of command.loras) words.push("--lora", lora ? scaledLora(file, loraScale ?? 1) : file);
+  if (quick) words.push("--lora", files.steps.lora);
   words.push("--prompt", prompt, "--seed", seed, "--sampler", sampler, "--steps", steps, "--guidance", guidance);
   if (timesteps) words.push("--timesteps", Array.isArray(timesteps) ? timesteps.join(",") : timesteps);
   if (seconds !== null && seconds !== undefined) words.push("--seconds", seconds);

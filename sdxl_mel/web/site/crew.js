@@ -8,8 +8,8 @@ export class Crewman {
   #waiting = new Map();
   #next = 0;
 
-  /** `address` is that of the worker's script. */
-  constructor(address, type = "module") {
+  /** `address` is that of the worker's script; a page opened from a disk can start classic ones only. */
+  constructor(address, type) {
     this.#worker = new Worker(address, { type });
     this.#worker.onmessage = ({ data }) => this.#heard(data);
     this.#worker.onerror = (event) => {
@@ -56,5 +56,5 @@ export class Crewman {
 
 function explained({ name, message }) {
   if (!NO_MEMORY.test(message)) return Object.assign(new Error(message), { name });
-  return new Error("This device has too little free memory for the model: close other tabs, or choose a shorter piece.");
+  return new Error("This device has too little free memory for the model: close other tabs, or make a shorter piece.");
 }

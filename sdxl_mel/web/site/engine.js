@@ -23,8 +23,8 @@ const STAGE = "generate";
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
- * that the page carries in itself, `onProgress` is told {what, loaded, total} in bytes. Throws an Error of one sentence;
- * that of a file has its `path`.
+ * that the page carries in itself, `onProgress` is told {what, loaded, total} in bytes. Throws an Error of one
+ * sentence; that of a file has the `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
   const { worker = new URL("./worker.js", import.meta.url).href, read = null, onProgress = () => {}, signal } = options;
@@ -33,7 +33,7 @@ export async function open(manifestUrl, options = {}) {
   const files = new SiteFiles(manifestUrl, read);
   const manifest = await files.manifest();
   const threads = globalThis.crossOriginIsolated ? Math.max(1, Math.floor(cores / count)) : 1;
-  const crew = Array.from({ length: count }, () => new Crewman(worker));
+  const crew = Array.from({ length: count }, () => new Crewman(worker, read ? "classic" : "module"));
   const engine = new Engine(manifest, files, crew);
   try {
     await engine.load({ threads, onProgress, signal });
@@ -50,7 +50,7 @@ class Engine {
   #crew;
   #schedule;
   #tokenizers;
-  #unet = null;
+  #held = {}; // Which of its models are open.
   #lora = null;
   #turn = Promise.resolve();
 
@@ -64,22 +64,29 @@ class Engine {
   async load({ threads, onProgress, signal }) {
     const { files, text } = this.manifest;
     const { runtime } = files;
-    const wanted = [runtime.ort, runtime.wasm, files.tokenizer, files.tokenizer_2, files.text, files.unet, files.decoder];
+    const vocabularies = [files.tokenizer, files.tokenizer_2];
+    const models = [files.text, files.unet, files.decoder, ...(this.manifest.lora ? [this.manifest.lora.file] : [])];
+    const wanted = [runtime.ort, runtime.wasm, ...vocabularies, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
     let loaded = 0;
     const loading = (what) => ({ signal, onBytes: (bytes) => onProgress({ what, loaded: (loaded += bytes), total }) });
-    for (const file of [runtime.ort, runtime.wasm]) await this.#files.load(file, loading("the runtime"));
-    const module = await this.#files.address(runtime.ort, "text/javascript");
-    const wasm = await this.#files.address(runtime.wasm, "application/wasm");
+    const module = await this.#files.place(runtime.ort, loading("the runtime"));
+    const wasm = await this.#files.place(runtime.wasm, loading("the runtime"));
     const started = Promise.all(this.#crew.map((each) => each.do("start", { module, wasm, threads })));
     started.catch(() => {}); // It is awaited below, after what loads meanwhile.
-    const tokenizers = [files.tokenizer, files.tokenizer_2].map((file) => this.#files.json(file, loading("the vocabulary")));
+    const tokenizers = vocabularies.map((file) => this.#files.json(file, loading("the vocabulary")));
     this.#tokenizers = (await Promise.all(tokenizers)).map((file, index) => new Tokenizer(file, text.padding[index]));
     const texts = await this.#files.load(files.text, loading("the text encoders"));
     await started;
     await this.#open(this.#reader, "text", texts);
-    await this.#useUnet({ quick: false, loraScale: 1 }, loading("the UNet"));
-    await this.#open(this.#painter, "decoder", await this.#files.load(files.decoder, loading("the decoder")));
+    await this.#use({ quick: false, loraScale: 1 }, loading);
+    this.#keepOthers();
+  }
+
+  /** Ask for the files that another way of drawing needs, so that a page that is kept offline has them too. */
+  async #keepOthers() {
+    const { steps, small_decoder: small } = this.manifest.files;
+    for (const file of [steps?.unet, small]) if (file) await this.#files.load(file).catch(() => {});
   }
 
   /**
@@ -105,7 +112,7 @@ class Engine {
     const layout = layOut(seconds, loop, spec);
     const fitted = fittedPrompt(prompt, manifest.anchor, (text) => this.#count(text));
     signal?.throwIfAborted();
-    await this.#useUnet(settings, { signal });
+    await this.#use(settings, () => ({ signal }));
     const predict = await this.#predictor(fitted.text, guidance, latent);
     const whole = layout.starts.length > 1 ? jointPredictor(predict, layout, seed) : predict;
     const noise = drawNoise(seed, latent.channels * latent.height * layout.columns);
@@ -158,7 +165,7 @@ class Engine {
     const content = file && filledFactors(this.manifest.lora, readTensors(await file.arrayBuffer()));
     await this.#alone(() => {
       this.#lora = content ?? new Float32Array(this.manifest.lora.file.bytes / Float32Array.BYTES_PER_ELEMENT);
-      this.#unet = null;
+      this.#held.unet = null;
     });
   }
 
@@ -186,16 +193,27 @@ class Engine {
     return crewman.do("open", { name, model, factors }, { transfer: [model.buffer] });
   }
 
-  /** Have the UNet open that is asked for, in every worker. */
-  async #useUnet({ quick, loraScale }, options) {
+  /** Have the UNet and the decoder open that are asked for; `loading` (what) gives the options of loading. */
+  async #use({ quick, loraScale }, loading) {
     const { files, lora } = this.manifest;
-    const wanted = JSON.stringify([quick, lora ? loraScale : 1]);
-    if (this.#unet === wanted) return;
-    const model = await this.#files.load(quick ? files.steps.unet : files.unet, options);
-    const factors = lora && !quick ? await this.#factors(loraScale, options) : undefined;
-    this.#unet = null;
-    await Promise.all(this.#crew.map((each) => this.#open(each, "unet", model.slice(), factors)));
-    this.#unet = wanted;
+    await this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
+      const model = await this.#files.load(quick ? files.steps.unet : files.unet, loading("the UNet"));
+      const factors = lora ? await this.#factors(loraScale, loading("the LoRA")) : undefined;
+      const [first, ...others] = this.#crew;
+      const copies = others.map((each) => this.#open(each, "unet", model.slice(), factors));
+      await Promise.all([this.#open(first, "unet", model, factors), ...copies]);
+    });
+    const decoder = (quick && files.small_decoder) || files.decoder;
+    await this.#hold("decoder", decoder.sha256, async () => {
+      await this.#open(this.#painter, "decoder", await this.#files.load(decoder, loading("the decoder")));
+    });
+  }
+
+  async #hold(name, wanted, opened) {
+    if (this.#held[name] === wanted) return;
+    this.#held[name] = null;
+    await opened();
+    this.#held[name] = wanted;
   }
 
   async #factors(scale, options) {
@@ -288,7 +306,8 @@ class Engine {
 
   async #decoded(latents, columns) {
     const { latent, spec } = this.manifest;
-    const { values, dims } = await this.#painter.do("decode", { latents, dims: [latent.channels, latent.height, columns] });
+    const shape = [latent.channels, latent.height, columns];
+    const { values, dims } = await this.#painter.do("decode", { latents, dims: shape });
     const [, channels, height, width] = dims;
     const levels = quantised(values);
     if (spec.low_at === "top") return { channels, height, width, levels };
@@ -303,11 +322,13 @@ class Engine {
   #record({ prompt, seed, sampler, steps, guidance, timesteps, seconds, loop, loraScale, quick }, text, layout) {
     const { manifest } = this;
     const { files, lora } = manifest;
-    const settings = { prompt, texts: [[0, text]], seed, sampler, steps, guidance, seconds, loop, frames: layout.frames };
-    Object.assign(settings, { anchor: manifest.anchor, weights: manifest.weights, base: manifest.command.base });
+    const settings = { base: manifest.command.base, weights: manifest.weights, anchor: manifest.anchor };
+    Object.assign(settings, { prompt, texts: [[0, text]], seed, sampler, steps, guidance });
+    Object.assign(settings, { seconds, frames: layout.frames, loop });
     if (timesteps) settings.timesteps = String(timesteps);
     if (lora) settings.lora_scale = loraScale;
-    const used = { text: files.text, unet: quick ? files.steps.unet : files.unet, decoder: files.decoder };
+    const decoder = (quick && files.small_decoder) || files.decoder;
+    const used = { text: files.text, unet: quick ? files.steps.unet : files.unet, decoder };
     const inputs = Object.fromEntries(Object.entries(used).map(([name, { sha256 }]) => [`onnx ${name}`, sha256]));
     return { stage: STAGE, settings, inputs, toolkit: manifest.made_with };
   }

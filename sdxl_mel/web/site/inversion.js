@@ -93,7 +93,7 @@ async function* retrievePhase(picture, spec, iterations, { seed, loop, pause, bl
   }
 }
 
-/** `count` frames of a picture from `first` on, which may lie before its start or lead past its end, around a circle. */
+/** `count` frames of a picture from `first` on, around a circle: before its start lies its end. */
 function turnedFrames(picture, first, count) {
   if (first >= 0 && first + count <= picture.width) return framesOf(picture, first, count);
   const { channels, height, width, levels } = picture;
@@ -157,7 +157,7 @@ function melOf({ channels, height, width, levels }, spec) {
   });
 }
 
-/** The magnitudes (frames, bins) that mel values (frames, n_mels) most likely came from (Richardson 1972, Lucy 1974). */
+/** The magnitudes (frames, bins) that mel values (frames, n_mels) most likely came from (Lucy 1974). */
 function melToLinear(mel, spec, bank, iterations) {
   const frames = mel.length / spec.n_mels;
   const [magnitudes, bins] = [new Float32Array(frames * bank.bins), new Float64Array(bank.bins)];
@@ -213,7 +213,7 @@ function stereoFromLeading(leading, [left, mid, right]) {
   return spectra;
 }
 
-/** What a block of `frames` knows that begins with the sound `previous`: certain at first, then fading over a window. */
+/** What a block of `frames` knows that begins with the sound `previous`: certain at first, then fading out. */
 function knownFromPrevious(previous, knownFrames, frames, spec) {
   const length = reachOf(frames, spec);
   const count = Math.min(length, previous[0].length);

@@ -17,7 +17,9 @@ export function layOut(seconds, loop, spec) {
   const perSecond = spec.sample_rate / spec.hop_length;
   let frames = seconds === null ? spec.width : roundHalfEven(seconds * perSecond);
   const least = LATENT_FACTOR * LOOP_COLUMNS;
-  if (!(frames >= least)) throw new Error(`${seconds} seconds are too short: give at least ${(least / perSecond).toFixed(2)}.`);
+  if (!(frames >= least)) {
+    throw new Error(`${seconds} seconds are too short: give at least ${(least / perSecond).toFixed(2)}.`);
+  }
   const width = spec.width / LATENT_FACTOR;
   let columns = Math.ceil(frames / LATENT_FACTOR);
   if (loop) {
@@ -32,8 +34,8 @@ export function layOut(seconds, loop, spec) {
 }
 
 /**
- * The windows in which a canvas is decoded: their `columns`, the `first` frame of each, the frames of its `overlap` with
- * the one before, and the frames of them all together, `total`. A loop is decoded past its end.
+ * The windows in which a canvas is decoded: their `columns`, the `first` frame of each, the frames of its `overlap`
+ * with the one before, and the frames of them all together, `total`. A loop is decoded past its end.
  */
 export function decodingWindows({ columns: length, width, loop }) {
   const shared = Math.floor(width / WINDOW_OVERLAP);

@@ -45,7 +45,8 @@ export function lawOf({ law, quantity }) {
 
 /** Values in 0..1 as levels. */
 export function quantised(values) {
-  return Uint8Array.from(values, (value) => roundHalfEven(Math.fround(Math.min(Math.max(value, 0), 1) * LARGEST_LEVEL)));
+  const level = (value) => Math.fround(Math.min(Math.max(value, 0), 1) * LARGEST_LEVEL);
+  return Uint8Array.from(values, (value) => roundHalfEven(level(value)));
 }
 
 /** The mel value of each of the 256 levels. */

@@ -5,11 +5,11 @@ import { Sha256, hexadecimal } from "./sha256.js";
 const MANIFEST = "manifest.json";
 const FORMAT = 1;
 
-/** A file that is not there or not what the manifest says; `path` names it. */
+/** A file that is not there or not what the manifest says; `paths` are those to be loaded again. */
 export class FileError extends Error {
-  constructor(path, reason) {
-    super(`${path} ${reason}: load the page again.`);
-    this.path = path;
+  constructor(paths, reason) {
+    super(`${paths[0]} ${reason}: load the page again.`);
+    this.paths = paths;
   }
 }
 
@@ -42,7 +42,7 @@ export class SiteFiles {
     for (const part of this.#read ? [file.path] : file.parts) {
       at = await this.#fill(content, at, part, { signal, onBytes });
     }
-    if (at !== file.bytes || (await digestOf(content)) !== file.sha256) throw new FileError(file.parts[0], "is damaged");
+    if (at !== file.bytes || (await digestOf(content)) !== file.sha256) throw new FileError(file.parts, "is damaged");
     return content;
   }
 
@@ -51,10 +51,10 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** An address of a file in one part, for what loads it by itself; `type` is its media type. */
-  async address(file, type) {
-    if (!this.#read) return new URL(file.parts[0], this.#base).href;
-    return URL.createObjectURL(new Blob([await this.load(file)], { type }));
+  /** Where a worker finds a file of one part, once it is checked: its address, or its bytes where the page carries it. */
+  async place(file, options) {
+    const content = await this.load(file, options);
+    return this.#read ? content : new URL(file.parts[0], this.#base).href;
   }
 
   async #fill(content, at, path, { signal, onBytes }) {
@@ -75,7 +75,7 @@ export class SiteFiles {
       }
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
-      throw new FileError(path, `broke off (${error.message})`);
+      throw new FileError([path], `broke off (${error.message})`);
     }
   }
 
@@ -90,9 +90,9 @@ export class SiteFiles {
       response = await fetch(new URL(path, this.#base), options);
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
-      throw new FileError(path, "does not come; is there a connection?");
+      throw new FileError([path], "does not come; is there a connection?");
     }
-    if (!response.ok) throw new FileError(path, `is missing (${response.status})`);
+    if (!response.ok) throw new FileError([path], `is missing (${response.status})`);
     return response;
   }
 }

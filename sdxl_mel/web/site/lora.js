@@ -8,13 +8,14 @@ const READERS = {
 const BYTES = { F32: 4, F16: 2, BF16: 2 };
 const LARGEST_HEADER = 1e8;
 const WORD = new DataView(new ArrayBuffer(4));
-/** How files name the two matrices of a layer, before and after its path: kohya's scripts, diffusers and peft, older ones. */
+/** How files name the two matrices of a layer: before and after its path, by kohya, diffusers and older diffusers. */
 const DIALECTS = [
   { start: "lora_unet_", separator: "_", down: ".lora_down.weight", up: ".lora_up.weight" },
   { start: "unet.", separator: ".", down: ".lora_A.weight", up: ".lora_B.weight" },
   { start: "unet.", separator: ".", down: ".lora.down.weight", up: ".lora.up.weight" },
 ];
 const ALPHA = ".alpha";
+const BLOCK_PATH = /^(down|mid|up)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)$/;
 const RESNET_NAMES = {
   conv1: "in_layers.2",
   time_emb_proj: "emb_layers.1",
@@ -103,7 +104,7 @@ function originalNames(paths) {
   const attends = (block) => paths.some((path) => path.startsWith(`${block}.attentions.`));
   return (path) => {
     if (END_NAMES[path]) return END_NAMES[path];
-    const [, side, number, kind, index, rest] = /^(down|mid|up)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)$/.exec(path) ?? [];
+    const [, side, number, kind, index, rest] = BLOCK_PATH.exec(path) ?? [];
     if (!side) return path;
     const inner = kind === "resnets" ? (RESNET_NAMES[rest] ?? rest) : rest;
     const place = kind === "attentions" ? 1 : 0;

@@ -2,18 +2,18 @@
 
 const LINEAR_STEP_HZ = 200 / 3;
 const LOG_START_HZ = 1000;
+const LOG_START_MEL = LOG_START_HZ / LINEAR_STEP_HZ;
 const LOG_STEP = Math.log(6.4) / 27;
 const TINY_SUM = 1e-12;
 
 function hzToMel(hz, scale) {
   if (scale === "htk") return 2595 * Math.log10(1 + hz / 700);
-  return hz < LOG_START_HZ ? hz / LINEAR_STEP_HZ : LOG_START_HZ / LINEAR_STEP_HZ + Math.log(hz / LOG_START_HZ) / LOG_STEP;
+  return hz < LOG_START_HZ ? hz / LINEAR_STEP_HZ : LOG_START_MEL + Math.log(hz / LOG_START_HZ) / LOG_STEP;
 }
 
 function melToHz(mel, scale) {
   if (scale === "htk") return 700 * (10 ** (mel / 2595) - 1);
-  const start = LOG_START_HZ / LINEAR_STEP_HZ;
-  return mel < start ? mel * LINEAR_STEP_HZ : LOG_START_HZ * Math.exp(LOG_STEP * (mel - start));
+  return mel < LOG_START_MEL ? mel * LINEAR_STEP_HZ : LOG_START_HZ * Math.exp(LOG_STEP * (mel - LOG_START_MEL));
 }
 
 /** How many samples before and after a clip its first and last frame cover. */
@@ -29,7 +29,8 @@ export function reachOf(frames, spec) {
 /** The periodic Hann window, scaled so that an STFT of 1 is what `spec.scale` says. */
 export function windowOf({ win_length: length, scale }) {
   const gain = scale === "sine" ? 4 / length : 1;
-  return Float64Array.from({ length }, (_, i) => Math.fround(gain * (0.5 - 0.5 * Math.cos((2 * Math.PI * i) / length))));
+  const hann = (i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / length);
+  return Float64Array.from({ length }, (_, i) => Math.fround(gain * hann(i)));
 }
 
 /** How many bins lie below the lowest band: a picture says nothing of them. */
@@ -70,7 +71,8 @@ export class FilterBank {
     /** How much the bands cover each bin: 1, less beyond the lowest and the highest band centre. */
     this.coverage = new Float64Array(this.bins);
     this.#eachBin((bin, segment) => {
-      const [up, down] = [segment < bands ? rising[bin] / peaks[segment + 1] : 0, segment > 0 ? falling[bin] / peaks[segment] : 0];
+      const up = segment < bands ? rising[bin] / peaks[segment + 1] : 0;
+      const down = segment > 0 ? falling[bin] / peaks[segment] : 0;
       this.coverage[bin] = Math.min(up + down, 1);
     });
     this.ratios = new Float64Array(bands + 2);

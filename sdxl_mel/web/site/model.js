@@ -36,7 +36,7 @@ export class Model extends EventTarget {
       return engine;
     } catch (error) {
       this.#engine = null;
-      if (error.path) await forget(error.path);
+      for (const path of error.paths ?? []) await forget(path);
       this.dispatchEvent(new CustomEvent("failed", { detail: error }));
       throw error;
     }

@@ -1,4 +1,4 @@
-/** Spectrogram PNGs as sdxl_mel/files/spectrogram.py reads them: every level, the spec, and the record of what made them. */
+/** Spectrogram PNGs as sdxl_mel/files/spectrogram.py reads them: levels, spec, and the record of what made them. */
 
 import { joined, latin, numbers32, utf8 } from "./bytes.js";
 

@@ -1,8 +1,8 @@
 /**
  * Phase retrieval: projections between the spectra of target magnitudes and the STFTs of sounds, as in
  * sdxl_mel/sound/inversion/projections.py and stereo.py. A spectrum is one Float32Array of (frames, bins) pairs a
- * channel; targets are one of (frames, bins) for one channel, three (left, mid, right) for two. An iteration is one pass
- * over the sound, a frame at a time.
+ * channel; targets are one of (frames, bins) for one channel, three (left, mid, right) for two. An iteration is one
+ * pass over the sound, a frame at a time.
  */
 
 import { RealFft } from "./fft.js";
@@ -108,7 +108,7 @@ export class Consistency {
     return sound;
   }
 
-  /** The sound of frames on a circle: what lies before and behind it is added to the other end, and repeats that end. */
+  /** The sound of frames on a circle: its margins are added to the other end, and repeat that end. */
   #wrapped(total) {
     const [before, length] = [marginOf(this.spec), this.frames * this.spec.hop_length];
     const circle = total.slice(before, before + length);
@@ -184,7 +184,7 @@ export async function fastGriffinLim(sounds, targets, consistency, iterations, p
   return sounds;
 }
 
-/** Write to `bins` what lies MOMENTUM beyond them, seen from where they were, and keep them in `before` from `at` on. */
+/** Write to `bins` what lies MOMENTUM beyond them, seen from `before`, and keep them there from index `at` on. */
 function accelerate(bins, before, at, started) {
   for (let i = 0; i < bins.length; i++, at++) {
     const here = bins[i];

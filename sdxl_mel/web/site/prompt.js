@@ -7,6 +7,7 @@ import { TOKENS } from "./tokenizer.js";
 
 const MOST_TOKENS = TOKENS - 2; // The first and the last are the encoders' own.
 const PHRASE_END = /[,;.!?]+\s+|\s+[-–]\s+/g;
+const ESCAPED = "\\( and \\) are brackets themselves";
 const OUTER_SIGNS = " ,;.!?-–";
 const WEIGHT = /:\s*(\d+(?:\.\d+)?)\s*\)/y;
 const ANY_WEIGHT = /\([^()]*:\s*\d|:\s*\d+(?:\.\d+)?\s*\)/;
@@ -22,7 +23,8 @@ export function fittedPrompt(prompt, anchor, count) {
   const plain = plainPrompt(whole);
   let kept = plain;
   while (kept && count(withAnchor(anchor, kept)) > MOST_TOKENS) kept = shortened(kept);
-  return { text: withAnchor(anchor, kept), dropped: plain.slice(kept.length).replace(/^[ ,;.\-–]+|[ ,;.\-–]+$/g, "") };
+  const dropped = plain.slice(kept.length).replace(/^[ ,;.\-–]+|[ ,;.\-–]+$/g, "");
+  return { text: withAnchor(anchor, kept), dropped };
 }
 
 function withAnchor(anchor, prompt) {
@@ -59,7 +61,7 @@ export function parseWeights(prompt) {
       open.push([]);
     } else if (prompt[at] === ")" || (weight && open.length > 1)) {
       const letters = open.pop();
-      if (!open.length) throw new Error(`“${prompt}”: a bracket closes that was not opened; \\) is a bracket itself.`);
+      if (!open.length) throw new Error(`“${prompt}”: a bracket closes that was not opened; ${ESCAPED}.`);
       const factor = weight ? Number(weight[1]) : 1;
       open.at(-1).push(...letters.map((letter) => ({ ...letter, weight: letter.weight * factor })));
       if (weight) at += weight[0].length - 1;
@@ -68,7 +70,7 @@ export function parseWeights(prompt) {
       open.at(-1).push({ text: prompt[at], weight: 1 });
     }
   }
-  if (open.length > 1) throw new Error(`“${prompt}”: a bracket is not closed; write (words:1.3), \\( is a bracket itself.`);
+  if (open.length > 1) throw new Error(`“${prompt}”: a bracket is not closed; write (words:1.3), ${ESCAPED}.`);
   const spans = [];
   for (const { text, weight } of open[0]) {
     if (spans.at(-1)?.weight === weight) spans.at(-1).text += text;

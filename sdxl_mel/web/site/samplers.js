@@ -86,7 +86,7 @@ function directionAt(sigma, prediction) {
   return [1 / Math.sqrt(sigma ** 2 + 1), sigma / (sigma ** 2 + 1)];
 }
 
-/** DPM-Solver++ (2M), midpoint, on Karras' noise levels (arXiv 2211.01095, algorithm 2; arXiv 2206.00364, equation 5). */
+/** DPM-Solver++ 2M (arXiv 2211.01095, algorithm 2) on the noise levels of Karras (arXiv 2206.00364, equation 5). */
 function dpmppPlan(schedule, steps, timesteps) {
   if (Array.isArray(timesteps)) throw new Error("dpmpp_2m takes no single timesteps; choose euler");
   const [low, high] = [schedule.sigmas.at(0), schedule.sigmas.at(-1)].map((sigma) => sigma ** (1 / KARRAS_RHO));

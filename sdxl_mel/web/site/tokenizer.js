@@ -7,7 +7,7 @@ const [TEXT_START, TEXT_END, WORD_END] = ["<|startoftext|>", "<|endoftext|>", "<
 /** Tokens that a text encoder reads of a text, its start and end among them. */
 export const TOKENS = 77;
 
-/** Letters that stand for the 256 bytes: printable ones for themselves, the others from U+0100 on (GPT-2, encoder.py). */
+/** Letters for the 256 bytes: printable ones for themselves, the others from U+0100 on (GPT-2, encoder.py). */
 function byteLetters() {
   const printable = (byte) => (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
   let next = 0x100;

@@ -1,8 +1,9 @@
-/** Sounds as WAV files of 16 bits a sample, with what made them, a loop with its loop points: sdxl_mel/files/audio.py. */
+/** Sounds as WAV files of 16 bits with what made them, a loop with its loop points: sdxl_mel/files/audio.py. */
 
 import { joined, latin, numbers32, utf8 } from "./bytes.js";
 
 const SAMPLE_BYTES = 2;
+const LEVELS = 2 ** 15;
 const PCM = 1;
 const MIDDLE_C = 60;
 
@@ -31,8 +32,8 @@ function samplesOf(sounds) {
   sounds.forEach((sound, channel) => {
     let at = channel * SAMPLE_BYTES;
     for (const sample of sound) {
-      const level = Math.floor((Math.min(Math.max(sample, -1), 1) * (2 ** 31 - 1)) / 2 ** 16);
-      samples.setInt16(at, level, true);
+      const level = Math.floor(Math.round(sample * 2 ** 31) / 2 ** 16);
+      samples.setInt16(at, Math.min(Math.max(level, -LEVELS), LEVELS - 1), true);
       at += sounds.length * SAMPLE_BYTES;
     }
   });

@@ -9,10 +9,14 @@ const stopped = new Set();
 let conditions = {};
 
 const TASKS = {
-  /** Load onnxruntime-web: the addresses of its module and of its WebAssembly. */
+  /** Load onnxruntime-web: its module and its WebAssembly, by their addresses or their bytes. */
   async start({ module, wasm, threads }) {
-    ort = await import(module);
-    Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: { wasm }, proxy: false });
+    // A page opened from a disk may import what the worker itself made an address for, and nothing else.
+    const own = typeof module !== "string" && URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
+    ort = await import(own || module);
+    ort.env.wasm.numThreads = threads;
+    if (typeof wasm === "string") ort.env.wasm.wasmPaths = { wasm };
+    else ort.env.wasm.wasmBinary = wasm;
     ort.env.logLevel = "error";
   },
 
