@@ -11,7 +11,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.export.folder import HASHED, HashedFolder, hashed_name, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, read_manifest
 from sdxl_mel.record import sha256_bytes
-from tests.export.conftest import Site
+from tests.exported import Site
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:

@@ -20,7 +20,7 @@ from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
-from tests.export.conftest import PART_BYTES, Site
+from tests.exported import PART_BYTES, Site
 
 PROMPT = "mel spectrogram, violin ballad, slow"
 

@@ -401,6 +401,31 @@ def test_best_is_better_than_fast(page: Page) -> None:
     assert inconsistency(invert(levels, MINI, "best", device="cpu"), levels, MINI) == pytest.approx(best, abs=0.5)
 
 
+HALVES = (
+    PICTURE
+    + """
+  const { framesOf } = await import("/site/levels.js");
+  const { Neighbour } = await import("/site/neighbour.js");
+  const [picture, middle, { port1, port2 }] = [pictureOf(a.picture), a.middle, new MessageChannel()];
+  const invert = async (half, port, before) => {
+    const options = { neighbour: new Neighbour(port, before) };
+    for await (const block of m.invertBlocks(half, a.spec, options)) return block.map(textOf);
+  };
+  const [first, second] = [framesOf(picture, 0, middle), framesOf(picture, middle, picture.width - middle)];
+  return Promise.all([invert(first, port1, false), invert(second, port2, true)]);"""
+)
+
+
+@pytest.mark.parametrize(("spec", "channels"), [(MINI, 1), (PRESETS["web"], 2)])
+def test_two_halves_make_the_sound_of_the_whole(page: Page, spec: MelSpec, channels: int) -> None:
+    """But for the order of their sums: phase retrieval lets roundings grow."""
+    levels = music(spec, 70, channels)
+    whole = inverted(page, levels, spec)
+    halves = run(page, "inversion", HALVES, {"picture": planes(levels), "spec": spec_json(spec), "middle": 33})
+    joined = np.stack([np.concatenate([floats(half[channel]) for half in halves]) for channel in range(channels)])
+    assert np.linalg.norm(joined - whole) <= 0.01 * np.linalg.norm(whole)
+
+
 @pytest.mark.parametrize("loop", [False, True])
 def test_blocks_make_one_sound(page: Page, loop: bool) -> None:
     """A picture inverted in blocks is as consistent as in one piece, and no block ends with a click."""

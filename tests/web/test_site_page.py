@@ -1,10 +1,11 @@
 """The page of an exported site over an engine that stands in for the model: what a person sees and does."""
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,14 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 from pydantic import JsonValue
 
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.web import site_page
 from tests.web.accessibility import problems
-from tests.web.pages import ORIGIN, answer, opened
+from tests.web.pages import ORIGIN, answer, opened, renderer_of
 
 SPEC = PRESETS["mini"]
 STAND_IN = Path(__file__).with_name("stand_in_engine.js")
@@ -167,7 +168,7 @@ def test_sounds_wait_for_each_other_and_one_that_waits_is_cancelled(page: Page) 
     expect(waiting).to_contain_text("waits for its turn")
     waiting.get_by_role("button", name="Cancel").click()
     expect(cards(page)).to_have_count(2)
-    assert [each.inner_text() for each in cards(page).locator("h3").all()] == ["third", "first"]
+    assert [each.inner_text() for each in cards(page).locator("> header h3").all()] == ["third", "first"]
 
 
 def test_a_killed_tab_keeps_its_history(browser: Browser) -> None:
@@ -179,7 +180,7 @@ def test_a_killed_tab_keeps_its_history(browser: Browser) -> None:
         expect(cards(killed)).to_have_count(1)
         make(killed, prompt="cut short", steps=200)
         expect(killed.get_by_role("img", name="The picture so far")).to_be_visible()
-        kill(context, killed)
+        os.kill(renderer_of(killed), signal.SIGKILL)
         page = context.new_page()
         go(page)
         expect(page.get_by_role("article", name="kept").locator("mel-player[data-ready]")).to_be_visible()
@@ -192,12 +193,6 @@ def test_a_killed_tab_keeps_its_history(browser: Browser) -> None:
         context.close()
 
 
-def kill(context: BrowserContext, page: Page) -> None:
-    """End the process of a page, as a system without memory does."""
-    with suppress(Error):
-        context.new_cdp_session(page).send("Page.crash")
-
-
 def test_a_sound_is_starred_deleted_and_brought_back(page: Page) -> None:
     make(page, prompt="one", steps=1)
     make(page, prompt="two", steps=1)
@@ -208,7 +203,7 @@ def test_a_sound_is_starred_deleted_and_brought_back(page: Page) -> None:
     page.get_by_role("button", name="Starred").click()
     expect(page.get_by_role("article")).to_have_count(1)
     one.get_by_role("button", name="Download, copy or delete").click()
-    one.get_by_role("button", name="Delete").click()
+    one.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("Nothing is starred")).to_be_visible()
     page.get_by_role("button", name="Bring it back").click()
     page.reload()

@@ -6,6 +6,7 @@
 import { Crewman } from "./crew.js";
 import { commandOf } from "./command.js";
 import { LATENT_FACTOR, decodingWindows, layOut } from "./layout.js";
+import { BLOCK_FRAMES, withoutEqualChannels } from "./inversion.js";
 import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from "./levels.js";
 import { SiteFiles } from "./loading.js";
 import { filledFactors, readTensors } from "./lora.js";
@@ -19,6 +20,7 @@ import { wavBytes } from "./wav.js";
 
 const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidance.
 const NO_GUIDANCE = [0, 1];
+const LEAST_HALVED = 64; // Frames: of fewer each worker would mostly wait.
 const STAGE = "generate";
 
 /**
@@ -129,17 +131,40 @@ class Engine {
   /** The sound of a picture, {rate, channels: [samples, ...]}; `onBlock` is given each block of a long one at once. */
   sound(picture, { method = "fast", signal, onBlock = () => {} } = {}) {
     const { levels, channels, height, width, spec, loop = false } = picture;
+    const whole = withoutEqualChannels({ levels, channels, height, width }, spec);
+    const content = { spec, options: { method, loop } };
+    return this.#alone(async () => {
+      const halved = this.#crew.length > 1 && !loop && width >= LEAST_HALVED && width <= BLOCK_FRAMES;
+      const blocks = await (halved ? this.#halves(whole, content, signal) : this.#blocks(whole, content, signal, onBlock));
+      const sounds = blocks[0].map((_, channel) => samplesJoined(blocks.map((block) => block[channel])));
+      if (halved) onBlock(sounds);
+      return { rate: spec.sample_rate, channels: sounds, loop, spec, record: picture.record };
+    });
+  }
+
+  async #blocks(picture, content, signal, onBlock) {
     const blocks = [];
     const heard = (block) => {
       blocks.push(block);
       onBlock(block);
     };
-    const content = { picture: { levels, channels, height, width }, spec, options: { method, loop } };
-    return this.#alone(async () => {
-      await this.#reader.do("sound", content, { signal, onBlock: heard });
-      const sounds = blocks[0].map((_, channel) => samplesJoined(blocks.map((block) => block[channel])));
-      return { rate: spec.sample_rate, channels: sounds, loop, spec, record: picture.record };
+    await this.#reader.do("sound", { ...content, picture }, { signal, onBlock: heard });
+    return blocks;
+  }
+
+  /** The sounds of the two halves of a picture, each made by one worker; what they share they tell each other. */
+  async #halves(picture, content, signal) {
+    const middle = Math.floor(picture.width / 2);
+    const halves = [framesOf(picture, 0, middle), framesOf(picture, middle, picture.width - middle)];
+    const { port1, port2 } = new MessageChannel();
+    const blocks = [];
+    const made = [port1, port2].map((port, half) => {
+      const onBlock = (block) => (blocks[half] = block);
+      const told = { ...content, picture: halves[half], port, before: half === 1 };
+      return this.#crew[half].do("sound", told, { transfer: [port], signal, onBlock });
     });
+    await Promise.all(made);
+    return blocks;
   }
 
   /** The bytes of a WAV file of a sound, with its spec and what made it. */

@@ -16,26 +16,29 @@ export const METHODS = {
 };
 const LARGEST_GAIN = 1e3;
 const WEAK_MID = 0.05; // Share of the mean power of left and right below which the mid is too weak to lead.
-const BLOCK_FRAMES = 1024;
+/** The most frames that are worked on at once. */
+export const BLOCK_FRAMES = 1024;
 const KNOWN_FRAMES = 16; // At the start of a block, whose sound was returned already.
 const AHEAD_FRAMES = 16; // At the end of a block, which the next one computes again, knowing what follows them.
 
 /**
  * Yield the sound of a picture block by block, each one Float32Array a channel. `pause` is awaited before every
- * iteration and may throw to stop.
+ * iteration and may throw to stop. With a `neighbour` the picture is one half of another, of at most BLOCK_FRAMES.
  */
 export async function* invertBlocks(picture, spec, options = {}) {
-  const { method = "fast", seed = 0, loop = false, pause = () => {}, blockFrames = BLOCK_FRAMES } = options;
+  const { method = "fast", seed = 0, loop = false, pause = () => {} } = options;
+  const { blockFrames = BLOCK_FRAMES, neighbour = null } = options;
   if (!METHODS[method]) throw new Error(`unknown method ${method}; known: ${Object.keys(METHODS).join(", ")}`);
   const deemphasis = new Deemphasis(spec.preemphasis);
-  const checked = withoutEqualChannels(picture, spec);
-  for await (const sounds of retrievePhase(checked, spec, METHODS[method], { seed, loop, pause, blockFrames })) {
+  const whole = neighbour ? picture : withoutEqualChannels(picture, spec);
+  const found = retrievePhase(whole, spec, METHODS[method], { seed, loop, pause, blockFrames, neighbour });
+  for await (const sounds of found) {
     yield sounds.map((sound, channel) => deemphasis.filter(sound, channel));
   }
 }
 
 /** The picture as one channel where its channels are equal, or where its spec says that they should be. */
-function withoutEqualChannels(picture, spec) {
+export function withoutEqualChannels(picture, spec) {
   const { channels, height, width, levels } = picture;
   if (channels === 1) return picture;
   const plane = height * width;
@@ -61,12 +64,13 @@ class Deemphasis {
   }
 }
 
-async function* retrievePhase(picture, spec, iterations, { seed, loop, pause, blockFrames }) {
+async function* retrievePhase(picture, spec, iterations, { seed, loop, pause, blockFrames, neighbour }) {
   const [frames, hop] = [picture.width, spec.hop_length];
   if (loop && frames * hop < spec.win_length) throw new Error(`${frames} frames are too short for a loop`);
   const taken = (sounds, from, to) => sounds.map((sound) => Float32Array.from(sound.subarray(from, to)));
   if (frames <= blockFrames) {
-    const sounds = await invertBlock(picture, spec, iterations, new TorchGenerator(seed, "phase", 0), pause, { loop });
+    const generator = new TorchGenerator(seed, "phase", 0);
+    const sounds = await invertBlock(picture, spec, iterations, generator, pause, { loop, neighbour });
     yield taken(sounds, marginOf(spec), marginOf(spec) + frames * hop);
     return;
   }
@@ -107,7 +111,7 @@ function turnedFrames(picture, first, count) {
 }
 
 /** The sounds (1 or 2, reach) of one block; `generator` draws the phases that it starts from. */
-async function invertBlock(picture, spec, iterations, generator, pause, { known = null, loop = false }) {
+async function invertBlock(picture, spec, iterations, generator, pause, { known = null, loop = false, neighbour }) {
   const [bank, frames] = [new FilterBank(spec), picture.width];
   const mel = melOf(picture, spec);
   const targets = [];
@@ -115,24 +119,25 @@ async function invertBlock(picture, spec, iterations, generator, pause, { known 
     await pause();
     targets.push(melToLinear(channel, spec, bank, iterations.melToLinear));
   }
-  const lead = leadingChannel(targets);
+  const lead = await leadingChannel(targets, neighbour);
   const coarse = coarseLength(spec);
   const coarseTargets = targets.map((target) => thinned(target, bank.bins, spec.n_fft / coarse));
   const knownLead = known && known.leading(lead);
-  const leadConsistency = new Consistency(spec, coarse, frames, { loop, known: knownLead });
+  const leadConsistency = new Consistency(spec, coarse, frames, { loop, known: knownLead, neighbour });
   const continued = knownLead && {
     spectrum: leadConsistency.spectrumOf(knownLead.samples[0]),
     last: Math.floor((firstUnknown(knownLead.weight) - spec.win_length) / spec.hop_length),
   };
-  const start = initialSpectrum(targets[lead], coarseTargets[lead], spec, generator, continued);
+  const beginning = { known: continued, neighbour };
+  const start = await initialSpectrum(targets[lead], coarseTargets[lead], spec, generator, beginning);
   let sounds = [await raar(start, coarseTargets[lead], leadConsistency, iterations.raar, pause)];
   if (targets.length === 3) {
-    const consistency = new Consistency(spec, coarse, frames, { loop, known });
+    const consistency = new Consistency(spec, coarse, frames, { loop, known, neighbour });
     const spectra = stereoFromLeading(consistency.spectrumOf(sounds[0]), coarseTargets);
-    sounds = consistency.soundsOf(spectra);
+    sounds = await consistency.soundsOf(spectra);
     sounds = await fastGriffinLim(sounds, coarseTargets, consistency, iterations.stereo, pause);
   }
-  const consistency = new Consistency(spec, spec.n_fft, frames, { loop, known });
+  const consistency = new Consistency(spec, spec.n_fft, frames, { loop, known, neighbour });
   /** Move the sound's own magnitudes one step towards the mel values (Masuyama et al. 2023, arXiv 2307.12232). */
   const follow = (frame, sizes) => {
     sizes.forEach((size, channel) => updated(size, mel[channel], frame * spec.n_mels, spec, bank));
@@ -193,9 +198,11 @@ function thinned(target, bins, share) {
 }
 
 /** The channel whose phase is retrieved first: the mid, or the left where the mid is too weak; 0 for one channel. */
-function leadingChannel(targets) {
+async function leadingChannel(targets, neighbour) {
   if (targets.length === 1) return 0;
-  const [left, mid, right] = targets.map((target) => target.reduce((sum, size) => sum + size * size, 0));
+  const here = Float64Array.from(targets, (target) => target.reduce((sum, size) => sum + size * size, 0));
+  const there = neighbour ? await neighbour.exchange(here) : [0, 0, 0];
+  const [left, mid, right] = here.map((power, channel) => power + there[channel]);
   return mid >= (WEAK_MID * (left + right)) / 2 ? 1 : 0;
 }
 

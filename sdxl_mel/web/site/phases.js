@@ -9,9 +9,10 @@ const LEAST_WEIGHT = 1e-6;
 /**
  * The spectrum (frames, coarse bins) to start from, with the magnitudes `coarse` and phases that follow the partials of
  * `target` (frames, bins). They are random in the first frame, or those of a sound that is `known`, {spectrum, last}:
- * where there is any, and continued from its last whole frame (-1 = none is).
+ * where there is any, and continued from its last whole frame (-1 = none is). Of two halves the second continues the
+ * first one's, which it has from its `neighbour`.
  */
-export function initialSpectrum(target, coarse, spec, generator, known = null) {
+export async function initialSpectrum(target, coarse, spec, generator, { known = null, neighbour = null } = {}) {
   const bins = spec.n_fft / 2 + 1;
   const frames = target.length / bins;
   const coarseBins = coarse.length / frames;
@@ -19,15 +20,20 @@ export function initialSpectrum(target, coarse, spec, generator, known = null) {
   const [frequencies, before] = [new Float64Array(bins), new Float64Array(coarseBins)];
   const [cycles, offsets] = [new Float64Array(coarseBins), new Float64Array(coarseBins)];
   const spectrum = new Float32Array(2 * coarse.length);
+  if (neighbour?.before) {
+    const state = await neighbour.exchange(new Float64Array(0));
+    before.set(state.subarray(0, coarseBins));
+    cycles.set(state.subarray(coarseBins));
+  }
   for (let frame = 0; frame < frames; frame++) {
     partialFrequencies(target.subarray(frame * bins, (frame + 1) * bins), spec, frequencies);
-    if (frame === 0 && !(known?.last >= 0)) {
+    if (frame === 0 && !neighbour?.before && !(known?.last >= 0)) {
       const first = initialPhases(frequencies, spec, generator);
       offsets.forEach((_, bin) => (offsets[bin] = first[bin * share]));
     }
     for (let bin = 0, at = frame * coarseBins; bin < coarseBins; bin++, at++) {
       const frequency = frequencies[bin * share];
-      if (frame > 0) cycles[bin] += (frequency + before[bin]) * (spec.hop_length / spec.n_fft / 2);
+      if (frame > 0 || neighbour?.before) cycles[bin] += (frequency + before[bin]) * (spec.hop_length / spec.n_fft / 2);
       cycles[bin] -= Math.floor(cycles[bin]);
       before[bin] = frequency;
       if (known?.last === frame) {
@@ -35,6 +41,9 @@ export function initialSpectrum(target, coarse, spec, generator, known = null) {
       }
       spectrum[2 * at] = cycles[bin]; // Until the offsets are known.
     }
+  }
+  if (neighbour && !neighbour.before) {
+    await neighbour.exchange(Float64Array.from([...before, ...cycles.map((cycle, bin) => cycle + offsets[bin])]));
   }
   for (let at = 0; at < coarse.length; at++) {
     const continued = 2 * Math.PI * (spectrum[2 * at] + offsets[at % coarseBins]);

@@ -28,9 +28,12 @@ export class KnownSound {
   }
 }
 
-/** The consistency of spectra of `frames` frames: STFT and inverse, of a loop or of what is partly known. */
+/**
+ * The consistency of spectra of `frames` frames: STFT and inverse, of a loop, of what is partly known, or of a half whose
+ * `neighbour` has the other one.
+ */
 export class Consistency {
-  constructor(spec, fftLength, frames, { loop = false, known = null } = {}) {
+  constructor(spec, fftLength, frames, { loop = false, known = null, neighbour = null } = {}) {
     this.spec = spec;
     this.frames = frames;
     this.bins = fftLength / 2 + 1;
@@ -39,6 +42,7 @@ export class Consistency {
     this.window = windowOf(spec);
     this.loop = loop;
     this.known = known;
+    this.neighbour = neighbour;
     this.norm = this.#windowSum().map((sum) => 1 / sum);
   }
 
@@ -63,20 +67,21 @@ export class Consistency {
   }
 
   /** The sounds nearest to spectra in least squares (Griffin and Lim 1984, equation 6), one a channel. */
-  soundsOf(spectra) {
+  async soundsOf(spectra) {
     const bins = new Float64Array(2 * this.bins);
-    return spectra.map((spectrum, channel) => {
+    const totals = spectra.map((spectrum) => {
       const total = new Float64Array(reachOf(this.frames, this.spec));
       for (let frame = 0; frame < this.frames; frame++) {
         bins.set(spectrum.subarray(2 * frame * this.bins, 2 * (frame + 1) * this.bins));
         this.#add(total, frame, bins);
       }
-      return this.#finished(total, channel);
+      return total;
     });
+    return this.#finished(totals);
   }
 
   /** The sounds nearest to the updated spectra of `sounds`; `update` (frame, bins of each channel) works in place. */
-  updated(update, sounds) {
+  async updated(update, sounds) {
     const bins = sounds.map(() => new Float64Array(2 * this.bins));
     const totals = sounds.map((sound) => new Float64Array(sound.length));
     for (let frame = 0; frame < this.frames; frame++) {
@@ -84,7 +89,7 @@ export class Consistency {
       update(frame, bins);
       totals.forEach((total, channel) => this.#add(total, frame, bins[channel]));
     }
-    return totals.map((total, channel) => this.#finished(total, channel));
+    return this.#finished(totals);
   }
 
   #add(total, frame, bins) {
@@ -97,15 +102,26 @@ export class Consistency {
     }
   }
 
-  #finished(total, channel) {
+  async #finished(totals) {
     const { norm, known } = this;
-    const sound = this.loop ? this.#wrapped(total) : total;
-    for (let i = 0; i < sound.length; i++) sound[i] *= norm[i];
-    if (known) {
+    if (this.neighbour) await this.#share(totals);
+    const sounds = this.loop ? totals.map((total) => this.#wrapped(total)) : totals;
+    sounds.forEach((sound, channel) => {
+      for (let i = 0; i < sound.length; i++) sound[i] *= norm[i];
+      if (!known) return;
       const [samples, weight] = [known.samples[channel], known.weight];
       for (let i = 0; i < sound.length; i++) sound[i] += weight[i] * (samples[i] - sound[i]);
-    }
-    return sound;
+    });
+    return sounds;
+  }
+
+  /** Add to totals what the frames of the other half have in them. */
+  async #share(totals) {
+    const { win_length: length, hop_length: hop } = this.spec;
+    const [count, last] = [length - hop, reachOf(this.frames, this.spec)];
+    const shared = totals.map((total) => (this.neighbour.before ? total.subarray(0, count) : total.subarray(last - count)));
+    const theirs = await this.neighbour.exchange(Float64Array.from(shared.flatMap((part) => [...part])));
+    shared.forEach((part, channel) => part.forEach((_, i) => (part[i] += theirs[channel * count + i])));
   }
 
   /** The sound of frames on a circle: its margins are added to the other end, and repeat that end. */
@@ -118,13 +134,17 @@ export class Consistency {
   }
 
   #windowSum() {
+    const { frames, neighbour, spec } = this;
     const squares = this.window.map((weight) => weight ** 2);
-    const total = new Float64Array(reachOf(this.frames, this.spec));
-    for (let frame = 0; frame < this.frames; frame++) {
-      const first = frame * this.spec.hop_length;
-      for (let i = 0; i < squares.length; i++) total[first + i] += squares[i];
+    const total = new Float64Array(reachOf(frames, spec));
+    const beside = Math.ceil(spec.win_length / spec.hop_length);
+    const [before, after] = [neighbour?.before ? beside : 0, neighbour && !neighbour.before ? beside : 0];
+    for (let frame = -before; frame < frames + after; frame++) {
+      const first = frame * spec.hop_length;
+      const end = Math.min(squares.length, total.length - first);
+      for (let i = Math.max(0, -first); i < end; i++) total[first + i] += squares[i];
     }
-    const least = (squares.reduce((sum, square) => sum + square, 0) / this.spec.hop_length) * WINDOW_SUM_FLOOR;
+    const least = (squares.reduce((sum, square) => sum + square, 0) / spec.hop_length) * WINDOW_SUM_FLOOR;
     return (this.loop ? this.#wrapped(total) : total).map((sum) => Math.max(sum, least));
   }
 }
@@ -150,12 +170,12 @@ export async function raar(spectrum, target, consistency, iterations, pause) {
       bins[2 * bin + 1] = reflected[i + 1] = 2 * projected[i + 1] - imaginary;
     }
   };
-  let sounds = consistency.soundsOf([reflected]);
+  let sounds = await consistency.soundsOf([reflected]);
   for (let iteration = 0; iteration < iterations; iteration++) {
     await pause();
-    sounds = consistency.updated(update, sounds);
+    sounds = await consistency.updated(update, sounds);
   }
-  return consistency.soundsOf([projected])[0];
+  return (await consistency.soundsOf([projected]))[0];
 }
 
 /**
@@ -171,7 +191,7 @@ export async function fastGriffinLim(sounds, targets, consistency, iterations, p
   for (let iteration = 0; iteration < iterations; iteration++) {
     await pause();
     const follows = follow !== null && iteration >= Math.floor(iterations / 3);
-    sounds = consistency.updated((frame, bins) => {
+    sounds = await consistency.updated((frame, bins) => {
       if (follows) {
         magnitudes(bins, sizes);
         follow(frame, sizes);

@@ -21,6 +21,7 @@ export class Sounds {
   #records = [];
   #aborts = new Map();
   #turn = Promise.resolve();
+  #making = null;
   #starred = false;
   #most = SHOWN;
   #list = element("div", { className: "results" });
@@ -65,9 +66,10 @@ export class Sounds {
   }
 
   async #make(record, signal) {
+    if (signal.aborted) return; // It was removed while it waited.
     const card = this.#cards.get(record.id);
+    this.#making = record;
     try {
-      signal.throwIfAborted();
       await attempt(() => this.#history.put(record)); // Before it is drawn: a tab that is killed shows it as cut short.
       card.does("waits for the model");
       await this.#draw(record, card, signal);
@@ -80,6 +82,7 @@ export class Sounds {
         await this.#model.close();
       }
     } finally {
+      this.#making = null;
       this.#aborts.delete(record.id);
       this.#busy(false);
       this.#show();
@@ -103,6 +106,12 @@ export class Sounds {
   }
 
   // --- what the cards do ---
+
+  /** Stop what is made, at the next step; what waits goes at once. */
+  #cancel(record) {
+    this.#aborts.get(record.id)?.abort();
+    if (record !== this.#making) this.#remove(record);
+  }
 
   async #star(record) {
     record.starred = !record.starred;
@@ -138,7 +147,7 @@ export class Sounds {
 
   #drawingCard(record) {
     const card = new DrawingCard(record, {
-      cancel: () => this.#aborts.get(record.id)?.abort(),
+      cancel: () => this.#cancel(record),
       again: () => this.#again(record),
       remove: () => this.#remove(record),
     });

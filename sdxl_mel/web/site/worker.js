@@ -1,6 +1,7 @@
 /** What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one. */
 
 import { invertBlocks } from "./inversion.js";
+import { Neighbour } from "./neighbour.js";
 
 const LORA_FILE = "lora.bin";
 let ort = null;
@@ -67,14 +68,19 @@ const TASKS = {
     return { values: values.data, dims: values.dims };
   },
 
-  /** The sound of a picture, block by block. */
-  async sound({ picture, spec, options }, id) {
+  /** The sound of a picture block by block, or of one half of it, whose other one is at the end of `port`. */
+  async sound({ picture, spec, options, port, before }, id) {
+    const neighbour = port ? new Neighbour(port, before) : null;
     const pause = async () => {
       await turn();
       if (stopped.delete(id)) throw new DOMException("stopped", "AbortError");
     };
-    for await (const block of invertBlocks(picture, spec, { ...options, pause })) {
-      postMessage({ id, block }, block.map(({ buffer }) => buffer));
+    try {
+      for await (const block of invertBlocks(picture, spec, { ...options, pause, neighbour })) {
+        postMessage({ id, block }, block.map(({ buffer }) => buffer));
+      }
+    } finally {
+      neighbour?.leave();
     }
   },
 };

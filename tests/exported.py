@@ -1,9 +1,7 @@
-"""One exported folder for all tests: a small random SDXL with a LoRA as factors, in exact weights and small parts."""
+"""An exported site for tests: a small random SDXL with a LoRA as factors, in exact weights and small parts."""
 
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.models import Written
@@ -29,11 +27,10 @@ class Site(NamedTuple):
         return Exported.open(self.folder)
 
 
-@pytest.fixture(scope="session")
-def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Site:
-    folder = tmp_path_factory.mktemp("slim-site")
+def write_slim_site(folder: Path, base: Path) -> Site:
+    """Export a base of few layers with a LoRA as factors, and the page."""
     lora, out = folder / "slim.safetensors", folder / "site"
     header = LoraHeader(named_spec("mini"), "mel spectrogram", architecture=Architecture(SDXL, 1))
-    write_lora(lora, Lora(random_lora_modules(open_base(str(slim_sdxl)), alpha=0.2), header))
-    chosen = Chosen(str(slim_sdxl), (f"{lora}:0.5",), "factors", weights="fp32")
-    return Site(slim_sdxl, lora, out, export_folder(chosen, out, PART_BYTES, page=False))
+    write_lora(lora, Lora(random_lora_modules(open_base(str(base)), alpha=0.2), header))
+    chosen = Chosen(str(base), (f"{lora}:0.5",), "factors", weights="fp32")
+    return Site(base, lora, out, export_folder(chosen, out, PART_BYTES, page=True))
