@@ -42,7 +42,7 @@ function showState(name, words) {
 function showLoading(model, place, kept) {
   let bar = null;
   model.addEventListener("progress", ({ detail: { what, loaded, total } }) => {
-    const words = `${what}: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
+    const words = `Loads ${what}: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
     if (!bar) place.replaceChildren((bar = progressBar(0, words)));
     const [shown, text] = bar.children;
     [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
