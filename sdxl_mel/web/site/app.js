@@ -7,7 +7,7 @@ import { embedded } from "./embedded.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { canBeKept, keepPage } from "./offline.js";
-import { SettingsForm } from "./settings_form.js";
+import { SettingsForm, linkTo } from "./settings_form.js";
 import { Sounds } from "./sounds.js";
 import { lacking } from "./support.js";
 
@@ -85,17 +85,19 @@ async function start() {
   if (problem) throw new Error(problem);
   const kept = document.body.dataset.worker ? await keepPage(remembered(THREADS, "") === "true") : false;
   const { manifest, ...files } = await source();
+  // Sites in other folders of the same host share the browser's storage with this one.
+  const place = files.read ? location.pathname : new URL(".", document.baseURI).pathname;
   const model = new Model(files);
-  const history = await History.open(`sdxl-mel ${location.pathname}`);
+  const history = await History.open(`sdxl-mel ${place}`);
   if (history.problem) say(history.problem);
-  const form = new SettingsForm(manifest, {
+  const form = new SettingsForm(manifest, place, {
     make: () => {
       if (!form.valid) return;
       sounds.make(form.values);
       form.nextSeed();
     },
     copy: async (settings) => copied((await model.engine).command(settings)),
-    link: (settings) => copied(SettingsForm.link(settings)),
+    link: (settings) => copied(linkTo(settings)),
     lora: (file) => attempt(async () => (await model.engine).setLora(file).then(() => true)),
   });
   const sounds = new Sounds({

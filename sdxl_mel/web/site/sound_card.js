@@ -6,7 +6,7 @@ import { element } from "../elements.js";
 import { icon, iconButton } from "../icons.js";
 import { button, menu } from "../studio/controls.js";
 import { copied } from "../studio/notices.js";
-import { SettingsForm } from "./settings_form.js";
+import { linkTo } from "./settings_form.js";
 
 const LONGEST_NAME = 48;
 
@@ -49,7 +49,7 @@ export class SoundCard {
       link("Sound (WAV)", sound, "wav"),
       link("Picture (PNG) with its format", picture, "png"),
       button("Copy the command that makes this", () => copied(record.command), { name: "copy", kind: "quiet" }),
-      button("Copy a link to this", () => copied(SettingsForm.link(settings)), { name: "copy", kind: "quiet" }),
+      button("Copy a link to this", () => copied(linkTo(settings)), { name: "copy", kind: "quiet" }),
       button("Delete", () => on.remove(record), { name: "close", kind: "quiet" }),
     );
     return element(
