@@ -12,7 +12,7 @@ export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo studio test test-slow check format clean
+.PHONY: demo studio site test test-slow check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
@@ -21,6 +21,10 @@ demo: $(VENV)/.installed
 studio: $(VENV)/.installed-studio
 	mkdir -p demo
 	$(BIN)/sdxl-mel studio --root demo --open $(STUDIO_FLAGS)
+
+# The page of the shipped base: any static host serves it, `python3 -m http.server --directory site` on this machine.
+site: $(VENV)/.installed-export
+	$(BIN)/sdxl-mel export --base mini --example "violin and piano, slow, folk tune" --out site $(SITE_FLAGS)
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
@@ -59,6 +63,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-studio: $(VENV)/.installed
 	$(PIP_INSTALL) --editable '.[demo,tag-score,studio]'
+	touch $@
+
+$(VENV)/.installed-export: $(VENV)/.installed
+	$(PIP_INSTALL) --editable '.[demo,tag-score,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,6 +1,7 @@
 """A folder of files that are named by what is in them, so that a browser keeps them for good; large ones in parts."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from sdxl_mel.files.atomic import write_bytes, write_text
 from sdxl_mel.record import sha256_bytes
 
 HASH_DIGITS = 16
-HASHED = re.compile(rf"\.[0-9a-f]{{{HASH_DIGITS}}}\.\w+$")
+HASHED = re.compile(rf"(?:[\w-]+/)?[\w-][\w.-]*\.[0-9a-f]{{{HASH_DIGITS}}}\.\w+")
+"""A file's name with its hash, in the text of a page or a manifest."""
 
 
 @dataclass
@@ -46,13 +48,14 @@ class HashedFolder:
         if not path.is_file() or path.stat().st_size != len(content) or path.read_bytes() != content:
             write_bytes(path, content)
 
-    def finish(self, manifest: Manifest) -> None:
-        """Write the manifest, with which everything becomes valid, and remove hashed files of earlier exports."""
-        write_text(self.path / MANIFEST, manifest.to_json() + "\n")
-        for path in list(self.path.rglob("*")):
-            name = path.relative_to(self.path).as_posix()
-            if path.is_file() and HASHED.search(name) and name not in self.written:
-                path.unlink()
+    def finish(self, manifest: Manifest, pages: Mapping[str, str]) -> None:
+        """Write the manifest and the pages, with which all becomes valid, and remove what only their old ones named."""
+        texts = {MANIFEST: manifest.to_json() + "\n", **pages}
+        old = [path.read_text(encoding="utf-8") for name in texts if (path := self.path / name).is_file()]
+        for name, text in texts.items():
+            write_text(self.path / name, text)
+        for name in {name for text in old for name in HASHED.findall(text)} - self.written:
+            (self.path / name).unlink(missing_ok=True)
 
 
 def hashed_name(name: str, content: bytes) -> str:
@@ -85,7 +88,7 @@ def read_file(folder: Path, file: File) -> bytes:
         if not path.is_file():
             raise FormatError(f"{path}: is missing; copy the whole folder, or export it again")
         content += path.read_bytes()
-    if sha256_bytes(content) != file.sha256:
+    if sha256_bytes(memoryview(content)) != file.sha256:
         names = " or ".join(file.parts)
         raise FormatError(f"{folder}: {names} is damaged (its SHA-256 differs); copy it again, or export it again")
     return bytes(content)

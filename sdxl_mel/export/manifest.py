@@ -13,7 +13,6 @@ from sdxl_mel.export.options import Weights
 from sdxl_mel.sound.melspec import MelSpec
 
 MANIFEST = "manifest.json"
-FORMAT = 1
 
 
 class Stored(BaseModel):
@@ -123,7 +122,7 @@ class Files(Stored):
 class Description(Stored):
     """What the models are, and how they are drawn."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     title: str
     made_with: str
     spec: MelSpec

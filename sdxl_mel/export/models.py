@@ -20,6 +20,7 @@ from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session, read_to
 from sdxl_mel.export.vectors import TEXTS, vectors
 from sdxl_mel.export.weights import store
 from sdxl_mel.files.tokenizer import tokenizer_files
+from sdxl_mel.models.small_decoder import small_decoder_for
 from sdxl_mel.progress import progress
 
 CHECKED = Drawn(sampler="euler", steps=3, guidance=2.5)
@@ -62,6 +63,9 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     base, spec = generator.models.base, generator.spec
     description = describe(chosen, generator)
     parts = [text_part(base, generator.trained.clip_skip), unet_part(base.unet, spec), decoder_part(base.vae, spec)]
+    small = small_decoder_for(base)
+    if small is not None:
+        parts.append(decoder_part(small, spec, "small_decoder"))
     with progress(len(parts) + (chosen.step_lora is not None), "export", "models") as ticker:
         made: dict[str, _Made] = {}
         for part in parts:
@@ -82,10 +86,10 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     exact = {name: each.exact for name, each in made.items()}
     stored = {name: each.stored for name, each in made.items()}
     drawings = {"unet": CHECKED} | ({"steps": steps.drawing} if steps else {})
-    differences = [
-        picture_error(*(opened(each, unet).values(TEXTS[1], 0, drawing) for each in (stored, exact)), chosen.weights)
-        for unet, drawing in drawings.items()
-    ]
+    differences = []
+    for unet, drawing in drawings.items():
+        found, wanted = (opened(each, unet).values(TEXTS[1], 0, drawing) for each in (stored, exact))
+        differences.append(picture_error(found, wanted, chosen.weights))
     files: dict[str, Any] = {
         part.name: out.write_parts(f"models/{part.name}.onnx", made[part.name].content) for part in parts
     }

@@ -1,5 +1,6 @@
 """What is exported, opened: a base with LoRAs in its weights, or beside them."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import prod
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def _require_small_sdxl(base: str) -> None:
         )
 
 
-def _read(texts: tuple[str, ...] | list[str]) -> list[ScaledLora]:
+def _read(texts: Sequence[str]) -> list[ScaledLora]:
     parsed = [parse_acting(text) for text in texts]
     for text, (_, acting) in zip(texts, parsed):
         if acting.interval != ALWAYS:

@@ -16,11 +16,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from sdxl_mel.arrays import Float, Levels
+from sdxl_mel.diffusion.conditioning import TIME_IDS, time_ids
 from sdxl_mel.diffusion.sampling import draw_noise, make_scheduler, sample
 from sdxl_mel.errors import MissingError
 from sdxl_mel.export.folder import read_file
 from sdxl_mel.export.manifest import Description, Drawn, Scheduler, read_manifest
 from sdxl_mel.files.tokenizer import END, START
+from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import quantise
 
 LORA_FILE = "lora.bin"
@@ -114,15 +116,13 @@ class Exported:
         latent, spec, guidance = described.latent, described.spec, drawing.guidance
         ids, ids_2 = self.tokens(["", text])
         hidden, pooled = self.models.text({"ids": ids, "ids_2": ids_2})
-        height, width = spec.n_mels, spec.width
-        sizes = np.tile(np.float32([height, width, 0, 0, height, width]), (2, 1))
-        conditions = {"hidden": hidden, "pooled": pooled, "sizes": sizes}
+        conditions = {"hidden": hidden, "pooled": pooled, "sizes": sizes_of(spec, 2)}
         guided = guidance not in (0.0, 1.0)
         used = conditions if guided else {name: each[1:] for name, each in conditions.items()}
 
         def predict(latents: Tensor, timestep: Tensor, _: int) -> Tensor:
             batch = torch.cat([latents, latents]) if guided else latents
-            inputs = {"latents": batch.numpy(), "timestep": np.float32([float(timestep)]), **used}
+            inputs = {"latents": batch.numpy(), "timestep": np.array([float(timestep)], np.float32), **used}
             noise = torch.from_numpy(self.models.unet(inputs)[0])
             return noise[:1] + guidance * (noise[1:] - noise[:1]) if guided else noise
 
@@ -130,6 +130,11 @@ class Exported:
         scheduler = scheduler_of(described.scheduler, drawing.sampler, timesteps)
         noise = draw_noise([seed], (latent.channels, latent.height, latent.columns), "cpu")
         return sample(scheduler, drawing.steps, noise, predict, seeds=[seed], timesteps=timesteps)
+
+
+def sizes_of(spec: MelSpec, count: int) -> NDArray[np.float32]:
+    """Return what the UNet is told of the picture's size, for `count` pictures."""
+    return time_ids(spec.n_mels, spec.width).expand(count, TIME_IDS).numpy()
 
 
 def scheduler_of(stated: Scheduler, sampler: str, timesteps: Any = None) -> Any:
@@ -155,5 +160,5 @@ def read_tokenizer(content: bytes) -> Tokenizer:
 def token_ids(tokenizer: Tokenizer, text: str, padding: str, length: int) -> list[int]:
     """Return start, the tokens of a text as far as they fit, end, and `padding` up to the length."""
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: length - 2]
-    start, end, fill = map(tokenizer.token_to_id, (START, END, padding))
+    start, end, fill = (tokenizer.get_vocab()[token] for token in (START, END, padding))
     return [start, *ids, end, *[fill] * (length - 2 - len(ids))]

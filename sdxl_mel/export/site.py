@@ -10,7 +10,7 @@ from sdxl_mel.export.folder import HashedFolder, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, Manifest
 from sdxl_mel.export.models import Written, export_models
 from sdxl_mel.export.runtime import runtime_files
-from sdxl_mel.files.atomic import atomic_path, write_text
+from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.web import site_page
 
 PAGE = "index.html"
@@ -26,20 +26,24 @@ def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool) -> 
     folder = HashedFolder(out, part_bytes)
     written = export_models(chosen, folder)
     manifest = written.manifest
+    pages = {}
     if page:
         runtime = {key: folder.write_parts(f"runtime/{name}", content) for key, name, content in runtime_files()}
         manifest = manifest.model_copy(update={"files": manifest.files.model_copy(update={"runtime": runtime})})
-        _write_page(folder, manifest.title)
-    folder.finish(manifest)
+        pages = _write_page(folder, manifest.title)
+    folder.finish(manifest, pages)
     return Written(manifest, written.graph_errors, written.picture_error)
 
 
-def _write_page(folder: HashedFolder, title: str) -> None:
+def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
+    """Write what the page names, and return the page and its service worker by name."""
     style = folder.write("style.css", site_page.style().encode())
     app = folder.write("app.js", web.bundle(site_page.APP).encode())
     worker = folder.write("worker.js", web.bundle(site_page.WORKER).encode())
-    write_text(folder.path / Path(site_page.SERVICE_WORKER).name, web.read(site_page.SERVICE_WORKER))
-    write_text(folder.path / PAGE, site_page.folder_page(title, style=style, app=app, worker=worker))
+    return {
+        Path(site_page.SERVICE_WORKER).name: web.read(site_page.SERVICE_WORKER),
+        PAGE: site_page.folder_page(title, style=style, app=app, worker=worker),
+    }
 
 
 def export_single_file(chosen: Chosen, out: Path) -> Written:

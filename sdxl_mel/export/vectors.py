@@ -14,7 +14,7 @@ from sdxl_mel.diffusion.long_form import moved, place_views
 from sdxl_mel.diffusion.sampling import draw_noise, sample, set_steps
 from sdxl_mel.export.manifest import Drawn
 from sdxl_mel.export.options import SAMPLERS
-from sdxl_mel.export.runner import Exported, scheduler_of
+from sdxl_mel.export.runner import Exported, scheduler_of, sizes_of
 from sdxl_mel.seeding import derive_seed, torch_generator
 
 TEXTS = (
@@ -91,15 +91,15 @@ def _views(length: int, width: int, overlap: int, loop: bool) -> dict[str, Any]:
 def _unet(exported: Exported) -> dict[str, Any]:
     """Return the UNet's prediction from noise at one timestep."""
     described, text, seed = exported.description, TEXTS[1], 1
-    latent, spec = described.latent, described.spec
+    latent = described.latent
     ids, ids_2 = exported.tokens([text])
     hidden, pooled = exported.models.text({"ids": ids, "ids_2": ids_2})
     inputs = {
         "latents": draw_noise([seed], (latent.channels, latent.height, latent.columns), "cpu").numpy(),
-        "timestep": np.float32([TIMESTEP]),
+        "timestep": np.array([TIMESTEP], np.float32),
         "hidden": hidden,
         "pooled": pooled,
-        "sizes": np.float32([[spec.n_mels, spec.width, 0, 0, spec.n_mels, spec.width]]),
+        "sizes": sizes_of(described.spec, 1),
     }
     return {"text": text, "seed": seed, "timestep": TIMESTEP, "noise": _base64(exported.models.unet(inputs)[0])}
 

@@ -93,9 +93,9 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Export the models, check them, and write the page around them."""
-    from sdxl_mel.export import site
+    from sdxl_mel.export import description, site
 
-    chosen = site.Chosen(
+    chosen = description.Chosen(
         base=config.base,
         loras=config.lora,
         lora_mode=config.lora_mode,

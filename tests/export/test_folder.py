@@ -29,7 +29,7 @@ def test_a_file_is_named_by_its_content(tmp_path: Path) -> None:
     assert [Path(part).suffix for part in file.parts] == [".0", ".1", ".2"]
     assert read_file(tmp_path, file) == content
     assert (tmp_path / folder.write("app.js", content)).read_bytes() == content
-    assert all(HASHED.search(name) for name in folder.written)
+    assert all(HASHED.fullmatch(name) for name in folder.written)
 
 
 def test_the_manifest_says_what_the_folder_holds(slim_site: Site) -> None:
@@ -56,16 +56,22 @@ def test_graphs_are_near_torch(slim_site: Site) -> None:
 
 
 def test_a_new_export_removes_the_files_of_the_old_one_alone(slim_site: Site, tmp_path: Path) -> None:
-    manifest = slim_site.written.manifest
-    (tmp_path / "notes.txt").write_text("mine")
-    first = HashedFolder(tmp_path, 1000)
-    first.write_parts("models/unet.onnx", b"1" * 3000)
-    first.finish(manifest)
-    second = HashedFolder(tmp_path, 1000)
-    kept = second.write_parts("models/unet.onnx", b"2" * 3000)
-    second.finish(manifest)
+    manifest, other = slim_site.written.manifest, f"notes.{'0' * 16}.txt"
+    (tmp_path / other).write_text("mine")
+
+    def export(content: bytes) -> set[str]:
+        folder = HashedFolder(tmp_path, 1000)
+        file = folder.write_parts("models/unet.onnx", content)
+        app = folder.write("app.js", content)
+        files = manifest.files.model_copy(update={"unet": file})
+        folder.finish(manifest.model_copy(update={"files": files}), {"index.html": f'<script src="{app}">'})
+        return folder.written
+
+    first = export(b"1" * 3000)
+    assert all((tmp_path / name).is_file() for name in first)
+    second = export(b"2" * 3000)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {"notes.txt", MANIFEST, *kept.parts}
+    assert files == {other, MANIFEST, "index.html", *second}
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

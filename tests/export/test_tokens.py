@@ -1,6 +1,5 @@
 """Tokens of an export are those of the tokenizers that Python draws with, whatever the text."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ LETTERS = [
 ]
 
 
-@cache
 def tokenizer(name: str) -> Any:
     if name == "public":
         return clip.public_tokenizer("!")
@@ -40,13 +38,13 @@ def hostile(count: int) -> list[str]:
 
 
 def captions() -> list[str]:
-    tracks = [*plan_tracks("train", 200), *plan_tracks("test", 50, group="left-out")]
+    tracks = [*plan_tracks("train", 200), *plan_tracks("train", 50, group="left-out")]
     return sorted({caption for track in tracks for caption in track.captions})
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2", "public"])
-@pytest.mark.parametrize("texts", [TEXTS, hostile(1000), captions()], ids=["vectors", "hostile", "captions"])
-def test_tokens_are_those_of_the_base(name: str, texts: list[str]) -> None:
+def test_tokens_are_those_of_the_base(name: str) -> None:
+    texts = [*TEXTS, *hostile(1000), *captions()]
     own = tokenizer(name)
     exported = read_tokenizer(tokenizer_json(own))
     wanted = read_tokens(own, texts).numpy()
