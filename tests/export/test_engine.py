@@ -25,7 +25,7 @@ from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.settings import Length
-from tests.export.conftest import Site
+from tests.exported import Site
 from tests.web.conftest import browser  # noqa: F401
 from tests.web.pages import ORIGIN, opened
 

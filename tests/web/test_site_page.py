@@ -79,7 +79,7 @@ def shared(browser: Browser) -> Iterator[Page]:
 def page(shared: Page) -> Page:
     """The page without sounds, its form as it is at first."""
     shared.evaluate("""async () => {
-      const request = indexedDB.open(`sdxl-mel ${location.pathname}`);
+      const request = indexedDB.open("sdxl-mel /");
       await new Promise((resolve) => (request.onsuccess = resolve));
       const transaction = request.result.transaction("sounds", "readwrite");
       transaction.objectStore("sounds").clear();
@@ -168,7 +168,7 @@ def test_sounds_wait_for_each_other_and_one_that_waits_is_cancelled(page: Page) 
     expect(waiting).to_contain_text("waits for its turn")
     waiting.get_by_role("button", name="Cancel").click()
     expect(cards(page)).to_have_count(2)
-    assert [each.inner_text() for each in cards(page).locator("> header h3").all()] == ["third", "first"]
+    assert [each.inner_text() for each in cards(page).locator("header h3").all()] == ["third", "first"]
 
 
 def test_a_killed_tab_keeps_its_history(browser: Browser) -> None:

@@ -7,7 +7,7 @@ import { embedded } from "./embedded.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { canBeKept, keepPage } from "./offline.js";
-import { SettingsForm } from "./settings_form.js";
+import { SettingsForm, linkTo } from "./settings_form.js";
 import { Sounds } from "./sounds.js";
 import { lacking } from "./support.js";
 
@@ -25,8 +25,13 @@ async function source() {
   const manifestUrl = new URL(MANIFEST, document.baseURI).href;
   if (own) return { ...own, manifestUrl };
   const response = await fetch(manifestUrl, { cache: "no-cache" }).catch(() => null);
-  if (!response?.ok) throw new Error(`${MANIFEST} does not come (${response?.status ?? "no connection"}): load the page again.`);
-  return { manifest: await response.json(), manifestUrl, worker: new URL(document.body.dataset.worker, document.baseURI).href };
+  if (!response?.ok)
+    throw new Error(`${MANIFEST} does not come (${response?.status ?? "no connection"}): load the page again.`);
+  return {
+    manifest: await response.json(),
+    manifestUrl,
+    worker: new URL(document.body.dataset.worker, document.baseURI).href,
+  };
 }
 
 function ready(kept) {
@@ -42,7 +47,7 @@ function showState(name, words) {
 function showLoading(model, place, kept) {
   let bar = null;
   model.addEventListener("progress", ({ detail: { what, loaded, total } }) => {
-    const words = `${what}: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
+    const words = `Loads ${what}: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
     if (!bar) place.replaceChildren((bar = progressBar(0, words)));
     const [shown, text] = bar.children;
     [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
@@ -55,7 +60,10 @@ function showLoading(model, place, kept) {
   });
   model.addEventListener("failed", ({ detail }) => {
     bar = null;
-    const again = button("Try again", () => attempt(() => model.engine).catch(() => null), { name: "again", kind: "quiet" });
+    const again = button("Try again", () => attempt(() => model.engine).catch(() => null), {
+      name: "again",
+      kind: "quiet",
+    });
     place.replaceChildren(element("p", { className: "error", textContent: detail.message }), again);
     showState("failed", "the model is not there");
   });
@@ -85,17 +93,19 @@ async function start() {
   if (problem) throw new Error(problem);
   const kept = document.body.dataset.worker ? await keepPage(remembered(THREADS, "") === "true") : false;
   const { manifest, ...files } = await source();
+  // Sites in other folders of the same host share the browser's storage with this one.
+  const place = files.read ? location.pathname : new URL(".", document.baseURI).pathname;
   const model = new Model(files);
-  const history = await History.open(`sdxl-mel ${location.pathname}`);
+  const history = await History.open(`sdxl-mel ${place}`);
   if (history.problem) say(history.problem);
-  const form = new SettingsForm(manifest, {
+  const form = new SettingsForm(manifest, place, {
     make: () => {
       if (!form.valid) return;
       sounds.make(form.values);
       form.nextSeed();
     },
     copy: async (settings) => copied((await model.engine).command(settings)),
-    link: (settings) => copied(SettingsForm.link(settings)),
+    link: (settings) => copied(linkTo(settings)),
     lora: (file) => attempt(async () => (await model.engine).setLora(file).then(() => true)),
   });
   const sounds = new Sounds({
@@ -109,7 +119,9 @@ async function start() {
     },
   });
   main.replaceChildren(element("div", { className: "split" }, form.node, sounds.node));
-  document.querySelector("footer#facts").append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
+  document
+    .querySelector("footer#facts")
+    .append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
   showLoading(model, form.loading, kept);
   await attempt(() => sounds.open());
   document.body.dataset.ready = "";

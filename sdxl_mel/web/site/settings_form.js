@@ -12,19 +12,26 @@ const LOOP_COLUMNS = 4;
 const SAMPLERS = { dpmpp_2m: "DPM++ 2M", euler: "Euler", ddim: "DDIM" };
 const METHODS = { fast: "fast", best: "best, twice as long" };
 
-/** The form; `on` has make(settings), copy(settings), link(settings), lora(file). */
+/** The address of this page with settings in it. */
+export function linkTo(settings) {
+  const given = Object.entries(settings).filter(([, value]) => value !== null && value !== undefined);
+  return `${location.href.split("#")[0]}#${new URLSearchParams(given)}`;
+}
+
+/** The form of the site at a path; `on` has make(), copy(settings), link(settings), lora(file). */
 export class SettingsForm {
   /** Where it is said how far the model is. */
   loading = element("div", { className: "loading", role: "status" });
   #manifest;
+  #draft;
   #fields;
   #seed = new SeedField(() => this.#keep());
 
-  constructor(manifest, on) {
-    this.#manifest = manifest;
+  constructor(manifest, place, on) {
+    [this.#manifest, this.#draft] = [manifest, `${DRAFT} ${place}`];
     this.#fields = this.#controls();
     this.node = this.#build(on);
-    this.values = { ...this.#usual(), ...JSON.parse(remembered(DRAFT, "{}")), ...this.#linked() };
+    this.values = { ...this.#usual(), ...JSON.parse(remembered(this.#draft, "{}")), ...this.#linked() };
   }
 
   /** The settings as they stand; `seconds` null = one tile. */
@@ -52,7 +59,7 @@ export class SettingsForm {
     prompt.value = known.prompt;
     steps.value = known.steps;
     guidance.value = known.guidance;
-    sampler.value = known.sampler;
+    if (this.#manifest.samplers.includes(known.sampler)) sampler.value = known.sampler;
     seconds.value = known.seconds ?? "";
     loop.checked = known.loop;
     method.value = known.method;
@@ -71,12 +78,6 @@ export class SettingsForm {
     if (!this.#seed.locked) this.#seed.roll();
   }
 
-  /** The address of this page with settings in it. */
-  static link(settings) {
-    const given = Object.entries(settings).filter(([, value]) => value !== null && value !== undefined);
-    return `${location.href.split("#")[0]}#${new URLSearchParams(given)}`;
-  }
-
   #usual(quick = false) {
     const { drawing, files, example } = this.#manifest;
     const { steps, guidance, sampler } = (quick && files.steps?.drawing) || drawing;
@@ -88,7 +89,8 @@ export class SettingsForm {
   #controls() {
     const manifest = this.#manifest;
     const { sample_rate: rate, hop_length: hop, width } = manifest.spec;
-    const number = (min, max, step, more) => element("input", { type: "number", min, max, step, required: true, ...more });
+    const number = (min, max, step, more) =>
+      element("input", { type: "number", min, max, step, required: true, ...more });
     const least = Math.ceil((100 * LATENT_FACTOR * LOOP_COLUMNS * hop) / rate) / 100;
     const tile = `${((width * hop) / rate).toFixed(2)}, one tile`;
     const fields = {
@@ -185,7 +187,11 @@ export class SettingsForm {
     this.#fields.shown = element("output", { htmlFor: scale.id });
     scale.addEventListener("input", () => this.#showScale(Number(scale.value)));
     scale.after(this.#fields.shown);
-    field.append(name, button("Another LoRA", () => file.click(), { name: "plus", kind: "quiet" }), file);
+    field.append(
+      name,
+      button("Another LoRA", () => file.click(), { name: "plus", kind: "quiet" }),
+      file,
+    );
     return field;
   }
 
@@ -194,7 +200,7 @@ export class SettingsForm {
     this.#fields.shown.textContent = scale.toFixed(2);
   }
 
-  /** The settings in the address of the page, as `link` puts them there. */
+  /** The settings in the address of the page, as `linkTo` puts them there. */
   #linked() {
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     if (!("prompt" in given)) return {};
@@ -208,7 +214,10 @@ export class SettingsForm {
     );
   }
 
+  /** Keep what differs from the usual: another export may have other usual values. */
   #keep() {
-    remember(DRAFT, JSON.stringify(this.values));
+    const usual = this.#usual();
+    const own = Object.entries(this.values).filter(([name, value]) => value !== usual[name]);
+    remember(this.#draft, JSON.stringify(Object.fromEntries(own)));
   }
 }

@@ -6,7 +6,7 @@ import { element } from "../elements.js";
 import { icon, iconButton } from "../icons.js";
 import { button, menu } from "../studio/controls.js";
 import { copied } from "../studio/notices.js";
-import { SettingsForm } from "./settings_form.js";
+import { linkTo } from "./settings_form.js";
 
 const LONGEST_NAME = 48;
 
@@ -49,7 +49,7 @@ export class SoundCard {
       link("Sound (WAV)", sound, "wav"),
       link("Picture (PNG) with its format", picture, "png"),
       button("Copy the command that makes this", () => copied(record.command), { name: "copy", kind: "quiet" }),
-      button("Copy a link to this", () => copied(SettingsForm.link(settings)), { name: "copy", kind: "quiet" }),
+      button("Copy a link to this", () => copied(linkTo(settings)), { name: "copy", kind: "quiet" }),
       button("Delete", () => on.remove(record), { name: "close", kind: "quiet" }),
     );
     return element(
@@ -64,8 +64,16 @@ export class SoundCard {
         element(
           "div",
           { className: "actions" },
-          button("Vary", () => on.vary(record), { name: "vary", kind: "quiet", title: "The same settings with another seed" }),
-          button("Use settings", () => on.reuse(record), { name: "settings", kind: "quiet", title: "Put its settings into the form" }),
+          button("Vary", () => on.vary(record), {
+            name: "vary",
+            kind: "quiet",
+            title: "The same settings with another seed",
+          }),
+          button("Use settings", () => on.reuse(record), {
+            name: "settings",
+            kind: "quiet",
+            title: "Put its settings into the form",
+          }),
         ),
       ),
     );
@@ -74,7 +82,10 @@ export class SoundCard {
 
 /** The name of the files of a sound: the prompt's words and the seed. */
 function fileName({ prompt, seed }) {
-  const words = prompt.normalize("NFKD").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["sound"];
+  const words = prompt
+    .normalize("NFKD")
+    .toLowerCase()
+    .match(/[\p{L}\p{N}]+/gu) ?? ["sound"];
   return `${words.join("-").slice(0, LONGEST_NAME).replace(/-$/, "")}-${seed}`;
 }
 

@@ -5,6 +5,7 @@
  */
 
 const PAGE = self.registration.scope;
+const PAGES = [PAGE, new URL("index.html", PAGE).href];
 const MANIFEST = new URL("manifest.json", PAGE).href;
 const CACHE = `sdxl-mel ${PAGE}`; // Sites in other folders of the same host have caches of their own.
 const HASHED = /[\w./-]+\.[0-9a-f]{16}\.\w+/g;
@@ -16,7 +17,8 @@ self.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || !url.href.startsWith(PAGE)) return;
-  const answer = hashed(url) ? kept(url.href) : fresh(request.mode === "navigate" ? PAGE : url.href);
+  const isPage = PAGES.includes(url.origin + url.pathname);
+  const answer = hashed(url) ? kept(url.href) : fresh(isPage ? PAGE : url.href);
   event.respondWith(new URL(self.location).searchParams.has("isolated") ? answer.then(isolated) : answer);
 });
 
