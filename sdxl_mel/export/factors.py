@@ -47,9 +47,9 @@ class Factors:
     paths: tuple[str, ...]
     rank: int
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """Return the names of the factors in the UNet's graph."""
-        return [f"unet.{path}.{role}" for path in self.paths for role in ("up", "down")]
+        return tuple(f"unet.{path}.{role}" for path in self.paths for role in ("up", "down"))
 
 
 def put_factors(base: Base, loras: Sequence[ScaledLora], rank: int | None) -> Factors:

@@ -63,7 +63,11 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     generator, factors = open_chosen(chosen)
     base, spec = generator.models.base, generator.spec
     description = describe(chosen, generator)
-    parts = [text_part(base, generator.trained.clip_skip), unet_part(base.unet, spec), decoder_part(base.vae, spec)]
+    parts = [
+        text_part(base, generator.trained.clip_skip),
+        unet_part(base.unet, spec, factors.names() if factors else ()),
+        decoder_part(base.vae, spec),
+    ]
     small = small_decoder_for(base)
     if small is not None:
         parts.append(decoder_part(small, spec, "small_decoder"))
@@ -115,7 +119,7 @@ def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
     files = {LORA_FILE: beside} if factors else None
     exact = Session(model.SerializeToString(), files)
     error = graph_error(part, exact)
-    store(model, weights, factors.names() if factors else ())
+    store(model, weights, part.kept)
     content = model.SerializeToString()
     return _Made(exact, Session(content, files), content, error, beside, listed)
 
@@ -123,7 +127,7 @@ def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
 def _make_steps(chosen: Chosen, step_lora: str) -> tuple[_Made, Drawn]:
     """Return the UNet with a step adapter in its weights, and how that asks to be drawn."""
     generator, factors = open_chosen(chosen, step_lora)
-    part = unet_part(generator.models.base.unet, generator.spec)
+    part = unet_part(generator.models.base.unet, generator.spec, factors.names() if factors else ())
     return _make(part, chosen.weights, factors), asked_drawing(generator, Drawing())
 
 
