@@ -79,8 +79,8 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
         steps = None
         if chosen.step_lora is not None:
             made["steps"], drawing = _make_steps(chosen, chosen.step_lora)
-            unet = out.write_parts("models/steps.onnx", made["steps"].content)
-            steps = Steps(unet=unet, lora=lora_name(chosen.step_lora), drawing=drawing)
+            file = out.write_parts("models/steps.onnx", made["steps"].content)
+            steps = Steps(unet=file, lora=lora_name(chosen.step_lora), drawing=drawing)
             ticker.advance()
     tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
     readers = (read_tokenizer(tokenizers["tokenizer"]), read_tokenizer(tokenizers["tokenizer_2"]))
