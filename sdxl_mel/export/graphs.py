@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids, unet_conditions
+from sdxl_mel.export.factors import Factors
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import pooled_width
 from sdxl_mel.models.sdxl import join_encoders
@@ -110,8 +111,8 @@ def text_part(base: Base, clip_skip: int) -> Part:
     return Part("text", TextGraph(base, clip_skip).eval(), inputs, axes, ("hidden", "pooled"))
 
 
-def unet_part(unet: Any, spec: MelSpec, kept: tuple[str, ...] = ()) -> Part:
-    """Return the UNet as a part."""
+def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
+    """Return the UNet as a part, with the factors that stand beside its weights."""
     generator, config = torch_generator(0, "export", "unet"), unet.config
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {
@@ -124,10 +125,10 @@ def unet_part(unet: Any, spec: MelSpec, kept: tuple[str, ...] = ()) -> Part:
     batch = Dim("b", max=MOST_AT_ONCE)
     axes: dict[str, dict[int, Any]] = {name: {} if name == "timestep" else {0: batch} for name in inputs}
     axes["latents"][3] = COLUMNS * Dim("w")
-    return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",), kept)
+    return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",), factors.names() if factors else ())
 
 
-def decoder_part(vae: Any, spec: MelSpec, name: str = "decoder") -> Part:
+def decoder_part(name: str, vae: Any, spec: MelSpec) -> Part:
     """Return the decoder of a VAE as a part."""
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {"latents": torch.randn(2, 4, height, width, generator=torch_generator(0, "export", name))}
