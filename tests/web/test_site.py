@@ -73,6 +73,7 @@ def test_a_site_in_a_subfolder_draws_and_goes_on_without_its_host(page: Page, fo
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_what_a_new_export_left_out_leaves_the_cache(page: Page, folder: Path) -> None:
     site = folder / "music"
     with hosted(host=folder) as host:
