@@ -246,6 +246,17 @@ def test_few_steps_are_those_of_the_adapter(page: Page) -> None:
     expect(page.get_by_label("Steps", exact=True)).to_have_value("10")
 
 
+def test_another_lora_is_drawn_with_and_named(page: Page) -> None:
+    chooser = page.locator("input[type=file]")
+    chooser.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x"})
+    expect(page.locator(".notice.error")).to_contain_text("notes.txt is no LoRA.")
+    expect(page.locator(".lora-field")).to_contain_text("mine.safetensors:0.8")
+    chooser.set_input_files({"name": "other.safetensors", "mimeType": "", "buffer": b"x"})
+    page.get_by_role("slider", name="LoRA").fill("0.5")
+    make(page, steps=1)
+    expect(cards(page)).to_contain_text("other.safetensors at 0.5")
+
+
 def test_what_is_missing_in_the_form_is_asked_for(page: Page) -> None:
     make(page, prompt="")
     assert page.evaluate("() => document.activeElement.tagName") == "TEXTAREA"
