@@ -51,7 +51,7 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** Where a worker finds a file, once it is checked: its address, or its bytes where it lies in parts or in the page. */
+  /** Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. */
   async place(file, options) {
     const content = await this.load(file, options);
     return this.#read || file.parts.length > 1 ? content : new URL(file.parts[0], this.#base).href;

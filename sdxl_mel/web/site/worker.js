@@ -97,14 +97,16 @@ function turn() {
   });
 }
 
-self.onmessage = async ({ data: { id, task, stop, ...content } }) => {
-  if (stop !== undefined) {
-    stopped.add(stop);
-    return;
-  }
+async function perform({ id, task, ...content }) {
   try {
     postMessage({ id, value: await TASKS[task](content, id) });
   } catch (error) {
     postMessage({ id, error: { name: error?.name ?? "Error", message: String(error?.message ?? error) } });
   }
+}
+
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  if (data.stop === undefined) last = last.then(() => perform(data));
+  else stopped.add(data.stop);
 };
