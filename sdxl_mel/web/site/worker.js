@@ -4,6 +4,8 @@ import { invertBlocks } from "./inversion.js";
 import { Neighbour } from "./neighbour.js";
 
 const LORA_FILE = "lora.bin";
+/** Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. */
+const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
 let ort = null;
 const sessions = new Map();
 const stopped = new Set();
@@ -25,7 +27,7 @@ const TASKS = {
   async open({ name, model, factors }) {
     await sessions.get(name)?.release();
     sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
     sessions.set(name, await ort.InferenceSession.create(model, options));
   },
