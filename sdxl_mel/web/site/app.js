@@ -25,8 +25,13 @@ async function source() {
   const manifestUrl = new URL(MANIFEST, document.baseURI).href;
   if (own) return { ...own, manifestUrl };
   const response = await fetch(manifestUrl, { cache: "no-cache" }).catch(() => null);
-  if (!response?.ok) throw new Error(`${MANIFEST} does not come (${response?.status ?? "no connection"}): load the page again.`);
-  return { manifest: await response.json(), manifestUrl, worker: new URL(document.body.dataset.worker, document.baseURI).href };
+  if (!response?.ok)
+    throw new Error(`${MANIFEST} does not come (${response?.status ?? "no connection"}): load the page again.`);
+  return {
+    manifest: await response.json(),
+    manifestUrl,
+    worker: new URL(document.body.dataset.worker, document.baseURI).href,
+  };
 }
 
 function ready(kept) {
@@ -55,7 +60,10 @@ function showLoading(model, place, kept) {
   });
   model.addEventListener("failed", ({ detail }) => {
     bar = null;
-    const again = button("Try again", () => attempt(() => model.engine).catch(() => null), { name: "again", kind: "quiet" });
+    const again = button("Try again", () => attempt(() => model.engine).catch(() => null), {
+      name: "again",
+      kind: "quiet",
+    });
     place.replaceChildren(element("p", { className: "error", textContent: detail.message }), again);
     showState("failed", "the model is not there");
   });
@@ -111,7 +119,9 @@ async function start() {
     },
   });
   main.replaceChildren(element("div", { className: "split" }, form.node, sounds.node));
-  document.querySelector("footer#facts").append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
+  document
+    .querySelector("footer#facts")
+    .append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
   showLoading(model, form.loading, kept);
   await attempt(() => sounds.open());
   document.body.dataset.ready = "";

@@ -89,7 +89,8 @@ export class SettingsForm {
   #controls() {
     const manifest = this.#manifest;
     const { sample_rate: rate, hop_length: hop, width } = manifest.spec;
-    const number = (min, max, step, more) => element("input", { type: "number", min, max, step, required: true, ...more });
+    const number = (min, max, step, more) =>
+      element("input", { type: "number", min, max, step, required: true, ...more });
     const least = Math.ceil((100 * LATENT_FACTOR * LOOP_COLUMNS * hop) / rate) / 100;
     const tile = `${((width * hop) / rate).toFixed(2)}, one tile`;
     const fields = {
@@ -186,7 +187,11 @@ export class SettingsForm {
     this.#fields.shown = element("output", { htmlFor: scale.id });
     scale.addEventListener("input", () => this.#showScale(Number(scale.value)));
     scale.after(this.#fields.shown);
-    field.append(name, button("Another LoRA", () => file.click(), { name: "plus", kind: "quiet" }), file);
+    field.append(
+      name,
+      button("Another LoRA", () => file.click(), { name: "plus", kind: "quiet" }),
+      file,
+    );
     return field;
   }
 

@@ -64,8 +64,16 @@ export class SoundCard {
         element(
           "div",
           { className: "actions" },
-          button("Vary", () => on.vary(record), { name: "vary", kind: "quiet", title: "The same settings with another seed" }),
-          button("Use settings", () => on.reuse(record), { name: "settings", kind: "quiet", title: "Put its settings into the form" }),
+          button("Vary", () => on.vary(record), {
+            name: "vary",
+            kind: "quiet",
+            title: "The same settings with another seed",
+          }),
+          button("Use settings", () => on.reuse(record), {
+            name: "settings",
+            kind: "quiet",
+            title: "Put its settings into the form",
+          }),
         ),
       ),
     );
@@ -74,7 +82,10 @@ export class SoundCard {
 
 /** The name of the files of a sound: the prompt's words and the seed. */
 function fileName({ prompt, seed }) {
-  const words = prompt.normalize("NFKD").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["sound"];
+  const words = prompt
+    .normalize("NFKD")
+    .toLowerCase()
+    .match(/[\p{L}\p{N}]+/gu) ?? ["sound"];
   return `${words.join("-").slice(0, LONGEST_NAME).replace(/-$/, "")}-${seed}`;
 }
 

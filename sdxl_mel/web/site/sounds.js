@@ -37,7 +37,12 @@ export class Sounds {
         "div",
         { className: "history-head" },
         element("h2", { textContent: "Sounds" }),
-        element("div", { className: "mel-names", role: "group", "aria-label": "Which sounds" }, this.#filter("All", false), this.#filter("Starred", true)),
+        element(
+          "div",
+          { className: "mel-names", role: "group", "aria-label": "Which sounds" },
+          this.#filter("All", false),
+          this.#filter("Starred", true),
+        ),
       ),
       this.#list,
       this.#more,
@@ -131,11 +136,19 @@ export class Sounds {
   /** Remove a sound, and offer to bring it back. */
   async #delete(record) {
     await this.#remove(record);
-    say(`Deleted “${record.settings.prompt}”.`, "note", button("Bring it back", async () => {
-      this.#records = [record, ...this.#records].sort((one, other) => other.when - one.when);
-      this.#show();
-      await attempt(() => this.#history.put(record));
-    }, { kind: "quiet" }));
+    say(
+      `Deleted “${record.settings.prompt}”.`,
+      "note",
+      button(
+        "Bring it back",
+        async () => {
+          this.#records = [record, ...this.#records].sort((one, other) => other.when - one.when);
+          this.#show();
+          await attempt(() => this.#history.put(record));
+        },
+        { kind: "quiet" },
+      ),
+    );
   }
 
   async #again(record) {
@@ -176,7 +189,9 @@ export class Sounds {
 
   #show() {
     const chosen = this.#records.filter((record) => !this.#starred || record.starred);
-    const shown = chosen.slice(0, this.#most).map((record) => (this.#cards.get(record.id) ?? this.#soundCard(record)).node);
+    const shown = chosen
+      .slice(0, this.#most)
+      .map((record) => (this.#cards.get(record.id) ?? this.#soundCard(record)).node);
     this.#more.hidden = chosen.length <= this.#most;
     if (!shown.length) shown.push(this.#nothing());
     const list = this.#list;

@@ -315,8 +315,7 @@ export class Make {
       this.#cards.set(
         key,
         new ResultCard(job, result, this.#store, {
-          vary: (from, which) =>
-            this.#again(from, which, "vary", { seed: anySeed() }),
+          vary: (from, which) => this.#again(from, which, "vary", { seed: anySeed() }),
           start: (from, which) => this.#startFromResult(from, which),
           compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
           reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),

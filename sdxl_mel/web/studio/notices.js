@@ -32,8 +32,9 @@ export async function attempt(act, button) {
   }
 }
 
-/** Copy a text, and say so. */
+/** Copy a text, and say so. Without https a browser does not copy: the text is shown. */
 export async function copied(text) {
+  if (!navigator.clipboard) return say(text, "error");
   await attempt(async () => {
     await navigator.clipboard.writeText(text);
     say("Copied.");

@@ -13,7 +13,14 @@ export function anySeed() {
 
 /** The field; `changed` is called where the seed became another one by the dice. */
 export class SeedField {
-  #input = element("input", { type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, value: "0", required: true });
+  #input = element("input", {
+    type: "number",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    step: 1,
+    value: "0",
+    required: true,
+  });
   #lock = iconButton("unlocked", "Keep this seed", () => this.#toggle(), { "aria-pressed": "false" });
   #changed;
 
