@@ -110,7 +110,7 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
 
 
 def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
-    model = to_onnx(part)
+    model = to_onnx(part, factors.names() if factors else ())
     beside, listed = set_apart(model, factors) if factors else (b"", ())
     files = {LORA_FILE: beside} if factors else None
     exact = Session(model.SerializeToString(), files)
