@@ -155,14 +155,20 @@ class Engine {
     return commandOf(full, this.manifest, this.#timesteps(full));
   }
 
-  /** Draw with the LoRA of a .safetensors file (Blob) from now on, in place of the exported one; null = with none. */
+  /**
+   * Draw with the LoRA of a .safetensors file (Blob) from now on, in place of the exported one; null = with none.
+   * Resolves to the names of tensors that are not for the UNet: text encoders have no place for another LoRA.
+   */
   async setLora(file) {
     if (!this.manifest.lora) throw new Error("These models were exported without a place for another LoRA.");
-    const content = file && filledFactors(this.manifest.lora, readTensors(await file.arrayBuffer()));
+    const { lora } = this.manifest;
+    const none = { content: new Float32Array(lora.file.bytes / Float32Array.BYTES_PER_ELEMENT), unused: [] };
+    const { content, unused } = file ? filledFactors(lora, readTensors(await file.arrayBuffer())) : none;
     await this.#alone(() => {
-      this.#lora = content ?? new Float32Array(this.manifest.lora.file.bytes / Float32Array.BYTES_PER_ELEMENT);
+      this.#lora = content;
       this.#held.unet = null;
     });
+    return unused;
   }
 
   /** Let go of the models. */
