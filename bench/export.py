@@ -18,6 +18,7 @@ from sdxl_mel.export.runner import Exported
 from sdxl_mel.export.site import export_folder
 from sdxl_mel.export.vectors import TEXTS
 from sdxl_mel.files.tokenizer import public_tokenizer
+from sdxl_mel.models.base import open_base
 
 WEIGHTS: tuple[Weights, ...] = ("int8", "fp16")
 TEXT_WIDTH = 384
@@ -45,10 +46,10 @@ def run() -> Table:
         header=["base", "weights", "text, UNet, decoder(s) (MB)", "parts", "export (s)", "picture error", "tile (s)"],
         rows=rows,
         notes=[
-            "Picture error: root mean square of 0..1 against float32 weights, three guided steps. Tile: ten guided steps "
-            "of DPM++ 2M and the decoder, in onnxruntime on the CPU.",
-            f"Students: random weights at preset web (512 x 256, stereo), text encoders {TEXT_WIDTH} wide, a decoder of a "
-            f"quarter of SDXL's widths. Parts of at most {PART_BYTES / 1e6:g} MB.",
+            "Picture error: root mean square of 0..1 against float32 weights, three guided steps. Tile: ten guided "
+            "steps of DPM++ 2M and the decoder, in onnxruntime on the CPU.",
+            f"Students: random weights at preset web (512 x 256, stereo), text encoders {TEXT_WIDTH} wide, a decoder "
+            f"of a quarter of SDXL's widths. Parts of at most {PART_BYTES / 1e6:g} MB.",
         ],
     )
 
@@ -102,9 +103,7 @@ def write_student(folder: Path, student: Student) -> Path:
         tokenizer=public_tokenizer(),
         tokenizer_2=public_tokenizer("!"),
         unet=student_unet(student),
-        scheduler=EulerDiscreteScheduler(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="leading", steps_offset=1
-        ),
+        scheduler=EulerDiscreteScheduler.from_config(open_base("mini", ()).scheduler.config),
     )
     torch.random.set_rng_state(state)
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -44,7 +44,7 @@ def describe(chosen: Chosen, generator: Generator) -> Description:
     base, spec, trained = generator.models.base, generator.spec, generator.trained
     config = base.unet.config
     return Description(
-        title=chosen.title or Path((chosen.loras or (chosen.base,))[0].partition(":")[0]).stem,
+        title=chosen.title or _title(chosen),
         made_with=f"sdxl-mel {__version__}",
         spec=spec,
         anchor=trained.anchor,
@@ -107,6 +107,12 @@ def _latent(spec: MelSpec) -> Latent:
 def _preview(vae: Any, spec: MelSpec) -> Preview:
     fitted = fit(vae, spec)
     return Preview(weights=fitted.weights.tolist(), spread=fitted.spread)
+
+
+def _title(chosen: Chosen) -> str:
+    """Return the name of the first LoRA, or of the base."""
+    named = [path for path, _ in paired_scales([parse_acting(text)[0] for text in chosen.loras])]
+    return (named or [Path(chosen.base)])[0].stem
 
 
 def _name(base: str) -> str:

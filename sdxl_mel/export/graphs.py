@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,8 +131,16 @@ def decoder_part(vae: Any, spec: MelSpec, name: str = "decoder") -> Part:
     return Part(name, DecoderGraph(vae, 1 if spec.channels == "grey" else 3).eval(), inputs, axes, ("values",))
 
 
-def to_onnx(part: Part) -> "ModelProto":
-    """Return a part as an ONNX model with float32 weights, without the traces of where in Python it was made."""
+def to_onnx(part: Part, kept: Collection[str] = ()) -> "ModelProto":
+    """Return a part as an ONNX model with float32 weights, without the traces of where in Python it was made.
+
+    The weights named in `kept` are not computed with beforehand: small ones would else be folded into others.
+    """
+    from onnxscript.optimizer import optimize_ir
+
+    def should_fold(node: Any) -> bool | None:
+        return False if any(value is not None and value.name in kept for value in node.inputs) else None
+
     with _quiet():
         program = torch.onnx.export(
             part.module,
@@ -143,8 +151,10 @@ def to_onnx(part: Part) -> "ModelProto":
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        optimize_ir(program.model, should_fold=should_fold)
     model = program.model_proto
     del model.metadata_props[:], model.functions[:], model.graph.value_info[:], model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.diffusion.samplers import Drawing
-from sdxl_mel.errors import InputError
 from sdxl_mel.export.checks import graph_error, picture_error
 from sdxl_mel.export.description import Chosen, asked_drawing, describe, lora_name
 from sdxl_mel.export.factors import Factors, set_apart
 from sdxl_mel.export.folder import HashedFolder
 from sdxl_mel.export.graphs import Part, decoder_part, text_part, to_onnx, unet_part
 from sdxl_mel.export.manifest import Drawn, Factor, Files, Lora, Manifest, Steps
-from sdxl_mel.export.opening import open_chosen
+from sdxl_mel.export.opening import open_chosen, require_step_adapter
 from sdxl_mel.export.options import Weights
 from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session, read_tokenizer
 from sdxl_mel.export.vectors import TEXTS, vectors
@@ -59,6 +58,8 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
     MissingError without onnx.
     """
+    if chosen.step_lora is not None:
+        require_step_adapter(chosen.step_lora)
     generator, factors = open_chosen(chosen)
     base, spec = generator.models.base, generator.spec
     description = describe(chosen, generator)
@@ -109,7 +110,7 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
 
 
 def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
-    model = to_onnx(part)
+    model = to_onnx(part, factors.names() if factors else ())
     beside, listed = set_apart(model, factors) if factors else (b"", ())
     files = {LORA_FILE: beside} if factors else None
     exact = Session(model.SerializeToString(), files)
@@ -122,12 +123,6 @@ def _make(part: Part, weights: Weights, factors: Factors | None) -> _Made:
 def _make_steps(chosen: Chosen, step_lora: str) -> tuple[_Made, Drawn]:
     """Return the UNet with a step adapter in its weights, and how that asks to be drawn."""
     generator, factors = open_chosen(chosen, step_lora)
-    own = generator.loras[-1].lora.header.drawing
-    if own.sampler is None and own.timesteps is None:
-        raise InputError(
-            f"--step-lora {step_lora}: does not say how it is drawn (no sampler or timesteps in its header), so it is "
-            "no step adapter; give it as --lora"
-        )
     part = unet_part(generator.models.base.unet, generator.spec)
     return _make(part, chosen.weights, factors), asked_drawing(generator, Drawing())
 

@@ -46,6 +46,15 @@ def open_chosen(chosen: Chosen, step_lora: str | None = None) -> Opened:
     return Opened(generator, put_factors(base, apart, chosen.lora_rank) if chosen.lora_mode == "factors" else None)
 
 
+def require_step_adapter(text: str) -> None:
+    """Raise InputError for a LoRA that does not say in its header how it is drawn in few steps."""
+    ((_, lora, _),) = _read([text])
+    if lora.header.drawing.sampler is None and lora.header.drawing.timesteps is None:
+        raise InputError(
+            f"--step-lora {text}: no step adapter (its header names neither sampler nor timesteps); give it as --lora"
+        )
+
+
 def _require_small_sdxl(base: str) -> None:
     """Raise InputError, before any weight is read, for a base that is not of SDXL's family or too large."""
     source = find_source(base, PARTS)

@@ -64,7 +64,7 @@ def quantised(values: Float, axis: int) -> tuple[np.ndarray[tuple[int, ...], np.
     """
     others = tuple(each for each in range(values.ndim) if each != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
-    scales = (np.maximum(largest, np.finfo(np.float32).tiny) / LARGEST_INT8).astype(np.float32)
+    scales = np.maximum(largest / np.float32(LARGEST_INT8), np.finfo(np.float32).tiny)
     return np.rint(values / scales).astype(np.int8), scales.reshape(-1)
 
 

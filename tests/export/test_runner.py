@@ -20,6 +20,7 @@ from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
+from tests.docs.commands import ROOT, blocks_of
 from tests.exported import PART_BYTES, Site
 
 PROMPT = "mel spectrogram, violin ballad, slow"
@@ -137,6 +138,15 @@ def test_vectors_are_what_the_models_give(slim_site: Site, exported: Exported) -
     again = exported.draw(picture["text"], picture["seed"], Drawn(**picture["drawing"]))
     assert np.array_equal(levels[::-1], again)
     assert {each["sampler"] for each in table["sampling"]} == set(SAMPLERS)
+
+
+def test_the_python_of_the_page(slim_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").symlink_to(slim_site.folder)
+    monkeypatch.chdir(tmp_path)
+    (text,) = (text for _, language, text in blocks_of(ROOT / "docs" / "browser.md") if language == "python")
+    names: dict[str, np.ndarray] = {}
+    exec(text, names)
+    assert names["levels"].shape == (128, 256, 1)
 
 
 def test_models_may_be_anything_that_is_called_with_arrays(exported: Exported) -> None:

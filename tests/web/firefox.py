@@ -29,9 +29,7 @@ class Firefox:
 
     def evaluate(self, script: str) -> Any:
         """Return what the body of an async function gives."""
-        wrapped = (
-            f"const done = arguments[0]; (async () => {{ {script} }})().then(done, done);"
-        )
+        wrapped = f"const done = arguments[0]; (async () => {{ {script} }})().then(done, done);"
         return self._ask("WebDriver:ExecuteAsyncScript", {"script": wrapped, "args": []})["value"]
 
     def wait(self, condition: str, seconds: float = 60) -> None:
