@@ -141,8 +141,8 @@ export class SettingsForm {
           { className: "fields" },
           labelled("Guidance", guidance, "nearer to the prompt; 1 = off"),
           labelled("Sampler", sampler, "how the steps are taken"),
+          labelled("Sound", method, "how it is made"),
         ),
-        labelled("Sound", method, "how it is made from the picture"),
       ),
       element(
         "div",
