@@ -24,6 +24,7 @@ from tests.web.static import hosted
 PROMPTS = 200
 PLANNED = 400
 STEPS = 25
+DRAW = "async (asked) => { window.drawn = await engine.draw(asked); }"
 
 
 def run() -> Table:
@@ -52,9 +53,7 @@ def in_the_page(site: Path, prompts: list[str]) -> list[Levels]:
         page, _ = opened(browser, host)
         tiles = []
         for seed, prompt in enumerate(prompts):
-            page.evaluate(
-                "async (asked) => { window.drawn = await engine.draw(asked); }", dict(prompt=prompt, seed=seed)
-            )
+            page.evaluate(DRAW, {"prompt": prompt, "seed": seed})
             tiles.append(np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1))
     return tiles
 
