@@ -37,7 +37,7 @@ def run() -> Table:
     oracle = load_oracle()
     found = {name: [all(flags) for flags in oracle.found(np.stack(tiles), wanted)] for name, tiles in drawn.items()}
     shares = {name: share_interval(flags) for name, flags in found.items()}
-    change = paired_interval(*(np.asarray(flags, np.float64) for flags in found.values()))
+    change = paired_interval(*(np.asarray(found[name], np.float64) for name in ("Python", "page")))
     shown = [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (*shares.values(), change)]
     return Table(
         title="browser: the oracle at the page's defaults",
