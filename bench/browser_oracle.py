@@ -35,7 +35,7 @@ def run() -> Table:
     drawn = {"page": in_the_page(prompts), "Python": in_python(prompts)}
     found = {name: [all(flags) for flags in oracle.found(np.stack(tiles), wanted)] for name, tiles in drawn.items()}
     shares = {name: share_interval(flags) for name, flags in found.items()}
-    change = paired_interval(np.float64(found["page"]), np.float64(found["Python"]))
+    change = paired_interval(*(np.asarray(flags, np.float64) for flags in found.values()))
     shown = [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (*shares.values(), change)]
     return Table(
         title="browser: the oracle at the page's defaults",

@@ -73,6 +73,7 @@ def test_a_site_in_a_subfolder_draws_and_goes_on_without_its_host(page: Page, fo
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_what_a_new_export_left_out_leaves_the_cache(page: Page, folder: Path) -> None:
     site = folder / "music"
     with hosted(host=folder) as host:
@@ -128,3 +129,16 @@ def test_one_file_opens_from_a_disk(page: Page, slim_site: Site, tmp_path: Path)
     ready(page, (tmp_path / "page.html").as_uri())
     make(page, "bells")
     assert all(url.startswith(("file:", "blob:", "data:")) for url in asked)
+
+
+@pytest.mark.slow
+def test_threads_are_used_where_a_person_asks_for_them(page: Page, folder: Path) -> None:
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', { value: 4 })")
+    with hosted(host=folder) as host:
+        ready(page, f"{host.address}host/music/")
+        assert not page.evaluate("() => crossOriginIsolated")
+        with page.expect_navigation():
+            page.get_by_label("Use all 4 cores").click()
+        page.wait_for_function("() => crossOriginIsolated")
+        expect(page.locator("#worker")).to_have_attribute("data-state", "ready", timeout=READY_MS)
+        make(page, "bells")
