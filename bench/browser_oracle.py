@@ -1,14 +1,13 @@
 """The oracle on the exported page of mini, as it draws by itself, beside 25 guided steps in Python: minutes."""
 
 import base64
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from bench.browser import LEVELS, OPEN
+from bench.browser import LEVELS, chromium, opened
 from bench.table import Table
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
@@ -25,17 +24,20 @@ from tests.web.static import hosted
 PROMPTS = 200
 PLANNED = 400
 STEPS = 25
+DRAW = "async (asked) => { window.drawn = await engine.draw(asked); }"
 
 
 def run() -> Table:
     """Draw the duets of test pieces twice, and compare what is found in them."""
     plans = [plan for plan in plan_tracks("test-seen", PLANNED) if len(plan.instruments) == 2][:PROMPTS]
     prompts, wanted = [plan.captions[0] for plan in plans], [plan.instruments for plan in plans]
+    with tempfile.TemporaryDirectory() as folder:
+        export.run(export.Config(base="mini", out=Path(folder) / "site"))
+        drawn = {"page": in_the_page(Path(folder) / "site", prompts), "Python": in_python(prompts)}
     oracle = load_oracle()
-    drawn = {"page": in_the_page(prompts), "Python": in_python(prompts)}
     found = {name: [all(flags) for flags in oracle.found(np.stack(tiles), wanted)] for name, tiles in drawn.items()}
     shares = {name: share_interval(flags) for name, flags in found.items()}
-    change = paired_interval(np.float64(found["page"]), np.float64(found["Python"]))
+    change = paired_interval(*(np.asarray(found[name], np.float64) for name in ("Python", "page")))
     shown = [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (*shares.values(), change)]
     return Table(
         title="browser: the oracle at the page's defaults",
@@ -45,23 +47,14 @@ def run() -> Table:
     )
 
 
-def in_the_page(prompts: list[str]) -> list[Levels]:
-    """Return a tile of every prompt, seed = its place, as the page draws it."""
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        site = Path(folder) / "site"
-        export.run(export.Config(base="mini", out=site))
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        with hosted(site=site, web=web.FOLDER) as host:
-            page = browser.new_page()
-            page.goto(f"{host.address}site/manifest.json")
-            page.evaluate(OPEN, [host.address, prompts[0], 0])
-            tiles = []
-            for seed, prompt in enumerate(prompts):
-                page.evaluate(
-                    "async (asked) => { window.drawn = await engine.draw(asked); }", {"prompt": prompt, "seed": seed}
-                )
-                tiles.append(np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1))
-        browser.close()
+def in_the_page(site: Path, prompts: list[str]) -> list[Levels]:
+    """Return a tile of every prompt, seed = its place, as an exported page of mini draws it."""
+    with sync_playwright() as playwright, hosted(site=site, web=web.FOLDER) as host, chromium(playwright) as browser:
+        page, _ = opened(browser, host)
+        tiles = []
+        for seed, prompt in enumerate(prompts):
+            page.evaluate(DRAW, {"prompt": prompt, "seed": seed})
+            tiles.append(np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1))
     return tiles
 
 

@@ -27,6 +27,8 @@ from sdxl_mel.sound.pixels import quantise
 
 LORA_FILE = "lora.bin"
 """Where a UNet's graph looks for its LoRA's factors."""
+FLOAT_PRODUCTS = "session.qdq_matmulnbits_accuracy_level"
+"""At 1, products of int8 weights are computed in float32; by default what they are multiplied with is rounded too."""
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -37,6 +39,7 @@ class Session:
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry(FLOAT_PRODUCTS, "1")
         if beside:
             options.add_external_initializers_from_files_in_memory(
                 list(beside), list(beside.values()), [len(each) for each in beside.values()]

@@ -63,7 +63,9 @@ export async function open(manifestUrl, { onProgress }) {
       return new Blob([Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10), ...chunks, chunk("IEND", new Uint8Array())]);
     },
     command: ({ prompt, seed }) => `sdxl-mel generate --base mini --prompt '${prompt}' --seed ${seed} --out sound`,
-    setLora: async () => {},
+    async setLora(file) {
+      if (!file.name.endsWith(".safetensors")) throw new Error(`${file.name} is no LoRA.`);
+    },
     close() {},
   };
 }

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sdxl_mel.export.folder import read_file
-from sdxl_mel.export.manifest import MANIFEST
-from sdxl_mel.export.site import PAGE
+from sdxl_mel.export.site import PAGE, write_single_file
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.web import site_page
 from tests.exported import Site
 from tests.web.pages import opened
 from tests.web.static import hosted
@@ -73,6 +70,7 @@ def test_a_site_in_a_subfolder_draws_and_goes_on_without_its_host(page: Page, fo
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_what_a_new_export_left_out_leaves_the_cache(page: Page, folder: Path) -> None:
     site = folder / "music"
     with hosted(host=folder) as host:
@@ -119,12 +117,22 @@ def test_a_damaged_part_is_named_and_asked_for_again(browser: Browser, folder: P
 
 
 def test_one_file_opens_from_a_disk(page: Page, slim_site: Site, tmp_path: Path) -> None:
-    files = slim_site.written.manifest.all_files()
-    contents = [(MANIFEST, (slim_site.folder / MANIFEST).read_bytes())]
-    contents += [(file.path, read_file(slim_site.folder, file)) for file in files]
-    (tmp_path / "page.html").write_text("".join(site_page.single_page("One file", contents)), encoding="utf-8")
+    write_single_file(slim_site.folder, tmp_path / "page.html")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     ready(page, (tmp_path / "page.html").as_uri())
     make(page, "bells")
     assert all(url.startswith(("file:", "blob:", "data:")) for url in asked)
+
+
+@pytest.mark.slow
+def test_threads_are_used_where_a_person_asks_for_them(page: Page, folder: Path) -> None:
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', { value: 4 })")
+    with hosted(host=folder) as host:
+        ready(page, f"{host.address}host/music/")
+        assert not page.evaluate("() => crossOriginIsolated")
+        with page.expect_navigation():
+            page.get_by_label("Use all 4 cores").click()
+        page.wait_for_function("() => crossOriginIsolated")
+        expect(page.locator("#worker")).to_have_attribute("data-state", "ready", timeout=READY_MS)
+        make(page, "bells")

@@ -106,7 +106,7 @@ async function start() {
     },
     copy: async (settings) => copied((await model.engine).command(settings)),
     link: (settings) => copied(linkTo(settings)),
-    lora: (file) => attempt(async () => (await model.engine).setLora(file).then(() => true)),
+    lora: (file) => attempt(() => sounds.inTurn(() => model.exchangeLora(file).then(() => true))),
   });
   const sounds = new Sounds({
     history,

@@ -6,7 +6,9 @@ const PLAIN = /^[\w./:@%+=,#-]+$/;
 export function commandOf(settings, { command, lora, files }, timesteps) {
   const { prompt, seed, steps, guidance, sampler, seconds, loop, loraScale, method, quick } = settings;
   const words = ["sdxl-mel", "generate", "--base", command.base];
-  for (const file of command.loras) words.push("--lora", lora ? scaledLora(file, loraScale ?? 1) : file);
+  for (const file of settings.lora ? [settings.lora] : command.loras) {
+    words.push("--lora", lora ? scaledLora(file, loraScale ?? 1) : file);
+  }
   if (quick) words.push("--lora", files.steps.lora);
   words.push("--prompt", prompt, "--seed", seed, "--sampler", sampler, "--steps", steps, "--guidance", guidance);
   if (timesteps) words.push("--timesteps", Array.isArray(timesteps) ? timesteps.join(",") : timesteps);

@@ -7,6 +7,7 @@ export class Crewman {
   #worker;
   #waiting = new Map();
   #next = 0;
+  #ended = null; // Why it does nothing any more.
 
   /** `address` is that of the worker's script; a page opened from a disk can start classic ones only. */
   constructor(address, type) {
@@ -20,9 +21,10 @@ export class Crewman {
 
   /** Do a task; resolves to its value. Blocks of its result go to `onBlock`; `signal` stops what can be stopped. */
   do(task, content = {}, { transfer = [], onBlock, signal } = {}) {
-    signal?.throwIfAborted();
     const id = this.#next++;
     return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      if (this.#ended) throw this.#ended;
       const stop = () => this.#worker.postMessage({ stop: id });
       signal?.addEventListener("abort", stop, { once: true });
       const done = (settle) => (value) => {
@@ -49,6 +51,7 @@ export class Crewman {
   }
 
   #failed(error) {
+    this.#ended = error;
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

@@ -3,15 +3,16 @@
  * prompts, makes sounds of them, and writes both as files.
  */
 
-import { Crewman } from "./crew.js";
 import { commandOf } from "./command.js";
+import { Crewman } from "./crew.js";
+import { guidedPredictor } from "./guidance.js";
 import { LATENT_FACTOR, decodingWindows, layOut } from "./layout.js";
-import { BLOCK_FRAMES, withoutEqualChannels } from "./inversion.js";
 import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from "./levels.js";
 import { SiteFiles } from "./loading.js";
 import { filledFactors, readTensors } from "./lora.js";
 import { pngBytes } from "./png.js";
 import { fittedPrompt, parseWeights, tokenWeights } from "./prompt.js";
+import { retrieveSound } from "./retrieval.js";
 import { NoiseSchedule, sample } from "./samplers.js";
 import { drawNoise } from "./seeding.js";
 import { TOKENS, Tokenizer } from "./tokenizer.js";
@@ -19,8 +20,6 @@ import { columnsTaken, jointPredictor } from "./views.js";
 import { wavBytes } from "./wav.js";
 
 const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidance.
-const NO_GUIDANCE = [0, 1];
-const LEAST_HALVED = 64; // Frames: of fewer each worker would mostly wait.
 const STAGE = "generate";
 
 /**
@@ -115,13 +114,15 @@ class Engine {
     const fitted = fittedPrompt(prompt, manifest.anchor, (text) => this.#count(text));
     signal?.throwIfAborted();
     await this.#use(settings, () => ({ signal }));
-    const predict = await this.#predictor(fitted.text, guidance, latent);
+    const text = await this.#embeddings(fitted.text);
+    const predict = await guidedPredictor(this.#crew, text, guidance, manifest);
     const whole = layout.starts.length > 1 ? jointPredictor(predict, layout, seed) : predict;
     const noise = drawNoise(seed, latent.channels * latent.height * layout.columns);
     const timesteps = this.#timesteps(settings);
     const latents = await sample(this.#schedule, { sampler, steps, timesteps }, noise, whole, (step, latents) => {
       signal?.throwIfAborted();
       onStep({ number: step + 1, total: steps, latents, rows: latent.height, columns: layout.columns });
+      signal?.throwIfAborted();
     });
     const picture = await this.#decode(latents, layout, signal);
     const record = this.#record({ ...settings, timesteps }, fitted.text, layout);
@@ -130,41 +131,11 @@ class Engine {
 
   /** The sound of a picture, {rate, channels: [samples, ...]}; `onBlock` is given each block of a long one at once. */
   sound(picture, { method = "fast", signal, onBlock = () => {} } = {}) {
-    const { levels, channels, height, width, spec, loop = false } = picture;
-    const whole = withoutEqualChannels({ levels, channels, height, width }, spec);
-    const content = { spec, options: { method, loop } };
+    const { spec, loop = false, record } = picture;
     return this.#alone(async () => {
-      const halved = this.#crew.length > 1 && !loop && width >= LEAST_HALVED && width <= BLOCK_FRAMES;
-      const blocks = await (halved ? this.#halves(whole, content, signal) : this.#blocks(whole, content, signal, onBlock));
-      const sounds = blocks[0].map((_, channel) => samplesJoined(blocks.map((block) => block[channel])));
-      if (halved) onBlock(sounds);
-      return { rate: spec.sample_rate, channels: sounds, loop, spec, record: picture.record };
+      const channels = await retrieveSound(this.#crew, picture, spec, { method, loop }, { signal, onBlock });
+      return { rate: spec.sample_rate, channels, loop, spec, record };
     });
-  }
-
-  async #blocks(picture, content, signal, onBlock) {
-    const blocks = [];
-    const heard = (block) => {
-      blocks.push(block);
-      onBlock(block);
-    };
-    await this.#reader.do("sound", { ...content, picture }, { signal, onBlock: heard });
-    return blocks;
-  }
-
-  /** The sounds of the two halves of a picture, each made by one worker; what they share they tell each other. */
-  async #halves(picture, content, signal) {
-    const middle = Math.floor(picture.width / 2);
-    const halves = [framesOf(picture, 0, middle), framesOf(picture, middle, picture.width - middle)];
-    const { port1, port2 } = new MessageChannel();
-    const blocks = [];
-    const made = [port1, port2].map((port, half) => {
-      const onBlock = (block) => (blocks[half] = block);
-      const told = { ...content, picture: halves[half], port, before: half === 1 };
-      return this.#crew[half].do("sound", told, { transfer: [port], signal, onBlock });
-    });
-    await Promise.all(made);
-    return blocks;
   }
 
   /** The bytes of a WAV file of a sound, with its spec and what made it. */
@@ -184,14 +155,20 @@ class Engine {
     return commandOf(full, this.manifest, this.#timesteps(full));
   }
 
-  /** Draw with the LoRA of a .safetensors file (Blob) from now on, in place of the exported one; null = with none. */
+  /**
+   * Draw with the LoRA of a .safetensors file (Blob) from now on, in place of the exported one; null = with none.
+   * Resolves to the names of tensors that are not for the UNet: text encoders have no place for another LoRA.
+   */
   async setLora(file) {
     if (!this.manifest.lora) throw new Error("These models were exported without a place for another LoRA.");
-    const content = file && filledFactors(this.manifest.lora, readTensors(await file.arrayBuffer()));
+    const { lora } = this.manifest;
+    const none = { content: new Float32Array(lora.file.bytes / Float32Array.BYTES_PER_ELEMENT), unused: [] };
+    const { content, unused } = file ? filledFactors(lora, readTensors(await file.arrayBuffer())) : none;
     await this.#alone(() => {
-      this.#lora = content ?? new Float32Array(this.manifest.lora.file.bytes / Float32Array.BYTES_PER_ELEMENT);
+      this.#lora = content;
       this.#held.unet = null;
     });
+    return unused;
   }
 
   /** Let go of the models. */
@@ -274,40 +251,6 @@ class Engine {
     return { hidden, pooled };
   }
 
-  /** What predicts the noise of latents under guidance; of two workers each makes half of it. */
-  async #predictor(prompt, guidance, { channels, height }) {
-    const { hidden, pooled } = await this.#embeddings(prompt);
-    const { n_mels: rows, width } = this.manifest.spec;
-    const sizes = [rows, width, 0, 0, rows, width];
-    const rowsOf = (data, first, count) => data.slice((first * data.length) / 2, ((first + count) * data.length) / 2);
-    const condition = (crewman, first, count) => {
-      const told = { hidden: rowsOf(hidden, first, count), pooled: rowsOf(pooled, first, count) };
-      const repeated = Float32Array.from({ length: 6 * count }, (_, at) => sizes[at % 6]);
-      return crewman.do("condition", { ...told, sizes: repeated, tokens: TOKENS, count });
-    };
-    const ask = (crewman, latents, timestep) => {
-      const dims = [channels, height, latents.length / channels / height];
-      return crewman.do("predict", { latents, dims, timestep });
-    };
-    if (NO_GUIDANCE.includes(guidance)) {
-      await Promise.all(this.#crew.map((each) => condition(each, 1, 1)));
-      let next = 0;
-      return (latents, timestep) => ask(this.#crew[next++ % this.#crew.length], latents, timestep);
-    }
-    if (this.#crew.length === 1) {
-      await condition(this.#crew[0], 0, 2);
-      return async (latents, timestep) => {
-        const both = await ask(this.#crew[0], latents, timestep);
-        return guided(both.subarray(0, latents.length), both.subarray(latents.length), guidance);
-      };
-    }
-    await Promise.all([0, 1].map((half) => condition(this.#crew[half], half, 1)));
-    return async (latents, timestep) => {
-      const halves = await Promise.all([0, 1].map((half) => ask(this.#crew[half], latents, timestep)));
-      return guided(...halves, guidance);
-    };
-  }
-
   /** Where the steps lie: as the models ask, and trailing where they are as many as nobody asked for. */
   #timesteps({ quick, steps }) {
     const { timesteps } = quick ? this.manifest.files.steps.drawing : this.manifest.drawing;
@@ -362,21 +305,6 @@ class Engine {
 /** Settings without those that are left open. */
 function given(settings) {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
-}
-
-/** Classifier-free guidance (arXiv 2207.12598). */
-function guided(without, prompted, scale) {
-  return without.map((each, at) => each + scale * (prompted[at] - each));
-}
-
-function samplesJoined(blocks) {
-  const whole = new Float32Array(blocks.reduce((sum, block) => sum + block.length, 0));
-  let at = 0;
-  for (const block of blocks) {
-    whole.set(block, at);
-    at += block.length;
-  }
-  return whole;
 }
 
 /** JSON in ASCII, as old readers of INFO lists want it. */

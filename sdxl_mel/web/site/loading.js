@@ -51,10 +51,10 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** Where a worker finds a file of one part, once it is checked: its address, or its bytes where the page carries it. */
+  /** Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. */
   async place(file, options) {
     const content = await this.load(file, options);
-    return this.#read ? content : new URL(file.parts[0], this.#base).href;
+    return this.#read || file.parts.length > 1 ? content : new URL(file.parts[0], this.#base).href;
   }
 
   async #fill(content, at, path, { signal, onBytes }) {

@@ -14,6 +14,7 @@ const DIALECTS = [
   { start: "unet.", separator: ".", down: ".lora_A.weight", up: ".lora_B.weight" },
   { start: "unet.", separator: ".", down: ".lora.down.weight", up: ".lora.up.weight" },
 ];
+const OF_UNET = /^(lora_)?unet[._]/;
 const ALPHA = ".alpha";
 const BLOCK_PATH = /^(down|mid|up)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)$/;
 const RESNET_NAMES = {
@@ -51,13 +52,14 @@ export function readTensors(buffer) {
 }
 
 /**
- * The content of the file of factors of a manifest's `lora`, filled from the tensors of another LoRA, zeros where it
- * changes nothing. Throws an Error for one that does not belong to this UNet, or needs a higher rank.
+ * {content, unused}: the content of the file of factors of a manifest's `lora`, filled from the tensors of another
+ * LoRA, zeros where it changes nothing, and the names of what is not for the UNet. Throws an Error for one that does not
+ * belong to this UNet, or needs a higher rank.
  */
 export function filledFactors({ rank, factors, file }, tensors) {
   const content = new Float32Array(file.bytes / Float32Array.BYTES_PER_ELEMENT);
   const originalOf = originalNames(factors.map(({ name }) => name));
-  const unused = new Set([...tensors.keys()].filter((name) => /^(lora_)?unet[._]/.test(name)));
+  const unused = new Set(tensors.keys());
   for (const { name, up, down } of factors) {
     const found = foundIn(tensors, name, originalOf(name));
     if (!found) continue;
@@ -79,10 +81,10 @@ export function filledFactors({ rank, factors, file }, tensors) {
       }
     }
   }
-  const [foreign] = unused;
+  const foreign = [...unused].find((name) => OF_UNET.test(name));
   if (foreign) throw new Error(`This LoRA changes what these models have no place for: ${foreign}.`);
   if (content.every((number) => number === 0)) throw new Error("This file holds no LoRA of a UNet.");
-  return content;
+  return { content, unused: [...unused] };
 }
 
 /** {down, up, alpha, names} of the layer at a path, by whichever name a file has it. */

@@ -7,6 +7,7 @@ import { open } from "./engine.js";
 export class Model extends EventTarget {
   #source;
   #engine = null;
+  #lora = null;
 
   /** `source` is {manifestUrl, worker, read}, as the engine's `open` takes them. */
   constructor(source) {
@@ -18,6 +19,13 @@ export class Model extends EventTarget {
   get engine() {
     this.#engine ??= this.#open();
     return this.#engine;
+  }
+
+  /** Draw with another LoRA from now on, a .safetensors file. */
+  async exchangeLora(file) {
+    const engine = await this.engine;
+    await engine.setLora(file);
+    this.#lora = file;
   }
 
   /** Give up an engine that failed: the next drawing opens another. */
@@ -32,6 +40,7 @@ export class Model extends EventTarget {
     const onProgress = (detail) => this.dispatchEvent(new CustomEvent("progress", { detail }));
     try {
       const engine = await open(manifestUrl, { worker, read, onProgress });
+      if (this.#lora) await engine.setLora(this.#lora);
       this.dispatchEvent(new Event("ready"));
       return engine;
     } catch (error) {

@@ -29,8 +29,8 @@ export class KnownSound {
 }
 
 /**
- * The consistency of spectra of `frames` frames: STFT and inverse, of a loop, of what is partly known, or of a half whose
- * `neighbour` has the other one.
+ * The consistency of spectra of `frames` frames: STFT and inverse, of a loop, of what is partly known, or of a half
+ * whose `neighbour` has the other one.
  */
 export class Consistency {
   constructor(spec, fftLength, frames, { loop = false, known = null, neighbour = null } = {}) {
@@ -119,7 +119,8 @@ export class Consistency {
   async #share(totals) {
     const { win_length: length, hop_length: hop } = this.spec;
     const [count, last] = [length - hop, reachOf(this.frames, this.spec)];
-    const shared = totals.map((total) => (this.neighbour.before ? total.subarray(0, count) : total.subarray(last - count)));
+    const first = this.neighbour.before ? 0 : last - count;
+    const shared = totals.map((total) => total.subarray(first, first + count));
     const theirs = await this.neighbour.exchange(Float64Array.from(shared.flatMap((part) => [...part])));
     shared.forEach((part, channel) => part.forEach((_, i) => (part[i] += theirs[channel * count + i])));
   }

@@ -25,6 +25,7 @@ export class SettingsForm {
   #manifest;
   #draft;
   #fields;
+  #lora = null;
   #seed = new SeedField(() => this.#keep());
 
   constructor(manifest, place, on) {
@@ -49,6 +50,7 @@ export class SettingsForm {
     };
     if (quick) values.quick = quick.checked;
     if (scale) values.loraScale = Number(scale.value);
+    if (this.#lora) values.lora = this.#lora;
     return values;
   }
 
@@ -139,8 +141,8 @@ export class SettingsForm {
           { className: "fields" },
           labelled("Guidance", guidance, "nearer to the prompt; 1 = off"),
           labelled("Sampler", sampler, "how the steps are taken"),
+          labelled("Sound", method, "how it is made"),
         ),
-        labelled("Sound", method, "how it is made from the picture"),
       ),
       element(
         "div",
@@ -176,11 +178,19 @@ export class SettingsForm {
   #loraField(on) {
     const { scale } = this.#fields;
     const file = element("input", { type: "file", accept: ".safetensors", hidden: true });
-    const name = element("span", { className: "meta", textContent: this.#manifest.command?.loras?.join(", ") ?? "" });
+    const name = element("span", { className: "meta" });
+    const use = (lora) => {
+      this.#lora = lora;
+      name.textContent = lora ?? this.#manifest.command.loras.join(", ");
+    };
+    use(null);
     file.addEventListener("change", async () => {
       const [chosen] = file.files;
       file.value = "";
-      if (chosen && (await on.lora(chosen))) name.textContent = chosen.name;
+      if (!chosen) return;
+      const before = this.#lora;
+      use(chosen.name); // What is asked for from now on is drawn with it.
+      if (!(await on.lora(chosen))) use(before);
     });
     const field = labelled("LoRA", scale);
     field.classList.add("lora-field");

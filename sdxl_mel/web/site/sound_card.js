@@ -92,6 +92,7 @@ function fileName({ prompt, seed }) {
 function facts({ settings, seconds }) {
   const parts = [`seed ${settings.seed}`, `${timeText(seconds, 1)} s`, `${settings.steps} steps`];
   if (settings.loop) parts.push("loop");
-  if (settings.loraScale !== undefined && settings.loraScale !== 1) parts.push(`LoRA ${settings.loraScale}`);
+  const { lora, loraScale = 1 } = settings;
+  if (lora || loraScale !== 1) parts.push(`${lora ?? "LoRA"} at ${loraScale}`);
   return parts.join(" · ");
 }

@@ -66,8 +66,14 @@ export class Sounds {
     this.#drawingCard(record).waits("waits for its turn");
     this.#show();
     this.#cards.get(id).node.scrollIntoView({ block: "nearest" });
-    this.#turn = this.#turn.then(() => this.#make(record, abort.signal));
-    return this.#turn;
+    return this.inTurn(() => this.#make(record, abort.signal));
+  }
+
+  /** Do something after what was asked for before it; resolves to what it gives. */
+  inTurn(task) {
+    const done = this.#turn.then(task);
+    this.#turn = done.catch(() => {});
+    return done;
   }
 
   async #make(record, signal) {

@@ -63,18 +63,19 @@ export function jointPredictor(predict, { starts, width, columns: length }, seed
   return async (latents, timestep, step) => {
     const places = movedViews(starts, width, length, seed, step);
     const owners = ownersOf(places, width, length, step);
+    const views = places.map((start) => columnsOf(start, width, length));
+    const asked = views.map((columns) => predict(columnsTaken(latents, length, columns), timestep, step));
+    const predictions = await Promise.all(asked);
     const result = new Float32Array(latents.length);
-    for (const [view, start] of places.entries()) {
-      const columns = columnsOf(start, width, length);
-      const prediction = await predict(columnsTaken(latents, length, columns), timestep, step);
-      const rows = prediction.length / columns.length;
+    views.forEach((columns, view) => {
+      const rows = predictions[view].length / columns.length;
       columns.forEach((column, at) => {
         if (owners[column] !== view) return;
         for (let row = 0; row < rows; row++) {
-          result[row * length + column] = prediction[row * columns.length + at];
+          result[row * length + column] = predictions[view][row * columns.length + at];
         }
       });
-    }
+    });
     return result;
   };
 }

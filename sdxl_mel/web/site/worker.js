@@ -4,6 +4,8 @@ import { invertBlocks } from "./inversion.js";
 import { Neighbour } from "./neighbour.js";
 
 const LORA_FILE = "lora.bin";
+/** Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. */
+const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
 let ort = null;
 const sessions = new Map();
 const stopped = new Set();
@@ -25,7 +27,7 @@ const TASKS = {
   async open({ name, model, factors }) {
     await sessions.get(name)?.release();
     sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all" };
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
     sessions.set(name, await ort.InferenceSession.create(model, options));
   },
@@ -97,14 +99,16 @@ function turn() {
   });
 }
 
-self.onmessage = async ({ data: { id, task, stop, ...content } }) => {
-  if (stop !== undefined) {
-    stopped.add(stop);
-    return;
-  }
+async function perform({ id, task, ...content }) {
   try {
     postMessage({ id, value: await TASKS[task](content, id) });
   } catch (error) {
     postMessage({ id, error: { name: error?.name ?? "Error", message: String(error?.message ?? error) } });
   }
+}
+
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  if (data.stop === undefined) last = last.then(() => perform(data));
+  else stopped.add(data.stop);
 };

@@ -1,7 +1,6 @@
 """The page's engine on an exported folder, in a browser, against the Generator on the base itself."""
 
 import base64
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,72 +8,50 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page
 
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.options import Weights
-from sdxl_mel.export.runtime import runtime_files
 from sdxl_mel.export.site import export_folder
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import decode_png
-from sdxl_mel.record import sha256_bytes
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.settings import Length
 from tests.exported import Site
-from tests.web.conftest import browser  # noqa: F401
-from tests.web.pages import ORIGIN, opened
+from tests.web.pages import opened
+from tests.web.static import hosted
 
 FEW_LEVELS = 0.002
 """Share of levels that may differ by one: sums are rounded in another order."""
 PROMPT = "slow (piano:1.3), soft"
-START = """<!doctype html><link rel="icon" href="data:,"><script type="module">
-  import { open } from "/site/engine.js";
-  window.openEngine = open;
+OPEN = """async ([address, workers]) => {
+  window.openEngine ??= (await import(`${address}web/site/engine.js`)).open;
   window.textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-</script>"""
-KINDS = {"js": "text/javascript", "mjs": "text/javascript", "wasm": "application/wasm", "html": "text/html"}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return what lies beside the files of a folder: a page, the runtime, and a manifest that names it."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    files, manifest["files"]["runtime"] = {"index.html": START.encode()}, {}
-    for key, name, content in runtime_files():
-        files[name] = content
-        described = {"path": name, "parts": [name], "bytes": len(content), "sha256": sha256_bytes(content)}
-        manifest["files"]["runtime"][key] = described
-    return files | {"manifest.json": json.dumps(manifest).encode()}
+  return openEngine(`${address}folder/manifest.json`, { workers });
+}"""
+PAGE = """<!doctype html><link rel="icon" href="data:,">"""
 
 
 @contextmanager
-def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:  # noqa: F811
-    """Yield a page on which `engine` is open on an exported folder."""
-    files = contents(folder)
-
-    def respond(route: Route) -> None:
-        name = route.request.url.removeprefix(f"{ORIGIN}/")
-        content: bytes | str = b""
-        if name.startswith("site/"):
-            content = web.read(name)
-        else:
-            content = files[name] if name in files else (folder / name).read_bytes()
-        route.fulfill(body=content, content_type=KINDS.get(name.rpartition(".")[2], "application/octet-stream"))
-
-    with opened(browser) as page:
-        page.route(f"{ORIGIN}/**", respond)
-        page.goto(f"{ORIGIN}/index.html")
-        page.wait_for_function("window.openEngine")
-        page.evaluate("async () => { window.engine = await openEngine('/manifest.json', { workers: 2 }); }")
+def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:
+    """Yield a page on which `engine` is open on an exported folder, and `again` (workers) opens another."""
+    with hosted(folder=folder, web=web.FOLDER) as host, opened(browser) as page:
+        page.route(f"{host.address}start.html", lambda route: route.fulfill(body=PAGE, content_type="text/html"))
+        page.goto(f"{host.address}start.html")
+        page.evaluate(
+            f"async (address) => {{ window.again = (workers) => ({OPEN})([address, workers]); }}", host.address
+        )
+        page.evaluate("async () => { window.engine = await again(2); }")
         yield page
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, slim_site: Site) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser, slim_site: Site) -> Iterator[Page]:
     with engine_page(browser, slim_site.folder) as page:
         yield page
 
@@ -129,7 +106,7 @@ def test_samplers_and_no_guidance_are_the_generators(page: Page, generator: Gene
 
 def test_one_worker_draws_what_two_draw(page: Page) -> None:
     two = drawn(page)
-    page.evaluate("async () => { window.other = await openEngine('/manifest.json', { workers: 1 }); }")
+    page.evaluate("async () => { window.other = await again(1); }")
     assert_same(drawn(page), two)
     page.evaluate("() => { other.close(); delete window.other; }")
 
@@ -191,10 +168,10 @@ def test_a_picture_and_its_sound_become_files(page: Page, generator: Generator) 
 
 
 def test_a_damaged_part_is_named(page: Page) -> None:
-    page.route("**/models/decoder*.1", lambda route: route.fulfill(body=b"other"))
-    said = "async () => openEngine('/manifest.json', { workers: 1 }).catch((error) => [error.message, error.paths])"
+    page.route("**/models/decoder*", lambda route: route.fulfill(body=b"other"))
+    said = "async () => again(1).catch((error) => [error.message, error.paths])"
     message, paths = page.evaluate(said)
-    page.unroute("**/models/decoder*.1")
+    page.unroute("**/models/decoder*")
     assert "is damaged" in message
     assert all(path.startswith("models/decoder") for path in paths)
 
@@ -202,12 +179,12 @@ def test_a_damaged_part_is_named(page: Page) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("weights", "most"), [("fp16", 1e-5), ("int8", 0.004)])
 def test_mini_draws_what_python_draws(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     tmp_path: Path,
     weights: Weights,
     most: float,
 ) -> None:
-    export_folder(Chosen("mini", weights=weights), tmp_path / "site", 1 << 40, page=False)
+    export_folder(Chosen("mini", weights=weights), tmp_path / "site", 1 << 40, page=True)
     generator = Generator.open("mini", device="cpu")
     with engine_page(browser, tmp_path / "site") as page:
         for settings, sampling in (({}, Sampling("dpmpp_2m", 10, 2.5)), ({"seconds": 9.0}, Sampling("euler", 6, 2.5))):
