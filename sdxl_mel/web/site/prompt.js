@@ -13,9 +13,9 @@ const WEIGHT = /:\s*(\d+(?:\.\d+)?)\s*\)/y;
 const ANY_WEIGHT = /\([^()]*:\s*\d|:\s*\d+(?:\.\d+)?\s*\)/;
 
 /**
- * {text, kept, dropped}: `anchor, prompt` within what the encoders read, what is kept of the prompt, and what is not. A
- * prompt too long loses its weights and its last phrases, again and again until it fits, a single phrase its last words.
- * `count` counts the tokens of a text.
+ * {text, kept, dropped}: `anchor, prompt` within what the encoders read, what is kept of the prompt, and what is not.
+ * A prompt too long loses its weights and its last phrases, again and again until it fits, a single phrase its last
+ * words. `count` counts the tokens of a text.
  */
 export function fittedPrompt(prompt, anchor, count) {
   const whole = withoutAnchor(prompt, anchor);
