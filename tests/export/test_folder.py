@@ -13,7 +13,7 @@ from sdxl_mel.cli import main
 from sdxl_mel.errors import InputError
 from sdxl_mel.export.folder import HASHED, HashedFolder, hashed_name, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, read_manifest
-from sdxl_mel.export.site import write_single_file
+from sdxl_mel.export.site import PAGE, write_single_file
 from sdxl_mel.record import sha256_bytes
 from tests.exported import Site
 
@@ -40,6 +40,7 @@ def test_the_manifest_says_what_the_folder_holds(slim_site: Site) -> None:
     folder, manifest = slim_site.folder, read_manifest(slim_site.folder)
     assert manifest == slim_site.written.manifest
     named = {part for file in manifest.all_files() for part in file.parts}
+    named |= {PAGE, "sw.js", *HASHED.findall((folder / PAGE).read_text())}
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {MANIFEST, *named}
     content = json.loads((folder / MANIFEST).read_text())
     assert content["command"] == {"base": slim_site.base.name, "loras": ["slim.safetensors:0.5"]}
