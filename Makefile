@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 # Where it is set, every process compiles all of torch and diffusers again: 25 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo studio test test-slow check format clean
+.PHONY: demo studio site test test-slow check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
@@ -23,6 +23,10 @@ demo: $(VENV)/.installed
 studio: $(VENV)/.installed-studio
 	mkdir -p demo
 	$(BIN)/sdxl-mel studio --root demo --open $(STUDIO_FLAGS)
+
+# The page of the shipped base: any static host serves it, `python3 -m http.server --directory site` on this machine.
+site: $(VENV)/.installed-export
+	$(BIN)/sdxl-mel export --base mini --example "violin and piano, slow, folk tune" --out site $(SITE_FLAGS)
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
@@ -61,6 +65,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-studio: $(VENV)/.installed
 	$(PIP_INSTALL) --editable '.[demo,tag-score,studio]'
+	touch $@
+
+$(VENV)/.installed-export: $(VENV)/.installed
+	$(PIP_INSTALL) --editable '.[demo,tag-score,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

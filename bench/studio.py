@@ -20,9 +20,10 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.models.base import open_base
+from sdxl_mel.models.latent_map import fit
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.studio.preview import data_url, fit
+from sdxl_mel.studio.preview import data_url
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.results import Step

@@ -24,9 +24,9 @@ from sdxl_mel.training.batches import Batch, Diffusion, TrainingData
 from sdxl_mel.training.costs import count_costs, memory_of
 from sdxl_mel.training.log import Log
 from sdxl_mel.training.loop import Loop, numbers_of, open_state, require_finite
+from sdxl_mel.training.lora_settings import Config
 from sdxl_mel.training.lora_task import LoraTask, Objective
 from sdxl_mel.training.model import Model, build_model
-from sdxl_mel.training.settings import Config
 
 STEPS = 7
 CLIPS = 64

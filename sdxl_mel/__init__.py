@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sdxl_mel.synthesis.editing import Edit
     from sdxl_mel.synthesis.generator import Generator
     from sdxl_mel.synthesis.regions import Region
-    from sdxl_mel.training.run import train_lora as train
-    from sdxl_mel.training.settings import Config as TrainSettings
+    from sdxl_mel.training.lora_run import train_lora as train
+    from sdxl_mel.training.lora_settings import Config as TrainSettings
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _HOMES = {
     "Region": "synthesis.regions",
     "SdxlMelError": "errors",
     "Spectrogram": "files.spectrogram",
-    "TrainSettings": "training.settings:Config",
+    "TrainSettings": "training.lora_settings:Config",
     "build_cache": "dataset.cache:build",
     "edit_recording": "synthesis.edited_sound",
     "encode": "codec",
@@ -55,7 +55,7 @@ _HOMES = {
     "read_lora": "models.lora.file",
     "read_spectrogram": "files.spectrogram",
     "stitch": "sound.stitching",
-    "train": "training.run:train_lora",
+    "train": "training.lora_run:train_lora",
     "write_audio": "files.audio",
     "write_lora": "models.lora.file",
     "write_spectrogram": "files.spectrogram",

@@ -109,6 +109,16 @@ def parse_arguments(model: type[Config], arguments: Sequence[str], program: str,
     return validated(model, merged(read_toml(Path(file)), given) if file else given, where=file or program)
 
 
+def named_action(arguments: Sequence[str], setting: str, program: str) -> str | None:
+    """Return the value of the `setting` by which a command line, or the TOML file that it names, chooses an action."""
+    parser = Parser(prog=program, add_help=False, allow_abbrev=False)
+    for flag, name in ((setting, setting), ("config", "config_file")):
+        parser.add_argument(f"--{flag}", dest=name, action=Once, default=argparse.SUPPRESS)
+    values = vars(parser.parse_known_args(arguments)[0])
+    named = values.get(setting) or (read_toml(Path(file)).get(setting) if (file := values.get("config_file")) else None)
+    return None if named is None else str(named)
+
+
 def format_arguments(config: StageConfig) -> list[str]:
     """Return the words of a command line that state `config`: what differs from the defaults; see `parse_arguments`."""
     model = type(config)

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from sdxl_mel.arguments import Action, parse_arguments
+from sdxl_mel.arguments import Action, named_action, parse_arguments
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
@@ -19,7 +19,8 @@ class Command(NamedTuple):
     """One row of the table: the module of the command, and what the command is for.
 
     The module holds `run(config)` and either `Config` and `EXAMPLES`, or `ACTIONS` and, where one of them is meant by
-    a command line that names none, `DEFAULT_ACTION`.
+    a command line that names none, `DEFAULT_ACTION`. An action is the first word of a command line, or the value of
+    the setting `CHOSEN_BY`.
     """
 
     module: str
@@ -38,6 +39,18 @@ class Command(NamedTuple):
         """Return the action of a command line that names none, None where one must be named."""
         default: str | None = getattr(self.load(), "DEFAULT_ACTION", None if len(self.actions()) > 1 else "")
         return default
+
+    def chosen_by(self) -> str | None:
+        """Return the setting that names the action, None where the first word of the command line does."""
+        name: str | None = getattr(self.load(), "CHOSEN_BY", None)
+        return name
+
+    def words_for(self, action: str) -> list[str]:
+        """Return the words of a command line that choose an action."""
+        if action in ("", self.default_action()):
+            return []
+        setting = self.chosen_by()
+        return [f"--{setting}", action] if setting else [action]
 
 
 COMMANDS = {
@@ -59,6 +72,7 @@ COMMANDS = {
     "evaluate": Command("sdxl_mel.stages.evaluate", "how good generated clips are, with intervals"),
     "convert-clap": Command("sdxl_mel.stages.convert_clap", "LAION's CLAP checkpoint -> a folder for evaluate --clap"),
     "compare": Command("sdxl_mel.stages.compare", "two evaluations, or the checkpoints of a run, side by side"),
+    "export": Command("sdxl_mel.stages.export", "base + LoRA -> a page that draws in the browser"),
     "studio": Command("sdxl_mel.studio.command", "all of it in a page of your browser"),
     "demo": Command("sdxl_mel.demo.command", "the whole job on rendered music"),
 }
@@ -76,10 +90,18 @@ def parse_command(name: str, words: Sequence[str], program: str | None = None) -
     Raises InputError for what is unknown or impossible, SystemExit(0) after `--help`.
     """
     program = program or f"sdxl-mel {name}"
-    actions, chosen, rest = COMMANDS[name].actions(), "", words
-    if "" not in actions:
-        chosen, rest = _chosen_action(words, actions, COMMANDS[name].default_action(), program)
-    return parse_arguments(actions[chosen].settings, rest, f"{program} {chosen}".strip(), actions[chosen].examples)
+    command = COMMANDS[name]
+    actions, chosen, rest = command.actions(), "", words
+    if setting := command.chosen_by():
+        chosen = named_action(words, setting, program) or command.default_action() or ""
+        if chosen not in actions:
+            known = f"{near_miss(chosen, actions)}; expected one of {', '.join(actions)}"
+            raise InputError(f"{program}: --{setting}: found {chosen!r}{known}")
+        program = " ".join([program, *command.words_for(chosen)])
+    elif "" not in actions:
+        chosen, rest = _chosen_action(words, actions, command.default_action(), program)
+        program = f"{program} {chosen}"
+    return parse_arguments(actions[chosen].settings, rest, program, actions[chosen].examples)
 
 
 def _chosen_action(

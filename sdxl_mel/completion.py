@@ -29,8 +29,13 @@ def completion_script(shell: str, commands: Mapping[str, Command], common: argpa
         actions = command.actions()
         default = command.default_action()
         parents = [_completed(actions[default].settings), common] if default is not None else []
-        parser = choices.add_parser(name, help=command.purpose, parents=parents, add_help=not parents)
-        if "" in actions:
+        if command.chosen_by():
+            # One command line has the settings of every action; those that actions share are completed alike.
+            parents = [*(_completed(action.settings) for each, action in actions.items() if each != default), *parents]
+        parser = choices.add_parser(
+            name, help=command.purpose, parents=parents, add_help=not parents, conflict_handler="resolve"
+        )
+        if "" in actions or command.chosen_by():
             continue
         below = parser.add_subparsers()
         for each, action in actions.items():

@@ -5,6 +5,7 @@ import re
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -33,12 +34,33 @@ UNRECORDED = Unrecorded.MARK
 """Written beside the setting, `Annotated[Path, UNRECORDED]`; what a record holds is read from the settings."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """The mark of a setting that stands before an inherited one: in help, in files and in records."""
+
+    name: str
+
+
 class Settings(BaseModel):
     """A group of settings: frozen, and closed to unknown keys. A field's docstring is its help text."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Put settings in the order that their marks ask for; pydantic has the inherited ones first."""
+        super().__pydantic_init_subclass__(**options)
+        order = list(cls.model_fields)
+        for name, field in cls.model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, Before):
+                    order.remove(name)
+                    order.insert(order.index(mark.name), name)
+        if order != list(cls.model_fields):
+            cls.__pydantic_fields__ = {name: cls.model_fields[name] for name in order}
+            cls.model_rebuild(force=True)
 
     def recorded(self) -> dict[str, JsonValue]:
         """Return the settings that decide the result, for its record: all but those marked UNRECORDED."""

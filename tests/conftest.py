@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.exported import Site
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,3 +43,11 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Pa
     from tests.caches import write_small_cache
 
     return write_small_cache(tmp_path_factory.mktemp("small-cache"), slim_sdxl)
+
+
+@pytest.fixture(scope="session")
+def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> "Site":
+    """Return an exported site of the slim SDXL with a LoRA as factors, in exact weights and small parts."""
+    from tests.exported import write_slim_site
+
+    return write_slim_site(tmp_path_factory.mktemp("slim-site"), slim_sdxl)

@@ -17,7 +17,7 @@ LEVELS = (
     {"files", "durations"},
     {"captions", "models", "metrics", "report"},
     {"codec", "dataset", "evaluation", "synthesis"},
-    {"training"},
+    {"training", "export"},
     {"stages"},
     {"commands"},
     {"demo", "completion", "studio"},
@@ -108,14 +108,14 @@ def test_no_stage_imports_another_stage() -> None:
 
 
 def test_modules_are_named_in_code_where_names_are_tables() -> None:
-    """The tables of commands and of public names load our modules by name, and the optimizers those of others."""
+    """The tables of commands, tasks and public names load our modules by name, and the optimizers those of others."""
     users = {
         _name(path)
         for path in MODULES
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
     }
-    assert users == {"__init__.py", "commands.py", "training/optimizers.py"}
+    assert users == {"__init__.py", "commands.py", "training/optimizers.py", "training/tasks.py"}
 
 
 def test_few_imports_stand_inside_functions() -> None:

@@ -1,13 +1,14 @@
 """Settings from TOML and flags: closed to what is unknown, and clear about what is wrong."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from sdxl_mel.config import Settings, Skipped, StageConfig, StageReport, merged, read_toml, validated
+from sdxl_mel.config import Before, Settings, Skipped, StageConfig, StageReport, merged, read_toml, validated
 from sdxl_mel.errors import FormatError, InputError
 
 
@@ -129,3 +130,30 @@ def test_merging_is_idempotent_and_the_later_wins(one: dict[str, object], other:
 def test_skipped_inputs_set_the_exit_code() -> None:
     assert StageReport().exit_code == 0
     assert StageReport(skipped=(Skipped(what="a", why="b"),)).exit_code == 3
+
+
+class Shared(Settings):
+    first: int = 1
+    """the first"""
+    last: int = 9
+    """the last"""
+
+
+class Own(Shared):
+    between: Annotated[int, Before("last")] = 4
+    """between them"""
+    after: Annotated[int, Before("last")] = 5
+    """after that"""
+    end: int = 10
+    """where pydantic has it"""
+
+
+class OwnAgain(Own):
+    start: Annotated[int, Before("first")] = 0
+    """before all"""
+
+
+def test_a_setting_stands_where_its_mark_says() -> None:
+    assert list(Own().model_dump()) == list(Own.model_fields) == ["first", "between", "after", "last", "end"]
+    assert list(OwnAgain().recorded()) == ["start", "first", "between", "after", "last", "end"]
+    assert list(Own.model_json_schema()["properties"]) == list(Own.model_fields)

@@ -7,7 +7,7 @@ import pytest
 from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.config import read_toml
 from sdxl_mel.errors import InputError
-from sdxl_mel.training.settings import Config
+from sdxl_mel.training.lora_settings import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NEEDED = ["--base", "b", "--cache", "c", "--out", "o"]

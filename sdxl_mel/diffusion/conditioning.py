@@ -43,6 +43,7 @@ def unet_conditions(text: TextEmbeddings, time_ids: Tensor | None) -> dict[str, 
     """
     conditions: dict[str, Any] = {"encoder_hidden_states": text.prompt_embeds}
     if time_ids is not None:
-        ids = time_ids.to(text.prompt_embeds.device).expand(len(text.prompt_embeds), -1)
+        # torch.export takes `shape[0]` as any number of texts, and `len` as the one that it sees.
+        ids = time_ids.to(text.prompt_embeds.device).expand(text.prompt_embeds.shape[0], -1)
         conditions["added_cond_kwargs"] = {"text_embeds": text.pooled_prompt_embeds, "time_ids": ids}
     return conditions

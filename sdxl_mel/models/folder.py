@@ -11,6 +11,7 @@ from typing import Any
 from sdxl_mel.assets import ASSETS
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.header import parse_json
+from sdxl_mel.files.run import SMALL_DECODER_NAME
 from sdxl_mel.files.tokenizer import VOCABULARY, public_tokenizer, read_tokenizer, tokenizer_files
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder
 from sdxl_mel.models.families import family_of_configs
@@ -134,10 +135,15 @@ class Folder:
         return public_tokenizer(encoder.padding)
 
     def small_files(self) -> dict[str, bytes]:
-        """Return all but the weights by name: the index, configs, scheduler and tokenizers."""
+        """Return all but the weights of parts by name: index, configs, scheduler, tokenizers, a small decoder."""
         family = self.family
         names = ["scheduler", *(encoder.tokenizer for encoder in family.text_encoders)]
-        places = [path for name in names if (self.path / name).is_dir() for path in (self.path / name).rglob("*")]
+        places = [
+            path
+            for name in (*names, SMALL_DECODER_NAME)
+            if (self.path / name).is_dir()
+            for path in (self.path / name).rglob("*")
+        ]
         places += [self.path / INDEX_FILE, *(self.place(part) / "config.json" for part in family.parts)]
         files = {path.relative_to(self.path).as_posix(): path.read_bytes() for path in sorted(places) if path.is_file()}
         for name in names[1:]:

@@ -7,7 +7,7 @@ import torch
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids
 from sdxl_mel.models.family import Component, Configs, Family, shape_problems
-from sdxl_mel.models.text_encoding import run_encoder
+from sdxl_mel.models.text_encoding import EncoderOutput, run_encoder
 
 CLIP_L = Component(
     "text_encoder", "CLIPTextModel", "conditioner.embedders.0.transformer.", "clip", "lora_te1_", "tokenizer"
@@ -33,8 +33,13 @@ def _encode_prompts(base: Any, texts: Sequence[str], clip_skip: int) -> TextEmbe
     """
     first = run_encoder(base.text_encoder, base.tokenizer, texts, clip_skip)
     second = run_encoder(base.text_encoder_2, base.tokenizer_2, texts, clip_skip)
+    return join_encoders(first, second, base.text_encoder_2.text_projection, clip_skip)
+
+
+def join_encoders(first: EncoderOutput, second: EncoderOutput, projection: Any, clip_skip: int) -> TextEmbeddings:
+    """Return what SDXL reads of its two encoders' output; `projection` is the second one's."""
     prompt_embeds = torch.cat([each.layers[-PENULTIMATE - clip_skip] for each in (first, second)], dim=-1)
-    return TextEmbeddings(prompt_embeds, base.text_encoder_2.text_projection(second.end))
+    return TextEmbeddings(prompt_embeds, projection(second.end))
 
 
 def _recognises(configs: Configs, pipeline_class: str) -> bool:

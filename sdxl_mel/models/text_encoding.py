@@ -38,14 +38,24 @@ class EncoderOutput(NamedTuple):
 
 
 def run_encoder(encoder: Any, tokenizer: Any, texts: Sequence[str], clip_skip: int) -> EncoderOutput:
-    """Run a CLIP text encoder. Raises InputError for a clip_skip that no layer is left for."""
+    """Run a CLIP text encoder on texts. Raises InputError for a clip_skip that no layer is left for."""
     layers = encoder.config.num_hidden_layers
     if not 0 <= clip_skip <= layers - 1:
         raise InputError(f"clip_skip {clip_skip}: this text encoder has {layers} layers, so 0 to {layers - 1} can be")
-    ids = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids.to(encoder.device)
+    return encode_tokens(encoder, read_tokens(tokenizer, texts).to(encoder.device), tokenizer.eos_token_id)
+
+
+def read_tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Return the token ids of texts, cut and filled up to what a text encoder reads, (batch, 77)."""
+    options: Any = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+    return tokenizer(list(texts), return_tensors="pt", **options).input_ids
+
+
+def encode_tokens(encoder: Any, ids: Tensor, end_token: int) -> EncoderOutput:
+    """Run a CLIP text encoder on token ids (batch, tokens)."""
     output = encoder(ids, output_hidden_states=True)
     # The first end-of-text token: the first tokenizer pads with it too, and an added token may have a higher id.
-    end = (ids == tokenizer.eos_token_id).int().argmax(dim=-1)
-    return EncoderOutput(output.hidden_states, output.last_hidden_state[torch.arange(len(ids), device=ids.device), end])
+    end = (ids == end_token).int().argmax(dim=-1)
+    # torch.export takes `shape[0]` as any number of texts, and `len` as the one that it sees.
+    texts = torch.arange(ids.shape[0], device=ids.device)
+    return EncoderOutput(output.hidden_states, output.last_hidden_state[texts, end])

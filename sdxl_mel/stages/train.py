@@ -1,21 +1,21 @@
-"""Stage `train`: a cache becomes a LoRA."""
+"""Stage `train`: a cache becomes a LoRA, or another of the tasks is trained."""
 
 from sdxl_mel.config import StageReport
-from sdxl_mel.files.run import LORA_NAME
-from sdxl_mel.training.settings import Config
+from sdxl_mel.training.lora_settings import Config
+from sdxl_mel.training.settings import TrainingConfig
+from sdxl_mel.training.tasks import TASKS
 
-__all__ = ["EXAMPLES", "Config", "Report", "run"]
+__all__ = ["ACTIONS", "CHOSEN_BY", "DEFAULT_ACTION", "Config", "Report", "run"]
 
-EXAMPLES = """\
-  accelerate launch train_lora.py --config configs/sdxl-24gb.toml --base BASE --cache data/music-cache --out runs/music
-  accelerate launch train_lora.py --config runs/music/config.toml --resume
-  sdxl-mel train --base mini --cache data/demo-cache --out runs/demo --steps 300 --batch 16 --optimizer.rate 1e-3
-  sdxl-mel train --config configs/sdxl-12gb.toml --base BASE --cache data/music-cache --out runs/music --dry-run"""
+ACTIONS = {name: row.action for name, row in TASKS.items()}
+DEFAULT_ACTION = "lora"
+CHOSEN_BY = "task"
 
 
 class Report(StageReport):
-    """Where the LoRA is and what the run came to."""
+    """Where the result is and what the run came to."""
 
+    makes: str
     folder: str
     results: dict[str, object] = {}
     dry: bool = False
@@ -28,12 +28,11 @@ class Report(StageReport):
             f"{name}: {' -> '.join(map(str, value)) if isinstance(value, list) else value}"
             for name, value in self.results.items()
         ]
-        return "\n".join([*lines, f"the LoRA is in {self.folder}"])
+        return "\n".join([*lines, f"the {self.makes} is in {self.folder}"])
 
 
-def run(config: Config) -> Report:
+def run(config: TrainingConfig) -> Report:
     """Train, or resume, or only print what would be done."""
-    from sdxl_mel.training.run import train_lora
-
-    results = train_lora(config)
-    return Report(folder=str(config.out / LORA_NAME), results=results or {}, dry=results is None)
+    row = TASKS[config.task]
+    results = row.load()(config)
+    return Report(makes=row.makes, folder=str(config.out / row.result), results=results or {}, dry=results is None)

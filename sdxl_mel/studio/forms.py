@@ -77,9 +77,9 @@ FILES: dict[str, tuple[Kind, ...]] = {
 }
 """The settings that name files or folders, by the last part of their names, and the kinds of artefacts that fit."""
 OUT = "out"
-REFUSED = {"resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
-"""Settings that a form does not have: the studio decides on resuming, edits lie beside their dataset, and nothing
-leaves this machine."""
+REFUSED = {"task", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
+"""Settings that a form does not have: it has those of the default action alone, the studio decides on resuming, edits
+lie beside their dataset, and nothing leaves this machine."""
 
 
 def settings_model(stage: str) -> type[StageConfig]:

@@ -23,12 +23,13 @@ from sdxl_mel.execution import stop_if_asked, stoppable
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.models.latent_map import LatentMap, fit
 from sdxl_mel.progress import Advanced, Event, Message, showing
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.studio.blocks import Blocks
 from sdxl_mel.studio.forms import settings_model
 from sdxl_mel.studio.messages import format_message, parse_message
-from sdxl_mel.studio.preview import LatentMap, data_url, fit
+from sdxl_mel.studio.preview import data_url
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.results import Step
 from sdxl_mel.synthesis.warm import WarmBase

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.noise import perturbed, sample_noise, timesteps_from, uniform_variates
 from sdxl_mel.diffusion.options import Prediction
-from sdxl_mel.errors import FormatError
+from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.cache import Cache, CachedExample
+from sdxl_mel.models.base import Base
 from sdxl_mel.models.vae import scale_latents
 from sdxl_mel.seeding import numpy_generator, torch_generator
-from sdxl_mel.training.settings import DataSettings
+from sdxl_mel.training.lora_settings import DataSettings
 
 EPOCHS_KEPT = 4
 TIMESTEPS = 1000
@@ -82,6 +83,19 @@ class Diffusion:
     def _levels(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         abar = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         return abar.sqrt().float(), (1 - abar).sqrt().float()
+
+
+def diffusion_of(base: Base) -> Diffusion:
+    """Return the base's noise schedule. Raises InputError for one that cannot be trained as it stands."""
+    alphas, prediction = base.scheduler.alphas_cumprod.double(), base.scheduler.config.prediction_type
+    if prediction not in ("epsilon", "v_prediction"):
+        raise InputError(f"{base.name}: predicts {prediction!r}; epsilon and v_prediction can be trained")
+    diffusion = Diffusion(alphas, prediction)
+    if prediction == "epsilon" and diffusion.ends_in_noise:
+        raise InputError(
+            f"{base.name}: zero terminal SNR with epsilon prediction has no image to learn from at the last step"
+        )
+    return diffusion
 
 
 @dataclass(frozen=True)

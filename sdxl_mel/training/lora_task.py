@@ -17,8 +17,8 @@ from sdxl_mel.files.run import DIFFUSERS_NAME, LORA_NAME
 from sdxl_mel.models.lora.file import Dialect, Lora, LoraHeader, write_lora
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.training.batches import DECILES, TIMESTEPS, Batch, Diffusion, TrainingData
+from sdxl_mel.training.lora_settings import AdapterSettings, LoraOptimizerSettings, LossSettings
 from sdxl_mel.training.model import Model, parameter_groups
-from sdxl_mel.training.settings import AdapterSettings, LossSettings, OptimizerSettings
 from sdxl_mel.training.task import HELD_OUT, TRAINED, Losses, Mean, share_of
 
 
@@ -36,7 +36,7 @@ class LoraTask:
         *,
         header: LoraHeader,
         adapter: AdapterSettings,
-        optimizer: OptimizerSettings,
+        optimizer: LoraOptimizerSettings,
         clips: Mapping[str, Sequence[CachedExample]],
         accelerator: Accelerator,
     ) -> None:

@@ -1,28 +1,44 @@
 """The base model with its adapters, set up to be trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import Part
 from sdxl_mel.models.lora.adapters import Adapters, attach
+from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.models.text_encoding import encode_prompts
+from sdxl_mel.sound.melspec import MelSpec, require_equal
 from sdxl_mel.training.batches import Batch
+from sdxl_mel.training.lora_settings import AdapterSettings, LoraOptimizerSettings
 from sdxl_mel.training.optimizers import OPTIMIZERS
-from sdxl_mel.training.settings import AdapterSettings, HardwareSettings, OptimizerSettings
+from sdxl_mel.training.settings import HardwareSettings
 
 ENCODER_SHARE = 0.5
 """Text encoders learn at half the UNet's rate unless told otherwise; guides agree on 0.1 to 0.5."""
 COMPILED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
+
+
+class Computing(Protocol):
+    """What computes on a device in a dtype."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype."""
 
 
 @dataclass
@@ -88,6 +104,19 @@ def build_model(
     )
 
 
+def start_from(path: Path, adapters: Adapters, base: Base, spec: MelSpec, identity: Mapping[str, str]) -> None:
+    """Load a LoRA to continue. Raises MismatchError unless it belongs to this base and spec and has these layers."""
+    lora = read_lora(path)
+    lora.require_low_rank(str(path))
+    lora.require_family(base.family, str(path), base.name)
+    if lora.header.spec is not None:
+        require_equal(lora.header.spec, spec, str(path), "the run")
+    other = [part for part, made_for in lora.header.base.items() if identity.get(part) != made_for]
+    if other:
+        raise MismatchError(f"{path}: trained on another {' and '.join(other)}; give the base it was trained on")
+    adapters.load(lora.modules, str(path))
+
+
 def prepared_unet(unet: Any, hardware: HardwareSettings, device: torch.device) -> Any:
     """Return the UNet on its device and in its layout, in training mode (which gradient checkpointing asks for)."""
     unet.to(device)
@@ -116,7 +145,7 @@ def compile_blocks(unet: nn.Module) -> None:
             module.compile()
 
 
-def quick_attention(model: Model) -> AbstractContextManager[None]:
+def quick_attention(model: Computing) -> AbstractContextManager[None]:
     """Return a context for forward and backward passes in which attention is computed the quickest way.
 
     The fused kernel's backward pass in bfloat16 on a CPU takes a third of a step; plain products take a thirtieth.
@@ -125,7 +154,7 @@ def quick_attention(model: Model) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
-def parameter_groups(adapters: Adapters, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def parameter_groups(adapters: Adapters, settings: LoraOptimizerSettings) -> list[dict[str, Any]]:
     """Return optimizer groups: one per rate, with `up` matrices lora_plus times as fast."""
     encoder = settings.rate * (1.0 if OPTIMIZERS[settings.name].finds_its_rate else ENCODER_SHARE)
     rates = {

@@ -1,137 +1,24 @@
-"""The settings of a training run."""
+"""The settings that the training runs of all tasks share."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from sdxl_mel.config import UNRECORDED, Settings, StageConfig
-from sdxl_mel.diffusion.options import Axis, Distribution, LossName, Normalise, RateShape, Shape, Weighting
+from sdxl_mel.diffusion.options import RateShape
 from sdxl_mel.training.optimizers import OptimizerName
 
+Kind = TypeVar("Kind")
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Posterior = Literal["sample", "mean"]
-
-
-class HuberSettings(Settings):
-    """Delta of the pseudo-Huber loss, from start to end."""
-
-    start: Positive = 0.15
-    """delta at step 0, or at timestep 0"""
-    end: Positive = 0.05
-    """delta at the last step, or at the noisiest timestep"""
-    axis: Axis = "step"
-    """along the training steps or along the noise timesteps"""
-    shape: Shape = "linear"
-    """course between the ends; snr needs the axis timestep"""
-    normalise: Normalise = "mse"
-    """scaled like squared error at small residuals, or like twice the absolute error at large ones"""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.shape == "snr" and self.axis == "step":
-            raise ValueError("shape 'snr' needs axis 'timestep'; a training step has no noise level")
-        return self
-
-
-class LossSettings(Settings):
-    """What is minimised."""
-
-    kind: LossName = "l2"
-    """squared error, or pseudo-Huber with the course of loss.huber"""
-    huber: HuberSettings = HuberSettings()
-    weighting: Weighting = "min-snr"
-    """weight of each timestep by its signal-to-noise ratio"""
-    gamma: Positive = 5.0
-    """gamma of min-snr"""
-
-
-class NoiseSettings(Settings):
-    """The noise that is added."""
-
-    offset: Annotated[float, Field(ge=0)] = 0.0
-    """strength of a level common to a whole channel (SDXL itself was trained with 0.05)"""
-    random_offset: bool = False
-    """draw each sample's strength between 0 and offset"""
-    adaptive_offset: float = 0.0
-    """more (or less) offset with the mean of the latent"""
-    multires_iterations: Count = 0
-    """levels of coarser noise, 0 = none"""
-    multires_discount: Chance = 0.3
-    """strength of each coarser level against the one before"""
-    perturbation: Annotated[float, Field(ge=0)] = 0.0
-    """extra noise in the input alone (input perturbation; its paper uses 0.1)"""
-
-
-class TimestepSettings(Settings):
-    """Which timesteps are trained."""
-
-    stratified: bool = True
-    """spread the timesteps of a step evenly: one in each of `batch` equal parts"""
-    distribution: Distribution = "uniform"
-    """how often each timestep is trained"""
-    mean: float = 0.0
-    """mean of logit-normal"""
-    std: Positive = 1.0
-    """deviation of logit-normal"""
-    low: Count = 0
-    """first timestep that is trained"""
-    high: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """end of the timesteps that are trained"""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
-        return self
-
-
-class RegularizationSettings(Settings):
-    """Examples of the split `regularization`, which keep what the base can do."""
-
-    share: Chance = 0.0
-    """share of all examples: of the first n trained, exactly floor(n * share) are of this split"""
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """weight of their loss"""
-    caption_dropout: Share | None = None
-    """share of them trained with the empty caption, none = as of all; it keeps what guidance moves away from"""
-
-
-class AdapterSettings(Settings):
-    """The LoRA."""
-
-    rank: AtLeastOne = 32
-    """rank of every adapter"""
-    alpha: Positive | None = None
-    """scale is alpha / rank; none = the rank"""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
-    """layers of the UNet: all-linear, attention, each with +conv, or patterns over module paths"""
-    rank_patterns: dict[str, AtLeastOne] = {}
-    """other ranks for the layers whose path matches a pattern"""
-    rslora: bool = False
-    """scale by alpha / sqrt(rank) instead"""
-    dora: bool = False
-    """learn magnitudes too (slower)"""
-    rank_dropout: Chance = 0.0
-    """chance of each rank to sit out, drawn for each sample"""
-    module_dropout: Chance = 0.0
-    """chance of each adapter to sit out a step"""
-    text_encoders: tuple[Literal["text_encoder", "text_encoder_2"], ...] = ()
-    """text encoders to train as well (their captions are then encoded at every step)"""
-    text_targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
-    """layers of the text encoders"""
-    init: Annotated[Path | None, UNRECORDED] = None
-    """LoRA to start from; it must have these layers, ranks and scales"""
-
-    @property
-    def alpha_or_rank(self) -> float:
-        """Return alpha, or the rank where none is given."""
-        return self.alpha if self.alpha is not None else float(self.rank)
+TaskName = Literal["lora", "student", "text-encoder", "small-decoder"]
+"""What can be trained: the rows of `tasks.TASKS`."""
+ChosenTask = Annotated[TaskName, Field(description="what is trained; --task NAME --help shows its own settings")]
 
 
 class OptimizerSettings(Settings):
@@ -140,15 +27,9 @@ class OptimizerSettings(Settings):
     name: OptimizerName = "adamw"
     """optimizer"""
     rate: Positive = 1e-4
-    """learning rate of the UNet's adapters (1 for prodigy)"""
-    text_encoder_rate: Positive | None = None
-    """rate of the first text encoder's; none = half of rate"""
-    text_encoder_2_rate: Positive | None = None
-    """rate of the second text encoder's; none = half of rate"""
-    lora_plus: Positive = 1.0
-    """how many times faster `up` learns than `down` (LoRA+)"""
+    """learning rate (1 for prodigy)"""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """decay of the adapters"""
+    """decay of the weights"""
     beta1: Chance = 0.9
     """memory of the gradient"""
     beta2: Chance = 0.99
@@ -166,7 +47,7 @@ class OptimizerSettings(Settings):
 
 
 class AverageSettings(Settings):
-    """Moving averages of the adapters, to choose from at the end."""
+    """Moving averages of what is trained, to choose from at the end."""
 
     lengths: tuple[Annotated[float, Field(gt=0, lt=0.288)], ...] = ()
     """widths as a share of the training, e.g. 0.05 0.1 (EDM2's sigma_rel)"""
@@ -189,28 +70,11 @@ class ValidationSettings(Settings):
     """stop after so many validations without a better one, 0 = never"""
 
 
-class SampleSettings(Settings):
-    """Pictures and their sound while training."""
-
-    every: Count = 0
-    """steps between samples, 0 = none"""
-    prompts: tuple[str, ...] = ()
-    """prompts, put behind the anchor; none = captions of held-out clips"""
-    count: AtLeastOne = 4
-    """samples each time"""
-    steps: AtLeastOne = 25
-    """sampling steps"""
-    guidance: Annotated[float, Field(ge=0)] | None = None
-    """classifier-free guidance, none = what the base says is good, 5 where it says nothing"""
-    diversity: Share = 0.5
-    """alarm when samples differ less than this share of how they differed at first"""
-
-
 class HardwareSettings(Settings):
     """What the machine can do; none of it changes what is learnt beyond rounding."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """dtype of the frozen base and of the computation; adapters are float32 always"""
+    """dtype of what is frozen and of the computation; what is trained is float32 always"""
     gradient_checkpointing: Annotated[bool, UNRECORDED] = False
     """keep a tenth of the activations, compute a third more"""
     compile: bool = False
@@ -236,27 +100,12 @@ class LoopSettings:
     validation: ValidationSettings = ValidationSettings()
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """What is drawn for every example of a batch of `batch`."""
+class TrainingConfig(StageConfig):
+    """The settings of a run, whatever its task; a task's own Config adds to them."""
 
-    batch: int
-    seed: int = 0
-    caption_dropout: float = 0.1
-    caption_variants: int | None = None
-    posterior: Posterior = "sample"
-    noise: NoiseSettings = NoiseSettings()
-    timesteps: TimestepSettings = TimestepSettings()
-    regularization: RegularizationSettings = RegularizationSettings()
-
-
-class Config(StageConfig):
-    """Train a LoRA on a cache of spectrograms. Start it with `accelerate launch` for several devices."""
-
+    task: ChosenTask
     base: Annotated[str, UNRECORDED]
     """base model: hub id, diffusers folder, .safetensors file or mini"""
-    cache: Annotated[Path, UNRECORDED]
-    """cache that sdxl-mel cache made"""
     out: Annotated[Path, UNRECORDED]
     """folder of the run"""
     steps: AtLeastOne = 1000
@@ -279,29 +128,17 @@ class Config(StageConfig):
     """print the resolved run and its estimates, and stop"""
     push_to_hub: Annotated[str | None, UNRECORDED] = None
     """hub repository that gets the finished run"""
-    caption_dropout: Share = 0.1
-    """share of examples trained with the empty caption"""
-    caption_variants: AtLeastOne | None = None
-    """how many of each clip's cached wordings are used, none = all"""
-    posterior: Posterior = "sample"
-    """draw each latent anew from what the VAE says of the picture, or take its mean"""
-    vae: Annotated[str | None, UNRECORDED] = None
-    """VAE that replaces the base's own (as in the cache)"""
     trackers: Annotated[tuple[Literal["tensorboard", "wandb"], ...], UNRECORDED] = ("tensorboard",)
     """where curves go besides metrics.jsonl"""
-    adapter: AdapterSettings = AdapterSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    loss: LossSettings = LossSettings()
-    noise: NoiseSettings = NoiseSettings()
-    timesteps: TimestepSettings = TimestepSettings()
-    regularization: RegularizationSettings = RegularizationSettings()
     averages: AverageSettings = AverageSettings()
     validation: ValidationSettings = ValidationSettings()
-    samples: SampleSettings = SampleSettings()
     hardware: HardwareSettings = HardwareSettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.task != (own := type(self).model_fields["task"].default):
+            raise ValueError(f"task: found {self.task!r}; these are the settings of {own!r}")
         if self.averages.feedback_every and not self.averages.lengths:
             raise ValueError("averages.feedback_every needs averages.lengths")
         if self.averages.lengths and self.optimizer.name == "schedule-free":
@@ -313,13 +150,9 @@ class Config(StageConfig):
     @property
     def loop(self) -> LoopSettings:
         """Return what the loop is told."""
-        return LoopSettings(**self._shared_with(LoopSettings), sample_every=self.samples.every)
+        return self.picked(LoopSettings)
 
-    @property
-    def data(self) -> DataSettings:
-        """Return what is drawn for every example."""
-        return DataSettings(**self._shared_with(DataSettings))
-
-    def _shared_with(self, kind: type) -> dict[str, Any]:
-        """Return the settings that a dataclass has fields for, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(kind) if hasattr(self, field.name)}
+    def picked(self, kind: type[Kind], **more: Any) -> Kind:
+        """Return the settings that a dataclass has fields for, and `more`, as one of it."""
+        names = {field.name for field in fields(kind)} & type(self).model_fields.keys()  # type: ignore[arg-type]
+        return kind(**{name: getattr(self, name) for name in names}, **more)

@@ -38,6 +38,8 @@ NOT_RUN = {
     "make studio": "serves until Ctrl-C; tests/studio serves",
     "sdxl-mel studio --open": "the same",
     "sdxl-mel studio --root my-project --open": "the same",
+    "sdxl-mel export --base mini --lora runs/mine/lora.safetensors --out site": "takes a minute; tests/export exports",
+    "make site": "exports mini, as tests/export does",
     "python examples/codec.py song.flac --out codec": "tests/examples executes it",
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",
     "python examples/long_piece.py --out long-piece": "tests/examples executes it with fewer steps",

@@ -32,7 +32,7 @@ def test_help_fits_a_screen_and_has_examples(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as end:
-        parse_command(name, [*filter(None, [action]), "--help"])
+        parse_command(name, [*COMMANDS[name].words_for(action), "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert end.value.code == 0
     assert "examples:" in lines

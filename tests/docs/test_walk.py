@@ -96,7 +96,7 @@ def test_every_command_of_the_table(tmp_path: Path) -> None:
 PYTHON = {
     page: [text for _, language, text in blocks_of(page) if language == "python"]
     for page in PAGES
-    if page.name != "api.md"  # tests/studio executes it, beside a server
+    if page.name not in ("api.md", "browser.md")  # tests/studio and tests/export execute them, on what they need
 }
 
 
@@ -113,7 +113,7 @@ def test_shown_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_shown_is_left_out() -> None:
     """Every page and heading whose commands are walked is named here; those of other programs have their reason."""
-    assert {command.page for command in COMMANDS} == {"README.md", "docs/studio.md", *GUIDES}
+    assert {command.page for command in COMMANDS} == {"README.md", "docs/studio.md", "docs/browser.md", *GUIDES}
     headings = {command.heading for command in COMMANDS if command.page == "README.md"}
     assert headings == {"Two commands", "In a browser", PATH, TABLE, "From Python"}
     for command in COMMANDS:

@@ -22,7 +22,7 @@ from sdxl_mel.progress import showing
 from sdxl_mel.stages.fuse import Config, run
 from sdxl_mel.stages.lora import Extract
 from sdxl_mel.stages.lora import run as extract
-from sdxl_mel.training.run import diffusion_of
+from sdxl_mel.training.batches import diffusion_of
 from tests.checkpoints import edit_json, write_single_file
 
 MARKS = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}

@@ -18,7 +18,7 @@ TEXTS = {
     "push_to_hub", "samples.prompts",
 }  # fmt: skip
 """Settings whose value is a text, and never opened as a file."""
-REFUSED = {"out", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
+REFUSED = {"task", "out", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
 """Settings that no form has."""
 
 

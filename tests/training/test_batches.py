@@ -7,8 +7,8 @@ from diffusers import DDPMScheduler
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.training.batches import Diffusion, TrainingData
+from sdxl_mel.training.lora_settings import Config, LossSettings
 from sdxl_mel.training.lora_task import Objective
-from sdxl_mel.training.settings import Config, LossSettings
 
 SCHEDULER = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
 EPSILON = Diffusion(SCHEDULER.alphas_cumprod.double(), "epsilon")

@@ -7,9 +7,9 @@ import pytest
 from sdxl_mel.errors import ResourceError
 from sdxl_mel.files.run import read_metrics
 from sdxl_mel.training.log import Log, gap_alarm, out_of_patience
+from sdxl_mel.training.lora_settings import Config
 from sdxl_mel.training.run import memory_advice
 from sdxl_mel.training.samples import diversity, diversity_alarm
-from sdxl_mel.training.settings import Config
 
 
 def _losses(held_out, trained=0.2):
@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 def test_out_of_memory_names_the_settings():
-    advice = memory_advice(Config(base="b", cache="c", out="o", batch=8))
+    advice = memory_advice(Config(base="b", cache="c", out="o", batch=8), "--adapter.rank 16")
     for setting in (
         "--micro-batch 4",
         "--hardware.gradient-checkpointing",

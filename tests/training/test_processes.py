@@ -13,20 +13,30 @@ from safetensors.torch import load_file
 from tests.training.write_gradients import main
 
 ROOT = Path(__file__).parents[2]
+OWN = {
+    "lora": {
+        "adapter": {"rank": 2, "targets": ["attention"], "rank_dropout": 0.2, "module_dropout": 0.1},
+        "regularization": {"share": 0.4},
+    },
+    "student": {"student": {"block_out_channels": [16, 32, 48]}},
+    "text-encoder": {"encoder": {"layers": [2, 2]}},
+    "small-decoder": {"decoder": {"block_out_channels": [4, 4, 8, 8]}},
+}
+"""The settings of each task beside those that all have."""
 
 
 @pytest.mark.slow
-def test_two_processes_of_half_the_batch_have_the_gradients_of_one(slim_sdxl, small_cache, tmp_path):
+@pytest.mark.parametrize("task", OWN)
+def test_two_processes_of_half_the_batch_have_the_gradients_of_one(slim_sdxl, small_cache, tmp_path, task):
     settings = {
+        "task": task,
         "base": str(slim_sdxl),
         "cache": str(small_cache),
         "steps": 1,
         "batch": 5,
         "trackers": [],
         "validation": {"every": 1, "clips": 1},
-        "adapter": {"rank": 2, "targets": ["attention"], "rank_dropout": 0.2, "module_dropout": 0.1},
-        "regularization": {"share": 0.4},
-    }
+    } | OWN[task]
     main(json.dumps(settings | {"out": str(tmp_path / "one")}), str(tmp_path / "one.safetensors"))
     words = [json.dumps(settings | {"out": str(tmp_path / "two")}), str(tmp_path / "two.safetensors")]
     launcher = [

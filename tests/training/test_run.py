@@ -14,7 +14,7 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.run import checkpoints, read_run
 from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.stages import train
-from sdxl_mel.training import run
+from sdxl_mel.training import lora_run
 from sdxl_mel.training.loop import Loop
 from sdxl_mel.training.state import saved_states
 from tests.caches import SMALL as SMALL_SPEC
@@ -128,6 +128,15 @@ def test_a_run_is_not_overwritten(settings):
     with pytest.raises(InputError, match="--resume continues it"):
         _run(settings, steps=1)
     assert _lora_bytes(settings["out"]) == before
+
+
+def test_a_run_of_another_task_is_not_resumed(finished, tmp_path):
+    copy = shutil.copytree(finished["out"], tmp_path / "copy")
+    header = json.loads((copy / "run.json").read_text())
+    header["settings"]["task"] = "steps"
+    (copy / "run.json").write_text(json.dumps(header))
+    with pytest.raises(MismatchError, match="its run is one of --task steps, not of lora; give that task"):
+        _run(finished, out=copy, resume=True)
 
 
 def test_changed_settings_are_refused_or_recorded(settings):
@@ -259,8 +268,8 @@ def test_the_estimate_is_counted_by_the_process_that_prints_it(settings, monkeyp
         raise AssertionError("counted where nothing is printed")
 
     monkeypatch.setattr(Accelerator, "is_main_process", False)
-    monkeypatch.setattr(run, "estimate", never)
-    assert run.train_lora(train.Config.model_validate({**settings, "dry_run": True})) is None
+    monkeypatch.setattr(lora_run, "estimate", never)
+    assert lora_run.train_lora(train.Config.model_validate({**settings, "dry_run": True})) is None
 
 
 def test_samples_are_drawn_heard_and_measured(settings):

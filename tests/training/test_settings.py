@@ -5,7 +5,7 @@ import pytest
 from sdxl_mel.arguments import parse_arguments
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError
-from sdxl_mel.training.settings import Config
+from sdxl_mel.training.lora_settings import Config
 
 NEEDED = {"base": "b", "cache": "c", "out": "o"}
 

@@ -7,7 +7,15 @@ from playwright.sync_api import Browser, Page, Route
 
 from sdxl_mel import web
 
-KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html", "png": "image/png", "wav": "audio/wav"}
+KINDS = {
+    "js": "text/javascript",
+    "css": "text/css",
+    "html": "text/html",
+    "json": "application/json",
+    "onnx": "application/octet-stream",
+    "png": "image/png",
+    "wav": "audio/wav",
+}
 REFUSED = "the server responded with a status of 400"
 ORIGIN = "http://localhost"
 
@@ -35,3 +43,17 @@ def answer(page: Page, files: Mapping[str, bytes | str]) -> None:
         route.fulfill(body=content, content_type=KINDS[name.rpartition(".")[2]])
 
     page.route(f"{ORIGIN}/**", respond)
+
+
+def renderer_of(page: Page) -> int:
+    """Return the process that shows a page, found by having it work: others may wait for pages to come."""
+    session = page.context.browser.new_browser_cdp_session()
+
+    def worked() -> dict[int, float]:
+        found = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        return {int(each["id"]): each["cpuTime"] for each in found if each["type"] == "renderer"}
+
+    before = worked()
+    page.evaluate("() => { const end = performance.now() + 150; while (performance.now() < end); }")
+    after = worked()
+    return max(after, key=lambda process: after[process] - before.get(process, 0.0))

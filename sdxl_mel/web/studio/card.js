@@ -5,8 +5,8 @@ import { hertzText, timeText } from "../axes.js";
 import { element } from "../elements.js";
 import { icon, iconButton } from "../icons.js";
 import { post } from "./api.js";
-import { button } from "./controls.js";
-import { attempt, say } from "./notices.js";
+import { button, menu } from "./controls.js";
+import { attempt, copied } from "./notices.js";
 
 /**
  * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
@@ -93,8 +93,9 @@ export class ResultCard {
   #downloads() {
     const { job, result } = this;
     const link = (text, href) => element("a", { href: `${href}?download=true`, download: "", textContent: text });
-    const panel = element("div", { className: "menu", popover: "auto" });
-    panel.append(
+    return menu(
+      "download",
+      "Download, copy or remove",
       ...(result.sound ? [link("Sound", result.sound)] : []),
       link("Picture", result.picture),
       ...(job.settings.ab ? [reportLink(job, "How far they are apart")] : []),
@@ -107,13 +108,6 @@ export class ResultCard {
         kind: "quiet",
       }),
     );
-    const opener = iconButton("download", "Download, copy or remove", () => {
-      const box = opener.getBoundingClientRect();
-      panel.style.top = `${box.bottom + 4}px`;
-      panel.style.right = `${innerWidth - box.right}px`;
-      panel.togglePopover();
-    });
-    return element("span", {}, opener, panel);
   }
 
   /** What a brush leads to: the marked regions drawn anew; longer, or as a loop, where the server can. */
@@ -169,14 +163,6 @@ export class ResultCard {
     const job = await attempt(() => post(path, { starred: !this.result.starred }));
     if (job) this.#store.take(job);
   }
-}
-
-/** Copy a text, and say so. */
-export async function copied(text) {
-  await attempt(async () => {
-    await navigator.clipboard.writeText(text);
-    say("Copied.");
-  });
 }
 
 /** A link to the page that a command wrote beside its results. */

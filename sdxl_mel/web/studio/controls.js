@@ -1,7 +1,7 @@
 /** The few kinds of controls that the tabs are made of. */
 
 import { element } from "../elements.js";
-import { icon } from "../icons.js";
+import { icon, iconButton } from "../icons.js";
 
 /** A button with words. */
 export function button(text, act, { kind = "", name, ...properties } = {}) {
@@ -33,6 +33,18 @@ export function select(pairs, value, act) {
   if (value !== undefined) made.value = value;
   if (act) made.addEventListener("change", () => act(made.value));
   return made;
+}
+
+/** A menu that a button with an icon opens below itself; its items are links and quiet buttons. */
+export function menu(name, label, ...items) {
+  const panel = element("div", { className: "menu", popover: "auto" }, ...items);
+  const opener = iconButton(name, label, () => {
+    const box = opener.getBoundingClientRect();
+    panel.style.top = `${box.bottom + 4}px`;
+    panel.style.right = `${innerWidth - box.right}px`;
+    panel.togglePopover();
+  });
+  return element("span", {}, opener, panel);
 }
 
 /** What a part of the page says while there is nothing in it. */

@@ -1,20 +1,20 @@
 /** The tab Make: a prompt becomes music; results are cards in a history. */
 
 import { element, remember, remembered } from "../elements.js";
-import { icon, iconButton } from "../icons.js";
+import { iconButton } from "../icons.js";
 import { ask, post, query } from "./api.js";
-import { ResultCard, copied } from "./card.js";
+import { ResultCard } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
 import { editResult, schemaOf, sharedSettings } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { AXIS_NAMES, GridCard } from "./grid.js";
-import { attempt, say } from "./notices.js";
+import { attempt, copied, say } from "./notices.js";
 import { RunningCard } from "./running.js";
+import { SeedField, anySeed } from "./seed.js";
 
 const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
 const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "ab"];
 const USUAL_STRENGTH = 0.6;
-const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
 const GRID_DRAFT = "draft-grid";
 const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
@@ -64,7 +64,7 @@ export class Make {
       const [file, scale] = [row.querySelector("select").value, Number(row.querySelector("input").value)];
       return scale === 1 ? file : `${file}:${scale}`;
     });
-    const own = { prompt: prompt.value.trim(), base: base.value, seed: Number(seed.value) };
+    const own = { prompt: prompt.value.trim(), base: base.value, seed: seed.value };
     if (loras.length) own.lora = loras;
     if (loras.length && both.checked) own.ab = true;
     if (init.dataset.value) own.input = init.dataset.value;
@@ -74,7 +74,7 @@ export class Make {
 
   #build() {
     const prompt = element("textarea", { rows: 3, placeholder: EXAMPLE.prompt });
-    const seed = element("input", { type: "number", min: 0, step: 1, value: "0" });
+    const seed = new SeedField(() => this.#keep());
     const base = select([["mini", "mini"]], "mini", () => this.#keep());
     this.#parts = {
       prompt,
@@ -83,14 +83,9 @@ export class Make {
       loras: element("div", { className: "loras" }),
       both: element("input", { type: "checkbox" }),
       init: element("div", { className: "init", hidden: true }),
-      lock: iconButton("unlocked", "Keep this seed", () => this.#toggleLock(), { "aria-pressed": "false" }),
       results: element("div", { className: "results", "aria-live": "off" }),
       make: button("Make music", (event, made) => this.#make({}, made), { kind: "primary wide", name: "play" }),
     };
-    const dice = iconButton("dice", "Another seed", () => this.#roll());
-    const seeds = labelled("Seed", seed, "the same seed and settings make the same sound");
-    seed.after(dice, this.#parts.lock);
-    seeds.classList.add("seeds");
     const both = labelled("Without them, too", this.#parts.both, "every result twice, to switch between with X");
     both.classList.add("ticked", "both");
     const addLora = button("Add a LoRA", () => this.#addLora(), { name: "plus", kind: "quiet" });
@@ -105,7 +100,7 @@ export class Make {
       both,
       this.#parts.init,
       this.#upload(),
-      seeds,
+      seed.node,
       this.#form.common,
       this.#gridForm(),
       this.#form.all,
@@ -234,18 +229,6 @@ export class Make {
     if (id) this.#restore({ ...this.settings, lora: [`id:${id}`] });
   }
 
-  #toggleLock() {
-    const { lock } = this.#parts;
-    const locked = lock.getAttribute("aria-pressed") !== "true";
-    lock.setAttribute("aria-pressed", String(locked));
-    lock.innerHTML = icon(locked ? "locked" : "unlocked");
-  }
-
-  #roll() {
-    this.#parts.seed.value = crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED;
-    this.#keep();
-  }
-
   #keep() {
     if (!this.#parts) return;
     remember(DRAFT, JSON.stringify(this.settings));
@@ -304,7 +287,7 @@ export class Make {
     if (!job) return;
     this.#store.take(job);
     if (parent?.how !== "compare") this.#running.get(job.id)?.node.scrollIntoView({ block: "nearest" });
-    if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
+    if (!quiet && !this.#parts.seed.locked) this.#parts.seed.roll();
   }
 
   async #copyCommand() {
@@ -383,8 +366,7 @@ export class Make {
       this.#cards.set(
         key,
         new ResultCard(job, result, this.#store, {
-          vary: (from, which) =>
-            this.#again(from, which, "vary", { seed: crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED }),
+          vary: (from, which) => this.#again(from, which, "vary", { seed: anySeed() }),
           start: (from, which) => this.#startFromResult(from, which),
           compare: (from, which) => this.#again(from, which, "compare", { seed: which.seed, lora: [] }),
           reuse: (from, which) => this.#restore({ ...from.settings, seed: which.seed }),

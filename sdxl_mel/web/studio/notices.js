@@ -5,15 +5,15 @@ import { icon } from "../icons.js";
 
 const SHOWN_MS = 6000;
 
-/** Say something; an error stays until it is closed. */
-export function say(text, kind = "note") {
+/** Say something, `more` are buttons beside it; an error stays until it is closed. */
+export function say(text, kind = "note", ...more) {
   const close = element("button", {
     type: "button",
     className: "mel-button",
     "aria-label": "Close",
     innerHTML: icon("close"),
   });
-  const notice = element("div", { className: `notice ${kind}` }, element("p", { textContent: text }), close);
+  const notice = element("div", { className: `notice ${kind}` }, element("p", { textContent: text }), ...more, close);
   close.addEventListener("click", () => notice.remove());
   document.querySelector("#notices").append(notice);
   if (kind !== "error") setTimeout(() => notice.remove(), SHOWN_MS);
@@ -30,4 +30,13 @@ export async function attempt(act, button) {
   } finally {
     button?.removeAttribute("aria-busy");
   }
+}
+
+/** Copy a text, and say so. Without https a browser does not copy: the text is shown. */
+export async function copied(text) {
+  if (!navigator.clipboard) return say(text, "error");
+  await attempt(async () => {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  });
 }

@@ -4,12 +4,12 @@ import { timeText, timeTicks } from "../axes.js";
 import { element, remember, remembered } from "../elements.js";
 import { iconButton } from "../icons.js";
 import { ask, post } from "./api.js";
-import { ResultCard, copied } from "./card.js";
+import { ResultCard } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
 import { editResult } from "./edits.js";
 import { SettingsForm } from "./form.js";
 import { placeInOrder } from "./make.js";
-import { attempt, say } from "./notices.js";
+import { attempt, copied, say } from "./notices.js";
 import { RunningCard } from "./running.js";
 
 const DRAFT = "draft-timeline";

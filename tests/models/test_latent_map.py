@@ -8,11 +8,12 @@ import pytest
 
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.models.base import open_base
+from sdxl_mel.models.latent_map import MOST_COLUMNS, LatentMap, fit, synthetic_tile
 from sdxl_mel.models.vae import encode_levels
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
-from sdxl_mel.studio.preview import MOST_COLUMNS, LatentMap, data_url, fit, synthetic_tile
+from sdxl_mel.studio.preview import data_url
 from tests.sounds import FIXTURES
 
 SPEC = PRESETS["mini"]

@@ -1,0 +1,220 @@
+"""The exported page of mini in Chromium, beside Python: bytes, seconds, memory, and the same picture."""
+
+import base64
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from bench.table import Table
+from sdxl_mel import web
+from sdxl_mel.arrays import Levels
+from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.export.manifest import Manifest, read_manifest
+from sdxl_mel.files.prompts import PromptLine
+from sdxl_mel.sound.inversion.methods import invert
+from sdxl_mel.stages import export
+from sdxl_mel.synthesis.generator import Generator
+from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
+from tests.web.pages import renderer_of
+from tests.web.static import Host, hosted
+
+PROMPT, SEED = "violin ballad with soft piano", 1
+ROUNDS = 5
+TILES = 20
+LONG_SECONDS = 60
+OPEN = """async ([address, prompt, seed]) => {
+  const { open } = await import(`${address}web/site/engine.js`);
+  window.engine = await open(`${address}site/manifest.json`, { worker: `${address}web/site/worker.js` });
+  window.tile = async ({ method = "fast", ...more } = {}) => {
+    const start = performance.now();
+    const drawn = await engine.draw({ prompt, seed, ...more });
+    const between = performance.now();
+    window.drawn = drawn;
+    await engine.sound(drawn, { method });
+    return [between - start, performance.now() - between].map((milliseconds) => milliseconds / 1000);
+  };
+  await tile();
+}"""
+LEVELS = """() => {
+  let text = "";
+  const { levels } = drawn;
+  for (let at = 0; at < levels.length; at += 8192) text += String.fromCharCode(...levels.subarray(at, at + 8192));
+  return btoa(text);
+}"""
+
+
+def run(base: str = "mini") -> Table:
+    """Measure all rows on one base."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        site = Path(folder) / "site"
+        export.run(export.Config(base=base, out=site))
+        with hosted(site=site, web=web.FOLDER) as host:
+            python = Python(base, read_manifest(site))
+            rows = [
+                *bytes_of(site),
+                *opening(playwright, host),
+                *drawing(playwright, host, python),
+                *one_core(playwright, host, python, Path(folder)),
+            ]
+    drawn = python.manifest.drawing
+    return Table(
+        title="browser: the exported page beside Python",
+        header=["what", "page", "Python", "ratio"],
+        rows=rows,
+        notes=[
+            f"Base {base}, weights in {python.manifest.weights}; {drawn.steps} steps of {drawn.sampler} at guidance "
+            f"{drawn.guidance:g}; Chromium without a window; the fastest of {ROUNDS} rounds in turn.",
+            "A tile: prompt to picture to sound by `fast`. Python: a Generator that is open, on as many threads.",
+            "Opening: from the address to a page that is ready, from a host on the same machine; warm: from what the "
+            "service worker has kept.",
+            "Memory: the resident set of the process that shows the page, its workers included.",
+        ],
+    )
+
+
+class Python:
+    """The same tile by the package."""
+
+    def __init__(self, base: str, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.generator = Generator.open(base)
+        drawing = manifest.drawing
+        self.sampling = self.generator.settle(Drawing(drawing.sampler, drawing.steps, drawing.guidance)).sampling
+
+    def draw(self, prompt: str = PROMPT, seed: int = SEED) -> Levels:
+        """Return the picture, its prompt read anew."""
+        self.generator.texts.clear()
+        prompts = Prompts([PromptLine(prompt=prompt)], 1, seed)
+        jobs = plan_jobs(prompts, self.generator.fitting(), self.generator.spec.tile_seconds, long=False)
+        (result,) = self.generator.draw(jobs, self.sampling)
+        return result.levels
+
+    def sound(self, levels: Levels) -> None:
+        """Make the sound of a picture."""
+        invert(levels, self.generator.spec, "fast")
+
+
+def bytes_of(site: Path) -> list[list[str]]:
+    """Return the rows of what is downloaded."""
+    files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith("vectors")]
+    models = sum(path.stat().st_size for path in files if path.parent.name in ("models", "tokens"))
+    whole = sum(path.stat().st_size for path in files)
+    return [
+        ["models and vocabulary, MB", f"{models / 1e6:.1f}", "", ""],
+        ["the same with page and runtime, MB", f"{whole / 1e6:.1f}", "", ""],
+    ]
+
+
+def opening(playwright: Playwright, host: Host) -> list[list[str]]:
+    """Return the rows of the first and of later openings of the page."""
+    with chromium(playwright) as browser:
+        context = browser.new_context()
+        seconds = []
+        for _ in range(3):
+            page = context.new_page()
+            start = time.perf_counter()
+            page.goto(f"{host.address}site/")
+            page.wait_for_function("() => document.querySelector('#worker').dataset.state === 'ready'", timeout=120_000)
+            seconds.append(time.perf_counter() - start)
+            page.close()
+    return [
+        ["first opening, seconds", f"{seconds[0]:.2f}", "", ""],
+        ["warm opening, seconds", f"{min(seconds[1:]):.2f}", "", ""],
+    ]
+
+
+def drawing(playwright: Playwright, host: Host, python: Python) -> list[list[str]]:
+    """Return the rows of tiles on all cores, of memory, and of a long piece."""
+    with chromium(playwright) as browser:
+        page, process = opened(browser, host)
+        rows = timed("all cores", page, python, torch.get_num_threads())
+        levels = np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8)
+        height, width = python.generator.spec.n_mels, python.generator.spec.width
+        difference = (levels.reshape(-1, height, width)[0] / 255 - python.draw()[..., 0] / 255) ** 2
+        rows.append(["the same picture: RMSE of the values", f"{np.sqrt(difference.mean()):.5f}", "0", ""])
+        few = memory_after(page, process, 3)
+        many = memory_after(page, process, TILES - 3)
+        peak = status(process, "VmHWM")
+        rows.append([f"renderer after 3 and {TILES} tiles, peak, MB", f"{few:.0f}, {many:.0f}, {peak:.0f}", "", ""])
+    with chromium(playwright) as browser:
+        page, process = opened(browser, host)
+        seconds = sum(page.evaluate(f"() => tile({{ seconds: {LONG_SECONDS} }})"))
+        peak = status(process, "VmHWM")
+    rows.append([f"a piece of {LONG_SECONDS} s with its sound, seconds", f"{seconds:.1f}", "", ""])
+    rows.append(["renderer at its peak meanwhile, MB", f"{peak:.0f}", "", ""])
+    return rows
+
+
+def one_core(playwright: Playwright, host: Host, python: Python, folder: Path) -> list[list[str]]:
+    """Return the rows of tiles where browser and Python have one core."""
+    program = folder / "chromium-on-one-core"
+    program.write_text(f'#!/bin/sh\nexec taskset -c 0 {shutil.which("chromium")} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    with chromium(playwright, program) as browser:
+        page, _ = opened(browser, host)
+        return timed("one core", page, python, 1)
+
+
+def timed(where: str, page: Page, python: Python, threads: int) -> list[list[str]]:
+    """Return the rows of a tile, and of its sound alone, in the page and in Python in turn."""
+    page_seconds, python_seconds = [], []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    levels = python.draw()
+    for _ in range(ROUNDS):
+        page_seconds.append(page.evaluate("() => tile()"))
+        python_seconds.append((_seconds(python.draw), _seconds(lambda: python.sound(levels))))
+    torch.set_num_threads(before)
+    best = {"tile": (min(map(sum, page_seconds)), min(map(sum, python_seconds)))}
+    best["sound alone"] = (min(each for _, each in page_seconds), min(each for _, each in python_seconds))
+    return [
+        [f"{what}, {where}, seconds", f"{ours:.2f}", f"{other:.2f}", f"{ours / other:.2f}"]
+        for what, (ours, other) in best.items()
+    ]
+
+
+@contextmanager
+def chromium(playwright: Playwright, program: Path | None = None) -> Iterator[Browser]:
+    """Yield a browser of its own."""
+    browser = playwright.chromium.launch(
+        executable_path=str(program or shutil.which("chromium")), args=["--no-sandbox"]
+    )
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+def opened(browser: Browser, host: Host) -> tuple[Page, int]:
+    """Return a page in which the engine is open and has drawn a tile, and the process that shows it."""
+    page = browser.new_page()
+    page.goto(f"{host.address}site/manifest.json")
+    page.evaluate(OPEN, [host.address, PROMPT, SEED])
+    return page, renderer_of(page)
+
+
+def memory_after(page: Page, process: int, tiles: int) -> float:
+    """Return what is resident after so many more tiles, in MB."""
+    for _ in range(tiles):
+        page.evaluate("() => tile()")
+    return status(process, "VmRSS")
+
+
+def status(process: int, key: str) -> float:
+    """Return a size from what the kernel says of a process, in MB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:"))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

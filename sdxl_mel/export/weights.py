@@ -1,0 +1,105 @@
+"""How the weights of an ONNX model are stored: float32, float16, or int8 by channel; all are computed in float32."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sdxl_mel.arrays import Float
+from sdxl_mel.errors import InputError
+from sdxl_mel.export.options import Weights
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+SMALLEST_HALF = 64
+"""Smaller tensors stay float32: a cast of them costs more bytes than it saves."""
+SMALLEST_INT8 = 20_000
+"""Smaller tensors are stored as float16: a thirtieth of the bytes, and all norms and biases."""
+LARGEST_HALF = float(np.finfo(np.float16).max)
+LARGEST_INT8 = 127
+
+
+class Use(NamedTuple):
+    """A place where a tensor enters a graph: the operator, and which of its inputs it is."""
+
+    node: "NodeProto"
+    place: int
+
+
+def store(model: "ModelProto", weights: Weights, apart: Collection[str] = ()) -> None:
+    """Change how a model's weights are stored; the tensors named in `apart` stay float32.
+
+    Raises InputError for a weight that float16 cannot hold.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    if weights == "fp32":
+        return
+    graph, uses, nodes = model.graph, _uses(model), []
+    for tensor in list(graph.initializer):
+        name, size = tensor.name, int(np.prod(tensor.dims))
+        if tensor.data_type != TensorProto.FLOAT or size < SMALLEST_HALF or name in apart:
+            continue
+        values, axis = numpy_helper.to_array(tensor), _channel_axis(uses[name], len(tensor.dims))
+        if weights == "int8" and size >= SMALLEST_INT8 and axis is not None:
+            stored, scales = quantised(values, axis)
+            tensor.CopyFrom(numpy_helper.from_array(stored, f"{name}.int8"))
+            graph.initializer.append(numpy_helper.from_array(scales, f"{name}.scale"))
+            inputs = [f"{name}.int8", f"{name}.scale"]
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(_half(values, name), f"{name}.fp16"))
+            nodes.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+
+
+def quantised(values: Float, axis: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], Float]:
+    """Return weights as int8, and a scale for every channel: symmetric, so that 0 stays 0.
+
+    Stored times scale is within half a scale of the weight.
+    """
+    others = tuple(each for each in range(values.ndim) if each != axis)
+    largest = np.abs(values).max(axis=others, keepdims=True)
+    scales = np.maximum(largest / np.float32(LARGEST_INT8), np.finfo(np.float32).tiny)
+    return np.rint(values / scales).astype(np.int8), scales.reshape(-1)
+
+
+def _half(values: Float, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+    if np.abs(values).max(initial=0.0) > LARGEST_HALF:
+        raise InputError(f"{name}: a weight is beyond float16's {LARGEST_HALF:g}; export with --weights fp32")
+    return values.astype(np.float16)
+
+
+def _uses(model: "ModelProto") -> Mapping[str, Sequence[Use]]:
+    uses: dict[str, list[Use]] = defaultdict(list)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            uses[name].append(Use(node, place))
+    return uses
+
+
+def _channel_axis(uses: Sequence[Use], dimensions: int) -> int | None:
+    """Return the axis of a weight's outputs, the same wherever it is used; None for what is no matrix of weights."""
+    axes = {_axis_in(use, dimensions) for use in uses}
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _axis_in(use: Use, dimensions: int) -> int | None:
+    match use.node.op_type, use.place:
+        case "Conv", 1:
+            return 0
+        case "Gather", 0:
+            return 0
+        case "MatMul", 1:
+            return dimensions - 1
+        case "Gemm", 1:
+            return 0 if _attribute(use.node, "transB") else 1
+    return None
+
+
+def _attribute(node: "NodeProto", name: str) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)

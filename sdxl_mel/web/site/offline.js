@@ -1,0 +1,35 @@
+/** The service worker of the page: it keeps the page for use without a network and lets it use threads. */
+
+const CLAIM_MS = 4000;
+
+/** Whether a page like this one can be kept: not one that was opened from a file. */
+export function canBeKept() {
+  return location.protocol.startsWith("http") && Boolean(navigator.serviceWorker);
+}
+
+/**
+ * Let the service worker answer what the page asks for from now on, so that all of it is kept; `threads` asks for
+ * cross-origin isolation, which holds from the next time on that the page is loaded. Returns whether it is kept.
+ */
+export async function keepPage(threads) {
+  if (!canBeKept()) return false;
+  try {
+    await navigator.serviceWorker.register(threads ? "sw.js?isolated" : "sw.js");
+    if (navigator.serviceWorker.controller) return true;
+    return await new Promise((resolve) => {
+      navigator.serviceWorker.addEventListener("controllerchange", () => resolve(true), { once: true });
+      setTimeout(() => resolve(false), CLAIM_MS);
+    });
+  } catch {
+    return false; // A private window, or a host that does not serve over HTTPS: the page works while it is online.
+  }
+}
+
+/** Drop a file that turned out to be damaged, with all its parts, so that it is asked for again. */
+export async function forget(path) {
+  const stem = new URL(path.slice(0, path.lastIndexOf(".") + 1), document.baseURI).href;
+  for (const name of (await globalThis.caches?.keys()) ?? []) {
+    const cache = await caches.open(name);
+    for (const request of await cache.keys()) if (request.url.startsWith(stem)) await cache.delete(request);
+  }
+}

@@ -1,0 +1,114 @@
+/** What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one. */
+
+import { invertBlocks } from "./inversion.js";
+import { Neighbour } from "./neighbour.js";
+
+const LORA_FILE = "lora.bin";
+/** Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. */
+const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
+let ort = null;
+const sessions = new Map();
+const stopped = new Set();
+let conditions = {};
+
+const TASKS = {
+  /** Load onnxruntime-web: its module and its WebAssembly, by their addresses or their bytes. */
+  async start({ module, wasm, threads }) {
+    // A page opened from a disk may import what the worker itself made an address for, and nothing else.
+    const own = typeof module !== "string" && URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
+    ort = await import(own || module);
+    ort.env.wasm.numThreads = threads;
+    if (typeof wasm === "string") ort.env.wasm.wasmPaths = { wasm };
+    else ort.env.wasm.wasmBinary = wasm;
+    ort.env.logLevel = "error";
+  },
+
+  /** Open a model in place of the one that had the name; `factors` are its LoRA's. */
+  async open({ name, model, factors }) {
+    await sessions.get(name)?.release();
+    sessions.delete(name);
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
+    if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
+    sessions.set(name, await ort.InferenceSession.create(model, options));
+  },
+
+  /** The embeddings of texts, given by their tokens. */
+  async text({ ids, ids_2: otherIds, count }) {
+    const dims = [count, ids.length / count];
+    const feeds = { ids: new ort.Tensor("int64", ids, dims), ids_2: new ort.Tensor("int64", otherIds, dims) };
+    const { hidden, pooled } = await sessions.get("text").run(feeds);
+    return { hidden: hidden.data, pooled: pooled.data };
+  },
+
+  /** Keep what the UNet is told besides the latents, for a batch of `count`. */
+  condition({ hidden, pooled, sizes, tokens, count }) {
+    const of = (data, ...dims) => new ort.Tensor("float32", data, [count, ...dims]);
+    conditions = {
+      count,
+      hidden: of(hidden, tokens, hidden.length / count / tokens),
+      pooled: of(pooled, pooled.length / count),
+      sizes: of(sizes, sizes.length / count),
+    };
+  },
+
+  /** The UNet's prediction for the same latents under every condition. */
+  async predict({ latents, dims, timestep }) {
+    const { count, ...told } = conditions;
+    const batch = new Float32Array(count * latents.length);
+    for (let each = 0; each < count; each++) batch.set(latents, each * latents.length);
+    const feeds = {
+      latents: new ort.Tensor("float32", batch, [count, ...dims]),
+      timestep: new ort.Tensor("float32", Float32Array.of(timestep), [1]),
+    };
+    return (await sessions.get("unet").run({ ...feeds, ...told })).noise.data;
+  },
+
+  /** The picture values of latents: {values, dims}. */
+  async decode({ latents, dims }) {
+    const feeds = { latents: new ort.Tensor("float32", latents, [1, ...dims]) };
+    const { values } = await sessions.get("decoder").run(feeds);
+    return { values: values.data, dims: values.dims };
+  },
+
+  /** The sound of a picture block by block, or of one half of it, whose other one is at the end of `port`. */
+  async sound({ picture, spec, options, port, before }, id) {
+    const neighbour = port ? new Neighbour(port, before) : null;
+    const pause = async () => {
+      await turn();
+      if (stopped.delete(id)) throw new DOMException("stopped", "AbortError");
+    };
+    try {
+      for await (const block of invertBlocks(picture, spec, { ...options, pause, neighbour })) {
+        postMessage({ id, block }, block.map(({ buffer }) => buffer));
+      }
+    } finally {
+      neighbour?.leave();
+    }
+  },
+};
+
+/** Let messages that have come be heard: a timer would wait for milliseconds. */
+function turn() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
+
+async function perform({ id, task, ...content }) {
+  try {
+    postMessage({ id, value: await TASKS[task](content, id) });
+  } catch (error) {
+    postMessage({ id, error: { name: error?.name ?? "Error", message: String(error?.message ?? error) } });
+  }
+}
+
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  if (data.stop === undefined) last = last.then(() => perform(data));
+  else stopped.add(data.stop);
+};

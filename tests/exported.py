@@ -1,0 +1,36 @@
+"""An exported site for tests: a small random SDXL with a LoRA as factors, in exact weights and small parts."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.models import Written
+from sdxl_mel.export.runner import Exported
+from sdxl_mel.export.site import export_folder
+from sdxl_mel.models.base import open_base
+from sdxl_mel.models.layouts import Architecture
+from sdxl_mel.models.lora.file import Lora, LoraHeader, write_lora
+from sdxl_mel.models.sdxl import SDXL
+from sdxl_mel.sound.melspec import named_spec
+from tests.loras import random_lora_modules
+
+PART_BYTES = 200_000
+
+
+class Site(NamedTuple):
+    base: Path
+    lora: Path
+    folder: Path
+    written: Written
+
+    def opened(self) -> Exported:
+        return Exported.open(self.folder)
+
+
+def write_slim_site(folder: Path, base: Path) -> Site:
+    """Export a base of few layers with a LoRA as factors, and the page."""
+    lora, out = folder / "slim.safetensors", folder / "site"
+    header = LoraHeader(named_spec("mini"), "mel spectrogram", architecture=Architecture(SDXL, 1))
+    write_lora(lora, Lora(random_lora_modules(open_base(str(base)), alpha=0.2), header))
+    chosen = Chosen(str(base), (f"{lora}:0.5",), "factors", weights="fp32")
+    return Site(base, lora, out, export_folder(chosen, out, PART_BYTES, page=True))
