@@ -150,7 +150,7 @@ def guided_by(caption: Tensor, empty: Tensor, guidance: float) -> Tensor:
 
 
 def relative_error(features: Sequence[Feature], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean over features of the squared error in units of the teacher's mean square, (batch,).
+    """Return the mean over features of the squared error in units of the mean square that is wanted, (batch,).
 
     Outputs are (2 batch, tokens, channels): those with the caption, then those without.
     """
@@ -158,7 +158,7 @@ def relative_error(features: Sequence[Feature], ours: Mapping[str, Tensor], thei
     for each in features:
         wanted = theirs[each.teacher].float()[..., each.channels.to(theirs[each.teacher].device)]
         error = (ours[each.student].float() - wanted).square().mean(dim=(1, 2))
-        errors.append(error / wanted.square().mean().clamp_min(torch.finfo(torch.float32).tiny))
+        errors.append(error / wanted.square().mean(dim=(1, 2)).clamp_min(torch.finfo(torch.float32).tiny))
     return torch.stack(errors).mean(dim=0).view(2, -1).mean(dim=0)
 
 
