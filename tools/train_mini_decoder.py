@@ -5,8 +5,8 @@
 
 Run it from the root of the repository with the extra `demo` installed; it can be stopped and started again. Renders of
 the base's own training pieces become a dataset and a cache, and `sdxl-mel train --task small-decoder` does the rest.
-The result, DIR/run/small_decoder, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Judged are tiles of
-any dataset, through the VAE's own decoder and through the small one.
+The result, DIR/run/small_decoder, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Tiles of
+any dataset are judged, through the VAE's own decoder and through the small one.
 """
 
 import argparse
