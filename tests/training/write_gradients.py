@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sdxl_mel.stages import train
+from sdxl_mel.training.tasks import TASKS
 
 
 def main(settings: str, out: str) -> None:
@@ -19,7 +20,8 @@ def main(settings: str, out: str) -> None:
 
     hook = register_optimizer_step_pre_hook(write)
     try:
-        train.run(train.Config.model_validate(json.loads(settings)))
+        given = json.loads(settings)
+        train.run(TASKS[given.get("task", "lora")].settings.model_validate(given))
     finally:
         hook.remove()
 
