@@ -39,3 +39,13 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Pa
     from tests.caches import write_small_cache
 
     return write_small_cache(tmp_path_factory.mktemp("small-cache"), slim_sdxl)
+
+
+@pytest.fixture(scope="session")
+def six_trajectories(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path, small_cache: Path) -> Path:
+    """Return six trajectories of four points that the slim SDXL drew."""
+    from tests.caches import draw_trajectories
+
+    out = tmp_path_factory.mktemp("six-trajectories") / "out"
+    draw_trajectories(slim_sdxl, small_cache, out, "--count", "6")
+    return out

@@ -16,6 +16,7 @@ VALUES = {
     "--steps": "2",
     "--save-every": "1",
     "--num": "2",
+    "--count": "2",
     "--seconds": "6",
 }
 """Another value for a flag wherever it is shown."""

@@ -20,8 +20,8 @@ def main(settings: str, out: str) -> None:
 
     hook = register_optimizer_step_pre_hook(write)
     try:
-        values = json.loads(settings)
-        train.run(TASKS[values.get("task", "lora")].settings.model_validate(values))
+        given = json.loads(settings)
+        train.run(TASKS[given.get("task", "lora")].settings.model_validate(given))
     finally:
         hook.remove()
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.options import Prediction
-from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.diffusion.samplers import Drawing, is_few_step
 from sdxl_mel.errors import FormatError, InputError, MismatchError
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
 from sdxl_mel.models.families import FAMILIES, TITLES
@@ -431,4 +431,4 @@ def drawings_asked(loras: Sequence[ScaledLora]) -> list[tuple[str, Drawing]]:
     A few-step LoRA decides, whatever guidance was found good for another beside it.
     """
     asked = [(str(path), lora.header.drawing) for path, lora, _ in loras]
-    return sorted(asked, key=lambda each: each[1].sampler is None and each[1].timesteps is None)
+    return sorted(asked, key=lambda each: not is_few_step(each[1]))
