@@ -68,7 +68,7 @@ class ModelSettings(StageConfig):
     lora_scale: Annotated[float, Show.ADVANCED] = 1.0
     """scale of every --lora"""
     few_steps: Annotated[bool, UNRECORDED] = False
-    """draw quickly with the step adapter that the base carries, as mini does: 4 steps without guidance"""
+    """draw in few steps, with the step adapter that the base carries"""
     sampler: str | None = Field(None, description=f"{', '.join(SAMPLERS)}, ...; none = the model's own, or euler")
     steps: int | None = Field(None, ge=1)
     """sampling steps; none = the model's own, or 30"""

@@ -143,7 +143,7 @@ def test_starts_are_spread_evenly_and_jumps_stay_in_their_segment(six_trajectori
 
 def test_rolled_examples_start_where_the_adapter_got_to(settings, six_trajectories):
     """Half of the starts have steps before them. The error that is minimised is then that of the whole drawing."""
-    batches = [_data(six_trajectories, rollouts=1.0).batch(step, range(8)) for step in range(5)]
+    batches = [_data(six_trajectories, rollouts=1.0, starts=1.0).batch(step, range(8)) for step in range(5)]
     for batch in batches:
         assert torch.equal(batch.rolled, batch.first > 0)
         assert int(batch.rolled.sum()) == 4
