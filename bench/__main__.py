@@ -9,7 +9,7 @@ from sdxl_mel.progress import muted
 
 NAMES = (
     *("codec", "prepare", "cache", "train", "fuse", "generate", "edit", "stitch", "evaluate"),
-    *("studio", "export", "browser"),
+    *("studio", "distill", "export", "browser"),
 )
 LONG = ("browser_oracle",)
 """Minutes each: they run by name alone."""

@@ -61,6 +61,7 @@ COMMANDS = {
     "prepare": Command("sdxl_mel.stages.prepare", "a folder of music and captions -> training set"),
     "cache": Command("sdxl_mel.stages.cache", "training set -> latents and text embeddings"),
     "vae-audit": Command("sdxl_mel.stages.vae_audit", "what the VAE costs, before anyone trains"),
+    "trajectories": Command("sdxl_mel.stages.trajectories", "a teacher's ways from noise, for train --task steps"),
     "train": Command("sdxl_mel.stages.train", "cache -> LoRA (accelerate launch train_lora.py)"),
     "lora": Command("sdxl_mel.stages.lora", "convert, describe, compare, resize, merge and extract LoRA files"),
     "fuse": Command("sdxl_mel.stages.fuse", "base + LoRA -> checkpoint (fuse_lora.py)"),

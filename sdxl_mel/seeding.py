@@ -5,6 +5,8 @@ whatever batch it stands in (the idea is EDM2's per-step, per-sample generators)
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,3 +31,13 @@ def torch_generator(seed: int, *what: int | str) -> "torch.Generator":
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, *what))
+
+
+@contextmanager
+def torch_seeded(seed: int, *what: int | str) -> Iterator[None]:
+    """Let libraries that draw from torch's own generator draw what is named while the block runs; see above."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, *what))
+        yield

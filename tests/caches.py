@@ -1,7 +1,9 @@
-"""A small dataset of random pictures, and its cache made by the real stage with the tiny SDXL."""
+"""A small dataset of random pictures, its cache made by the real stage with the tiny SDXL, and trajectories."""
 
 from pathlib import Path
 
+from sdxl_mel.commands import run_command
+from sdxl_mel.config import StageReport
 from sdxl_mel.files.dataset import Dataset, Item, write_dataset
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.record import Record
@@ -29,3 +31,9 @@ def write_small_cache(folder: Path, base: Path, counts: dict[str, int] | None = 
     write_dataset(folder / "dataset", Dataset(SMALL, "mel spectrogram", splits, Record(stage="test")))
     cache.run(cache.Build(dataset=folder / "dataset", base=str(base), out=folder / "cache", variants=1))
     return folder / "cache"
+
+
+def draw_trajectories(base: Path | str, cache: Path, out: Path, *more: str, guidance: float = 3.0) -> StageReport:
+    """Draw trajectories of four points for the captions of a cache, and return the stage's report."""
+    words = ["--base", str(base), "--cache", str(cache), "--out", str(out), "--guidance", str(guidance)]
+    return run_command("trajectories", [*words, "--steps", "4", *more])

@@ -51,3 +51,13 @@ def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> "Sit
     from tests.exported import write_slim_site
 
     return write_slim_site(tmp_path_factory.mktemp("slim-site"), slim_sdxl)
+
+
+@pytest.fixture(scope="session")
+def six_trajectories(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path, small_cache: Path) -> Path:
+    """Return six trajectories of four points that the slim SDXL drew."""
+    from tests.caches import draw_trajectories
+
+    out = tmp_path_factory.mktemp("six-trajectories") / "out"
+    draw_trajectories(slim_sdxl, small_cache, out, "--count", "6")
+    return out

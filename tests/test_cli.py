@@ -120,7 +120,7 @@ def test_a_setting_of_one_value_is_given_once_in_every_command(name: str) -> Non
         for flag, argument in flags.items():
             words = [flag] if argument.nargs == 0 else [flag, "1"]
             with pytest.raises(InputError, match=f"{re.escape(flag)} is given twice"):
-                parse_command(name, [*filter(None, [each]), *words, *words])
+                parse_command(name, [*COMMANDS[name].words_for(each), *words, *words])
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])

@@ -1,34 +1,55 @@
-"""Distil the small decoder of the mini base: `python tools/train_mini_decoder.py --work DIR`.
+"""Distil the small decoder of the mini base, and judge it.
+
+    python tools/train_mini_decoder.py --work DIR
+    python tools/train_mini_decoder.py --judge sdxl_mel/assets/mini --tiles DIR/dataset/validation
 
 Run it from the root of the repository with the extra `demo` installed; it can be stopped and started again. Renders of
 the base's own training pieces become a dataset and a cache, and `sdxl-mel train --task small-decoder` does the rest.
-The result, DIR/run/small_decoder, is copied to sdxl_mel/assets/mini by hand, once it is judged better.
+The result, DIR/run/small_decoder, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Tiles of
+any dataset are judged, through the VAE's own decoder and through the small one.
 """
 
 import argparse
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sdxl_mel.commands import run_command
 from sdxl_mel.files.dataset import Dataset, Item, write_dataset
 from sdxl_mel.files.run import is_run
-from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
+from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
+from sdxl_mel.models.base import open_base
+from sdxl_mel.models.small_decoder import read_small_decoder
+from sdxl_mel.models.vae import decode, encode, images_of, values_of_images
 from sdxl_mel.record import Record
+from sdxl_mel.sound.pixels import quantise
 from tools.mini_base.captions import ANCHOR
 from tools.mini_base.data import FRAMES, SPEC, renders
 
 TRACKS = {"train": 1200, "validation": 48}
 CONFIG = "configs/mini-small-decoder.toml"
+MOST_JUDGED = 60
+BATCH = 4
 
 
 def main() -> None:
     """Render, cache, distil; what is there already is not made again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder for renders, cache and run")
+    parser.add_argument("--work", type=Path, default=Path("small-decoder"), help="folder for renders, cache and run")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--judge", type=Path, help="judge the small decoder in this folder instead of training one")
+    parser.add_argument("--tiles", type=Path, help="folder of the tiles that are judged")
     arguments = parser.parse_args()
+    if arguments.judge:
+        print("\n".join(judged(arguments.judge, sorted(arguments.tiles.glob("*.png"))[:MOST_JUDGED])))
+        return
     work = arguments.work
     (work / "renders").mkdir(parents=True, exist_ok=True)
     if not (work / "dataset" / "dataset.json").exists():
@@ -56,6 +77,41 @@ def write_tiles(work: Path, threads: int) -> None:
             items.append(Item(file=name, captions=captions, track=f"{split}-{index}"))
         splits[split] = items
     write_dataset(work / "dataset", Dataset(SPEC, ANCHOR, splits, Record(stage="train_mini_decoder")))
+
+
+@torch.inference_mode()
+def judged(folder: Path, tiles: list[Path]) -> Iterator[str]:
+    """Yield what the small decoder in a folder makes of tiles, beside what mini's VAE makes of them, on one thread."""
+    torch.set_num_threads(1)
+    vae, small = open_base("mini", ("vae",)).vae, read_small_decoder(folder)
+    real = np.stack([read_spectrogram(tile).levels for tile in tiles])
+    made: dict[str, list[NDArray[np.uint8]]] = {"VAE": [], "small": []}
+    seconds = dict.fromkeys(made, 0.0)
+    for start in range(0, len(real), BATCH):
+        latents = encode(vae, images_of(real[start : start + BATCH], SPEC.low_at)).mean
+        for name, model in (("VAE", vae), ("small", small)):
+            began = time.process_time()
+            images = decode(model, latents)
+            seconds[name] += time.process_time() - began
+            made[name].append(quantise(values_of_images(images, 1, SPEC.low_at)))
+    own, other = (np.concatenate(made[name]) for name in made)
+    bias = (other.astype(float) - own).mean()
+    yield f"{len(real)} tiles; small against VAE: {_distance(other, own)}, bias {bias:+.2f} levels"
+    for name, levels in (("VAE", own), ("small", other)):
+        texture = 10 * np.log10(_fast_energy(levels) / _fast_energy(real))
+        yield f"{name} against real: {_distance(levels, real)}; fast changes in time {texture:+.1f} dB"
+    yield f"time: {seconds['small'] / seconds['VAE']:.2f} of the VAE's, {seconds['small'] / len(real):.3f} s a tile"
+
+
+def _distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> str:
+    root = float(np.sqrt(np.mean(np.square(one.astype(float) - other))))
+    return f"{20 * np.log10(255 / root):.2f} dB, RMSE {root:.2f} levels"
+
+
+def _fast_energy(levels: NDArray[np.uint8]) -> float:
+    """Return the energy in the upper half of the modulation frequencies in time."""
+    spectrum = np.abs(np.fft.rfft(levels[..., 0].astype(float), axis=-1)) ** 2
+    return float(spectrum[..., spectrum.shape[-1] // 2 :].sum())
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ class Drawing:
         return [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(Drawing)]
 
 
+def is_few_step(drawing: Drawing) -> bool:
+    """Return whether a model that asks for this is a few-step one: others ask for a guidance alone."""
+    return drawing.sampler is not None or drawing.timesteps is not None
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How latents are drawn: by default as SDXL in diffusers, in fewer steps.

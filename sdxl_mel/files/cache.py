@@ -32,8 +32,13 @@ LATENT_CHANNELS = 4
 FORMAT = 1
 HEADER_KEY = "sdxl-mel"
 OPEN_SHARDS = 256
-Kind = Literal["latents", "text"]
-TENSORS: dict[str, tuple[str, str]] = {"latents": ("mean", "logvar"), "text": ("hidden", "pooled")}
+Kind = Literal["latents", "text", "trajectories"]
+TENSORS: dict[str, tuple[str, str]] = {
+    "latents": ("mean", "logvar"),
+    "text": ("hidden", "pooled"),
+    "trajectories": ("noise", "states"),
+}
+AGAIN = "run sdxl-mel cache again: it makes this shard anew and keeps the others"
 
 
 class ShardHeader(Frozen):
@@ -100,9 +105,8 @@ def write_shard(path: Path, header: ShardHeader, first: Tensor, second: Tensor) 
     write_bytes(path, save(tensors, metadata={HEADER_KEY: whole.model_dump_json()}))
 
 
-def read_shard(path: Path) -> Shard:
-    """Read a shard's header. Raises FormatError for a file that is missing, truncated or not a shard."""
-    again = "run sdxl-mel cache again: it makes this shard anew and keeps the others"
+def read_shard(path: Path, again: str = AGAIN) -> Shard:
+    """Read a shard's header. Raises FormatError, with `again`, for a file that is missing, truncated or not a shard."""
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(HEADER_KEY)

@@ -18,6 +18,7 @@ from sdxl_mel.sound.melspec import MelSpec, name_of
 HEADERS = {
     "run.json": "training run",
     "cache.json": "cache of latents and text embeddings",
+    "trajectories.json": "trajectories of a teacher",
     "dataset.json": "prepared dataset",
     "metrics.json": "evaluation",
     "model_index.json": "model folder",

@@ -98,7 +98,7 @@ def measured(
     def note(source: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             channels = inputs[0].movedim(1 if isinstance(module, nn.Conv2d) else -1, 0)
-            squares[source].append(channels.flatten(1).double().square().mean(dim=1).cpu())
+            squares[source].append(channels.flatten(1).float().square().mean(dim=1).double().cpu())
 
         return hook
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,12 @@ def small_decoder_of(vae: Any, shape: DecoderShape, run: Callable[[], object], i
         raise InputError(
             f"decoder: {', '.join(larger) or f'{shape.layers_per_block} layers of {config.layers_per_block}'} is more "
             "than the VAE has; give a smaller decoder"
+        )
+    pairs = zip(pairwise(widths), pairwise(config.block_out_channels))
+    if any(one == two and own != other for (one, two), (own, other) in pairs):
+        raise InputError(
+            f"decoder.block_out_channels: found {widths}; levels of one width are those of the VAE, which has "
+            f"{tuple(config.block_out_channels)}"
         )
     small = SmallDecoder(
         block_out_channels=widths,

@@ -75,10 +75,9 @@ def smaller_tokenizer(tokenizer: Any, texts: Iterable[str]) -> tuple[Any, list[i
     for word in words:
         used |= merges_of(word, ranks)
     vocabulary: dict[str, int] = model["vocab"]
-    joined = {"".join(pair) for pair in merges}
-    needed = {"".join(pair) for pair in used}
+    unneeded = {"".join(pair) for pair in merges} - {"".join(pair) for pair in used}
     # Merged tokens go unless a word needs them; bytes, their ends of words, and special tokens are never merged.
-    kept = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1]) if token not in joined - needed]
+    kept = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1]) if token not in unneeded]
     small = CLIPTokenizer(
         vocab={token: index for index, token in enumerate(kept)},
         merges=[pair for pair in merges if pair in used],

@@ -26,6 +26,7 @@ from sdxl_mel.models.pruning import (
     most_influential,
     wired,
 )
+from sdxl_mel.seeding import torch_seeded
 
 BLOCKS = ".transformer_blocks"
 PLACE = re.compile(
@@ -127,8 +128,7 @@ def student_of(teacher: Any, shape: StudentShape, run: Callable[[], object]) -> 
 
 def new_student(teacher: Any, shape: StudentShape, seed: int) -> Any:
     """Return a UNet of a shape with random weights, to compare with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed, "random student"):
         return UNet2DConditionModel.from_config(student_config(teacher.config, shape))
 
 

@@ -30,7 +30,7 @@ class Config(ModelSettings):
     input: Annotated[Path, Show.POSITIONAL, UNRECORDED]
     """a sound, or a spectrogram picture of ours"""
     out: Annotated[Path, UNRECORDED]
-    """the sound: .wav, .flac, .ogg, .opus or .mp3; or .png for a picture alone"""
+    """sound (.wav, .flac, .ogg, .opus, .mp3), or its picture alone (.png)"""
     prompt: str = ""
     """what to play where a region does not say"""
     region: tuple[str, ...] = ()

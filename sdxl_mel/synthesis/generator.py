@@ -14,7 +14,7 @@ from torch import Tensor
 from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
-from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, settle
+from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, is_few_step, settle
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import Base, open_base
@@ -82,7 +82,7 @@ class Generator:
         device: str = "auto",
         offload: bool = False,
         slicing: bool = False,
-        preset: str | None = None,
+        preset: str | MelSpec | None = None,
         anchor: str | None = None,
         clip_skip: int | None = None,
         keep_base: bool = True,
@@ -91,9 +91,10 @@ class Generator:
         """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
         `FILE:0.8@0.3-1#style` acts at noise levels from 0.3 to 1 and in the style layers alone; see `stack`.
-        `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the device only while it works. Without
-        `keep_base` no copy of the weights under the LoRAs is kept, and they cannot be detached. `opened` is the base
-        where it is open already. Raises MismatchError when what is opened does not belong together.
+        `preset` is a spec or its name; `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the
+        device only while it works. Without `keep_base` no copy of the weights under the LoRAs is kept, and they cannot
+        be detached. `opened` is the base where it is open already. Raises MismatchError when what is opened does not
+        belong together.
         """
         stated = [parse_acting(str(lora)) for lora in loras]
         stack = read_loras([file for file, _ in stated], scales)
@@ -106,7 +107,7 @@ class Generator:
             opened.vae.enable_slicing()
         generator = cls(
             opened,
-            stated=Stated(named_spec(preset) if preset else None, anchor, clip_skip),
+            stated=Stated(named_spec(preset) if isinstance(preset, str) else preset, anchor, clip_skip),
             loras=read,
             device=where,
             resting=PARTS if offload else (),
@@ -140,9 +141,10 @@ class Generator:
         self.acting = (*self.acting, Acting())
 
     def rescale(self, scale: float) -> None:
-        """Let all LoRAs that are on act at one scale, when and where they did."""
-        if any(lora.scale != scale for lora in self.loras):
-            self._attach([lora._replace(scale=scale) for lora in self.loras])
+        """Let all LoRAs that are on act at one scale, when and where they did; step adapters stay as they are."""
+        scaled = [lora if is_few_step(lora.lora.header.drawing) else lora._replace(scale=scale) for lora in self.loras]
+        if scaled != list(self.loras):
+            self._attach(scaled)
 
     def detach(self, file: str | Path | None = None) -> None:
         """Take a LoRA off, or all of them; the weights are bit for bit what they were without it."""
@@ -161,9 +163,13 @@ class Generator:
 
     @contextmanager
     def without_loras(self) -> Iterator[None]:
-        """Let the base alone draw in the block, from the same texts: anchor, clip skip and sampling stay."""
+        """Let the base alone draw in the block, from the same texts: anchor, clip skip and sampling stay.
+
+        A step adapter beside other LoRAs stays on: without it, its sampling would draw nothing.
+        """
         on = self.loras
-        self._exchange([])
+        adapters = [lora for lora in on if is_few_step(lora.lora.header.drawing)]
+        self._exchange(adapters if len(adapters) < len(on) else [])
         try:
             yield
         finally:

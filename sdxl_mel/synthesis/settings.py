@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sdxl_mel.arguments import Show
+from sdxl_mel.assets import STEP_ADAPTER, step_adapter
 from sdxl_mel.config import UNRECORDED, StageConfig
 from sdxl_mel.diffusion.samplers import SAMPLERS, Drawing, Merge, SamplerPreset, parse_timesteps
+from sdxl_mel.errors import InputError
 from sdxl_mel.options import Container, Format
 
 Mode = Literal["joint", "extend", "independent"]
@@ -50,7 +52,7 @@ class Output:
     overwrite: bool = False
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return one LoRA as a list of one."""
     return [str(value)] if isinstance(value, str | Path) else [] if value is None else [str(each) for each in value]
 
@@ -61,10 +63,12 @@ class ModelSettings(StageConfig):
     # Some are unrecorded because the record of a result holds what was found: its anchor, its guidance.
     base: Annotated[str, UNRECORDED]
     """base model: hub id, diffusers folder, .safetensors file or mini"""
-    lora: Annotated[tuple[str, ...], BeforeValidator(_listed), UNRECORDED] = ()
+    lora: Annotated[tuple[str, ...], BeforeValidator(listed), UNRECORDED] = ()
     """LoRA file; repeat for several; FILE:0.8 states its scale, FILE:0.8@0.3-1#style when and where it acts"""
     lora_scale: Annotated[float, Show.ADVANCED] = 1.0
     """scale of every --lora"""
+    few_steps: Annotated[bool, UNRECORDED] = False
+    """draw in few steps, with the step adapter that the base carries"""
     sampler: str | None = Field(None, description=f"{', '.join(SAMPLERS)}, ...; none = the model's own, or euler")
     steps: int | None = Field(None, ge=1)
     """sampling steps; none = the model's own, or 30"""
@@ -104,10 +108,17 @@ class ModelSettings(StageConfig):
         return self
 
     def opened(self) -> dict[str, Any]:
-        """Return the arguments of `Generator.open`."""
+        """Return the arguments of `Generator.open`. Raises InputError where the base carries no step adapter."""
         names = ("base", "vae", "dtype", "device", "offload", "slicing", "preset", "anchor", "clip_skip")
-        scales = [self.lora_scale] * len(self.lora) if self.lora_scale != 1 else ()
-        return {name: getattr(self, name) for name in names} | {"loras": self.lora, "scales": scales}
+        adapters = (self._step_adapter(),) if self.few_steps else ()
+        scales = [*([self.lora_scale] * len(self.lora)), *(1.0 for _ in adapters)] if self.lora_scale != 1 else ()
+        return {name: getattr(self, name) for name in names} | {"loras": (*self.lora, *adapters), "scales": scales}
+
+    def _step_adapter(self) -> str:
+        path = step_adapter(self.base)
+        if path is None:
+            raise InputError(f"--few-steps: {self.base} carries no {STEP_ADAPTER}; give a step adapter with --lora")
+        return str(path)
 
     def asked(self) -> Asked:
         """Return what is stated of drawing."""

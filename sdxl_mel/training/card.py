@@ -11,8 +11,8 @@ from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME, RunHeader
 
 
-def write_card(run: Path, header: RunHeader, notes: Sequence[str] = ()) -> None:
-    """Write the model card, with the head that the hub reads, and `notes` on the LoRA."""
+def write_card(run: Path, header: RunHeader, what: str, notes: Sequence[str] = ()) -> None:
+    """Write the model card of a LoRA, with the head that the hub reads, `what` it does, and `notes` on it."""
     base = header.settings["base"]
     on_hub = isinstance(base, str) and base.count("/") == 1 and not Path(base).exists()
     settings, results = header.settings, header.results
@@ -28,8 +28,8 @@ def write_card(run: Path, header: RunHeader, notes: Sequence[str] = ()) -> None:
     ]
     about = [
         f"# {run.name}",
-        f"A LoRA that makes SDXL paint mel spectrograms of music: {spec.width} x {spec.n_mels} pixels, "
-        f"{spec.tile_seconds:.1f} s at {spec.sample_rate} Hz. Prompts start with `{header.anchor}`.",
+        f"{what}: {spec.width} x {spec.n_mels} pixels, {spec.tile_seconds:.1f} s at {spec.sample_rate} Hz."
+        + (f" Prompts start with `{header.anchor}`." if header.anchor else ""),
         f"Trained {steps} steps of {settings['batch']} on `{base}`; `config.toml` starts it again.",
         f"```sh\nsdxl-mel generate --base {base} --lora {LORA_NAME} --prompt '{header.anchor}, ...' --out music\n```",
         f"`{LORA_NAME}` has kohya's names (ComfyUI, A1111), `{DIFFUSERS_NAME}` those of diffusers; both hold the spec.",

@@ -25,6 +25,7 @@ from sdxl_mel.training.model import build_model, compile_blocks, quick_attention
 from sdxl_mel.training.run import Prepared, Run, carry_out, run_header, start_run
 from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
 
+PAINTS = "A LoRA that makes SDXL paint mel spectrograms of music"
 Splits = Mapping[str, list[CachedExample]]
 
 
@@ -46,7 +47,7 @@ def train_lora(config: Config) -> Results | None:
     prepared = Prepared(
         task,
         header,
-        lambda header: write_card(config.out, header, notes),
+        lambda header: write_card(config.out, header, PAINTS, notes),
         told=[described(config, splits)],
         notes=notes,
         expected=expected,

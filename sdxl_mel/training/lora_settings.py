@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sdxl_mel.config import UNRECORDED, Before, Settings
 from sdxl_mel.diffusion.options import Axis, Distribution, LossName, Normalise, Shape, Weighting
 from sdxl_mel.training.settings import (
+    AdapterSettings,
     AtLeastOne,
     Chance,
     ChosenTask,
@@ -107,36 +108,21 @@ class RegularizationSettings(Settings):
     """share of them trained with the empty caption, none = as of all; it keeps what guidance moves away from"""
 
 
-class AdapterSettings(Settings):
+class LoraAdapterSettings(AdapterSettings):
     """The LoRA."""
 
-    rank: AtLeastOne = 32
-    """rank of every adapter"""
-    alpha: Positive | None = None
-    """scale is alpha / rank; none = the rank"""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
-    """layers of the UNet: all-linear, attention, each with +conv, or patterns over module paths"""
-    rank_patterns: dict[str, AtLeastOne] = {}
-    """other ranks for the layers whose path matches a pattern"""
-    rslora: bool = False
+    rslora: Annotated[bool, Before("init")] = False
     """scale by alpha / sqrt(rank) instead"""
-    dora: bool = False
+    dora: Annotated[bool, Before("init")] = False
     """learn magnitudes too (slower)"""
-    rank_dropout: Chance = 0.0
+    rank_dropout: Annotated[Chance, Before("init")] = 0.0
     """chance of each rank to sit out, drawn for each sample"""
-    module_dropout: Chance = 0.0
+    module_dropout: Annotated[Chance, Before("init")] = 0.0
     """chance of each adapter to sit out a step"""
-    text_encoders: tuple[Literal["text_encoder", "text_encoder_2"], ...] = ()
+    text_encoders: Annotated[tuple[Literal["text_encoder", "text_encoder_2"], ...], Before("init")] = ()
     """text encoders to train as well (their captions are then encoded at every step)"""
-    text_targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
+    text_targets: Annotated[tuple[str, ...], Field(min_length=1), Before("init")] = ("all-linear",)
     """layers of the text encoders"""
-    init: Annotated[Path | None, UNRECORDED] = None
-    """LoRA to start from; it must have these layers, ranks and scales"""
-
-    @property
-    def alpha_or_rank(self) -> float:
-        """Return alpha, or the rank where none is given."""
-        return self.alpha if self.alpha is not None else float(self.rank)
 
 
 class SampleSettings(Settings):
@@ -198,7 +184,7 @@ class Config(TrainingConfig):
     """draw each latent anew from what the VAE says of the picture, or take its mean"""
     vae: Annotated[str | None, UNRECORDED, Before("trackers")] = None
     """VAE that replaces the base's own (as in the cache)"""
-    adapter: Annotated[AdapterSettings, Before("optimizer")] = AdapterSettings()
+    adapter: Annotated[LoraAdapterSettings, Before("optimizer")] = LoraAdapterSettings()
     optimizer: LoraOptimizerSettings = LoraOptimizerSettings()
     loss: Annotated[LossSettings, Before("averages")] = LossSettings()
     noise: Annotated[NoiseSettings, Before("averages")] = NoiseSettings()

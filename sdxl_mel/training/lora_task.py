@@ -1,7 +1,6 @@
 """The LoRA: adapters on the UNet and the text encoders of a base, trained to predict the noise of cached latents."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from sdxl_mel.diffusion.losses import LOSSES, counts_twice, signal_to_noise, snr
 from sdxl_mel.diffusion.schedules import huber_delta
 from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.files.run import DIFFUSERS_NAME, LORA_NAME
-from sdxl_mel.models.lora.file import Dialect, Lora, LoraHeader, write_lora
+from sdxl_mel.models.lora.file import LoraHeader
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.training.batches import DECILES, TIMESTEPS, Batch, Diffusion, TrainingData
-from sdxl_mel.training.lora_settings import AdapterSettings, LoraOptimizerSettings, LossSettings
-from sdxl_mel.training.model import Model, parameter_groups
+from sdxl_mel.training.lora_settings import LoraAdapterSettings, LoraOptimizerSettings, LossSettings
+from sdxl_mel.training.model import Model, parameter_groups, write_adapters
 from sdxl_mel.training.task import HELD_OUT, TRAINED, Losses, Mean, share_of
 
 
@@ -35,7 +34,7 @@ class LoraTask:
         objective: "Objective",
         *,
         header: LoraHeader,
-        adapter: AdapterSettings,
+        adapter: LoraAdapterSettings,
         optimizer: LoraOptimizerSettings,
         clips: Mapping[str, Sequence[CachedExample]],
         accelerator: Accelerator,
@@ -85,17 +84,12 @@ class LoraTask:
 
     def save(self, path: Path, step: int) -> None:
         """Write the LoRA to one file, in kohya's names."""
-        self._write(path, step, "kohya")
+        write_adapters(self.model.adapters, self.header, path, step, "kohya")
 
     def save_result(self, folder: Path, step: int) -> None:
         """Write the LoRA in both dialects."""
-        self._write(folder / LORA_NAME, step, "kohya")
-        self._write(folder / DIFFUSERS_NAME, step, "diffusers")
-
-    def _write(self, path: Path, step: int, dialect: Dialect) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = replace(self.header, training={**self.header.training, "steps": str(step)})
-        write_lora(path, Lora(self.model.adapters.to_modules(), header), dialect)
+        write_adapters(self.model.adapters, self.header, folder / LORA_NAME, step, "kohya")
+        write_adapters(self.model.adapters, self.header, folder / DIFFUSERS_NAME, step, "diffusers")
 
 
 class Objective:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,11 @@ from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import Part
 from sdxl_mel.models.lora.adapters import Adapters, attach
-from sdxl_mel.models.lora.file import read_lora
+from sdxl_mel.models.lora.file import Dialect, Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.sound.melspec import MelSpec, require_equal
 from sdxl_mel.training.batches import Batch
-from sdxl_mel.training.lora_settings import AdapterSettings, LoraOptimizerSettings
+from sdxl_mel.training.lora_settings import LoraAdapterSettings, LoraOptimizerSettings
 from sdxl_mel.training.optimizers import OPTIMIZERS
 from sdxl_mel.training.settings import HardwareSettings
 
@@ -59,8 +59,12 @@ class Model:
     def predict(self, batch: Batch) -> torch.Tensor:
         """Return what the UNet predicts for a batch on its device and in its dtype."""
         text = self.encode(batch.text) if isinstance(batch.text, list) else batch.text
+        return self.predict_at(batch.noisy, batch.timesteps, text)
+
+    def predict_at(self, latents: torch.Tensor, timesteps: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
+        """Return what the UNet predicts for noisy latents, all in its dtype."""
         conditions = unet_conditions(text, self.time_ids)
-        return self.unet(batch.noisy, batch.timesteps, **conditions, return_dict=False)[0]
+        return self.unet(latents, timesteps, **conditions, return_dict=False)[0]
 
     def encode(self, captions: Sequence[str]) -> TextEmbeddings:
         """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
@@ -70,7 +74,7 @@ class Model:
 
 def build_model(
     base: Base,
-    settings: AdapterSettings,
+    settings: LoraAdapterSettings,
     hardware: HardwareSettings,
     *,
     clip_skip: int,
@@ -115,6 +119,13 @@ def start_from(path: Path, adapters: Adapters, base: Base, spec: MelSpec, identi
     if other:
         raise MismatchError(f"{path}: trained on another {' and '.join(other)}; give the base it was trained on")
     adapters.load(lora.modules, str(path))
+
+
+def write_adapters(adapters: Adapters, header: LoraHeader, path: Path, step: int, dialect: Dialect) -> None:
+    """Write adapters to a file that says after how many steps they are what they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = replace(header, training={**header.training, "steps": str(step)})
+    write_lora(path, Lora(adapters.to_modules(), header), dialect)
 
 
 def prepared_unet(unet: Any, hardware: HardwareSettings, device: torch.device) -> Any:

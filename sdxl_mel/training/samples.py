@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.diffusion.samplers import Drawing, Sampling
+from sdxl_mel.diffusion.samplers import Drawing, Sampling, is_few_step
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import pixel_rmse
@@ -102,7 +102,7 @@ def plan_samples(generator: Generator, prompts: Sequence[str], seed: int) -> lis
 
 def sampling_in_training(generator: Generator, steps: int, guidance: float | None) -> Sampling:
     """Return how samples are drawn: in `steps` steps, a few-step base as it asks; guidance None = the base's own."""
-    few = any(drawing.sampler or drawing.timesteps for _, drawing in generator.trained.asked)
+    few = any(is_few_step(drawing) for _, drawing in generator.trained.asked)
     stated = Drawing(guidance=guidance) if few else Drawing(SAMPLER, steps, guidance)
     return generator.settle(stated).sampling
 

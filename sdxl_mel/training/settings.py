@@ -16,7 +16,7 @@ Chance = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-TaskName = Literal["lora", "student", "text-encoder", "small-decoder"]
+TaskName = Literal["lora", "steps", "student", "text-encoder", "small-decoder"]
 """What can be trained: the rows of `tasks.TASKS`."""
 ChosenTask = Annotated[TaskName, Field(description="what is trained; --task NAME --help shows its own settings")]
 
@@ -44,6 +44,26 @@ class OptimizerSettings(Settings):
     """steps of linear warm-up"""
     final: Share = 0.0
     """share of the rate at the last step"""
+
+
+class AdapterSettings(Settings):
+    """The LoRA."""
+
+    rank: AtLeastOne = 32
+    """rank of every adapter"""
+    alpha: Positive | None = None
+    """scale is alpha / rank; none = the rank"""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
+    """layers of the UNet: all-linear, attention, each with +conv, or patterns over module paths"""
+    rank_patterns: dict[str, AtLeastOne] = {}
+    """other ranks for the layers whose path matches a pattern"""
+    init: Annotated[Path | None, UNRECORDED] = None
+    """LoRA to start from; it must have these layers, ranks and scales"""
+
+    @property
+    def alpha_or_rank(self) -> float:
+        """Return alpha, or the rank where none is given."""
+        return self.alpha if self.alpha is not None else float(self.rank)
 
 
 class AverageSettings(Settings):

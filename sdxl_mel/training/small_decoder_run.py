@@ -6,11 +6,14 @@ import torch
 
 from sdxl_mel.files.cache import Cache, latent_shape, open_cache
 from sdxl_mel.files.run import SMALL_DECODER_NAME
+from sdxl_mel.files.trajectories import HEADER_NAME
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.small_decoder import DecoderShape, SmallDecoder, decoding_flops, small_decoder_of
 from sdxl_mel.models.vae import decode
+from sdxl_mel.record import sha256_file
 from sdxl_mel.training.batches import TrainingData, diffusion_of
 from sdxl_mel.training.distillation import Splits, cached_splits, header_of_distillation, write_card
+from sdxl_mel.training.drawn_points import open_drawn_points
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.run import Prepared, carry_out, start_run
@@ -27,7 +30,11 @@ def train_small_decoder(config: Config) -> Results | None:
     cache = open_cache(config.cache)
     splits = cached_splits(cache)
     base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
-    header = header_of_distillation(run, base, cache)
+    inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
+    header = header_of_distillation(run, base, cache, inputs)
+    drawn = None
+    if config.trajectories:
+        drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
     decoder = pruned(config, base.vae, cache, splits, header.identity["vae"]).to(run.device)
     channels_last = config.hardware.channels_last
     if channels_last if channels_last is not None else True:
@@ -42,6 +49,7 @@ def train_small_decoder(config: Config) -> Results | None:
         rate=config.optimizer.rate,
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
         accelerator=run.accelerator,
+        drawn=drawn,
         dtype=run.dtype,
     )
     share = described(decoder, base.vae, cache)

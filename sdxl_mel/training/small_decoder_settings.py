@@ -7,7 +7,7 @@ from pydantic import Field
 
 from sdxl_mel.config import UNRECORDED, Before, Settings
 from sdxl_mel.training.lora_settings import DataSettings
-from sdxl_mel.training.settings import AtLeastOne, ChosenTask, Count, OptimizerSettings, Positive, TrainingConfig
+from sdxl_mel.training.settings import AtLeastOne, ChosenTask, Count, OptimizerSettings, Positive, Share, TrainingConfig
 
 Width = Annotated[int, Field(ge=4)]
 Strength = Annotated[float, Field(ge=0)]
@@ -48,6 +48,10 @@ class Config(TrainingConfig):
     task: ChosenTask = "small-decoder"
     cache: Annotated[Path, UNRECORDED, Before("out")]
     """cache that sdxl-mel cache made"""
+    trajectories: Annotated[Path | None, UNRECORDED, Before("out")] = None
+    """trajectories that sdxl-mel trajectories drew with this base: learnt are their ends too"""
+    drawn: Annotated[Share, Before("trackers")] = 0.5
+    """share of examples that are points of the trajectories, where there are any"""
     batch: AtLeastOne = 4
     """examples of one optimizer step, over all devices"""
     vae: Annotated[str | None, UNRECORDED, Before("trackers")] = None

@@ -17,6 +17,7 @@ from sdxl_mel.models.vae import unscale_latents
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.training.batches import TrainingData
 from sdxl_mel.training.distillation import over_processes
+from sdxl_mel.training.drawn_points import DrawnPoints
 from sdxl_mel.training.task import Losses, Mean, share_of
 
 LEVELS = 255 / 2
@@ -55,7 +56,9 @@ class SmallDecoderTask:
         clips: Mapping[str, Sequence[CachedExample]],
         accelerator: Accelerator,
         dtype: torch.dtype,
+        drawn: DrawnPoints | None = None,
     ) -> None:
+        self.drawn = drawn
         self.decoder, self.teacher, self.data, self.noise, self.slopes = decoder, teacher, data, noise, slopes
         self.rate, self.clips, self.accelerator, self.dtype = rate, clips, accelerator, dtype
         self.parameters = dict(decoder.named_parameters())
@@ -66,7 +69,7 @@ class SmallDecoderTask:
         return [{"params": list(self.parameters.values()), "lr": self.rate}]
 
     def batch(self, step: int, places: range) -> LatentBatch:
-        """Return samples of the posteriors, with noise of a strength drawn for each."""
+        """Return samples of the posteriors, or what was drawn, with noise of a strength drawn for each."""
         slots = [step * self.data.settings.batch + place for place in places]
         chosen = [self.data.example(slot) for slot in slots]
         return LatentBatch(
@@ -115,6 +118,8 @@ class SmallDecoderTask:
         generator = torch_generator(self.data.settings.seed, "small decoder", slot)
         offset = int(torch.randint(len(example.offsets), (), generator=generator))
         latent = self.data.latent(example, offset, generator)
+        if self.drawn is not None and (trajectory := self.drawn.at(slot)):
+            latent = self.drawn.clean(trajectory)
         strength = self.noise * torch.rand((), generator=generator)
         noisy = latent + strength * torch.randn(latent.shape, generator=generator)
         return unscale_latents(noisy, self.data.cache.header.scaling_factor)

@@ -174,3 +174,8 @@ def _optimizer_from_files(
     if sum(len(group["params"]) for group in groups) != len(parameters_of(optimizer)):
         raise MismatchError("this state was saved by an optimizer of other parameters")
     optimizer.load_state_dict({"state": values, "param_groups": groups})
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                # In the parameter's own layout, channels last or not: fused optimizers go through both side by side.
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

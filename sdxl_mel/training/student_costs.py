@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 from sdxl_mel.training.costs import Costs, count_costs
 from sdxl_mel.training.estimate import CONTEXT_BYTES, UTILISATION, Estimate, speed_of
@@ -20,7 +21,9 @@ def count_distillation(
     The teacher only predicts. Both UNets may lie on any device and are left as they are.
     """
     with torch.device("meta"):
-        computed = UNet2DConditionModel.from_config(student.config).to(dtype)
+        computed = UNet2DConditionModel.from_config(student.config)
+    # Not by its own `to`, which warns of modules that it does not have.
+    nn.Module.to(computed, dtype)
     twice = 2 * batch
     own = count_costs(computed, batch=twice, height=height, width=width, dtype=dtype, checkpointing=checkpointing)
     whole = count_costs(teacher, batch=twice, height=height, width=width, dtype=dtype)

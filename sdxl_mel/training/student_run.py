@@ -7,13 +7,16 @@ import torch
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.files.cache import latent_shape, open_cache
 from sdxl_mel.files.run import BASE_NAME, RunHeader
+from sdxl_mel.files.trajectories import HEADER_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.student import Student, StudentShape, new_student, student_of
+from sdxl_mel.record import sha256_file
 from sdxl_mel.training.batches import DECILES, TrainingData, diffusion_of
 from sdxl_mel.training.distillation import cached_splits, header_of_base, header_of_distillation, write_card
+from sdxl_mel.training.drawn_points import open_drawn_points
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.model import prepared_unet, quick_attention
@@ -29,7 +32,11 @@ def train_student(config: Config) -> Results | None:
     cache = open_cache(config.cache)
     splits = cached_splits(cache)
     base = open_base(config.base, ("unet",), run.dtype, vae=config.vae, device=run.device)
-    header = header_of_distillation(run, base, cache)
+    inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
+    header = header_of_distillation(run, base, cache, inputs)
+    drawn = None
+    if config.trajectories:
+        drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
     spec = cache.header.spec
     sizes = base.family.time_ids(*reversed(spec.size))
     teacher = Teacher(base.unet, None if sizes is None else sizes.to(run.device), guidance_of(config, base))
@@ -47,6 +54,7 @@ def train_student(config: Config) -> Results | None:
         clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
         write=lambda folder: write(folder, base, student, header),
         accelerator=run.accelerator,
+        drawn=drawn,
     )
     about = [
         f"The base `{config.base}` with {share}. `config.toml` starts it again.",

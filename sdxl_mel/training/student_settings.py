@@ -7,7 +7,7 @@ from pydantic import Field
 
 from sdxl_mel.config import UNRECORDED, Before, Settings
 from sdxl_mel.training.lora_settings import DataSettings, NoiseSettings, Posterior, TimestepSettings
-from sdxl_mel.training.settings import AtLeastOne, ChosenTask, OptimizerSettings, Positive, TrainingConfig
+from sdxl_mel.training.settings import AtLeastOne, ChosenTask, OptimizerSettings, Positive, Share, TrainingConfig
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -51,6 +51,10 @@ class Config(TrainingConfig):
     task: ChosenTask = "student"
     cache: Annotated[Path, UNRECORDED, Before("out")]
     """cache that sdxl-mel cache made"""
+    trajectories: Annotated[Path | None, UNRECORDED, Before("out")] = None
+    """trajectories that sdxl-mel trajectories drew with this base: learnt are points of them too"""
+    drawn: Annotated[Share, Before("trackers")] = 0.5
+    """share of examples that are points of the trajectories, where there are any"""
     caption_variants: Annotated[AtLeastOne | None, Before("trackers")] = None
     """how many of each clip's cached wordings are used, none = all"""
     posterior: Annotated[Posterior, Before("trackers")] = "sample"

@@ -18,6 +18,7 @@ from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.models.student import Feature, Student
 from sdxl_mel.training.batches import DECILES, Batch, TrainingData
 from sdxl_mel.training.distillation import over_processes
+from sdxl_mel.training.drawn_points import DrawnPoints, with_points
 from sdxl_mel.training.student_settings import StudentLossSettings
 from sdxl_mel.training.task import Losses, Mean, share_of
 
@@ -60,8 +61,9 @@ class StudentTask:
         clips: Mapping[str, Sequence[CachedExample]],
         write: Callable[[Path], None],
         accelerator: Accelerator,
+        drawn: DrawnPoints | None = None,
     ) -> None:
-        self.student, self.teacher, self.data, self.loss = student, teacher, data, loss
+        self.student, self.teacher, self.data, self.loss, self.drawn = student, teacher, data, loss, drawn
         self.rate, self.clips, self.write, self.accelerator = rate, clips, write, accelerator
         self.parameters = dict(student.unet.named_parameters())
         self.judged = tuple(clips)
@@ -72,8 +74,9 @@ class StudentTask:
         return [{"params": list(self.parameters.values()), "lr": self.rate}]
 
     def batch(self, step: int, places: range) -> Batch:
-        """Return cached latents with noise, and their captions."""
-        return self.data.batch(step, places)
+        """Return cached latents with noise, and their captions, some replaced by points of trajectories."""
+        batch = self.data.batch(step, places)
+        return batch if self.drawn is None else with_points(batch, self.drawn)
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """Return the errors of a batch: of both predictions, of the guided one, and of what is attended to."""
@@ -150,7 +153,7 @@ def guided_by(caption: Tensor, empty: Tensor, guidance: float) -> Tensor:
 
 
 def relative_error(features: Sequence[Feature], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean over features of the squared error in units of the teacher's mean square, (batch,).
+    """Return the mean over features of the squared error in units of the mean square that is wanted, (batch,).
 
     Outputs are (2 batch, tokens, channels): those with the caption, then those without.
     """
@@ -158,7 +161,7 @@ def relative_error(features: Sequence[Feature], ours: Mapping[str, Tensor], thei
     for each in features:
         wanted = theirs[each.teacher].float()[..., each.channels.to(theirs[each.teacher].device)]
         error = (ours[each.student].float() - wanted).square().mean(dim=(1, 2))
-        errors.append(error / wanted.square().mean().clamp_min(torch.finfo(torch.float32).tiny))
+        errors.append(error / wanted.square().mean(dim=(1, 2)).clamp_min(torch.finfo(torch.float32).tiny))
     return torch.stack(errors).mean(dim=0).view(2, -1).mean(dim=0)
 
 

@@ -8,7 +8,13 @@ from pydantic import JsonValue
 
 from sdxl_mel.arguments import Action
 from sdxl_mel.files.run import BASE_NAME, LORA_NAME, SMALL_DECODER_NAME
-from sdxl_mel.training import lora_settings, small_decoder_settings, student_settings, text_encoder_settings
+from sdxl_mel.training import (
+    lora_settings,
+    small_decoder_settings,
+    steps_settings,
+    student_settings,
+    text_encoder_settings,
+)
 from sdxl_mel.training.settings import TaskName, TrainingConfig
 
 
@@ -47,6 +53,16 @@ TASKS: Mapping[TaskName, Row] = {
   accelerate launch train_lora.py --config runs/music/config.toml --resume
   sdxl-mel train --base mini --cache data/demo-cache --out runs/demo --steps 300 --batch 16 --optimizer.rate 1e-3
   sdxl-mel train --config configs/sdxl-12gb.toml --base BASE --cache data/music-cache --out runs/music --dry-run""",
+    ),
+    "steps": Row(
+        steps_settings.Config,
+        "sdxl_mel.training.steps_task:train_steps",
+        "step adapter",
+        LORA_NAME,
+        """\
+  sdxl-mel train --task steps --base mini --trajectories data/mini-trajectories --out runs/steps
+  accelerate launch train_lora.py --config configs/steps-24gb.toml --base BASE --trajectories data/ways --out runs/ways
+  sdxl-mel train --config runs/steps/config.toml --resume""",
     ),
     "student": Row(
         student_settings.Config,

@@ -16,6 +16,7 @@ VALUES = {
     "--steps": "2",
     "--save-every": "1",
     "--num": "2",
+    "--count": "2",
     "--seconds": "6",
 }
 """Another value for a flag wherever it is shown."""
@@ -31,6 +32,7 @@ ADDED = {
 }
 """Flags that a stage is told besides: less sound, fewer steps, and a folder for what would come from the hub."""
 
+DISTILLED = "is for SDXL's widths; tests/training/test_distillation.py executes the task on a small model"
 NOT_RUN = {
     "make demo": "takes a quarter of an hour and is the job of `make demo` itself",
     "sdxl-mel demo": "the same",
@@ -43,6 +45,10 @@ NOT_RUN = {
     "python examples/codec.py song.flac --out codec": "tests/examples executes it",
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",
     "python examples/long_piece.py --out long-piece": "tests/examples executes it with fewer steps",
+    "sdxl-mel train --task small-decoder --base models/sdxl --cache data/my-music-cache --out runs/decoder": DISTILLED,
+    "sdxl-mel train --task text-encoder --base models/sdxl --cache data/my-music-cache --out runs/words": DISTILLED,
+    "accelerate launch train_lora.py --task student --config configs/students/sdxl-330m.toml --base models/sdxl "
+    "--cache data/my-music-cache --out runs/student": DISTILLED,
 }
 """Commands that are not executed here, and why."""
 

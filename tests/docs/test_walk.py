@@ -32,7 +32,7 @@ clips = 1
 FIRST = "Two commands"
 PATH = "Train on your own music with SDXL 1.0 and a 3090"
 TABLE = "Every command"
-GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/editing.md")
+GUIDES = ("docs/training.md", "docs/evaluation.md", "docs/editing.md", "docs/distillation.md")
 CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"
 
 

@@ -47,11 +47,11 @@ def test_dead_channels_go_and_the_result_is_the_same():
 
 
 def test_what_is_not_read_does_not_matter_and_what_is_large_does():
-    teacher = nn.Linear(4, 2, bias=False)
+    teacher = nn.Sequential(nn.Linear(4, 2, bias=False))
     with torch.no_grad():
-        teacher.weight.copy_(torch.tensor([[1.0, 1, 0, 1], [1, 1, 0, 1]]))
+        teacher[0].weight.copy_(torch.tensor([[1.0, 1, 0, 1], [1, 1, 0, 1]]))
     given = torch.tensor([[1.0, 3, 9, 2]])
-    spaces = measured(teacher, lambda: teacher(given), {"": Wires("", reads=("in",))}, {"in": Space(4, 2)})
+    spaces = measured(teacher, lambda: teacher(given), {"0": Wires("0", reads=("in",))}, {"in": Space(4, 2)})
     assert spaces["in"].channels.tolist() == [1, 3]
 
 

@@ -42,13 +42,13 @@ def _small(vae, latents, *shape):
 @torch.no_grad()
 def test_of_the_same_shape_it_makes_the_same_pictures(vae, latents):
     small = _small(vae, latents, WIDTHS, 2)
-    assert torch.equal(small.decode(latents).sample, vae.decode(latents).sample)
+    assert torch.allclose(small.decode(latents).sample, vae.decode(latents).sample, atol=1e-5)
     spec = PRESETS["mini"].model_copy(update={"n_mels": 32, "width": 64})
     ours, theirs = (decode_latents(model, latents, spec) for model in (small, vae))
-    assert all((one == other).all() for one, other in zip(ours, theirs))
+    assert all(abs(one.astype(int) - other).max() <= 1 for one, other in zip(ours, theirs))
 
 
-@pytest.mark.parametrize("shape", [((4, 4, 8, 8), 0), ((4, 8, 8, 16), 1), ((4, 4, 4, 8), 0, False)])
+@pytest.mark.parametrize("shape", [((4, 4, 8, 8), 0), ((4, 8, 12, 16), 1), ((4, 4, 8, 12), 0, False)])
 @torch.no_grad()
 def test_smaller_shapes_decode_to_the_same_size(vae, latents, shape):
     small = _small(vae, latents, *shape)
@@ -74,7 +74,7 @@ def test_written_and_read_again(vae, latents, tmp_path):
     for folder in (tmp_path / "base", tmp_path / "base" / "small_decoder"):
         again = read_small_decoder(folder)
         assert again is not None
-        assert torch.equal(again.decode(latents).sample, small.decode(latents).sample)
+        assert torch.allclose(again.decode(latents).sample, small.decode(latents).sample, atol=1e-5)
         assert again.config.vae == "hash"
         assert again.config.scaling_factor == vae.config.scaling_factor
     assert read_small_decoder(tmp_path) is None
@@ -102,6 +102,7 @@ def test_damaged_ones_are_refused(vae, latents, tmp_path):
         (((4, 4, 8), 0), "expected 4 widths"),
         (((4, 4, 8, 10), 0), "multiples of 4"),
         (((16, 8, 16, 16), 0), "16 of 8 is more"),
+        (((4, 8, 8, 16), 0), "levels of one width are those of the VAE"),
         ((WIDTHS, 3), "3 layers of 2 is more"),
     ],
 )

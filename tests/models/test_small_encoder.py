@@ -6,7 +6,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.tokenizer import public_tokenizer
+from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.small_encoder import encoder_layers, kept_layers, smaller_encoder, smaller_tokenizer
+from tests.true_size import meta_sdxl
 
 CAPTIONS = [
     "mel spectrogram, a slow baroque chorale in a major key, melody on cello over sitar",
@@ -66,3 +68,20 @@ def test_the_last_layer_stays_whatever_it_changes():
     for count in (1, 6):
         with pytest.raises(InputError, match=f"found {count}; this text encoder has 5, so 2 to 5"):
             kept_layers([0.5, 0.1, 0.9, 0.2, 0.0], count)
+
+
+@pytest.mark.parametrize(
+    ("layers", "tokens", "millions", "share"),
+    [((12, 32), 49408, (123.1, 694.7), 1.0), ((3, 8), 2000, (22.9, 161.8), 0.23), ((2, 4), 2000, (15.8, 83.0), 0.12)],
+)
+def test_sizes_of_sdxls(tokenizers, layers, tokens, millions, share):
+    whole = meta_sdxl()
+    encoders = [whole[part] for part in TEXT_ENCODERS]
+    with torch.device("meta"):
+        small = [
+            smaller_encoder(encoder, range(count), range(tokens), tokenizers[0])
+            for encoder, count in zip(encoders, layers)
+        ]
+    sizes = [sum(each.numel() for each in encoder.parameters()) / 1e6 for encoder in small]
+    assert sizes == pytest.approx(millions, abs=0.1)
+    assert sum(sizes) / 817.7 == pytest.approx(share, abs=0.005)

@@ -83,3 +83,15 @@ def test_costs_are_what_the_readme_predicts(
     assert costs.saved_bytes / 2 / GIB == pytest.approx(kept, abs=0.05)
     assert costs.flops / 2 / 1e12 == pytest.approx(work, abs=0.1)
     assert sum(memory.values()) / GIB + CONTEXT == pytest.approx(total, abs=0.5)
+
+
+@pytest.mark.slow
+def test_costs_of_a_step_adapter_are_what_its_page_predicts() -> None:
+    """Preset std, micro-batch 2, rank 64 on every Linear and convolution, as configs/steps-24gb.toml has it."""
+    unet = meta_sdxl_unet().to(torch.bfloat16)
+    attach({"unet": unet}, targets=("all-linear+conv",), rank=64, alpha=64)
+    costs = count_costs(unet, batch=2, height=64, width=128, dtype=torch.bfloat16)
+    assert costs.adapter_parameters / 1e6 == pytest.approx(197.7, abs=0.1)
+    assert costs.flops / 1e12 == pytest.approx(15.1, abs=0.1)
+    total = sum(memory_of(costs, "adamw", torch.bfloat16).values()) / GIB + CONTEXT
+    assert total == pytest.approx(16.1, abs=0.3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdxl_mel.diffusion.samplers import Sampling
+from sdxl_mel.diffusion.samplers import Drawing, Sampling
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.models.base import open_base
@@ -204,3 +204,22 @@ def test_texts_are_read_again_when_their_encoder_changes(bare: Generator, loras:
     bare.attach(loras[0])
     bare.read_texts(job)
     assert not torch.equal(bare.texts["piano"][0], before)
+
+
+def test_a_step_adapter_stays_as_it_is_beside_other_loras(
+    bare: Generator, loras: list[Path], slim_sdxl: Path, tmp_path: Path
+) -> None:
+    """What is scaled or taken off is the style: without the adapter, its few unguided steps would draw nothing."""
+    steps = tmp_path / "steps.safetensors"
+    modules = random_modules("unet", open_base(slim_sdxl, ("unet",)).unet, seed=5)
+    write_lora(steps, Lora(modules, LoraHeader(drawing=Drawing("ddim", 4, 1.0, "trailing"))))
+    bare.attach(loras[0])
+    bare.attach(steps)
+    bare.rescale(0.5)
+    assert [lora.scale for lora in bare.loras] == [0.5, 1.0]
+    with bare.without_loras():
+        assert [lora.path for lora in bare.loras] == [steps]
+    assert [lora.path for lora in bare.loras] == [loras[0], steps]
+    bare.detach(loras[0])
+    with bare.without_loras():
+        assert bare.loras == ()

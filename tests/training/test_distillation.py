@@ -25,7 +25,7 @@ SMALLER = {
     "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "latent_noise": 0.2},
 }
 TASK_NAMES = list(SMALLER)
-SHARED = {"steps": 4, "batch": 2, "save_every": 2, "trackers": (), "validation": {"every": 2, "clips": 2}}
+SHARED = {"steps": 4, "batch": 2, "save_every": 2, "trackers": (), "validation": {"every": 4, "clips": 1}}
 
 
 @pytest.fixture(scope="module")

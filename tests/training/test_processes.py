@@ -13,30 +13,26 @@ from safetensors.torch import load_file
 from tests.training.write_gradients import main
 
 ROOT = Path(__file__).parents[2]
-OWN = {
+SHARED = {"steps": 1, "batch": 5, "trackers": [], "validation": {"every": 1, "clips": 1}}
+TASKS = {
     "lora": {
         "adapter": {"rank": 2, "targets": ["attention"], "rank_dropout": 0.2, "module_dropout": 0.1},
         "regularization": {"share": 0.4},
     },
-    "student": {"student": {"block_out_channels": [16, 32, 48]}},
-    "text-encoder": {"encoder": {"layers": [2, 2]}},
-    "small-decoder": {"decoder": {"block_out_channels": [4, 4, 8, 8]}},
+    "steps": {"task": "steps", "adapter": {"rank": 2}, "draw_steps": [2], "rollouts": 0.5},
+    "student": {"task": "student", "student": {"block_out_channels": [16, 32, 48]}},
+    "text-encoder": {"task": "text-encoder", "encoder": {"layers": [2, 2]}},
+    "small-decoder": {"task": "small-decoder", "decoder": {"block_out_channels": [4, 4, 8, 8]}},
 }
-"""The settings of each task beside those that all have."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", OWN)
-def test_two_processes_of_half_the_batch_have_the_gradients_of_one(slim_sdxl, small_cache, tmp_path, task):
-    settings = {
-        "task": task,
-        "base": str(slim_sdxl),
-        "cache": str(small_cache),
-        "steps": 1,
-        "batch": 5,
-        "trackers": [],
-        "validation": {"every": 1, "clips": 1},
-    } | OWN[task]
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_of_half_the_batch_have_the_gradients_of_one(
+    task, slim_sdxl, small_cache, six_trajectories, tmp_path
+):
+    source = {"trajectories": str(six_trajectories)} if task == "steps" else {"cache": str(small_cache)}
+    settings = SHARED | TASKS[task] | source | {"base": str(slim_sdxl)}
     main(json.dumps(settings | {"out": str(tmp_path / "one")}), str(tmp_path / "one.safetensors"))
     words = [json.dumps(settings | {"out": str(tmp_path / "two")}), str(tmp_path / "two.safetensors")]
     launcher = [
@@ -65,7 +61,8 @@ def test_two_processes_of_half_the_batch_have_the_gradients_of_one(slim_sdxl, sm
     ]
     for ours, theirs in zip(*logged, strict=True):
         assert ours["step"] == theirs["step"]
-        for name in set(ours) - {"seconds", "step", "by_timestep"}:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
-        for one, two in zip(ours.get("by_timestep", ()), theirs.get("by_timestep", ()), strict=True):
-            assert (one is None and two is None) or one == pytest.approx(two, rel=1e-4)
+        for name in set(ours) - {"seconds", "step", "by_timestep", "by_segment"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+        for name in ("by_timestep", "by_segment"):
+            for one, two in zip(ours.get(name, ()), theirs.get(name, ()), strict=True):
+                assert (one is None and two is None) or one == pytest.approx(two, rel=1e-4)

@@ -58,6 +58,31 @@ def test_saved_and_loaded_goes_on_bit_for_bit(tmp_path, optimizer):
             assert torch.equal(one, two)
 
 
+def test_weights_with_channels_last_go_on_bit_for_bit(tmp_path):
+    def fresh():
+        torch.manual_seed(0)
+        model = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        built = build_optimizer("adamw", [{"params": list(model.parameters()), "lr": 0.1}])
+        return model, State(dict(model.named_parameters()), built, Averages(model.parameters(), []))
+
+    def advance(model, state, steps):
+        for _ in range(steps):
+            given = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(state.step))
+            model(given).square().mean().backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+            state.step += 1
+
+    model, state = fresh()
+    advance(model, state, 2)
+    save_state(tmp_path, state, keep=1)
+    advance(model, state, 2)
+    other, resumed = fresh()
+    load_state(next(saved_states(tmp_path)), resumed)
+    advance(other, resumed, 2)
+    assert torch.equal(model.weight, other.weight)
+
+
 def test_looking_at_a_schedule_free_run_does_not_change_it():
     model, state = _fresh("schedule-free")
     _advance(model, state, 3)

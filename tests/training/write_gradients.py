@@ -16,12 +16,12 @@ def main(settings: str, out: str) -> None:
         if torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0:
             parameters = [each for group in optimizer.param_groups for each in group["params"]]
             gradients = {str(index): parameter.grad for index, parameter in enumerate(parameters)}
-            save_file({name: each.clone() for name, each in gradients.items() if each is not None}, out)
+            save_file({name: each.contiguous().clone() for name, each in gradients.items() if each is not None}, out)
 
     hook = register_optimizer_step_pre_hook(write)
     try:
-        values = json.loads(settings)
-        train.run(TASKS[values.get("task", "lora")].settings.model_validate(values))
+        given = json.loads(settings)
+        train.run(TASKS[given.get("task", "lora")].settings.model_validate(given))
     finally:
         hook.remove()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.diffusion.options import Prediction
-from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.diffusion.samplers import Drawing, is_few_step
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.family import Family
 from sdxl_mel.models.layouts import Param
@@ -157,4 +157,4 @@ def drawings_asked(loras: Sequence[ScaledLora]) -> list[tuple[str, Drawing]]:
     A few-step LoRA decides, whatever guidance was found good for another beside it.
     """
     asked = [(str(path), lora.header.drawing) for path, lora, _ in loras]
-    return sorted(asked, key=lambda each: each[1].sampler is None and each[1].timesteps is None)
+    return sorted(asked, key=lambda each: not is_few_step(each[1]))

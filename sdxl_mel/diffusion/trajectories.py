@@ -1,0 +1,118 @@
+"""Trajectories from noise to clean latents: their noise levels, and the straight jumps along them of a few steps.
+
+A latent is x = a x_0 + s eps at every noise level, a^2 + s^2 = 1. A DDIM step (arXiv 2010.02502, equation 12, without
+noise) keeps x_0 and eps as they are predicted and changes the level alone, however far it goes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdxl_mel.diffusion.options import Prediction
+from sdxl_mel.diffusion.sampling import make_scheduler, set_steps
+from sdxl_mel.errors import InputError
+
+
+class Level(NamedTuple):
+    """A noise level: what of the signal and what of the noise is in a latent, one for each of a batch or for all."""
+
+    signal: Tensor
+    sigma: Tensor
+
+    def on(self, device: torch.device) -> "Level":
+        """Return the same on a device."""
+        return Level(self.signal.to(device), self.sigma.to(device))
+
+
+class Parts(NamedTuple):
+    """What a latent is made of: the clean latent and the noise."""
+
+    clean: Tensor
+    noise: Tensor
+
+    def at(self, level: Level) -> Tensor:
+        """Return the latent at a noise level."""
+        return level.signal * self.clean + level.sigma * self.noise
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a trajectory: `timesteps` falls from pure noise; `alphas` is abar there, and at the clean end."""
+
+    timesteps: tuple[int, ...]
+    alphas: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def level(self, points: Tensor) -> Level:
+        """Return the noise levels at points (batch,), 0 = noise to len = clean, in shape (batch, 1, 1, 1)."""
+        abar = torch.tensor(self.alphas, dtype=torch.float64)[points].view(-1, 1, 1, 1)
+        return Level(abar.sqrt().float(), (1 - abar).sqrt().float())
+
+    def ends(self, points: Tensor, steps: int) -> Tensor:
+        """Return where the jumps end that begin at points (batch,), if the whole is drawn in `steps` equal segments."""
+        length = self.segment(steps)
+        return (points // length + 1) * length
+
+    def segment(self, steps: int) -> int:
+        """Return the points of a segment. Raises InputError unless `steps` segments make the grid."""
+        if len(self) % steps:
+            fitting = ", ".join(str(each) for each in range(1, len(self)) if len(self) % each == 0)
+            raise InputError(f"{steps} steps: no divisor of the {len(self)} of the trajectories; give one of {fitting}")
+        return len(self) // steps
+
+
+def trailing_grid(base_scheduler: Any, steps: int) -> Grid:
+    """Return the grid of DDIM in `steps` trailing steps: the grids of its divisors lie on it."""
+    scheduler = make_scheduler("ddim", base_scheduler, "trailing")
+    timesteps = tuple(int(each) for each in set_steps(scheduler, steps, "cpu"))
+    abar = scheduler.alphas_cumprod.double()
+    return Grid(timesteps, (*(float(abar[each]) for each in timesteps), float(scheduler.final_alpha_cumprod)))
+
+
+def parts_of(latents: Tensor, predicted: Tensor, level: Level, prediction: Prediction) -> Parts:
+    """Return what a prediction says of latents at a noise level."""
+    if prediction == "v_prediction":
+        return Parts(level.signal * latents - level.sigma * predicted, level.sigma * latents + level.signal * predicted)
+    return Parts((latents - level.sigma * predicted) / level.signal, predicted)
+
+
+def predicted_of(parts: Parts, level: Level, prediction: Prediction) -> Tensor:
+    """Return what predicts these parts at a noise level; the inverse of `parts_of`."""
+    return level.signal * parts.noise - level.sigma * parts.clean if prediction == "v_prediction" else parts.noise
+
+
+def joining(start: Tensor, at: Level, end: Tensor, to: Level) -> Parts:
+    """Return the parts whose straight jump from the latent `start` lands on `end`.
+
+    They solve start = a x_0 + s eps and end = a' x_0 + s' eps.
+    """
+    determinant = at.signal * to.sigma - at.sigma * to.signal
+    clean = (to.sigma * start - at.sigma * end) / determinant
+    noise = (at.signal * end - to.signal * start) / determinant
+    return Parts(clean, noise)
+
+
+def reach(at: Level, to: Level, prediction: Prediction) -> Tensor:
+    """Return how far an error of the prediction moves the end of a jump, (batch, 1, 1, 1)."""
+    turned = at.signal * to.sigma - at.sigma * to.signal
+    return (turned if prediction == "v_prediction" else turned / at.signal).abs()
+
+
+def walk(
+    noise: Tensor, grid: Grid, prediction: Prediction, predict: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield the latents (batch, 4, height, width) after every step of DDIM from `noise`.
+
+    `predict` (latents, timestep) is what the UNet predicts, guided.
+    """
+    latents = noise
+    for point, timestep in enumerate(grid.timesteps):
+        at, to = grid.level(torch.tensor([point])), grid.level(torch.tensor([point + 1]))
+        predicted = predict(latents, torch.tensor(timestep, device=noise.device))
+        latents = parts_of(latents, predicted, at.on(noise.device), prediction).at(to.on(noise.device))
+        yield latents
