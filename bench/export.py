@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,18 +54,18 @@ def run() -> Table:
     )
 
 
-def _mini(folder: Path) -> Iterator[Sequence[str]]:
+def _mini(folder: Path) -> Iterator[list[str]]:
     for weights in WEIGHTS:
         yield _row("mini", Chosen("mini", weights=weights), folder / f"mini-{weights}")
 
 
-def _students(folder: Path) -> Iterator[Sequence[str]]:
+def _students(folder: Path) -> Iterator[list[str]]:
     for student in STUDENTS:
         base = write_student(folder / student.name, student)
         yield _row(student.name, Chosen(str(base), preset="web"), folder / f"{student.name} site")
 
 
-def _row(name: str, chosen: Chosen, out: Path) -> Sequence[str]:
+def _row(name: str, chosen: Chosen, out: Path) -> list[str]:
     start = time.perf_counter()
     written = export_folder(chosen, out, PART_BYTES, page=False)
     seconds, files = time.perf_counter() - start, written.manifest.files

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 TARGETS = ("all-linear",)
 """The layers that have factors whatever the LoRA: those that LoRAs are mostly made for."""
 
+IN_GRAPH = "unet."
+"""What the names of a UNet's weights start with in its graph."""
+
 
 class Factored(nn.Module):
     """A layer and a LoRA beside it, `down` (rank, in[, kh, kw]) and `up` (out, rank[, 1, 1])."""
@@ -47,9 +50,9 @@ class Factors:
     paths: tuple[str, ...]
     rank: int
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """Return the names of the factors in the UNet's graph."""
-        return [f"unet.{path}.{role}" for path in self.paths for role in ("up", "down")]
+        return tuple(f"{IN_GRAPH}{path}.{role}" for path in self.paths for role in ("up", "down"))
 
 
 def put_factors(base: Base, loras: Sequence[ScaledLora], rank: int | None) -> Factors:
@@ -79,9 +82,10 @@ def _modules(base: Base, loras: Sequence[ScaledLora]) -> dict[str, list[LoraModu
         if any(module.magnitude is not None for module in lora.modules.values()):
             raise InputError(f"{path}: a DoRA, whose magnitudes are no factors; export it with --lora-mode fused")
 
+    shapes = {name: tensor.shape for name, tensor in base.unet.named_parameters()}
+
     def shape_of(param: Param) -> Sequence[int] | None:
-        tensor = dict(base.unet.named_parameters()).get(param[1])
-        return None if tensor is None else tensor.shape
+        return shapes.get(param[1])
 
     unet = [each._replace(lora=each.lora.only(lambda part, _: part == "unet")) for each in loras]
     found: dict[str, list[LoraModule]] = {}
@@ -108,19 +112,21 @@ def _filled(layer: Any, modules: Sequence[LoraModule], rank: int) -> tuple[Tenso
     return down, up
 
 
-def set_apart(model: "ModelProto", factors: Factors) -> tuple[bytes, tuple[Factor, ...]]:
-    """Move the factors out of a UNet's graph; return the file that holds them, and where each lies in it."""
+def set_apart(model: "ModelProto", names: Sequence[str]) -> tuple[bytes, tuple[Factor, ...]]:
+    """Move the factors of these names out of a graph; return the file that holds them, and where each lies in it."""
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     content, places = bytearray(), {}
-    for name in factors.names():
+    for name in names:
         values = numpy_helper.to_array(stored[name])
         places[name] = (len(content), values.shape)
         _refer(stored[name], len(content), values.nbytes)
         content += values.tobytes()
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     listed = (
-        Factor(name=path, up=places[f"unet.{path}.up"], down=places[f"unet.{path}.down"]) for path in factors.paths
+        Factor(name=layer.removeprefix(IN_GRAPH), up=places[f"{layer}.up"], down=places[f"{layer}.down"])
+        for layer in layers
     )
     return bytes(content), tuple(listed)
 

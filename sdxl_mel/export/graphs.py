@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids, unet_conditions
+from sdxl_mel.export.factors import Factors
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import pooled_width
 from sdxl_mel.models.sdxl import join_encoders
@@ -78,13 +79,17 @@ class DecoderGraph(nn.Module):
 
 @dataclass(frozen=True)
 class Part:
-    """A model to be exported: inputs by name, the axes of each that may vary, and the names of the outputs."""
+    """A model to be exported: inputs by name, the axes of each that may vary, and the names of the outputs.
+
+    Weights that are `kept` stay apart under their names: neither folded into others nor taken for equal ones.
+    """
 
     name: str
     module: nn.Module
     inputs: Mapping[str, Tensor]
     axes: Mapping[str, Mapping[int, Any]]
     outputs: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
     def narrowed(self) -> dict[str, Tensor]:
         """Return the inputs at another size: one of the batch, and half of the columns."""
@@ -106,8 +111,8 @@ def text_part(base: Base, clip_skip: int) -> Part:
     return Part("text", TextGraph(base, clip_skip).eval(), inputs, axes, ("hidden", "pooled"))
 
 
-def unet_part(unet: Any, spec: MelSpec) -> Part:
-    """Return the UNet as a part."""
+def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
+    """Return the UNet as a part, with the factors that stand beside its weights."""
     generator, config = torch_generator(0, "export", "unet"), unet.config
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {
@@ -120,10 +125,10 @@ def unet_part(unet: Any, spec: MelSpec) -> Part:
     batch = Dim("b", max=MOST_AT_ONCE)
     axes: dict[str, dict[int, Any]] = {name: {} if name == "timestep" else {0: batch} for name in inputs}
     axes["latents"][3] = COLUMNS * Dim("w")
-    return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",))
+    return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",), factors.names() if factors else ())
 
 
-def decoder_part(vae: Any, spec: MelSpec, name: str = "decoder") -> Part:
+def decoder_part(name: str, vae: Any, spec: MelSpec) -> Part:
     """Return the decoder of a VAE as a part."""
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {"latents": torch.randn(2, 4, height, width, generator=torch_generator(0, "export", name))}
@@ -131,16 +136,8 @@ def decoder_part(vae: Any, spec: MelSpec, name: str = "decoder") -> Part:
     return Part(name, DecoderGraph(vae, 1 if spec.channels == "grey" else 3).eval(), inputs, axes, ("values",))
 
 
-def to_onnx(part: Part, kept: Collection[str] = ()) -> "ModelProto":
-    """Return a part as an ONNX model with float32 weights, without the traces of where in Python it was made.
-
-    The weights named in `kept` are not computed with beforehand: small ones would else be folded into others.
-    """
-    from onnxscript.optimizer import optimize_ir
-
-    def should_fold(node: Any) -> bool | None:
-        return False if any(value is not None and value.name in kept for value in node.inputs) else None
-
+def to_onnx(part: Part) -> "ModelProto":
+    """Return a part as an ONNX model with float32 weights, without the traces of where in Python it was made."""
     with _quiet():
         program = torch.onnx.export(
             part.module,
@@ -150,11 +147,16 @@ def to_onnx(part: Part, kept: Collection[str] = ()) -> "ModelProto":
             dynamic_shapes=tuple(part.axes.values()),
             opset_version=OPSET,
             dynamo=True,
-            verbose=False,
             optimize=False,
+            verbose=False,
         )
         assert program is not None
-        optimize_ir(program.model, should_fold=should_fold)
+        # What is an input of the graph is let alone.
+        kept = [program.model.graph.initializers[name] for name in part.kept]
+        program.model.graph.inputs.extend(kept)
+        program.optimize()
+        for value in kept:
+            program.model.graph.inputs.remove(value)
     model = program.model_proto
     del model.metadata_props[:], model.functions[:], model.graph.value_info[:], model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
@@ -164,13 +166,16 @@ def to_onnx(part: Part, kept: Collection[str] = ()) -> "ModelProto":
 
 
 @contextmanager
-def _quiet() -> Any:
-    """Keep what the exporter says of its own stages out of a person's way."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter and its optimizer say of their own steps out of a person's way."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.diffusion.conditioning import TIME_IDS, time_ids
 from sdxl_mel.diffusion.sampling import draw_noise, make_scheduler, sample
-from sdxl_mel.errors import MissingError
+from sdxl_mel.errors import FormatError, MissingError
 from sdxl_mel.export.folder import read_file
 from sdxl_mel.export.manifest import Description, Drawn, Scheduler, read_manifest
 from sdxl_mel.files.tokenizer import END, START
@@ -163,5 +163,12 @@ def read_tokenizer(content: bytes) -> Tokenizer:
 def token_ids(tokenizer: Tokenizer, text: str, padding: str, length: int) -> list[int]:
     """Return start, the tokens of a text as far as they fit, end, and `padding` up to the length."""
     ids = tokenizer.encode(text, add_special_tokens=False).ids[: length - 2]
-    start, end, fill = (tokenizer.get_vocab()[token] for token in (START, END, padding))
+    start, end, fill = (_id_of(tokenizer, token) for token in (START, END, padding))
     return [start, *ids, end, *[fill] * (length - 2 - len(ids))]
+
+
+def _id_of(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise FormatError(f"an exported tokenizer has no token {token}; export it again")
+    return found

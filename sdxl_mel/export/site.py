@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 from sdxl_mel import web
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.folder import HashedFolder, read_file, require_own
-from sdxl_mel.export.manifest import MANIFEST, Manifest
+from sdxl_mel.export.manifest import MANIFEST, Manifest, read_manifest
 from sdxl_mel.export.models import Written, export_models
+from sdxl_mel.export.options import LARGEST_MODEL
 from sdxl_mel.export.runtime import runtime_files
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.web import site_page
@@ -47,13 +48,19 @@ def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
 
 
 def export_single_file(chosen: Chosen, out: Path) -> Written:
-    """Write an export as one HTML file that holds all it needs."""
-    with TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None) as name:
+    """Write an export as one HTML file that opens from a disk."""
+    with TemporaryDirectory() as name:
         folder = Path(name) / "site"
-        written = export_folder(chosen, folder, part_bytes=1 << 40, page=True)
-        with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(site_page.single_page(written.manifest.title, _contents(folder, written.manifest)))
+        written = export_folder(chosen, folder, part_bytes=LARGEST_MODEL, page=True)
+        write_single_file(folder, out)
     return written
+
+
+def write_single_file(folder: Path, out: Path) -> None:
+    """Write the page of an exported folder as one HTML file that holds all it needs."""
+    manifest = read_manifest(folder)
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(site_page.single_page(manifest.title, _contents(folder, manifest)))
 
 
 def _contents(folder: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:

@@ -1,6 +1,9 @@
 """Exported folders: what they hold, what they replace, and what is refused in one line."""
 
+import base64
+import gzip
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from sdxl_mel.cli import main
 from sdxl_mel.errors import InputError
 from sdxl_mel.export.folder import HASHED, HashedFolder, hashed_name, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, read_manifest
+from sdxl_mel.export.site import PAGE, write_single_file
 from sdxl_mel.record import sha256_bytes
 from tests.exported import Site
 
@@ -36,6 +40,7 @@ def test_the_manifest_says_what_the_folder_holds(slim_site: Site) -> None:
     folder, manifest = slim_site.folder, read_manifest(slim_site.folder)
     assert manifest == slim_site.written.manifest
     named = {part for file in manifest.all_files() for part in file.parts}
+    named |= {PAGE, "sw.js", *HASHED.findall((folder / PAGE).read_text())}
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {MANIFEST, *named}
     content = json.loads((folder / MANIFEST).read_text())
     assert content["command"] == {"base": slim_site.base.name, "loras": ["slim.safetensors:0.5"]}
@@ -72,6 +77,15 @@ def test_a_new_export_removes_the_files_of_the_old_one_alone(slim_site: Site, tm
     second = export(b"2" * 3000)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {other, MANIFEST, "index.html", *second}
+
+
+def test_one_file_holds_every_file_packed(slim_site: Site, tmp_path: Path) -> None:
+    write_single_file(slim_site.folder, tmp_path / "new" / "page.html")
+    page = (tmp_path / "new" / "page.html").read_text()
+    held = dict(re.findall(r'data-path="([^"]+)">([\w+/=]+)</script>', page))
+    for file in slim_site.written.manifest.all_files():
+        assert gzip.decompress(base64.b64decode(held[file.path])) == read_file(slim_site.folder, file)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"page.html"}
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_int8_is_a_quarter_and_near() -> None:
     assert bytes_of["bias.fp16"] == 2 * 64
     assert bytes_of["apart"] == 4 * TENSORS["apart"].size
     difference = output(stored) - output(exact)
-    assert 0 < np.sqrt(np.mean(difference**2)) < 0.01 * output(exact).std()
+    assert 0 < np.sqrt(np.mean(difference**2)) < 0.02 * output(exact).std()
 
 
 def test_fp32_changes_nothing() -> None:

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from sdxl_mel.export.folder import read_file
-from sdxl_mel.export.manifest import MANIFEST
-from sdxl_mel.export.site import PAGE
+from sdxl_mel.export.site import PAGE, write_single_file
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.web import site_page
 from tests.exported import Site
 from tests.web.pages import opened
 from tests.web.static import hosted
@@ -120,10 +117,7 @@ def test_a_damaged_part_is_named_and_asked_for_again(browser: Browser, folder: P
 
 
 def test_one_file_opens_from_a_disk(page: Page, slim_site: Site, tmp_path: Path) -> None:
-    files = slim_site.written.manifest.all_files()
-    contents = [(MANIFEST, (slim_site.folder / MANIFEST).read_bytes())]
-    contents += [(file.path, read_file(slim_site.folder, file)) for file in files]
-    (tmp_path / "page.html").write_text("".join(site_page.single_page("One file", contents)), encoding="utf-8")
+    write_single_file(slim_site.folder, tmp_path / "page.html")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     ready(page, (tmp_path / "page.html").as_uri())
