@@ -43,6 +43,7 @@ def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:
     with hosted(folder=folder, web=web.FOLDER) as host, opened(browser) as page:
         page.route(f"{host.address}start.html", lambda route: route.fulfill(body=PAGE, content_type="text/html"))
         page.goto(f"{host.address}start.html")
+        page.unroute(f"{host.address}start.html")
         page.evaluate(
             f"async (address) => {{ window.again = (workers) => ({OPEN})([address, workers]); }}", host.address
         )

@@ -93,7 +93,8 @@ class Engine {
   /**
    * Draw a picture. `seconds` null is one tile; `quick` draws with the step adapter and the small decoder. `onStep` is
    * told {number, total, latents, rows, columns} after every step; `signal` stops within one. Resolves to the picture,
-   * {levels, channels, height, width, spec, ...}: planes of levels, row 0 the lowest band.
+   * {levels, channels, height, width, spec, seconds, ...}: planes of levels, row 0 the lowest band; `dropped` are words
+   * of the prompt that the text encoders have no place for.
    */
   draw(settings) {
     return this.#alone(() => this.#draw({ ...this.usual(settings.quick), ...given(settings) }));
@@ -111,11 +112,11 @@ class Engine {
     const { manifest } = this;
     const { spec, latent } = manifest;
     const layout = layOut(seconds, loop, spec);
-    const fitted = fittedPrompt(prompt, manifest.anchor, (text) => this.#count(text));
+    const { text, dropped } = this.#fitted(prompt);
     signal?.throwIfAborted();
     await this.#use(settings, () => ({ signal }));
-    const text = await this.#embeddings(fitted.text);
-    const predict = await guidedPredictor(this.#crew, text, guidance, manifest);
+    const embeddings = await this.#embeddings(text);
+    const predict = await guidedPredictor(this.#crew, embeddings, guidance, manifest);
     const whole = layout.starts.length > 1 ? jointPredictor(predict, layout, seed) : predict;
     const noise = drawNoise(seed, latent.channels * latent.height * layout.columns);
     const timesteps = this.#timesteps(settings);
@@ -125,8 +126,9 @@ class Engine {
       signal?.throwIfAborted();
     });
     const picture = await this.#decode(latents, layout, signal);
-    const record = this.#record({ ...settings, timesteps }, fitted.text, layout);
-    return { ...picture, spec, loop, seconds: (layout.frames * spec.hop_length) / spec.sample_rate, record, ...fitted };
+    const record = this.#record({ ...settings, timesteps }, text, layout);
+    const length = (layout.frames * spec.hop_length) / spec.sample_rate;
+    return { ...picture, spec, loop, seconds: length, record, text, dropped };
   }
 
   /** The sound of a picture, {rate, channels: [samples, ...]}; `onBlock` is given each block of a long one at once. */
@@ -152,7 +154,8 @@ class Engine {
   /** The command line that draws the same. */
   command(settings) {
     const full = { ...this.usual(settings.quick), ...given(settings) };
-    return commandOf(full, this.manifest, this.#timesteps(full));
+    const prompt = this.#fitted(full.prompt).kept; // The command would read a longer one in chunks.
+    return commandOf({ ...full, prompt }, this.manifest, this.#timesteps(full));
   }
 
   /**
@@ -228,6 +231,10 @@ class Engine {
       for (let at = first; at < last; at++) factors[at] *= scale;
     }
     return new Uint8Array(factors.buffer);
+  }
+
+  #fitted(prompt) {
+    return fittedPrompt(prompt, this.manifest.anchor, (text) => this.#count(text));
   }
 
   #count(text) {

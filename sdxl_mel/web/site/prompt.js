@@ -13,18 +13,19 @@ const WEIGHT = /:\s*(\d+(?:\.\d+)?)\s*\)/y;
 const ANY_WEIGHT = /\([^()]*:\s*\d|:\s*\d+(?:\.\d+)?\s*\)/;
 
 /**
- * {text, dropped}: `anchor, prompt` within what the encoders read. A prompt too long loses its weights and its last
- * phrases, again and again until it fits, a single phrase its last words. `count` counts the tokens of a text.
+ * {text, kept, dropped}: `anchor, prompt` within what the encoders read, what is kept of the prompt, and what is not.
+ * A prompt too long loses its weights and its last phrases, again and again until it fits, a single phrase its last
+ * words. `count` counts the tokens of a text.
  */
 export function fittedPrompt(prompt, anchor, count) {
   const whole = withoutAnchor(prompt, anchor);
   const text = withAnchor(anchor, whole);
-  if (count(plainPrompt(text)) <= MOST_TOKENS) return { text, dropped: "" };
+  if (count(plainPrompt(text)) <= MOST_TOKENS) return { text, kept: prompt, dropped: "" };
   const plain = plainPrompt(whole);
   let kept = plain;
   while (kept && count(withAnchor(anchor, kept)) > MOST_TOKENS) kept = shortened(kept);
   const dropped = plain.slice(kept.length).replace(/^[ ,;.\-–]+|[ ,;.\-–]+$/g, "");
-  return { text: withAnchor(anchor, kept), dropped };
+  return { text: withAnchor(anchor, kept), kept, dropped };
 }
 
 function withAnchor(anchor, prompt) {
