@@ -13,12 +13,15 @@ export function canBeKept() {
  */
 export async function keepPage(threads) {
   if (!canBeKept()) return false;
+  const { serviceWorker } = navigator;
+  const script = new URL(threads ? "sw.js?isolated" : "sw.js", document.baseURI).href;
+  const answers = () => serviceWorker.controller?.scriptURL === script;
   try {
-    await navigator.serviceWorker.register(threads ? "sw.js?isolated" : "sw.js");
-    if (navigator.serviceWorker.controller) return true;
+    await serviceWorker.register(script);
+    if (answers()) return true;
     return await new Promise((resolve) => {
-      navigator.serviceWorker.addEventListener("controllerchange", () => resolve(true), { once: true });
-      setTimeout(() => resolve(false), CLAIM_MS);
+      serviceWorker.addEventListener("controllerchange", () => answers() && resolve(true));
+      setTimeout(() => resolve(answers()), CLAIM_MS);
     });
   } catch {
     return false; // A private window, or a host that does not serve over HTTPS: the page works while it is online.
