@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.table import machine
 from sdxl_mel.progress import muted
 
-NAMES = ("codec", "prepare", "cache", "train", "fuse", "generate", "edit", "stitch", "evaluate")
+NAMES = ("codec", "prepare", "cache", "train", "fuse", "generate", "edit", "stitch", "evaluate", "studio")
 REPORT = Path(__file__).parent / "report.md"
 
 

@@ -1,7 +1,6 @@
 """Sounds to spectrogram pictures and back: arrays, files, many files, and what each step of the codec costs."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -133,20 +132,26 @@ def _of(record: Record, path: Path) -> Record:
     return record.model_copy(update={"inputs": {printable(path.name): sha256_file(path)}})
 
 
-def outputs(paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str) -> list[Conversion]:
-    """Return each path with the file it becomes: `out` itself where its suffix is in `single`, else a file inside it.
+def outputs(
+    paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str
+) -> tuple[list[Conversion], list[Skipped]]:
+    """Return each path with the file it becomes, and those left out, as an earlier one becomes the same file.
 
-    Raises InputError where several `what` would become one file.
+    The file is `out` itself where its suffix is in `single`, else one inside it. Raises InputError for several `what`
+    and one file.
     """
     if out.suffix.lower() in single:
         if len(paths) > 1:
             raise InputError(f"{out}: one file for {len(paths)} {what}; give a folder as --out")
-        return [(paths[0], out)]
-    jobs = [(path, out / f"{path.stem}{suffix}") for path in paths]
-    doubled = next((name for name, count in Counter(name for _, name in jobs).items() if count > 1), None)
-    if doubled is not None:
-        raise InputError(f"two {what} would both become {doubled}; rename one or give them in two calls")
-    return jobs
+        return [(paths[0], out)], []
+    sources: dict[Path, Path] = {}
+    doubled: list[Skipped] = []
+    for path in paths:
+        made = out / f"{path.stem}{suffix}"
+        if sources.setdefault(made, path) is not path:
+            why = f"{sources[made]} becomes {made.name} already; rename one or give them in two calls"
+            doubled.append(Skipped(what=str(path), why=why))
+    return [(path, made) for made, path in sources.items()], doubled
 
 
 def convert_files(

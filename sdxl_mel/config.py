@@ -96,6 +96,8 @@ def read_toml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         content = path.read_bytes()
         text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
         tables = tomllib.loads(text)
+    except RecursionError as error:
+        raise FormatError(f"{path}: not a TOML file: nested too deep") from error
     except OSError as error:
         raise InputError(f"{path}: cannot read this config ({error.strerror})") from error
     except UnicodeDecodeError as error:

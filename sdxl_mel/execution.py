@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, TypeVar
 
@@ -62,6 +62,25 @@ def map_jobs(
                 yield begun.popleft()()
         while begun:
             yield begun.popleft()()
+
+
+@contextmanager
+def stoppable(check: Callable[[], None]) -> Iterator[None]:
+    """Let `check` be called often while the block works, in its threads too; to stop, it raises KeyboardInterrupt."""
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def stop_if_asked() -> None:
+    """Give who wants this work to stop the occasion: long work calls it between pieces of less than a second."""
+    if (check := _check.get()) is not None:
+        check()
+
+
+_check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
 
 
 @contextmanager

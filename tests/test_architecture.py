@@ -154,6 +154,14 @@ def test_nothing_is_pickled() -> None:
         assert pickled <= {"pickle.UnpicklingError"}, path
 
 
+def test_what_people_bring_is_parsed_in_one_place() -> None:
+    """`files.header.parse_json` says in one way what is no JSON, also of what is nested too deep."""
+    own = {"corpus", "demo", "studio"}
+    for path in MODULES:
+        if _part(path) not in own and _name(path) != "files/header.py":
+            assert "json.loads(" not in path.read_text(encoding="utf-8"), path
+
+
 def test_randomness_has_one_source() -> None:
     forbidden = ("np.random.seed", "np.random.default_rng", "torch.manual_seed", "random.seed")
     for path in MODULES:

@@ -63,6 +63,10 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match="not a TOML file"):
         read_toml(tmp_path / "binary.toml")
+    for text in ("a = " + "[" * 50_000, "a = " + "{b = " * 50_000):
+        (tmp_path / "deep.toml").write_text(text)
+        with pytest.raises(FormatError, match="nested too deep"):
+            read_toml(tmp_path / "deep.toml")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-8"])

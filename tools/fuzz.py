@@ -504,15 +504,25 @@ def prepare(case: Case) -> list[str | Path]:
 
 
 def prepare_table(case: Case) -> list[str | Path]:
-    """Prepare songs named in a damaged table."""
+    """Prepare songs named in a damaged table, given itself or found in a folder beside folders with good ones."""
     table = case.random.choice((case.material.table, case.material.lines))
-    for path in case.material.songs.iterdir():
-        if path.suffix != ".txt":
+    songs = [path for path in sorted(case.material.songs.iterdir()) if path.suffix != ".txt"]
+    if case.random.random() < 0.5:
+        for path in songs:
             case.good(path)
-    name = case.random.choice((table.name, f"metadata{table.suffix}"))
-    words = _prepare(case, case.bad(table, name) if name == table.name else case.bad(table, name).parent)
-    case.made = None  # Without its table nothing is known of a song.
-    return words
+        words = _prepare(case, case.bad(table))
+        case.made = None  # Without its table nothing is known of a song.
+        return words
+    first, second, third = songs
+    case.bad(table, f"bad/metadata{table.suffix}")
+    case.good(third.with_suffix(".txt"), f"good/{third.stem}.txt")
+    case.good(table, f"better/metadata{table.suffix}")
+    case.inputs = [
+        case.good(first, f"bad/{first.name}"),
+        case.good(second, f"better/{second.name}"),
+        case.good(third, f"good/{third.name}"),
+    ]
+    return _prepare(case, case.folder / "in")
 
 
 def _prepare(case: Case, music: Path) -> list[str | Path]:

@@ -29,13 +29,13 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
 
     Captions stand in side-cars of the same name: `.txt` or kohya's `.caption`, a caption a line, or `.json` with the
     words of ROLES. With `stated` (names of columns by their role) first in the tables of a Hugging Face audiofolder,
-    which may stand in any folder: what they do not name is read by its side-cars.
+    which may stand in any folder: what they do not name is read by its side-cars. A table that cannot be read is
+    skipped, and with it the music in its folder that nothing else describes.
     """
     found = SourceList()
     files = find_files(folder, AUDIO_SUFFIXES, without)
     tables = [] if stated is None else metadata_tables(files.others)
-    for path in tables:
-        _add_table(found, folder, path, stated or {})
+    unread = [path for path in tables if not _add_table(found, folder, path, stated or {})]
     named = {composed(str(track.audio)) for track in found.tracks}
     describing = [path for path in files.others if path.suffix.lower() in DESCRIBING_SUFFIXES]
     texts = {_key(path, path.suffix): path for path in reversed(describing)}
@@ -44,7 +44,12 @@ def folder_source(folder: Path, without: Path, stated: Mapping[str, str] | None)
         if composed(str(path)) not in named:
             side_cars = [texts[key] for suffix in SIDE_CAR_SUFFIXES if (key := _key(path, suffix)) in texts]
             used.update(side_cars)
-            _add_file(found, folder, path, side_cars)
+            table = next((table for table in unread if path.is_relative_to(table.parent)), None)
+            if table is None or side_cars:
+                _add_file(found, folder, path, side_cars)
+            else:
+                what, name = (printable(each.relative_to(folder).as_posix()) for each in (path, table))
+                found.skipped.append(Skipped(what=what, why=f"{name}, which may describe it, cannot be read"))
     found.skipped += files.unusable
     _note(found, "hidden files are left out", folder, files.hidden)
     _note(found, "files beside the music describe none of it", folder, [x for x in describing if x not in used])
@@ -56,13 +61,21 @@ def metadata_tables(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.name in METADATA_NAMES and not is_dataset(path.parent.parent)]
 
 
-def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> None:
-    part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
+def _add_table(found: SourceList, folder: Path, path: Path, stated: Mapping[str, str]) -> bool:
+    """Add what a table describes; return whether it could be read."""
+    try:
+        part = table_source(path, path.parent, stated, usual={"audio": "file_name"})
+    except InputError as error:
+        name = printable(path.relative_to(folder).as_posix())
+        reason = str(error).replace(str(path), "").lstrip(":, ")  # A dataset holds no path of a machine.
+        found.skipped.append(Skipped(what=name, why=reason))
+        return False
     place = printable(path.parent.relative_to(folder).as_posix())
     prefix = "" if place == "." else f"{place}/"
     for track in part.tracks:
         found.add(replace(track, identifier=prefix + track.identifier), f"{prefix}{track.identifier} in {path.name}")
     found.skipped += [Skipped(what=prefix + each.what, why=each.why) for each in part.skipped]
+    return True
 
 
 def _add_file(found: SourceList, folder: Path, path: Path, side_cars: Sequence[Path]) -> None:
@@ -103,13 +116,23 @@ def _note(found: SourceList, what: str, folder: Path, paths: Sequence[Path]) -> 
 
 
 def arrow_source(folder: Path, stated: Mapping[str, str]) -> SourceList:
-    """Read what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; audio is decoded when it is needed."""
+    """Read what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; audio is decoded when it is needed.
+
+    Splits and rows that cannot be read are skipped.
+    """
     found = SourceList()
     places: dict[str, ArrowRow] = {}
-    for name, rows in load_arrow(folder).items():
+    splits, found.skipped = load_arrow(folder)
+    for name, rows in splits.items():
         columns = columns_of(Table(folder, tuple(rows.column_names)), stated, ("audio",))
         audio = columns.pop("audio")
-        for index, cells in enumerate(rows.remove_columns([audio])):
+        described_rows = rows.remove_columns([audio])
+        for index in range(len(described_rows)):
+            try:
+                cells = described_rows[index]
+            except ValueError as error:
+                found.skipped.append(Skipped(what=f"row {index} of {name or folder.name}", why=f"damaged ({error})"))
+                continue
             texts = {role: texts_in(cells.get(column)) for role, column in columns.items()}
             identifier = "".join(texts.get("id", ())[:1]) or f"{name}-{index:06d}"
             place = ArrowRow(folder, name, index, audio)
@@ -130,25 +153,48 @@ def _same_audio(one: ArrowRow, other: ArrowRow) -> bool:
         return False
 
 
-def load_arrow(folder: Path) -> dict[str, Any]:
-    """Return the splits of a saved `datasets` folder with audio left as bytes."""
-    from datasets import Audio, Dataset, load_from_disk
+def load_arrow(folder: Path) -> tuple[dict[str, Any], list[Skipped]]:
+    """Return the splits of a saved `datasets` folder with audio left as bytes, and those that cannot be read.
 
+    Raises FormatError where none can be.
+    """
+    splits: dict[str, Any] = {}
+    skipped: list[Skipped] = []
+    for name in _split_names(folder):
+        try:
+            splits[name] = _arrow_rows(folder / name)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            why = str(error).replace(f"{folder}{os.sep}", "")  # A dataset holds no path of a machine.
+            skipped.append(Skipped(what=name or folder.name, why=f"not rows that datasets saved ({why})"))
+    if not splits:
+        raise FormatError(f"{folder}: not a folder that datasets saved: {skipped[0].why if skipped else 'no split'}")
+    return splits, skipped
+
+
+def _split_names(folder: Path) -> list[str]:
+    """Return the names of the splits, "" for a folder that is one."""
+    index = folder / ARROW_NAMES[0]
+    if not index.is_file():
+        return [""]
     try:
-        loaded = load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise FormatError(f"{folder}: not a folder that datasets saved ({error})") from error
-    splits = {"": loaded} if isinstance(loaded, Dataset) else dict(loaded)
-    for name, rows in splits.items():
-        for column, feature in rows.features.items():
-            if isinstance(feature, Audio):
-                splits[name] = splits[name].cast_column(column, Audio(decode=False))
-    return splits
+        return [str(name) for name in parse_json(index.read_bytes())["splits"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FormatError(f"{index}: not a list of splits ({error}); save the dataset again") from error
+
+
+def _arrow_rows(folder: Path) -> Any:
+    from datasets import Audio, load_from_disk
+
+    rows = load_from_disk(str(folder))
+    for column, feature in rows.features.items():
+        if isinstance(feature, Audio):
+            rows = rows.cast_column(column, Audio(decode=False))
+    return rows
 
 
 def arrow_bytes(row: ArrowRow) -> bytes:
     """Return the encoded audio of a row. Raises InputError where there is only a path and it is gone."""
-    cell = load_arrow(row.folder)[row.split][row.index][row.column]
+    cell = _arrow_rows(row.folder / row.split)[row.index][row.column]
     if isinstance(cell, dict) and cell.get("bytes"):
         return bytes(cell["bytes"])
     named = cell.get("path") if isinstance(cell, dict) else cell

@@ -4,7 +4,7 @@ joint: overlapping views are denoised together, step by step. extend: tile after
 Views go through the UNet a few at a time, so memory does not grow with the length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -159,11 +159,11 @@ class JointPredictor:
 
 def extend(
     draw: Callable[[int, Tensor, Known | None], Tensor], length: int, starts: Sequence[int], width: int
-) -> Tensor:
-    """Return a canvas (1, channels, height, length) drawn view by view, each one given what it shares with it.
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield one canvas (1, channels, height, length) after every view, and how many columns from its first are drawn.
 
-    `draw(view, columns, known)` returns (1, channels, height, len(columns)). On a circle the last view is given its end
-    as well as its start.
+    Each view is given what it shares with the canvas, and keeps it. `draw(view, columns, known)` returns
+    (1, channels, height, len(columns)). On a circle the last view is given its end as well as its start.
     """
     first = columns_of(starts[0], width, length)
     piece = draw(0, first, None)
@@ -171,9 +171,10 @@ def extend(
     canvas[..., first] = piece
     drawn = torch.zeros(length, dtype=torch.bool)
     drawn[first] = True
+    yield canvas, len(first)
     for view, start in enumerate(starts[1:], 1):
         columns = columns_of(start, width, length)
         free = (~drawn[columns]).to(piece).reshape(1, 1, 1, -1)
         canvas[..., columns] = draw(view, columns, Known(canvas[..., columns], free))
         drawn[columns] = True
-    return canvas
+        yield canvas, min(start + width, length)

@@ -24,7 +24,7 @@ PROMPT_KEYS = ("prompt", "caption", "captions", "text")
 def pair_prompts(
     clips: Iterable[Clip], folder: Path, manifest: Path | None, anchor: str
 ) -> tuple[dict[str, str], list[Skipped]]:
-    """Return the prompt of each clip by name, without the anchor, and the rows of the manifest that match no clip.
+    """Return the prompt of each clip by name, without the anchor, and the rows of the manifest that are of no use.
 
     Raises InputError when a given manifest matches nothing at all.
     """
@@ -33,10 +33,9 @@ def pair_prompts(
     if given is None:
         recorded = ((clip.name, recorded_prompt(clip)) for clip in clips)
         return {name: strip_anchor(prompt, anchor) for name, prompt in recorded if prompt}, []
-    rows = read_manifest(given)
+    rows, unmatched = read_manifest(given)
     known = _lookup(clip.name for clip in clips)
     prompts: dict[str, str] = {}
-    unmatched: list[Skipped] = []
     for file, prompt in rows:
         path = Path(composed(file.replace("\\", "/")))
         name = known.get(path.as_posix()) or known.get(path.name) or known.get(path.stem)
@@ -52,21 +51,21 @@ def pair_prompts(
     return prompts, unmatched
 
 
-def read_manifest(path: Path) -> list[tuple[str, str]]:
-    """Return (file, prompt) pairs of a CSV or JSON-lines file with the columns file and prompt, or of the
-    manifest.json that `generate` writes."""
+def read_manifest(path: Path) -> tuple[list[tuple[str, str]], list[Skipped]]:
+    """Return (file, prompt) pairs and the rows that are none, of a CSV or JSON-lines file with the columns file and
+    prompt, or of the manifest.json that `generate` writes. Raises FormatError where there is no pair."""
     bad: list[Skipped] = []
-    rows = list(open_table(path).rows(bad))
-    if bad:
-        raise FormatError(f"{path.with_name(bad[0].what)}: {bad[0].why}")
-    pairs = [(_first(row.cells, FILE_KEYS), _first(row.cells, PROMPT_KEYS)) for row in rows]
-    for row, (file, prompt) in zip(rows, pairs):
-        if not file or not prompt:
-            missing = "prompt" if file else "file"
-            raise FormatError(f"{path.with_name(row.where)} has no {missing}; expected the columns file and prompt")
+    pairs: list[tuple[str, str]] = []
+    for row in open_table(path).rows(bad):
+        file, prompt = _first(row.cells, FILE_KEYS), _first(row.cells, PROMPT_KEYS)
+        if file and prompt:
+            pairs.append((file, prompt))
+        else:
+            bad.append(Skipped(what=row.where, why=f"has no {'prompt' if file else 'file'}"))
     if not pairs:
-        raise FormatError(f"{path}: no rows; expected the columns file and prompt")
-    return pairs
+        first = f"{bad[0].what}: {bad[0].why}" if bad else "no rows"
+        raise FormatError(f"{path}: {first}; expected the columns file and prompt")
+    return pairs, bad
 
 
 def recorded_prompt(clip: Clip) -> str | None:
@@ -88,7 +87,7 @@ def _is_manifest(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return bool(read_manifest(path))
+        return bool(read_manifest(path)[0])
     except InputError as error:
         log(f"{error}; the prompts in the files themselves are taken instead")
         return False

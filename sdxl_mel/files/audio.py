@@ -4,6 +4,7 @@ import json
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import JsonValue
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files import containers
+from sdxl_mel.files import containers, ogg
 from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
@@ -133,17 +134,16 @@ def open_audio(
             if comment:
                 containers.add_wav_comment(temporary, comment)
         if container == "OGG":
-            containers.clear_ogg_serial(temporary)
+            ogg.clear_serial(temporary)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """Return the "melspec" and the "record" that `write_audio` put into a file, where they are there."""
     first_bytes(path, "a sound file")
-    with decoding(path), Sequential(system_name(path)) as file:
-        comment = file.comment
-        if file.format == "WAV":
-            with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                comment = containers.read_wav_comment(content)
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        first, *others = containers.links(content)
+        with decoding(path), Sequential(BytesIO(first) if others else raw) as file:
+            comment = containers.read_wav_comment(first) if file.format == "WAV" else file.comment
     try:
         found = parse_json(comment or "{}")
     except ValueError:

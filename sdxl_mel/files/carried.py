@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.errors import FormatError
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.tensors import TensorFile
 
 KEY = "sdxl_mel.configs"
@@ -21,7 +22,7 @@ def carried_metadata(files: Files) -> dict[str, str]:
 def carried_files(path: Path) -> Files:
     """Return the files in the header of a single file, none for most. Raises FormatError for damaged ones."""
     try:
-        files = json.loads(TensorFile(path).metadata.get(KEY, "{}"))
+        files = parse_json(TensorFile(path).metadata.get(KEY, "{}"))
     except ValueError as error:
         raise FormatError(f"{path}: its {KEY} are damaged ({error}); write the file again") from error
     if not isinstance(files, dict) or not all(isinstance(content, dict) for content in files.values()):

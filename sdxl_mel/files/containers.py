@@ -1,14 +1,13 @@
-"""What libsndfile lacks for files of chunks (WAV and its relatives) and Ogg.
+"""What libsndfile lacks for files of chunks (WAV and its relatives).
 
-Whether a file is whole, sizes that a recorder did not know yet, files joined to one, long comments, and the same bytes
-every time.
+Whether a file is whole, sizes that a recorder did not know or that are too small, files joined to one, long comments,
+loop points, and the same bytes every time.
 """
 
 import mmap
 import re
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +16,10 @@ CHUNK_HEADER = struct.Struct("<4sI")
 SAMPLER = struct.Struct("<15I")
 PEAK_TIME_OFFSET = 4
 MIDDLE_C = 60
-PAGE_HEADER = 27
-FLAGS_OFFSET, SERIAL_OFFSET, CHECKSUM_OFFSET, COUNT_OFFSET = 5, 14, 22, 26
-"""Of the fields of an Ogg page (RFC 3533)."""
-FIRST_PAGE, LAST_PAGE = 2, 4
-FLAC_START = re.compile(rb"fLaC[\0\x80]\0\0\x22")
-"""The marker, and the header of the block of 34 bytes that is always the first."""
-REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-"""Every byte with its bits in reverse order."""
+CHUNK_START = re.compile(rb"\0{0,7}([ -~]{4}|ID3)")
+"""How a chunk begins after another one: rounding, and four letters. A tag of another kind may stand in its place."""
+SECTOR = 4096
+"""What a disk leaves behind a file is at most so many bytes; more of what is no chunk is sound."""
 
 
 class Form(NamedTuple):
@@ -64,19 +59,12 @@ class Chunk(NamedTuple):
 def sound_chunk(content: Content) -> Chunk | None:
     """Return the chunk of a file that holds the sound; None of a file that is not made of chunks.
 
-    Of RF64 its size is the one that stands in the chunk `ds64`; the sound of an AU file is taken for a chunk.
+    The sound of an AU file is taken for a chunk.
     """
     if content[:4] == b".snd" and len(content) >= 24:
         start, size = struct.unpack_from(">II", content, 4)
         return Chunk(b".snd", start, size, 8, ">I")
-    large: Chunk | None = None
-    for chunk in _chunks(content):
-        if chunk.name == b"ds64" and len(content) >= chunk.start + 16:
-            at = chunk.start + 8
-            large = Chunk(b"data", 0, struct.unpack_from("<Q", content, at)[0], at, "<Q")
-        if chunk.name in SOUND_CHUNKS:
-            return chunk if large is None or chunk.size != 0xFFFFFFFF else large._replace(start=chunk.start)
-    return None
+    return next((chunk for chunk in _chunks(content) if chunk.name in SOUND_CHUNKS), None)
 
 
 def missing_bytes(content: Content, sound: Chunk) -> int:
@@ -85,12 +73,19 @@ def missing_bytes(content: Content, sound: Chunk) -> int:
 
 
 def is_of_unknown_size(content: Content, sound: Chunk) -> bool:
-    """Say whether the size of the sound was stated before it was known: one that no file has, or 0 before sound."""
+    """Say whether the size that is stated is not that of the sound.
+
+    It was stated before it was known (0 before sound, or one that no file has), or before more sound was written, so
+    that what follows the sound is no chunk.
+    """
+    end = sound.start + sound.size
     if sound.size <= 0:
         *_, last = [sound, *_chunks(content)]
         return sound.start < len(content) and not -1 <= last.start + last.size - len(content) <= 1
     large = 1 << 60 if struct.calcsize(sound.number) == 8 else 0x7E000000
-    return sound.size >= large and missing_bytes(content, sound) > 0
+    if sound.size >= large:
+        return missing_bytes(content, sound) > 0
+    return len(content) - end > SECTOR and not CHUNK_START.match(content, end) and bool(content[end:].strip(b"\0"))
 
 
 def with_size(content: Content, sound: Chunk) -> bytes:
@@ -99,6 +94,33 @@ def with_size(content: Content, sound: Chunk) -> bytes:
     largest = 256 ** struct.calcsize(sound.number) - 1
     size = struct.pack(sound.number, min(len(content) - sound.start + own, largest))
     return b"".join([content[: sound.size_at], size, content[sound.size_at + len(size) :]])
+
+
+def split_at(content: Content, starts: Sequence[int]) -> list[Content]:
+    """Return the parts of a file of which each begins at one of `starts`, the first at its beginning."""
+    inner = [start for start in starts if start > 0]
+    return [content[a:b] for a, b in zip([0, *inner], [*inner, len(content)])] if inner else [content]
+
+
+def links(content: Content) -> list[Content]:
+    """Return the parts of a file of chunks that was joined from several: the next begins where a chunk could."""
+    parts: list[Content] = []
+    while at := _next_file(content):
+        parts.append(content[:at])
+        content = content[at:]
+    return [*parts, content]
+
+
+def _next_file(content: Content) -> int:
+    """Return where another file of chunks begins behind the chunks of the first, 0 for none."""
+    sound = sound_chunk(content)
+    if content[:4] == b".snd" and sound is not None:
+        end = sound.start + sound.size
+        return end if content[end : end + 4] == b".snd" else 0
+    for chunk in _chunks(content):
+        if chunk.name[:4] in FORMS:
+            return chunk.start - FORMS[content[:4]].header.size
+    return 0
 
 
 def add_wav_comment(path: Path, text: str) -> None:
@@ -156,7 +178,11 @@ def clear_wav_peak_time(path: Path) -> None:
 
 
 def _chunks(content: Content) -> Iterator[Chunk]:
-    """Yield the chunks of a file made of chunks; none of another file, and none after one without a name."""
+    """Yield the chunks of a file made of chunks; none of another file, and none after one without a name.
+
+    Of RF64 the size of the sound is the one that stands in the chunk `ds64`.
+    """
+    large: Chunk | None = None
     form = FORMS.get(content[:4])
     at = form.first if form else len(content)
     while form and at + form.header.size <= len(content):
@@ -164,53 +190,10 @@ def _chunks(content: Content) -> Iterator[Chunk]:
         if not name.strip(b"\0"):
             return
         start, number = at + form.header.size, form.header.format[0] + form.header.format[-1]
-        yield Chunk(name, start, size - form.own, start - struct.calcsize(number), number)
-        at = start + max(0, -(-(size - form.own) // form.rounded) * form.rounded)
-
-
-def ogg_links(content: Content) -> list[bytes]:
-    """Return the parts of an Ogg file that was joined from several: each begins with first pages (RFC 3533)."""
-    starts: list[int] = []
-    before, at = 0, 0
-    while content[at : at + 4] == b"OggS" and at + PAGE_HEADER <= len(content):
-        first = content[at + FLAGS_OFFSET] & FIRST_PAGE
-        starts += [at] if first and not before else []
-        lengths = content[at + PAGE_HEADER : at + PAGE_HEADER + content[at + COUNT_OFFSET]]
-        before, at = first, at + PAGE_HEADER + len(lengths) + sum(lengths)
-    return _parts(content, starts)
-
-
-def flac_links(content: Content) -> list[bytes]:
-    """Return the parts of a FLAC file that was joined from several (RFC 9639, sections 6 and 8.1)."""
-    return _parts(content, [found.start() for found in FLAC_START.finditer(content)])
-
-
-def _parts(content: Content, starts: list[int]) -> list[bytes]:
-    return [content[start:end] for start, end in zip(starts, [*starts[1:], len(content)])]
-
-
-def ogg_is_whole(content: Content) -> bool:
-    """Return whether the last page of an Ogg file is marked as the last of its stream."""
-    page = content.rfind(b"OggS")
-    return len(content) > page + FLAGS_OFFSET and page >= 0 and bool(content[page + FLAGS_OFFSET] & LAST_PAGE)
-
-
-def clear_ogg_serial(path: Path) -> None:
-    """Set the random serial number of a file's only stream to zero, so that the same sound makes the same bytes."""
-    with path.open("r+b") as file:
-        while header := file.read(COUNT_OFFSET + 1):
-            lengths = file.read(header[COUNT_OFFSET])
-            page = bytearray(header + lengths + file.read(sum(lengths)))
-            page[SERIAL_OFFSET : SERIAL_OFFSET + 4] = page[CHECKSUM_OFFSET : CHECKSUM_OFFSET + 4] = bytes(4)
-            struct.pack_into("<I", page, CHECKSUM_OFFSET, _ogg_checksum(page))
-            file.seek(-len(page), 1)
-            file.write(page)
-
-
-def _ogg_checksum(page: bytes | bytearray) -> int:
-    """Return the CRC of a page whose own checksum is zero.
-
-    It is zlib's polynomial, but with the highest bit first and without the inversions before and after.
-    """
-    inverted = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF)
-    return int(f"{inverted ^ 0xFFFFFFFF:032b}"[::-1], 2)
+        chunk = Chunk(name, start, size - form.own, start - struct.calcsize(number), number)
+        if name == b"ds64" and len(content) >= start + 16:
+            large = Chunk(b"data", 0, struct.unpack_from("<Q", content, start + 8)[0], start + 8, "<Q")
+        elif large and name == large.name and size == 0xFFFFFFFF:
+            chunk = large._replace(start=start)
+        yield chunk
+        at = start + max(0, -(-chunk.size // form.rounded) * form.rounded)

@@ -68,11 +68,14 @@ class Stream:
         return len(self.frames) < (self.stated or 0) * MIN_SHARE or self.lost > (1 - MIN_SHARE) * size
 
     def content(self) -> bytes:
-        """Return the bytes of the stream, beginning with a frame that states how many frames follow."""
-        if self.is_right:
-            return b"".join([self.head, *self.frames])
+        """Return the bytes of the stream, beginning with a frame that states how many frames and bytes follow.
+
+        The decoder speaks to the terminal of a number of bytes that is not so.
+        """
         head, at = (self.head, self.count_at) if self.count_at else _counting_frame(self.frames[0])
-        return b"".join([head[:at], len(self.frames).to_bytes(4), head[at + 4 :], *self.frames])
+        if size_at := _size_at(head, at):
+            head = _stating(head, size_at, len(head) + sum(map(len, self.frames)))
+        return b"".join([head if self.is_right else _stating(head, at, len(self.frames)), *self.frames])
 
 
 def streams(content: Content) -> list[Stream]:
@@ -94,6 +97,11 @@ def streams(content: Content) -> list[Stream]:
             found[-1].lost += lost
         found[-1].frames.append(piece)
     return [stream for stream in found if stream.frames]
+
+
+def begins_with_a_frame(content: Content) -> bool:
+    """Say whether a file begins as an MP3 does, also where no other frame follows."""
+    return _frame_at(content, 0) is not None
 
 
 def after_tags(content: Content) -> int:
@@ -153,6 +161,17 @@ def _count_at(piece: bytes, kind: tuple[int, int, bool]) -> int | None:
     if piece[at : at + 4] in (b"Xing", b"Info"):
         return at + 8 if piece[at + 7] & 1 else 0
     return 36 + 14 if piece[36:40] == b"VBRI" else None
+
+
+def _size_at(head: bytes, count_at: int) -> int:
+    """Return where a frame that states a number of frames states their bytes too, 0 where it does not."""
+    if head[count_at - 8 : count_at - 4] in (b"Xing", b"Info"):
+        return count_at + 4 if head[count_at - 5] & 2 else 0
+    return count_at - 4
+
+
+def _stating(head: bytes, at: int, number: int) -> bytes:
+    return head[:at] + number.to_bytes(4) + head[at + 4 :]
 
 
 def _xing_at(kind: tuple[int, int, bool]) -> int:

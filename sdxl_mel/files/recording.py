@@ -6,7 +6,7 @@ What a header states of the length is an estimate, and a file may hold several s
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,16 +17,18 @@ import soundfile
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError
-from sdxl_mel.files import containers, mpeg
+from sdxl_mel.files import containers, flac, mpeg, ogg
+from sdxl_mel.files.containers import Content
 from sdxl_mel.files.opening import first_bytes
 
 BLOCK_SAMPLES = 1 << 18
-UNKNOWN_LENGTH = 1 << 62
+UNKNOWN_LENGTH = 1 << 56
 """From here on libsndfile's number of samples says that a file does not state it."""
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1_000, 1_000_000, 64
 """Of music; a damaged header states others, and a rate of 1 Hz would be resampled to a file that fills the memory."""
 
 NO_FRAME = "File does not exist"
+NO_HEADER = "no header that says what it is"
 
 
 class _Format(NamedTuple):
@@ -97,11 +99,7 @@ def decoding(path: Path) -> Iterator[None]:
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         said = str(getattr(error, "error_string", ""))
         # What libsndfile says of an MP3 in which no frame is found is not so: the file has been opened already.
-        reason = "no header that says what it is" if not said or said.startswith(NO_FRAME) else said.rstrip(".")
-        raise FormatError(
-            f"{path}: not a readable sound file ({reason}); it may be damaged, or of a kind that libsndfile does not "
-            "read: convert it to WAV or FLAC"
-        ) from error
+        raise _unreadable(path, NO_HEADER if not said or said.startswith(NO_FRAME) else said.rstrip(".")) from error
 
 
 def system_name(path: Path) -> bytes | str:
@@ -110,35 +108,47 @@ def system_name(path: Path) -> bytes | str:
 
 
 def _sounds_in(path: Path, content: mmap.mmap) -> list[Path | BytesIO]:
-    """Return a file's sounds, in order, as libsndfile reads them to their end: nearly always the file itself.
-
-    Raises FormatError for a file that is cut off.
-    """
+    """Return a file's sounds, in order: nearly always the file itself. Raises FormatError for one that is cut off."""
     tags = mpeg.after_tags(content)
-    untagged = content[tags:] if tags else content
-    sound = containers.sound_chunk(untagged)
-    if sound is not None:
-        if containers.is_of_unknown_size(untagged, sound):
-            return [BytesIO(containers.with_size(untagged, sound))]
-        if containers.missing_bytes(untagged, sound):
+    parts = _parts(path, content[tags:] if tags else content)
+    return [path] if parts[0] is content else [BytesIO(part) for part in parts]
+
+
+def _parts(path: Path, content: Content) -> list[Content]:
+    """Return what a file was joined from, each part so that libsndfile reads it to its end."""
+    if containers.sound_chunk(content) is not None:
+        return [_of_right_size(path, part) for part in containers.links(content)]
+    if content[:4] == b"OggS":
+        if not ogg.is_whole(content):
             raise _cut_off(path)
-        return [BytesIO(untagged) if isinstance(untagged, bytes) else path]
-    if untagged[:4] in (b"OggS", b"fLaC"):
-        if untagged[:4] == b"OggS" and not containers.ogg_is_whole(untagged):
-            raise _cut_off(path)
-        links = containers.ogg_links(untagged) if untagged[:4] == b"OggS" else containers.flac_links(untagged)
-        return [BytesIO(link) for link in links] if len(links) > 1 or tags else [path]
-    streams = mpeg.streams(untagged)
+        return [ogg.without_length(link) if ogg.understates(link) else link for link in ogg.links(content)]
+    if content[:4] == b"fLaC":
+        return [flac.without_length(link) if flac.understates(link) else link for link in flac.links(content)]
+    streams = mpeg.streams(content)
     if any(stream.is_damaged for stream in streams):
         raise _cut_off(path)
-    return [BytesIO(stream.content()) for stream in streams] or [path]
+    if not streams and mpeg.begins_with_a_frame(content):
+        raise _unreadable(path, NO_HEADER)  # The decoder would look for more, and speak of that to the terminal.
+    return [stream.content() for stream in streams] or [content]
+
+
+def _of_right_size(path: Path, content: Content) -> Content:
+    sound = containers.sound_chunk(content)
+    if sound is None:
+        return content
+    if containers.is_of_unknown_size(content, sound):
+        return containers.with_size(content, sound)
+    if containers.missing_bytes(content, sound):
+        raise _cut_off(path)
+    return content
 
 
 @contextmanager
 def _opened(sound: Path | BytesIO) -> Iterator[Sequential]:
+    """Yield an open sound. It is opened without its name: libsndfile would believe an extension (.mp3, .au, .snd)."""
     if isinstance(sound, BytesIO):
         sound.seek(0)
-    with Sequential(system_name(sound) if isinstance(sound, Path) else sound) as file:
+    with nullcontext(sound) if isinstance(sound, BytesIO) else sound.open("rb") as content, Sequential(content) as file:
         yield file
 
 
@@ -160,6 +170,13 @@ def _blocks(path: Path, sound: Path | BytesIO) -> Iterator[Float]:
             found += len(block)
         if declared < UNKNOWN_LENGTH and found < declared * (mpeg.MIN_SHARE if file.format == "MP3" else 1.0):
             raise _cut_off(path)
+
+
+def _unreadable(path: Path, reason: str) -> FormatError:
+    return FormatError(
+        f"{path}: not a readable sound file ({reason}); it may be damaged, or of a kind that libsndfile does not read: "
+        "convert it to WAV or FLAC"
+    )
 
 
 def _cut_off(path: Path) -> FormatError:

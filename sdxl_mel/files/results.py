@@ -3,7 +3,6 @@
 Files of an earlier command that lie beside the results are not in the list, and who reads the folder leaves them out.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.files.atomic import write_json, write_text
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.progress import log
 
 MANIFEST = "manifest.json"
@@ -77,12 +77,12 @@ def lost_results(folder: Path, suffixes: Collection[str]) -> list[Skipped]:
 def _read(folder: Path) -> dict[str, Entry] | None:
     """Return the results by name, None where the list cannot be read."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = parse_json((folder / MANIFEST).read_bytes())
         rows = content.get("results", []) if isinstance(content, dict) else []
         entries = [Entry.model_validate(entry) for entry in rows]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return None
     return {Path(entry.picture).stem: entry for entry in entries}
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.opening import first_bytes
 
 DTYPES = {
@@ -102,8 +103,8 @@ def _read_header(path: Path) -> tuple[dict[str, int], dict[str, TensorType], dic
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(ALIGNMENT), "little")
-            header = json.loads(file.read(length))
-    except SafetensorError as error:
+            header = parse_json(file.read(length))
+    except (SafetensorError, ValueError) as error:
         raise FormatError(f"{path}: not a whole safetensors file ({error}); get it again") from error
     except OSError as error:
         raise InputError(f"{path}: cannot read this file ({error.strerror or error})") from error

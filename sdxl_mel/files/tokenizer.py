@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer
 from sdxl_mel.assets import CLIP_MERGES
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.carried import Files, carried_files, files_in
+from sdxl_mel.files.header import parse_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY = 49408
@@ -60,7 +61,7 @@ def tokenizer_files(tokenizer: Any) -> Files:
     """Return the files that transformers writes of a tokenizer; `tokenizer_of_files` is the inverse."""
     with TemporaryDirectory() as name:
         tokenizer.save_pretrained(name)
-        return {path.name: json.loads(path.read_bytes()) for path in sorted(Path(name).glob("*.json"))}
+        return {path.name: parse_json(path.read_bytes()) for path in sorted(Path(name).glob("*.json"))}
 
 
 def tokenizer_of_files(files: Files) -> Any:

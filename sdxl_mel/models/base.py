@@ -71,7 +71,7 @@ def _single_file(path: Path, parts: Sequence[Part], config: Path | None) -> Sing
     refuse_pickle(path)
     if path.suffix != ".safetensors":
         raise InputError(
-            f"{path}: a single file must be .safetensors (a {path.suffix or 'nameless'} file may hold code); convert it"
+            f"{path}: a single file must be .safetensors, found {path.suffix or 'no extension'}; convert it"
         )
     family = family_of_file({name: kind.shape for name, kind in TensorFile(path).types.items()}, path)
     carried = {} if config else carried_files(path)

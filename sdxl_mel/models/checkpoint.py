@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError
@@ -21,16 +22,21 @@ EMA = "model_ema."
 """A second, averaged UNet in some training checkpoints: stale once the first is changed, so it is left out."""
 TRAINING_LEFT = re.compile(rf"({re.escape(VAE.original)}|vae\.)?(loss|model_ema)\.|.*\.num_batches_tracked")
 """Of how a VAE was trained, its discriminator or its average beside it: no part of a model."""
+SCALES = re.compile(r"(.*\.)?(scaled_fp8|scale_input|scale_weight)")
+"""Of ComfyUI's scaled fp8: a mark, what inputs of a product in fp8 are divided by, what a weight is multiplied by."""
+SCALED_DTYPE = torch.float16
+"""Of a weight that was multiplied by its scale: it has more digits than the weight has in float8."""
 DOWNSAMPLER = re.compile(rf"{re.escape(UNET.original)}input_blocks\.(\d+)\.0\.op\.weight")
 
 
 class Place(NamedTuple):
-    """Where a tensor is kept and in which form."""
+    """Where a tensor is kept and in which form; `scale` is the tensor by which it is to be multiplied, if any."""
 
     file: TensorFile
     name: str
     form: Form = "same"
     third: int = 0
+    scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ class Checkpoint:
                 shape = shape[::-1]
             case "convolution":
                 shape = shape[:2]
-        return TensorType(dtype, shape)
+        return TensorType(SCALED_DTYPE if place.scale else dtype, shape)
 
     def read(self, param: Param) -> Tensor:
         """Return a tensor as diffusers has it: a view of the file's memory map where that is possible."""
         place = self.places[param]
         whole = place.file.read(place.name)
+        if place.scale:
+            whole = (whole.float() * place.file.read(place.scale).float()).to(SCALED_DTYPE)
         match place.form:
             case "third":
                 size = len(whole) // 3
@@ -119,6 +127,8 @@ def open_single_file(path: Path, parts: Sequence[Part] = PARTS) -> Checkpoint:
     inside: list[str] = []
     rest: dict[str, Place] = {}
     for name in file.types:
+        if SCALES.fullmatch(name):
+            continue
         part = next((part for prefix, part in prefixes.items() if name.startswith(prefix)), None)
         if part is not None and _is_weight(name) and not TRAINING_LEFT.match(name):
             inside += [name] if part in parts else []
@@ -165,8 +175,19 @@ def _places(
             # A tool may have stored the matrices of a VAE's attention already, or a Linear's weight under its own name.
             matrix = stored.form == "convolution" and len(file.types[name].shape) == 2
             linear = stored.form == "transposed" and name.endswith(".weight")
-            places[param] = Place(file, name, "same" if matrix or linear else stored.form, stored.third)
+            form = "same" if matrix or linear else stored.form
+            places[param] = Place(file, name, form, stored.third, _scale_of(name, file))
     return places
+
+
+def _scale_of(name: str, file: TensorFile) -> str | None:
+    """Return the tensor that holds the one scale of a weight, None for most. Raises FormatError for several scales."""
+    scale = f"{name.removesuffix('weight')}scale_weight"
+    if scale not in file.types:
+        return None
+    if file.types[scale].shape not in ((), (1,)):
+        raise FormatError(f"{file.path}: {scale} has the shape {file.types[scale].shape}, expected one number")
+    return scale
 
 
 def _is_weight(name: str) -> bool:

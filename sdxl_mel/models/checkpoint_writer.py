@@ -1,6 +1,5 @@
 """Writing a whole base, tensor by tensor, as a diffusers folder or as a single file in the original layout."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from sdxl_mel.errors import FormatError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.tensors import TensorType, write_tensors
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.family import Component, weights_stem
@@ -81,7 +81,7 @@ def write_folder(path: Path, source: Checkpoint, types: Types, put: Put, small_f
 
 def _index(content: bytes, folder: Path) -> bytes:
     """Return a pipeline's model_index.json without the models that are not in `folder`, as a safety checker."""
-    index = json.loads(content)
+    index = parse_json(content)
     absent = [
         name for name, kind in index.items() if isinstance(kind, list) and any(kind) and not (folder / name).is_dir()
     ]

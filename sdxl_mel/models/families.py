@@ -17,7 +17,7 @@ NEEDED = (
 )
 EDM = "is drawn by EDM's noise levels, which are not trained or drawn here"
 REFUSED = (
-    (r"(.*\.)?(scaled_fp8|scale_weight|weight_scale|comfy_quant)", "fp8 with scales of its own (ComfyUI's scaled fp8)"),
+    (r"(.*\.)?(weight_scale|comfy_quant)", "quantised with scales of its own (ComfyUI's comfy_quant)"),
     (r".*\.weight\.(absmax|quant_map|quant_state\..*)", "quantised by bitsandbytes"),
     (r"edm_mean|edm_std", f"Playground v2.5, which {EDM}"),
     (r"edm_vpred\..*", f"of the kind of CosXL, which {EDM}"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from sdxl_mel.assets import ASSETS
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.tokenizer import VOCABULARY, public_tokenizer, read_tokenizer, tokenizer_files
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder
 from sdxl_mel.models.families import family_of_configs
@@ -156,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise FormatError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):

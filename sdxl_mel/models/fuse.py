@@ -11,6 +11,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.models.base import Source, open_checkpoint
@@ -28,6 +29,8 @@ from sdxl_mel.models.lora.scaled import (
     changes_of,
     input_hashes,
     joint_header,
+    left_out_of,
+    notes_on,
     read_loras,
     say_other_prediction,
 )
@@ -44,13 +47,18 @@ Changes = Mapping[Param, Sequence[Change]]
 
 @dataclass(frozen=True)
 class Fused:
-    """What was written: its precision, what rounding cost, by block and in all, and what the check found by part."""
+    """What was written: its precision, what rounding cost, by block and in all, and what the check found by part.
+
+    `notes` and `left_out` are what is to be said of the LoRAs, and what of their files is not used.
+    """
 
     dtype: str
     loras: tuple[ScaledLora, ...]
     blocks: Mapping[str, tuple[int, Loss]]
     total: Loss
     differences: Mapping[str, float]
+    notes: tuple[str, ...]
+    left_out: tuple[Skipped, ...]
 
 
 def fuse(
@@ -101,6 +109,8 @@ def fuse(
         blocks=weights.by_block(),
         total=weights.total(),
         differences=differences(base, out, loras, configs) if verify else {},
+        notes=notes_on(loras),
+        left_out=left_out_of(loras),
     )
 
 

@@ -40,11 +40,12 @@ def make_base_scheduler(config: Config, where: str) -> Any:
 def marked_config(config: Config, names: Collection[str], metadata: Mapping[str, str]) -> Config:
     """Return the scheduler config of a single file: `config` as changed by the file's marks; see `marks_of`.
 
-    Without an end to the signal the last timestep must be drawn, so steps are spaced trailing.
+    Without an end to the signal the last timestep must be drawn, so steps are spaced trailing. Zero terminal SNR counts
+    with v-prediction alone, as in ComfyUI: epsilon says nothing of an image at the last timestep.
     """
     if V_MARK in names or metadata.get(PREDICTION_KEY) in ("v_prediction", MODELSPEC["v_prediction"]):
         config = {**config, "prediction_type": "v_prediction"}
-    if ZERO_SNR_MARK in names and not config.get(ZERO_SNR):
+    if ZERO_SNR_MARK in names and prediction_of(config) == "v_prediction" and not config.get(ZERO_SNR):
         config = {**config, ZERO_SNR: True, "timestep_spacing": "trailing"}
         if not takes_zero_snr(_kind(config)):
             config["_class_name"] = TAKES_ZERO_SNR

@@ -1,6 +1,6 @@
 """Pictures to latents and back: the VAE in float32, and pixels in the order and range it was trained with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.long_form import place_views
 from sdxl_mel.errors import InputError
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import quantise
 
@@ -105,14 +106,19 @@ def reconstruct(vae: Any, levels: Levels, spec: MelSpec, names: Sequence[str] = 
     return values_of_images(decode(vae, mean), levels.shape[-1], spec.low_at)
 
 
-def decode_windows(vae: Any, latents: Tensor, spec: MelSpec, overlap: int) -> Iterator[tuple[int, int, Levels]]:
+def decode_windows(
+    vae: Any, latents: Tensor, spec: MelSpec, overlap: int, need: Callable[[int, int], None] = lambda first, after: None
+) -> Iterator[tuple[int, int, Levels]]:
     """Yield (first frame, frames shared with the window before, picture) of a canvas (1, 4, height, columns).
 
-    A window is as wide as a tile, which is what the VAE knows; one is in memory at a time.
+    A window is as wide as a tile, which is what the VAE knows; one is in memory at a time. `need` is called before
+    each, with its first column and the one after its last: only these have to be there then.
     """
     width = spec.width // LATENT_FACTOR
     end = 0
     for start in place_views(latents.shape[-1], width, overlap):
+        stop_if_asked()
+        need(start, min(start + width, latents.shape[-1]))
         levels = decode_latents(vae, latents[..., start : start + width], spec)[0]
         first = start * LATENT_FACTOR
         yield first, max(0, end - first), levels

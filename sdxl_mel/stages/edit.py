@@ -96,4 +96,10 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         bits=config.bits,
         settings=config.recorded(),
     )
-    return Report(out=config.out, seconds=edited.seconds, passages=edited.passages, notes=edited.notes)
+    return Report(
+        out=config.out,
+        seconds=edited.seconds,
+        passages=edited.passages,
+        notes=edited.notes,
+        skipped=edited.left_out,
+    )

@@ -55,7 +55,7 @@ def run(config: Config) -> Report:
     if config.out.suffix.lower() not in ("", ".png") and not config.out.is_dir():
         raise InputError(f"{config.out}: pictures are written as .png; give NAME.png or a folder as --out")
     sounds, unusable = files_given(config.audio, AUDIO_SUFFIXES, "sounds")
-    jobs = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
+    jobs, doubled = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
     work = partial(
         codec.encode_file,
         spec=named_spec(config.preset),
@@ -64,4 +64,4 @@ def run(config: Config) -> Report:
         seconds=config.seconds,
     )
     written, skipped = codec.convert_files(work, jobs, "sounds", "encoding", config.jobs)
-    return Report(written=tuple(written), skipped=(*skipped, *unusable))
+    return Report(written=tuple(written), skipped=(*skipped, *doubled, *unusable))

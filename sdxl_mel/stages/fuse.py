@@ -59,6 +59,7 @@ class Report(StageReport):
     blocks: tuple[BlockLoss, ...]
     lost: float
     differences: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return a table by block, the total, and what --verify found."""
@@ -70,7 +71,7 @@ class Report(StageReport):
             f"fused {' + '.join(self.loras)} into {changed} tensors; rounding lost {self.lost:.3%} of the change"
         )
         lines += [f"verified {part}: differs from base + LoRA by {gap:.1e}" for part, gap in self.differences.items()]
-        return "\n".join([*lines, str(self.out)])
+        return "\n".join([*lines, *self.notes, str(self.out)])
 
 
 def run(config: Config) -> Report:
@@ -98,4 +99,6 @@ def run(config: Config) -> Report:
         ),
         lost=fused.total.fraction,
         differences=dict(fused.differences),
+        notes=fused.notes,
+        skipped=fused.left_out,
     )

@@ -117,7 +117,7 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
     draw: Callable[..., session.Generated] = variations.generate_ab if config.ab else session.generate
-    entries, notes = draw(
+    drawn = draw(
         lambda: (open_generator or session.Generator.open)(**config.opened(), keep_base=config.ab),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
@@ -128,7 +128,8 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         batch=config.batch,
         settings=config.recorded(),
     )
-    return Report(folder=str(config.out / "with" if config.ab else config.out), results=entries, notes=notes)
+    folder = config.out / "with" if config.ab else config.out
+    return Report(folder=str(folder), results=drawn.entries, notes=drawn.notes, skipped=drawn.left_out)
 
 
 def _joins(result: Entry) -> str:

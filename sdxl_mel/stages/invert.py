@@ -64,7 +64,7 @@ def run(config: Config) -> Report:
     from sdxl_mel import codec
 
     pictures, unusable = files_given(config.pictures, [".png"], "pictures")
-    jobs = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
+    jobs, doubled = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
     work = partial(
         codec.invert_file,
         record=Record(stage="invert", settings=config.recorded()),
@@ -80,5 +80,5 @@ def run(config: Config) -> Report:
         written=tuple(sound.path for sound in sounds),
         seconds=sum(sound.seconds for sound in sounds),
         clipped=sum(sound.clipped for sound in sounds),
-        skipped=(*skipped, *unusable),
+        skipped=(*skipped, *doubled, *unusable),
     )

@@ -145,22 +145,24 @@ def run(config: Config) -> Report:
 
     if isinstance(config, Writing):
         _require_new(config.out)
+    loras = scaled.read_loras(_files(config), alpha=config.alpha) if isinstance(config, Reading) else []
+    if not isinstance(config, Merge):
+        _require_unscaled(loras)
     match config:
         case Convert():
-            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
+            (lora,) = loras
             lora.lora.require_low_rank(str(lora.path))
             outcome = actions.Outcome(lora.lora, (f"{lora.path.name}: {len(lora.lora.modules)} modules",))
         case Info():
-            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
+            (lora,) = loras
             outcome = actions.describe_lora(lora, config.each)
         case Compare():
-            first, second = _unscaled(scaled.read_loras([config.first, config.second], alpha=config.alpha))
+            first, second = loras
             outcome = actions.compare_loras(first, second, config.each)
         case Resize():
-            (lora,) = _unscaled(scaled.read_loras([config.file], alpha=config.alpha))
+            (lora,) = loras
             outcome = actions.resize_lora(lora, config.rank)
         case Merge():
-            loras = scaled.read_loras(config.files, alpha=config.alpha)
             outcome = actions.sum_loras(loras) if config.how == "sum" else actions.average_loras(loras, config.rank)
         case Extract():
             outcome = extract.extract_lora(
@@ -173,7 +175,7 @@ def run(config: Config) -> Report:
             )
         case _:
             assert_never(config)
-    lines = outcome.lines
+    lines = (*outcome.lines, *scaled.notes_on(loras))
     if isinstance(config, Writing) and outcome.lora is not None:
         result = outcome.lora.with_one_alpha() if config.one_alpha else outcome.lora
         lines += actions.write_with_remarks(config.out, result, config.to, config.dtype)
@@ -182,14 +184,24 @@ def run(config: Config) -> Report:
         kept=outcome.kept,
         each=isinstance(config, Listing) and config.each,
         out=config.out if isinstance(config, Writing) else None,
+        skipped=scaled.left_out_of(loras),
     )
 
 
-def _unscaled(loras: "list[ScaledLora]") -> "list[ScaledLora]":
+def _files(config: Convert | Info | Compare | Resize | Merge) -> tuple[str, ...]:
+    match config:
+        case Compare():
+            return config.first, config.second
+        case Merge():
+            return config.files
+        case _:
+            return (config.file,)
+
+
+def _require_unscaled(loras: "list[ScaledLora]") -> None:
     for path, _, scale in loras:
         if scale != 1:
             raise InputError(f"{path}:{scale:g}: this action takes no FILE:SCALE; only merge does")
-    return loras
 
 
 def _require_new(out: Path) -> None:

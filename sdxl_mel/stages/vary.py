@@ -54,10 +54,11 @@ class Report(StageReport):
 
     page: Path
     variations: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return a line for each variation."""
-        return "\n".join([f"{self.page}: {len(self.variations)} variations", *self.variations[:20]])
+        return "\n".join([f"{self.page}: {len(self.variations)} variations", *self.variations[:20], *self.notes])
 
 
 def run(config: Config, open_generator: "Callable[..., Generator] | None" = None) -> Report:
@@ -67,7 +68,7 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
     """
     from sdxl_mel.synthesis import variations
 
-    cells = variations.draw_variations(
+    varied = variations.draw_variations(
         lambda: (open_generator or variations.Generator.open)(**config.opened()),
         config.prompt,
         variations.Axes(config.strengths, config.scales, config.guidances, config.seeds),
@@ -79,5 +80,5 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
         batch=config.batch,
         settings=config.recorded(),
     )
-    lines = tuple(f"  {cell.entry.picture}: {cell.words()}, distance {cell.distance:.3f}" for cell in cells)
-    return Report(page=config.out / variations.PAGE, variations=lines)
+    lines = tuple(f"  {cell.entry.picture}: {cell.words()}, distance {cell.distance:.3f}" for cell in varied.cells)
+    return Report(page=config.out / variations.PAGE, variations=lines, notes=varied.notes, skipped=varied.left_out)

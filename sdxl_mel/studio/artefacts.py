@@ -4,15 +4,16 @@ An id is made from the path below the root, so it stays the same for as long as 
 """
 
 import hashlib
-import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import AUDIO_SUFFIXES
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.studio.forms import Kind
 
 HEADERS: dict[str, Kind] = {
@@ -23,6 +24,7 @@ HEADERS: dict[str, Kind] = {
     "comparison.txt": "comparison",
     "model_index.json": "base",
     "manifest.json": "results",
+    "ab.html": "folder",
 }
 """The file that marks a folder as an artefact."""
 WHOLE: frozenset[Kind] = frozenset({"dataset", "cache", "base", "evaluation", "comparison"})
@@ -44,6 +46,8 @@ STATES = "state"
 """The folder of a run in which the states of its training lie."""
 DEEPEST = 6
 MOST = 20_000
+REST = 10
+"""For an id that nobody has it is looked anew below the root, but not before so many times as long as that took."""
 MOST_HEADER_BYTES = 1 << 26
 LORA_MARKS = (".lora_", "lora_unet", "lora_te", ".lora.", "_lora.")
 Stat = tuple[int, int]
@@ -66,17 +70,27 @@ class Artefacts:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._known: dict[str, Artefact] = {}
+        self._look_again = 0.0
         self._weights: dict[tuple[str, Stat], Kind | None] = {}
 
     def find(self) -> list[Artefact]:
         """Return every artefact, the newest first."""
+        began = time.monotonic()
         found = sorted(self._walk(), key=lambda each: (-each.modified, each.name))
         self._known = {each.id: each for each in found}
+        ended = time.monotonic()
+        self._look_again = ended + REST * (ended - began)
         return found
+
+    def changed(self) -> None:
+        """Say that there may be something new, so that an id that is not known is looked for at once."""
+        self._look_again = 0.0
 
     def get(self, identifier: str) -> Artefact:
         """Return an artefact by its id. Raises InputError where there is none, or none any more."""
-        if identifier not in self._known or not self.path(self._known[identifier]).exists():
+        known = self._known.get(identifier)
+        gone = known is not None and not self.path(known).exists()
+        if gone or (known is None and time.monotonic() >= self._look_again):
             self.find()
         if identifier not in self._known:
             raise InputError(f"{identifier}: nothing below the root has this id (any more); choose another")
@@ -165,7 +179,7 @@ def kind_of_weights(path: Path) -> Kind | None:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            names = list(json.loads(file.read(length))) if length <= MOST_HEADER_BYTES else []
+            names = list(parse_json(file.read(length))) if length <= MOST_HEADER_BYTES else []
     except (OSError, ValueError, struct.error):
         return None
     if any(mark in name for name in names for mark in LORA_MARKS):

@@ -1,6 +1,5 @@
 """A prepared dataset as pages show it: its clips with their captions before and after, and what was left out."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.dataset import HEADER_NAME, SPLITS, Dataset, Item, read_dataset
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.overrides import NAME, Overrides, read_overrides
 
 CAPTIONS_NAME = "captions.jsonl"
@@ -139,6 +139,7 @@ def reason_of(why: str) -> str:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        yield row if isinstance(row, dict) else {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            row = parse_json(line)
+            yield row if isinstance(row, dict) else {}

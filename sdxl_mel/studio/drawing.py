@@ -17,7 +17,7 @@ State = Literal["resting", "starting", "ready", "busy"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "NO_COLOR": "1"}
 """No request leaves this machine."""
 PATIENCE_SECONDS = 10.0
-"""A job that was told to stop and has not stopped by then, because a sound is being made, is ended with its process."""
+"""A job that was told to stop and has not by then, because a large model is being opened, is ended with its process."""
 KEPT_LINES = 20
 
 
@@ -35,7 +35,9 @@ class DrawingProcess:
         self._listener: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._impatient: asyncio.TimerHandle | None = None
+        self._starting: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._stopped: set[str] = set()
+        self._told_to_stop = asyncio.Event()
 
     def described(self) -> dict[str, Any]:
         """Return the state as the pages are told it."""
@@ -48,13 +50,17 @@ class DrawingProcess:
         Raises ResourceError, which says why, when the process dies.
         """
         async with self._turn:
-            process = await self._started()
             self.job = message["job"]
-            self._become("busy")
+            self._told_to_stop.clear()
+            if self.job in self._stopped:
+                self._told_to_stop.set()
             try:
-                if self.job in self._stopped:
+                process = await self._started()
+                if self._told_to_stop.is_set():
                     yield {"event": "ended", "job": self.job, "state": "cancelled"}
                     return
+                assert process is not None
+                self._become("busy")
                 self._send(process, message)
                 while True:
                     said = await self._heard(process)
@@ -71,13 +77,16 @@ class DrawingProcess:
                 if self._impatient is not None:
                     self._impatient.cancel()
                     self._impatient = None
-                if self._process is not None:
+                if self._process is not None and self.state == "busy":
                     self._become("ready")
 
     def stop(self, job: str) -> None:
         """Tell a job to stop, or not to begin; the process is ended if that takes too long."""
-        if self._process is None or self.job != job:
+        if self.job != job:
             self._stopped.add(job)
+            return
+        self._told_to_stop.set()
+        if self._process is None or self.state != "busy":
             return
         self._send(self._process, {"do": "stop", "job": job})
         if self._impatient is None:
@@ -85,16 +94,35 @@ class DrawingProcess:
 
     async def end(self) -> None:
         """End the process, and with it what it is doing."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
             self._gone()
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        """Return the process, started if there is none or if it died while it had nothing to do."""
-        if self._process is not None and self._process.returncode is None:
-            return self._process
+    async def _started(self) -> asyncio.subprocess.Process | None:
+        """Return the process, started if there is none or if it died while it had nothing to do.
+
+        None where the job was told to stop meanwhile: the process goes on starting, for the next one.
+        """
+        if self._starting is None:
+            if self._process is not None and self._process.returncode is None:
+                return self._process
+            self._starting = asyncio.create_task(self._start())
+        told = asyncio.create_task(self._told_to_stop.wait())
+        try:
+            await asyncio.wait({self._starting, told}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        if not self._starting.done():
+            return None
+        starting, self._starting = self._starting, None
+        return starting.result()
+
+    async def _start(self) -> asyncio.subprocess.Process:
         if self._process is not None:
             self.reason = reason_of(self._process.returncode, self._said)
         self._become("starting")

@@ -40,7 +40,7 @@ class Stage:
 
 
 STAGES = {
-    "generate": Stage("studio/results", "worker", refused=frozenset({"ab"})),
+    "generate": Stage("studio/results", "worker"),
     "edit": Stage("studio/results", "worker", "edited.wav"),
     "vary": Stage("studio/results", "worker"),
     "prepare": Stage("data"),

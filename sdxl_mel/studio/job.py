@@ -48,7 +48,7 @@ class Parent(Frozen):
 class Job(Frozen):
     """What was asked for and what became of it; `settings` are as they were given, `out` is relative to the root.
 
-    `attempts` counts the drawing processes that died while they drew it.
+    `attempts` counts the drawing processes that died since its last result, `changes` its entries in the log.
     """
 
     id: str = Field(pattern=r"^[0-9]{6,}$")
@@ -68,6 +68,7 @@ class Job(Frozen):
     spec: dict[str, JsonValue] | None = None
     results: tuple[Result, ...] = ()
     attempts: int = 0
+    changes: int = 0
     removed: bool = False
 
     def result(self, name: str) -> Result | None:
@@ -85,7 +86,7 @@ def applied(job: Job | None, entry: Mapping[str, Any]) -> Job:
     Raises ValueError for an entry that says something else.
     """
     fields = {} if job is None else job.model_dump(mode="json")
-    fields |= {"id": entry["job"], **entry.get("set", {})}
+    fields |= {"id": entry["job"], **entry.get("set", {}), "changes": fields.get("changes", 0) + 1}
     if "result" in entry:
         result = entry["result"]
         others = [each for each in fields["results"] if each["name"] != result["name"]]

@@ -65,7 +65,7 @@ class JobsApi:
             Route("/api/jobs/{job}/again", self.again, methods=["POST"]),
             Route("/api/jobs/{job}/remove", self.remove, methods=["POST"]),
             Route("/api/jobs/{job}/results/{result}", self.star, methods=["POST"]),
-            Route("/api/jobs/{job}/files/{name}", self.file),
+            Route("/api/jobs/{job}/files/{name:path}", self.file),
             Route("/api/jobs/{job}/blocks/{result}/{number:int}", self.block),
             Route("/api/jobs/{job}/messages", self.messages),
             Route("/api/events", self.events),
@@ -143,14 +143,14 @@ class JobsApi:
         if not path.is_file():
             raise UnknownError(f"{job.out}/{name}: no longer there; it was moved or deleted")
         kept = {"cache-control": "private, max-age=0, must-revalidate"}
-        wanted = f"{job.name}-{name}" if flag(request, "download") else None
+        wanted = f"{job.name}-{name.replace('/', '-')}" if flag(request, "download") else None
         return FileResponse(path, filename=wanted, headers=kept)
 
     async def block(self, request: Request) -> Response:
         """Send a block of a sound that is being made, or was made last."""
         job, name = self.studio.history.job(request.path_params["job"]), request.path_params["result"]
         path = block_path(self.studio.blocks / job.id, name, request.path_params["number"])
-        if not name.isalnum() or not path.is_file():
+        if not name.replace("-", "").isalnum() or not path.is_file():
             raise UnknownError(f"{name[:80]}: no such block of job {job.id} (any more); its sound may be finished")
         return FileResponse(path)
 

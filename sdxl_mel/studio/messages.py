@@ -1,7 +1,7 @@
 """The lines between the server and the drawing process: one JSON object a line, in both directions.
 
-To the process: {"do": "draw", "job", "stage", "settings", "blocks"}, {"do": "sound", "job", "picture", "sound"} and
-{"do": "stop", "job"}.
+To the process: {"do": "draw", "job", "stage", "settings", "folder", "blocks"},
+{"do": "sound", "job", "picture", "sound"} and {"do": "stop", "job"}.
 From it: {"event": NAME, "job", ...} where NAME is one of EVENTS; a job is over with "ended".
 """
 

@@ -97,7 +97,7 @@ def report(folder: Path) -> str:
 def said(folder: Path) -> list[str]:
     """Return the messages of a process, and what it wrote besides: its error."""
     lines = []
-    for event in Tail(folder / EVENTS).parsed():
+    for event in Tail(folder / EVENTS).events():
         if event["event"] == "message" and not event.get("detail"):
             lines.append(str(event["text"]))
     return lines
@@ -126,14 +126,24 @@ class Tail:
         self.read += len(whole)
         yield from whole.decode("utf-8", "replace").splitlines()
 
-    def parsed(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[dict[str, Any]]:
         """Yield the new lines as events; what is no event is a message."""
         for line in self.lines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
+            event = _object(line)
+            if isinstance(event.get("event"), str):
                 yield event
             elif line.strip():
                 yield {"event": "message", "text": line, "plain": True}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the new lines as JSON objects; what is none is passed over."""
+        yield from filter(None, map(_object, self.lines()))
+
+
+def _object(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line, an empty one for a line that is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}

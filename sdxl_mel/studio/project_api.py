@@ -105,8 +105,7 @@ class ProjectApi:
         uploads.name_of(name)
         pieces = limited(request, uploads.MOST_BYTES)
         path, found = await uploads.taken(self.studio.folder / UPLOADS, name, pieces, self.studio.root)
-        await run_in_threadpool(self.studio.artefacts.find)
-        self.studio.events.tell("artefacts", {})
+        self.studio.tell_artefacts()
         artefact = self.studio.artefacts.get(self.studio.artefacts.identifier(path))
         return JSONResponse(_listed(artefact) | found, 201)
 

@@ -26,8 +26,9 @@ from sdxl_mel.studio.forms import STAGES, checked, command_of
 from sdxl_mel.studio.history import ConflictError, History, UnknownError
 from sdxl_mel.studio.job import ENDED, Job, Parent, Result, folder_of
 
+BEGUN_AGAIN = "begun again: the studio was ended while this was drawn; what was finished is kept, the rest drawn anew"
 MOST_ATTEMPTS = 2
-"""A job during which the drawing process died is begun once more."""
+"""A job during which the drawing process died is begun once more, and again after every result."""
 FOLLOW_SECONDS = 0.25
 CONTINUED = {"prepare", "cache"}
 """Commands that bring up to date what is there."""
@@ -60,8 +61,11 @@ class Studio:
         for job in list(self.history.jobs.values()):
             if job.state not in ("running", "stopping"):
                 continue
-            if STAGES[job.stage].runs == "worker":
-                self.history.set(job.id, state="cancelled" if job.state == "stopping" else "waiting")
+            if STAGES[job.stage].runs == "worker" and job.state == "stopping":
+                self.history.set(job.id, state="cancelled", ended=now())
+            elif STAGES[job.stage].runs == "worker":
+                notes = [*(note for note in job.notes if note != BEGUN_AGAIN), BEGUN_AGAIN]
+                self.history.set(job.id, state="waiting", notes=notes)
             elif not processes.begun(folder_of(self.folder, job.id)):
                 self.history.set(job.id, state="waiting")
             elif not processes.lives(folder_of(self.folder, job.id)):
@@ -184,9 +188,13 @@ class Studio:
                 continue
             self.history.set(job.id, state="running", started=job.started or now())
             shutil.rmtree(self.blocks, ignore_errors=True)
+            for half_made in (self.root / job.out).rglob(".*.tmp"):  # By a process that was killed.
+                with suppress(OSError):
+                    half_made.unlink()
             about = {
                 "stage": job.stage,
                 "settings": config.model_dump(mode="json"),
+                "folder": job.out,
                 "blocks": str(self.blocks / job.id),
             }
             message = {"do": "draw", "job": job.id, **about}
@@ -197,7 +205,7 @@ class Studio:
             except SdxlMelError as error:
                 self._drawing_died(job.id, str(error))
             self.progress.pop(job.id, None)
-            self.events.tell("artefacts", {})
+            self.tell_artefacts()
 
     def _drawing_died(self, identifier: str, reason: str) -> None:
         job = self.history.jobs[identifier]
@@ -229,10 +237,13 @@ class Studio:
                 self.events.tell("block", {"job": identifier, **said["block"], "sound": url})
             case "result":
                 earlier = job.result(said["result"]["name"])
+                if earlier is None and job.attempts:
+                    self.history.set(identifier, attempts=0)
                 more = {
                     "starred": earlier is not None and earlier.starred,
                     "command": self._alone(job, said["result"]),
                 }
+                self.artefacts.changed()
                 self.history.add_result(identifier, Result.model_validate({**said["result"], **more}))
             case "ended":
                 notes = [*job.notes, *(note for note in said.get("notes", ()) if note not in job.notes)]
@@ -267,13 +278,13 @@ class Studio:
         metrics = processes.Tail(run / METRICS_NAME, skip=True)
         while True:
             alive = processes.lives(folder)
-            for event in events.parsed():
+            for event in events.events():
                 match event:
                     case {"event": "message", "text": str(text)} if not event.get("detail"):
                         self._tell_message(job.id, text)
                     case {"event": "advanced" | "started"}:
                         self._tell_progress(job.id, {key: event[key] for key in event if key not in ("event", "job")})
-            rows = [row for row in metrics.parsed() if "step" in row]
+            rows = [row for row in metrics.rows() if "step" in row]
             if rows:
                 self.events.tell("metrics", {"job": job.id, "rows": rows}, keep=False)
             if not alive:
@@ -301,7 +312,7 @@ class Studio:
             ended |= {"state": "failed", "error": last or f"the command ended with code {code}"}
         self.progress.pop(job.id, None)
         self.history.set(job.id, **ended)
-        self.events.tell("artefacts", {})
+        self.tell_artefacts()
 
     async def _next(self, runs: str) -> Job:
         """Return the oldest job that waits for the worker, or for a process, when there is one."""
@@ -327,7 +338,11 @@ class Studio:
 
     def _alone(self, job: Job, result: Mapping[str, Any]) -> str:
         """Return the command that makes one result; that of the job where it depends on the others."""
-        shared = job.settings.get("prompts") or (job.settings.get("prompt_to") and not job.settings.get("seconds"))
+        shared = (
+            job.settings.get("ab")
+            or job.settings.get("prompts")
+            or (job.settings.get("prompt_to") and not job.settings.get("seconds"))
+        )
         if job.stage != "generate" or shared:
             return job.command
         with suppress(SdxlMelError):
@@ -344,6 +359,11 @@ class Studio:
         kept.append(text)
         del kept[:-MOST_MESSAGES]
         self.events.tell("message", {"job": identifier, "text": text})
+
+    def tell_artefacts(self) -> None:
+        """Tell the pages that something below the root has come or gone."""
+        self.artefacts.changed()
+        self.events.tell("artefacts", {})
 
     def _tell_job(self, job: Job) -> None:
         if job.removed:

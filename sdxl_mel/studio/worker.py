@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from sdxl_mel.arrays import Float
 from sdxl_mel.commands import COMMANDS
 from sdxl_mel.errors import SdxlMelError
+from sdxl_mel.execution import stop_if_asked, stoppable
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import read_spectrogram
@@ -56,7 +58,7 @@ class Worker:
         """Do a job to its end, whatever that is."""
         job = message["job"]
         try:
-            with showing(self._sink(job)):
+            with showing(self._sink(job)), stoppable(partial(self.stop_if_told, job)):
                 more = self.draw(message) if message["do"] == "draw" else self.sound(message)
             self.say("ended", job, state="finished", **more)
         except KeyboardInterrupt:
@@ -68,7 +70,7 @@ class Worker:
 
     def draw(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Draw what the settings of a command ask for; returns what is to be said at the end."""
-        job, blocks = message["job"], Blocks(Path(message["blocks"]))
+        job, blocks, folder = message["job"], Blocks(Path(message["blocks"])), Path(message["folder"])
         command = COMMANDS[message["stage"]].load()
         shown = 0.0
 
@@ -80,23 +82,26 @@ class Worker:
 
         def on_step(step: Step) -> None:
             nonlocal shown
-            self.stop_if_told(job)
+            stop_if_asked()
             now = time.monotonic()
             if now - shown >= PROGRESS_EVERY_SECONDS or step.number == step.total:
                 shown = now
                 self.say("step", job, number=step.number, total=step.total, previews=self._previews(step.latents))
 
-        def on_sound(name: str, samples: Float, rate: int) -> None:
-            self.stop_if_told(job)
-            self.say("block", job, block=blocks.write(name, samples, rate))
+        def on_sound(file: Path, samples: Float, rate: int) -> None:
+            stop_if_asked()
+            self.say("block", job, block=blocks.write(name_of(file.relative_to(folder)), samples, rate))
 
-        def on_result(entry: Entry, seams: Sequence[float]) -> None:
-            name = Path(entry.picture).stem
-            self.say("result", job, result={"name": name, **entry.model_dump(mode="json"), "seams": list(seams)})
+        def on_result(place: Path, entry: Entry, seams: Sequence[float]) -> None:
+            files = {"picture": entry.picture, "sound": entry.sound}
+            below = {kind: (place / file).relative_to(folder).as_posix() for kind, file in files.items() if file}
+            result = {**entry.model_dump(mode="json"), **below, "seams": list(seams)}
+            self.say("result", job, result={"name": name_of(Path(below["picture"]).with_suffix("")), **result})
 
         with watching(Watch(on_step, on_sound, on_result)):
             report = command.run(settings_model(message["stage"]).model_validate(message["settings"]), open_generator)
-        return {"notes": list(getattr(report, "notes", ())), "summary": report.summary()}
+        left_out = [f"not used: {each.what}: {each.why}" for each in report.skipped]
+        return {"notes": [*getattr(report, "notes", ()), *left_out], "summary": report.summary()}
 
     def stop_if_told(self, job: str) -> None:
         """Raise KeyboardInterrupt for a job that was told to stop."""
@@ -133,7 +138,7 @@ class Worker:
                 if not event.detail:
                     self.say("message", job, text=event.text)
             elif isinstance(event, Advanced):
-                self.stop_if_told(job)
+                stop_if_asked()
                 now = time.monotonic()
                 if now - last >= PROGRESS_EVERY_SECONDS or event.done == event.total:
                     last = now
@@ -142,6 +147,11 @@ class Worker:
                     self.say("progress", job, progress=facts)
 
         return sink
+
+
+def name_of(file: Path) -> str:
+    """Return the name of a result, "0001" or "with-0001", by its file below the job's folder without the suffix."""
+    return "-".join(file.parts)
 
 
 def main() -> None:

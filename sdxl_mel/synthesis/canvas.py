@@ -14,7 +14,7 @@ from sdxl_mel.diffusion.sampling import Known
 from sdxl_mel.models.vae import encode_levels
 from sdxl_mel.sound.blend import blend
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
-from sdxl_mel.synthesis.drawing import WINDOW_OVERLAP, Models, decode_canvas
+from sdxl_mel.synthesis.drawing import WINDOW_OVERLAP, Models, decode_blocks
 from sdxl_mel.synthesis.layout import LOOP_COLUMNS, Layout
 from sdxl_mel.synthesis.regions import Patch
 
@@ -91,7 +91,7 @@ class Canvas:
         known = Known(before, patch.strengths(start, layout.columns, self.spec))
         latents = draw(layout, known)
         with models.working("vae") as vae:
-            for first, drawn in decode_canvas(vae, latents, layout, self.spec):
+            for first, drawn in decode_blocks(vae, latents, layout, self.spec):
                 # Of left, mid and right a mono picture takes the mid, which is the picture of their mean.
                 own = drawn[..., 1:2] if self.levels.shape[-1] < drawn.shape[-1] else drawn
                 self._put(own, start * LATENT_FACTOR + first, patch)

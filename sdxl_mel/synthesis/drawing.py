@@ -32,11 +32,12 @@ from sdxl_mel.diffusion.sampling import (
     set_steps,
 )
 from sdxl_mel.errors import ResourceError
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import TEXT_ENCODERS, Part
 from sdxl_mel.models.vae import decode_latents, decode_windows
 from sdxl_mel.seeding import derive_seed
-from sdxl_mel.sound.blend import Block, blended, close_loop
+from sdxl_mel.sound.blend import Block, blended, close_loop, paste
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import calmest_turn
@@ -44,6 +45,7 @@ from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.prompting import encode_text, equally_long
 
+OnFrames = Callable[[Levels, int], None]
 WINDOW_OVERLAP = 4
 """A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
 
@@ -59,6 +61,7 @@ class Models:
     @contextmanager
     def working(self, part: Part) -> Iterator[Any]:
         """Yield one part where it works."""
+        stop_if_asked()
         model = self.base.models[part]
         try:
             yield model.to(self.device)
@@ -101,7 +104,7 @@ class Drawer:
     """Draws the pictures of one call; `known` latents are kept or varied.
 
     `before_step` is called before every step with its noise level, 0 = clean to 1 = noise, and may raise to stop;
-    `on_step` after it, with the latents.
+    `on_step` after it, with the latents; `on_frames` as `decode_canvas` calls it.
     """
 
     models: Models
@@ -113,6 +116,7 @@ class Drawer:
     known: Known | None = None
     before_step: Callable[[float], None] = lambda level: None
     on_step: Callable[[Tensor], None] = lambda latents: None
+    on_frames: OnFrames = lambda levels, frames: None
 
     def steps_for(self, draws: int) -> int:
         """Return how many steps `draws` pictures take."""
@@ -172,29 +176,29 @@ class Drawer:
             return [decode_latents(vae, each[None], self.spec)[0][:, : self.layout.frames] for each in latents]
 
     def _piece(self, job: Job, seed: int) -> Levels:
-        spec, layout = self.spec, self.layout
-        if layout.mode == "joint":
-            canvas = self._latents([job], [seed])
-        else:
+        spec, layout, track = self.spec, self.layout, self._track(job)
+
+        def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
+            """Return the latents (1, 4, height, columns) of one view from its own noise."""
             with self.models.working("unet") as unet:
-                denoiser, track = self._denoiser(unet, [job.negative]), self._track(job)
+                denoiser, text = self._denoiser(unet, [job.negative]), track.over(columns)
+                seeds = [derive_seed(seed, "view", view)]
+                noise = self._noise(seeds, len(columns))
+                return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
 
-                def draw_view(view: int, columns: Tensor, known: Known | None = None) -> Tensor:
-                    """Return the latents (1, 4, height, columns) of one view from its own noise."""
-                    seeds, text = [derive_seed(seed, "view", view)], track.over(columns)
-                    noise = self._noise(seeds, len(columns))
-                    return self._sample(noise, lambda x, t, _: denoiser.predict(x, t, text), seeds, known)
-
-                if layout.mode == "extend":
-                    canvas = extend(draw_view, layout.columns, layout.starts, layout.width)
-                else:
-                    places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
-                    tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
+        match layout.mode:
+            case "joint":
+                canvas, growth = self._latents([job], [seed]), None
+            case "extend":
+                growth = extend(draw_view, layout.columns, layout.starts, layout.width)
+                canvas, _ = next(growth)
+            case "independent":
+                places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
+                tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
+                with self.models.working("vae") as vae:
+                    return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
         with self.models.working("vae") as vae:
-            if layout.mode == "independent":
-                return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
-            frames = layout.columns * LATENT_FACTOR
-            return _assembled(decode_canvas(vae, canvas, layout, spec), frames, spec)[:, : layout.frames]
+            return decode_canvas(vae, canvas, layout, spec, growth=growth, on_frames=self.on_frames)
 
     def _closed(self, model: Any) -> Any:
         """Return a context in which a loop's time is a circle for the model; the views of a long one are none."""
@@ -255,30 +259,60 @@ def turned(levels: Levels) -> Levels:
     return np.roll(levels, -calmest_turn(dequantise(levels), LATENT_FACTOR), axis=1)
 
 
-def decode_canvas(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Iterator[Block]:
-    """Yield the picture of a canvas, window by window; a loop is decoded past its end, closed, and yielded at once."""
+def decode_canvas(
+    vae: Any,
+    canvas: Tensor,
+    layout: Layout,
+    spec: MelSpec,
+    *,
+    growth: Iterator[tuple[Tensor, int]] | None = None,
+    on_frames: OnFrames = lambda levels, frames: None,
+) -> Levels:
+    """Return the picture of a canvas, window by window; a loop is decoded past its end and closed.
+
+    `growth` draws more views on the canvas, as `extend` does, as far as the next window needs them. `on_frames` is
+    called before each window but a loop's with the picture, and how many frames from its first are finished.
+    """
     overlap = layout.width // WINDOW_OVERLAP
-    if not layout.loop:
-        yield from blended(decode_windows(vae, canvas, spec, overlap), spec)
-        return
-    past = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
-    total = past.shape[-1] * LATENT_FACTOR
-    picture = _assembled(blended(decode_windows(vae, past, spec, overlap), spec), total, spec)
-    yield 0, close_loop(picture, total - layout.frames, spec)
+    views, drawn = growth or iter(()), layout.width
+    if layout.loop:
+        for _ in views:
+            pass
+        canvas = torch.cat([canvas, canvas[..., :overlap]], dim=-1)
+    picture = _blank(canvas.shape[-1] * LATENT_FACTOR, spec)
+
+    def need(first: int, after: int) -> None:
+        nonlocal drawn
+        if not layout.loop:
+            on_frames(picture[:, : layout.frames], min(first * LATENT_FACTOR, layout.frames))
+        while drawn < after:
+            _, drawn = next(views, (canvas, after))
+
+    return _assembled(picture, decode_windows(vae, canvas, spec, overlap, need), layout, spec)
+
+
+def decode_blocks(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Iterator[Block]:
+    """Yield the picture of a canvas block by block, two windows in memory at a time; a loop's is yielded at once."""
+    if layout.loop:
+        yield 0, decode_canvas(vae, canvas, layout, spec)
+    else:
+        yield from blended(decode_windows(vae, canvas, spec, layout.width // WINDOW_OVERLAP), spec)
 
 
 def join_tiles(tiles: Iterable[Levels], layout: Layout, spec: MelSpec) -> Levels:
     """Return tiles that know nothing of each other as one picture."""
     starts = [start * LATENT_FACTOR for start in layout.starts]
     overlaps = [0, *(frames for _, frames in layout.seams)]
-    total = starts[-1] + layout.width * LATENT_FACTOR
-    picture = _assembled(blended(zip(starts, overlaps, tiles), spec), total, spec)
-    return close_loop(picture, total - layout.frames, spec) if layout.loop else picture[:, : layout.frames]
+    picture = _blank(starts[-1] + layout.width * LATENT_FACTOR, spec)
+    return _assembled(picture, zip(starts, overlaps, tiles), layout, spec)
 
 
-def _assembled(blocks: Iterable[Block], frames: int, spec: MelSpec) -> Levels:
-    """Return the picture of blocks that follow each other."""
-    picture: Levels = np.empty((spec.n_mels, frames, 1 if spec.channels == "grey" else 3), np.uint8)
-    for first, levels in blocks:
-        picture[:, first : first + levels.shape[1]] = levels
-    return picture
+def _blank(frames: int, spec: MelSpec) -> Levels:
+    return np.zeros((spec.n_mels, frames, 1 if spec.channels == "grey" else 3), np.uint8)
+
+
+def _assembled(picture: Levels, windows: Iterable[tuple[int, int, Levels]], layout: Layout, spec: MelSpec) -> Levels:
+    """Blend pictures that follow each other into `picture`, and return it closed, or cropped to its length."""
+    for start, overlap, levels in windows:
+        paste(picture, levels, start, overlap, spec)
+    return close_loop(picture, picture.shape[1] - layout.frames, spec) if layout.loop else picture[:, : layout.frames]

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import require_writable
 from sdxl_mel.files.audio import CONTAINERS, SUBTYPES, open_audio, require_container
 from sdxl_mel.files.loops import write_loop
 from sdxl_mel.files.results import Entry
 from sdxl_mel.files.spectrogram import Spectrogram, write_png, write_spectrogram
+from sdxl_mel.models.lora.scaled import left_out_of
 from sdxl_mel.options import Bits
 from sdxl_mel.record import Record, sha256_file
 from sdxl_mel.sound.melspec import LATENT_FACTOR
@@ -31,11 +33,12 @@ DEEP = ("PCM_32", "DOUBLE")
 
 
 class EditedFile(NamedTuple):
-    """What was written: its length, a line for every passage that was drawn anew, and what is to be said."""
+    """What was written: its length, a line for each passage drawn anew, what is to be said, what is not used."""
 
     seconds: float
     passages: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[Skipped, ...]
 
 
 def edit(
@@ -81,7 +84,7 @@ def edit(
             out, rate, channels, record, _subtype(out, edited, bits), spec=spec, exact=True, loop=what.loop
         ) as writer:
             for block in sound_blocks(edited, method, seed):
-                current_watch().on_sound(out.stem, block, rate)
+                current_watch().on_sound(out.with_suffix(""), block, rate)
                 writer.write(block)
                 samples += block.shape[-1]
         seconds = samples / rate
@@ -94,6 +97,7 @@ def edit(
     drawn = edited.mask()[::-1] if spec.low_at == "bottom" else edited.mask()
     write_png(mask, drawn)
     current_watch().on_result(
+        out.parent,
         Entry(
             picture=out.with_suffix(PICTURE_SUFFIX).name,
             sound=None if out.suffix.lower() == PICTURE_SUFFIX else out.name,
@@ -106,9 +110,8 @@ def edit(
         ),
         (),
     )
-    return EditedFile(
-        seconds, tuple(described(passage, edited) for passage in edited.plan.passages), (*edited.notes, *notes)
-    )
+    passages = tuple(described(passage, edited) for passage in edited.plan.passages)
+    return EditedFile(seconds, passages, (*edited.notes, *notes), left_out_of(generator.loras))
 
 
 def described(passage: Passage, edited: Edited) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Self
@@ -230,13 +231,15 @@ class Generator:
         judge: Judge | None = None,
         batch: int = 4,
         on_step: Callable[[Step], None] = lambda step: None,
+        on_frames: Callable[[Job, Levels, int], None] = lambda job, levels, frames: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Result]:
         """Yield the result of every job in order, as soon as it is finished; nothing is drawn before it is asked for.
 
         `sampling` None is what the models ask for, `layout` None one tile. The best of `best_of` candidates is kept, as
-        `judge` finds. `should_stop` is asked before every step: no further one is then taken, and what was finished
-        has been yielded.
+        `judge` finds. `on_frames` is called while a long piece is drawn that is no loop and not compared with others,
+        with its picture (n_mels, frames, 1 or 3) and how many frames from its first are finished. `should_stop` is
+        asked before every step: no further one is then taken, and what was finished has been yielded.
         """
         if not jobs:
             return
@@ -264,6 +267,8 @@ class Generator:
         for first in range(0, len(draws), at_once):
             some = draws[first : first + at_once]
             seeds = [candidate_seed(job.seed, candidate) for job, candidate in some]
+            if layout.long and best_of == 1:
+                drawer = replace(drawer, on_frames=partial(on_frames, some[0][0]))
             try:
                 drawn = drawer.draw([job for job, _ in some], seeds)
             except _StopError:

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydantic import JsonValue
 
-from sdxl_mel.arrays import Levels
+from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.execution import Backend, map_jobs
 from sdxl_mel.files.atomic import write_bytes
@@ -17,12 +16,12 @@ from sdxl_mel.files.results import Entry, write_manifest
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.spectrogram_figure import figure_bytes, spectrogram_figure
-from sdxl_mel.sound.inversion.methods import invert_blocks
 from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.sound.pixels import dequantise
 from sdxl_mel.sound.seams import junction_score
 from sdxl_mel.sound.stitching import scored_seams
 from sdxl_mel.synthesis.best_of import Choice
+from sdxl_mel.synthesis.growing_sound import GrowingSound
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.results import Result, candidate_seed
@@ -46,6 +45,7 @@ class ResultsFolder:
     inputs: Mapping[str, str]
     earlier: Mapping[str, Entry] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
+    _growing: dict[str, GrowingSound] = field(default_factory=dict)
 
     def take_over(self, job: Job) -> bool:
         """Return whether a job was finished by an earlier run of this command; its result is then listed again.
@@ -65,6 +65,19 @@ class ResultsFolder:
         backend: Backend = "threads" if len(results) > 1 else "here"
         for _ in map_jobs(self._write, results, backend=backend):
             pass
+
+    def hear(self, job: Job, levels: Levels, frames: int) -> None:
+        """Make the sound of a picture of which the first `frames` are finished, as far as they go."""
+        if self._sound_of(job.name):
+            if job.name not in self._growing:
+                self._growing[job.name] = self._growing_sound(job.name, levels)
+            self._growing[job.name].make_until(frames)
+
+    def _growing_sound(self, name: str, levels: Levels) -> GrowingSound:
+        def on_block(samples: Float) -> None:
+            current_watch().on_sound(self.output.path / name, samples, self.spec.sample_rate)
+
+        return GrowingSound(levels, self.spec, self.output.method, self.layout.loop, on_block)
 
     def write_list(self, jobs: Sequence[Job]) -> list[Entry]:
         """Write the list of what is finished, in the order of the jobs, and return it."""
@@ -97,19 +110,15 @@ class ResultsFolder:
         """Tell who watches of a result."""
         rate = self.spec.sample_rate / self.spec.hop_length
         seams = [(first + frames / 2) / rate for first, frames in self.layout.seams]
-        current_watch().on_result(self.entries[job.name], seams)
+        current_watch().on_result(self.output.path, self.entries[job.name], seams)
 
     def _write_beside(self, name: str, levels: Levels, record: Record, *, again: bool) -> None:
         """Write the sound and the plot; only what is missing unless `again`."""
         sound, plot = self._sound_of(name), self.output.path / _plot_of(name)
         if sound and (again or not (self.output.path / sound).exists()):
-            path, rate, loop = self.output.path / sound, self.spec.sample_rate, self.layout.loop
-            blocks = []
-            for block in invert_blocks(levels, self.spec, method=self.output.method, loop=loop):
-                current_watch().on_sound(name, block, rate)
-                blocks.append(block)
-            samples = np.concatenate(blocks, axis=-1)
-            write_audio(path, samples, rate, record=record, spec=self.spec, loop=loop)
+            path, loop = self.output.path / sound, self.layout.loop
+            samples = (self._growing.pop(name, None) or self._growing_sound(name, levels)).whole()
+            write_audio(path, samples, self.spec.sample_rate, record=record, spec=self.spec, loop=loop)
             if loop:
                 write_loop(path, levels, self.spec)
         if self.output.plot and (again or not plot.exists()):

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.diffusion.samplers import Sampling, Settled, format_timesteps
 from sdxl_mel.files.results import Entry, read_manifest, write_manifest
+from sdxl_mel.models.lora.scaled import left_out_of, notes_on
 from sdxl_mel.progress import Ticker, progress
 from sdxl_mel.synthesis.best_of import open_judge
 from sdxl_mel.synthesis.generator import Generator
@@ -24,10 +26,11 @@ __all__ = ["Generated", "Generator", "generate"]
 
 
 class Generated(NamedTuple):
-    """The results of a command in order, and what is to be said of its prompts and its settings."""
+    """The results of a command in order, what is to be said of its prompts and its settings, and what is not used."""
 
     entries: tuple[Entry, ...]
     notes: tuple[str, ...]
+    left_out: tuple[Skipped, ...]
 
 
 def generate(
@@ -72,7 +75,14 @@ def generate(
     try:
         with progress_of_steps("generate") as on_step:
             for result in generator.draw(
-                waiting, sampling, layout, best_of=best_of, judge=judge, batch=batch, on_step=on_step
+                waiting,
+                sampling,
+                layout,
+                best_of=best_of,
+                judge=judge,
+                batch=batch,
+                on_step=on_step,
+                on_frames=folder.hear,
             ):
                 ready.append(result)
                 if not result.more:
@@ -83,14 +93,14 @@ def generate(
     left = folder.leftovers()
     what = "removed" if output.overwrite else "not in the list"
     said = [f"left over from an earlier command, {what}: {', '.join(left)}"] if left else []
-    return Generated(tuple(entries), (*fit.notes.values(), *notes, *said))
+    return Generated(tuple(entries), (*fit.notes.values(), *notes, *said), left_out_of(generator.loras))
 
 
 def settled(generator: Generator, asked: Asked) -> Settled:
-    """Return how to draw: as asked, else as the models want it."""
+    """Return how to draw: as asked, else as the models want it; and what is to be said of that and of the LoRAs."""
     found = generator.settle(asked.drawing, asked.preset)
     sampling = replace(found.sampling, rescale=asked.rescale, guidance_interval=asked.guidance_interval)
-    return found._replace(sampling=sampling)
+    return found._replace(sampling=sampling, notes=(*found.notes, *notes_on(generator.loras)))
 
 
 def stated_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonValue]:

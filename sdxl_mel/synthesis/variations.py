@@ -5,19 +5,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from pydantic import JsonValue
 
 from sdxl_mel.arrays import Vectors
+from sdxl_mel.config import Skipped
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.errors import InputError, MissingError
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.results import Entry, read_manifest, write_manifest
 from sdxl_mel.metrics.embedders.base import AudioEmbedder, clip_vectors, unit_rows
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedder
+from sdxl_mel.models.lora.scaled import left_out_of
 from sdxl_mel.record import sha256_file
 from sdxl_mel.report.page import Page, Sound, player, sound_bytes, table
 from sdxl_mel.sound.encoding import resample
@@ -74,6 +76,14 @@ class Cell:
         return ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
 
 
+class Varied(NamedTuple):
+    """The cells of a command in order, what is to be said of its settings, and what is not used."""
+
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[Skipped, ...]
+
+
 def draw_variations(
     open_generator: Callable[[], Generator],
     prompt: str,
@@ -86,7 +96,7 @@ def draw_variations(
     asked: Asked | None = None,
     batch: int = 4,
     settings: Mapping[str, JsonValue],
-) -> list[Cell]:
+) -> Varied:
     """Draw every cell that is not in the folder yet, and write the page; the same command continues.
 
     With a `source` sound or picture its variations by `strengths` are drawn, else new music of a `length`. Raises
@@ -100,7 +110,7 @@ def draw_variations(
     spec, fit = generator.spec, generator.fitting(long=True)
     given = None if source is None else open_source(source, spec)
     layout = lay_out(length or Length(), spec) if given is None else _layout_of(given)
-    sampling, _ = settled(generator, asked or Asked())
+    sampling, notes = settled(generator, asked or Asked())
     inputs = {} if source is None else {"input": sha256_file(source)}
     combinations = [dict(zip(axes.named(), values)) for values in product(*axes.named().values())]
     jobs = [
@@ -140,7 +150,7 @@ def draw_variations(
         write_manifest(output.path, finished)
     cells = _measured(output.path, combinations, finished)
     write_page(output.path, prompt, cells)
-    return cells
+    return Varied(tuple(cells), notes, left_out_of(generator.loras))
 
 
 def _require_sensible(axes: Axes, source: Path | None) -> None:
@@ -220,7 +230,7 @@ def generate_ab(open_generator: Callable[[], Generator], prompts: Prompts, outpu
     page.section("All", table(["prompt", "with the LoRAs and without", "distance"], rows))
     page.write(output.path / AB_PAGE)
     mean = float(np.mean([row[-1] for row in rows]))
-    return Generated(tuned.entries, (*tuned.notes, f"{output.path / AB_PAGE}: mean distance to without {mean:.3f}"))
+    return tuned._replace(notes=(*tuned.notes, f"{output.path / AB_PAGE}: mean distance to without {mean:.3f}"))
 
 
 def write_page(folder: Path, prompt: str, cells: Sequence[Cell]) -> Path:

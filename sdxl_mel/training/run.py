@@ -30,6 +30,8 @@ from sdxl_mel.training.model import build_model, compile_blocks, quick_attention
 from sdxl_mel.training.samples import Samples, generator_in_training, plan_samples, sampling_in_training
 from sdxl_mel.training.settings import Config
 
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where Open MPI, MPICH and MVAPICH say how many processes they started."""
 Splits = Mapping[str, list[CachedExample]]
 
 
@@ -109,18 +111,23 @@ def claim_folder(config: Config) -> RunHeader | None:
     return read_run(folder)
 
 
+def _processes_launched() -> int:
+    """Return how many processes `accelerate launch`, torchrun or MPI say that they started, this one included."""
+    names = [*MPI_SIZES, *(["WORLD_SIZE"] if "LOCAL_RANK" in os.environ else [])]
+    return max((int(os.environ.get(name, "1")) for name in names), default=1)
+
+
 def start_accelerator(config: Config) -> Accelerator:
     """Return accelerate's view of the devices; precision is ours, so that nothing is autocast."""
     trackers = [name for name in config.trackers if find_spec(name)]
     if "wandb" in config.trackers and "wandb" not in trackers:
         raise MissingError("trackers: wandb is not installed; pip install wandb, or leave it out")
     accelerator = Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=str(config.out))
-    # What `accelerate launch` tells each process that it starts beside others.
-    launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
-    if accelerator.num_processes != launched:
+    if accelerator.num_processes < (launched := _processes_launched()):
         raise MismatchError(
-            f"accelerate launch started {launched} processes, and none sees the others: its config asks for GPUs, and "
-            f"there is none here; run `accelerate config` again, or `accelerate launch --cpu ...`"
+            f"{launched} processes were started, and none sees the others: accelerate's config asks for GPUs and there "
+            "is none here, or something else started them; run `accelerate config` again, or "
+            "`accelerate launch --cpu ...`"
         )
     if accelerator.device.type == "cuda":
         # An overrun is an error then: drivers would else spill to the host without a word.

@@ -15,6 +15,7 @@ from torch import nn
 
 from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.files.atomic import atomic_folder
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.training.ema import Averages
 
 STATES = "state"
@@ -121,7 +122,7 @@ def load_state(folder: Path, state: State) -> None:
     """Put a saved state into a fresh one. Raises FormatError for a damaged one, MismatchError for another run's."""
     try:
         tensors = load_file(folder / "state.safetensors")
-        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        content = parse_json((folder / "state.json").read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
         raise FormatError(
             f"{folder}: this saved state is damaged ({error}); delete it and resume from the one before"

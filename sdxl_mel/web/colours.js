@@ -1,5 +1,7 @@
 /** Colour maps for spectrograms: curves through OKLCH (Ottosson 2020) in 256 steps that look equally large. */
 
+import { remembered } from "./elements.js";
+
 const SAMPLES = 1024;
 
 /** From silence to loud: lightness, chroma at both ends and in the middle, and the hues in degrees. */
@@ -13,6 +15,11 @@ const CURVES = {
 
 /** The names of the maps. */
 export const COLOUR_MAPS = Object.keys(CURVES);
+
+/** The name of the map that was chosen for this page, or in this browser before. */
+export function chosenColours() {
+  return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
+}
 
 const tables = new Map();
 

@@ -3,24 +3,8 @@
 import { COLOUR_MAPS, gradient } from "./colours.js";
 import { element } from "./elements.js";
 import { iconButton } from "./icons.js";
+import { KEYS } from "./keys.js";
 import { CHANNELS } from "./picture.js";
-
-const KEYS = [
-  ["Space", "play or pause"],
-  ["← →", "seek 1 s; with Shift 0.05 s"],
-  ["Home End", "to the start, to the end"],
-  ["X", "the other sound, at the same place"],
-  ["[ ]", "loop from here, loop to here"],
-  ["L", "loop what is in sight, or stop looping"],
-  ["+ −", "zoom in time; with Shift in frequency"],
-  ["Page Up Page Down", "pan in time"],
-  ["↑ ↓", "pan in frequency"],
-  ["0", "show everything"],
-  ["C", "next colours"],
-  ["V", "next channel"],
-  ["B", "brush: drag to mark a region"],
-  ["N", "mark what loops, or what is in sight"],
-];
 
 const GESTURES =
   "Click: seek. Drag: loop. Ctrl and wheel: zoom in time; with Alt in frequency. Shift and wheel: pan in time.";

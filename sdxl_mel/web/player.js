@@ -1,23 +1,21 @@
 /** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
 
-import { heightOf, hzAt, noteName, timeText } from "./axes.js";
-import { COLOUR_MAPS, pixels } from "./colours.js";
+import { hzAt, noteName, timeText } from "./axes.js";
+import { COLOUR_MAPS, chosenColours, pixels } from "./colours.js";
 import { drawAxes, drawOverview, place, sized } from "./drawing.js";
 import { element, remember, remembered } from "./elements.js";
 import { gestures } from "./gestures.js";
-import { icon, iconButton } from "./icons.js";
-import { settingsPanel } from "./panel.js";
-import { bytesOf, readPicture } from "./picture.js";
+import { icon } from "./icons.js";
+import { actOfKey } from "./keys.js";
+import { buildParts } from "./parts.js";
+import { boxOf, placeAt } from "./places.js";
 import { Regions } from "./regions.js";
-import { Transport, decodeSounds } from "./sound.js";
+import { picturesOf, sourcesOfChildren, transportOf } from "./sources.js";
 import { isZoomed, panHeight, panTime, whole, zoomHeight, zoomTime } from "./view.js";
 
 const COMPACT_WIDTH = 420;
 const NARROW_WIDTH = 600;
-const NUDGE_SECONDS = 1;
-const FINE_SECONDS = 0.05;
 const COLOURS_CHANGED = "mel-colours";
-const NOWHERE = { "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": 0 };
 
 /**
  * Sources are pairs of a picture and a sound: children <img> and <audio> in HTML, or the property `sources`, a list of
@@ -47,7 +45,7 @@ export class MelPlayer extends HTMLElement {
 
   connectedCallback() {
     if (!this.#parts) {
-      if (!this.#sources.length) this.#sources = this.#sourcesOfChildren();
+      if (!this.#sources.length) this.#sources = sourcesOfChildren(this);
       this.#build();
     }
     this.#watch();
@@ -140,13 +138,12 @@ export class MelPlayer extends HTMLElement {
 
   /** Play from where it rests. */
   async play() {
-    try {
-      const transport = await (this.#loading ??= this.#decode());
-      if (transport) await transport.play();
-    } catch (error) {
-      this.#loading = null;
-      this.#say(`This sound cannot be played: ${error.message}`);
-    }
+    await this.#whenDecoded((transport) => transport.play());
+  }
+
+  /** Go on with what a BlockStream of this sound plays, without a gap. */
+  async follow(stream) {
+    await this.#whenDecoded((transport) => stream.playing && transport.follow(stream));
   }
 
   pause() {
@@ -193,18 +190,6 @@ export class MelPlayer extends HTMLElement {
 
   // --- reading ---
 
-  #sourcesOfChildren() {
-    const [pictures, sounds] = [
-      [...this.querySelectorAll(":scope > img")],
-      [...this.querySelectorAll(":scope > audio")],
-    ];
-    return Array.from({ length: Math.max(pictures.length, sounds.length) }, (_, k) => ({
-      picture: (pictures[k] ?? pictures.at(-1))?.getAttribute("src") ?? null,
-      sound: sounds[k]?.getAttribute("src") ?? null,
-      name: sounds[k]?.title || pictures[k]?.alt || "",
-    }));
-  }
-
   #readWhenSeen() {
     const observer = new IntersectionObserver(
       (entries) => {
@@ -223,11 +208,10 @@ export class MelPlayer extends HTMLElement {
     const spec = this.hasAttribute("spec") ? JSON.parse(this.getAttribute("spec")) : null;
     const seconds = this.hasAttribute("seconds") ? Number(this.getAttribute("seconds")) : null;
     try {
-      const urls = [...new Set(this.#sources.map((source) => source.picture).filter(Boolean))];
-      const read = await Promise.all(urls.map((url) => readPicture(url, spec, seconds)));
+      const pictures = await picturesOf(this.#sources, spec, seconds);
       if (reading !== this.#reading) return;
-      this.#pictures = this.#sources.map((source) => read[urls.indexOf(source.picture)] ?? null);
-      this.#setSeconds(Math.max(...read.map((picture) => picture.seconds)));
+      this.#pictures = pictures;
+      this.#setSeconds(Math.max(...pictures.map((picture) => picture?.seconds ?? 0)) || this.#seconds);
       this.removeAttribute("data-failed");
       this.dataset.ready = "";
       this.#drawn = "";
@@ -244,16 +228,22 @@ export class MelPlayer extends HTMLElement {
     this.#seconds = seconds;
   }
 
+  async #whenDecoded(act) {
+    try {
+      const transport = await (this.#loading ??= this.#decode());
+      if (transport) await act(transport);
+    } catch (error) {
+      this.#loading = null;
+      this.#say(`This sound cannot be played: ${error.message}`);
+    }
+  }
+
   async #decode() {
     const sources = this.#sources;
-    const urls = sources.map((source) => source.sound);
-    if (!urls.some(Boolean)) return null;
     this.#parts.play.setAttribute("aria-busy", "true");
     try {
-      const files = await Promise.all(urls.map((url) => bytesOf(url ?? urls.find(Boolean))));
-      const { context, buffers } = await decodeSounds(files);
-      if (sources !== this.#sources) return null; // Others were set meanwhile.
-      const transport = new Transport(context, buffers);
+      const transport = await transportOf(sources);
+      if (!transport || sources !== this.#sources) return null; // Others were set meanwhile.
       transport.loop = this.#loop;
       transport.select(this.#selected);
       transport.seek(this.#restingTime);
@@ -281,51 +271,18 @@ export class MelPlayer extends HTMLElement {
   // --- building ---
 
   #build() {
-    const parts = {
-      canvas: element("canvas", { className: "mel-canvas", "aria-hidden": "true" }),
-      surface: element("div", { className: "mel-surface", tabIndex: 0, role: "slider", ...NOWHERE }),
-      looped: element("div", { className: "mel-looped", hidden: true }),
-      cursor: element("div", { className: "mel-cursor" }),
-      marks: element("div", { className: "mel-marks" }),
-      draft: element("div", { className: "mel-draft", hidden: true }),
-      readout: element("div", { className: "mel-readout", "aria-hidden": "true", hidden: true }),
-      message: element("p", { className: "mel-message", role: "status" }),
-      overview: element("canvas", { className: "mel-overview", "aria-hidden": "true", hidden: true }),
-      clock: element("span", { className: "mel-clock" }),
-      names: element("div", { className: "mel-names", role: "group", "aria-label": "What is heard (X switches)" }),
-      play: iconButton("play", "Play", () => this.toggle()),
-      loop: iconButton("loop", "Loop", () => this.#toggleLoop(), { "aria-pressed": "false" }),
-      brush: iconButton("brush", "Brush: drag to mark a region", () => this.#toggleBrush(), {
-        "aria-pressed": "false",
-      }),
-      whole: iconButton("whole", "Show everything", () => this.#setView(whole(this.#seconds))),
-    };
-    parts.settings = settingsPanel({
-      colours: () => this.#colours(),
+    const parts = buildParts({
+      toggle: () => this.toggle(),
+      toggleLoop: () => this.#toggleLoop(),
+      toggleBrush: () => this.#toggleBrush(),
+      zoom: (factor) => this.#zoom(factor),
+      showAll: () => this.#setView(whole(this.#seconds)),
+      colours: chosenColours,
       channel: () => this.#channel,
       channels: () => this.#picture()?.channels ?? [],
       setColours: (name) => this.#setColours(name),
       setChannel: (name) => this.#setChannel(name),
     });
-    parts.plot = element(
-      "div",
-      { className: "mel-plot" },
-      parts.surface,
-      parts.marks,
-      parts.looped,
-      parts.draft,
-      parts.cursor,
-      parts.readout,
-    );
-    const stage = element("div", { className: "mel-stage" }, parts.canvas, parts.plot, parts.message);
-    const bar = element(
-      "div",
-      { className: "mel-bar", role: "toolbar", "aria-label": "Player" },
-      [parts.play, parts.clock, parts.names, element("span", { className: "mel-space" }), parts.brush, parts.loop],
-      iconButton("farther", "Zoom out", () => this.#zoom(2)),
-      iconButton("closer", "Zoom in", () => this.#zoom(0.5)),
-      [parts.whole, ...parts.settings],
-    );
     this.#parts = parts;
     this.#regions = new Regions(parts.plot, {
       boxOf: (region) => this.#boxOf(region),
@@ -333,7 +290,7 @@ export class MelPlayer extends HTMLElement {
       changed: (list) => this.dispatchEvent(new CustomEvent("regions", { detail: list, bubbles: true })),
       seconds: () => this.#seconds,
     });
-    this.replaceChildren(stage, parts.overview, bar);
+    this.replaceChildren(parts.stage, parts.overview, parts.bar);
     this.setAttribute("role", "group");
     this.#channel = remembered("channel", "mid");
     gestures(parts.surface, {
@@ -401,6 +358,10 @@ export class MelPlayer extends HTMLElement {
     this.#setView(zoomTime(this.#view, factor, about, this.#seconds));
   }
 
+  #zoomHeight(factor) {
+    this.#setView(zoomHeight(this.#view, factor, (this.#view.low + this.#view.high) / 2));
+  }
+
   #pan(right, up) {
     const { start, end, low, high } = this.#view;
     this.#setView(panHeight(panTime(this.#view, right * (end - start), this.#seconds), up * (high - low)));
@@ -455,51 +416,38 @@ export class MelPlayer extends HTMLElement {
   }
 
   #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const nudge = event.shiftKey ? FINE_SECONDS : NUDGE_SECONDS;
-    const centre = (this.#view.low + this.#view.high) / 2;
-    const closer = event.shiftKey
-      ? (factor) => this.#setView(zoomHeight(this.#view, factor, centre))
-      : (factor) => this.#zoom(factor);
-    const act = {
-      " ": () => this.toggle(),
-      ArrowLeft: () => this.seek(this.time - nudge),
-      ArrowRight: () => this.seek(this.time + nudge),
-      Home: () => this.seek(0),
-      End: () => this.seek(this.#seconds),
-      x: () => this.select((this.#selected + 1) % Math.max(this.#sources.length, 1)),
-      "[": () => (this.loop = { start: this.time, end: this.#loop?.end > this.time ? this.#loop.end : this.#seconds }),
-      "]": () => (this.loop = { start: this.#loop?.start < this.time ? this.#loop.start : 0, end: this.time }),
-      l: () => this.#toggleLoop(),
-      "+": () => closer(0.5),
-      "=": () => closer(0.5),
-      "*": () => closer(0.5),
-      "-": () => closer(2),
-      _: () => closer(2),
-      PageUp: () => this.#pan(-0.5, 0),
-      PageDown: () => this.#pan(0.5, 0),
-      ArrowUp: () => this.#pan(0, 0.1),
-      ArrowDown: () => this.#pan(0, -0.1),
-      0: () => this.#setView(whole(this.#seconds)),
-      c: () => this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(this.#colours()) + 1) % COLOUR_MAPS.length]),
-      v: () => this.#nextChannel(),
-      b: () => this.hasAttribute("brush") && this.#toggleBrush(),
-      n: () => this.#markByKey(),
-    }[key];
+    const act = actOfKey(event, {
+      toggle: () => this.toggle(),
+      seek: (to) => this.seek(to),
+      seekBy: (seconds) => this.seek(this.time + seconds),
+      end: () => this.#seconds,
+      next: () => this.select((this.#selected + 1) % Math.max(this.#sources.length, 1)),
+      loopFromHere: () =>
+        (this.loop = { start: this.time, end: this.#loop?.end > this.time ? this.#loop.end : this.#seconds }),
+      loopToHere: () => (this.loop = { start: this.#loop?.start < this.time ? this.#loop.start : 0, end: this.time }),
+      toggleLoop: () => this.#toggleLoop(),
+      zoom: (factor) => this.#zoom(factor),
+      zoomHeight: (factor) => this.#zoomHeight(factor),
+      pan: (right, up) => this.#pan(right, up),
+      showAll: () => this.#setView(whole(this.#seconds)),
+      nextColours: () => this.#nextColours(),
+      nextChannel: () => this.#nextChannel(),
+      brush: () => this.hasAttribute("brush") && this.#toggleBrush(),
+      mark: () => this.#markByKey(),
+    });
     if (!act) return;
     event.preventDefault();
     act();
-  }
-
-  #colours() {
-    return document.documentElement.dataset.melColours ?? remembered("colours", COLOUR_MAPS[0]);
   }
 
   #setColours(name) {
     document.documentElement.dataset.melColours = name;
     remember("colours", name);
     document.dispatchEvent(new Event(COLOURS_CHANGED));
+  }
+
+  #nextColours() {
+    this.#setColours(COLOUR_MAPS[(COLOUR_MAPS.indexOf(chosenColours()) + 1) % COLOUR_MAPS.length]);
   }
 
   #setChannel(name) {
@@ -533,24 +481,11 @@ export class MelPlayer extends HTMLElement {
   }
 
   #placeOf(x, y) {
-    const { width, height } = this.#size();
-    const { start, end, low, high } = this.#view;
-    const time = Math.min(Math.max(start + (x / width) * (end - start), 0), this.#seconds);
-    const at = Math.min(Math.max(high - (y / height) * (high - low), 0), 1);
-    const spec = this.#picture()?.spec;
-    return { time, height: at, hz: spec ? hzAt(at, spec) : 0 };
+    return placeAt(x, y, this.#view, this.#size(), this.#seconds, this.#picture()?.spec);
   }
 
-  #boxOf({ start, end, low, high }) {
-    const { width, height } = this.#size();
-    const { view } = this;
-    const spec = this.#picture()?.spec;
-    const x = (time) => ((time - view.start) / (view.end - view.start)) * width;
-    const y = (hz) => ((view.high - (spec ? heightOf(hz, spec) : 0)) / (view.high - view.low)) * height;
-    const [top, bottom] =
-      high === undefined ? [0, height] : [y(high), y(low)].map((at) => Math.min(Math.max(at, 0), height));
-    const [left, right] = [x(start), x(end)].map((at) => Math.min(Math.max(at, 0), width));
-    return { left, top, width: right - left, height: bottom - top };
+  #boxOf(range) {
+    return boxOf(range, this.#view, this.#size(), this.#picture()?.spec);
   }
 
   #size() {
@@ -605,7 +540,7 @@ export class MelPlayer extends HTMLElement {
       ink,
       this.#selected,
       this.#channel,
-      this.#colours(),
+      chosenColours(),
       ...Object.values(this.#view),
     ].join(" ");
     if (key === this.#drawn || !width) return; // Only the cursor has moved.
@@ -616,7 +551,7 @@ export class MelPlayer extends HTMLElement {
     context.clearRect(0, 0, width, height);
     const picture = this.#picture();
     if (!picture) return;
-    const name = this.#colours();
+    const name = chosenColours();
     const table = pixels(name);
     context.save();
     context.beginPath();

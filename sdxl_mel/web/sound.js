@@ -114,8 +114,15 @@ export class BlockStream {
   }
 
   pause() {
-    this.#nodes.forEach((node) => node.stop());
+    if (this.playing) this.stopAt(this.context.currentTime);
+  }
+
+  /** Be heard until a time of the context, and return the place in seconds that sounds then. */
+  stopAt(contextTime) {
+    const place = contextTime - this.#started;
+    this.#nodes.forEach((node) => node.stop(contextTime));
     [this.#nodes, this.#started] = [[], null];
+    return place;
   }
 
   #schedule() {
@@ -195,6 +202,17 @@ export class Transport extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Go on with what a BlockStream of the same sound plays: it ends, and this begins, at one sample. */
+  follow(stream) {
+    const { sampleRate, currentTime } = this.#context;
+    const at = Math.ceil((currentTime + LEAD_SECONDS) * sampleRate) / sampleRate;
+    const place = stream.stopAt(at);
+    sounding(this);
+    this.#stop();
+    if (place < this.duration) this.#start(place, at, false);
+    this.dispatchEvent(new Event("change"));
+  }
+
   /** Stop, and rest where it is. */
   pause() {
     if (!this.playing) return;
@@ -227,11 +245,10 @@ export class Transport extends EventTarget {
     this.#voices?.gains.forEach((gain, number) => ramp(gain.gain, number === this.#selected ? 1 : 0, this.#context));
   }
 
-  #start(from) {
+  #start(from, started = this.#context.currentTime + LEAD_SECONDS, fades = from > 0) {
     const context = this.#context;
-    const started = context.currentTime + LEAD_SECONDS;
     const output = context.createGain();
-    if (from > 0) {
+    if (fades) {
       output.gain.setValueAtTime(0, started);
       output.gain.linearRampToValueAtTime(1, started + FADE_SECONDS);
     }

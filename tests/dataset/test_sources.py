@@ -329,6 +329,24 @@ def test_missing_captions_of_a_saved_datasets_folder(tmp_path: Path) -> None:
     assert len(read(tmp_path / "numbers").skipped) == 1
 
 
+def test_splits_and_rows_of_a_saved_datasets_folder_that_are_damaged(tmp_path: Path) -> None:
+    rows = {"path": ["a.wav", "b.wav"], "caption": ["slow pianoé", "fast"]}
+    touch(tmp_path / "set/a.wav", tmp_path / "set/b.wav")
+    DatasetDict({name: Dataset.from_dict(rows) for name in ("train", "test", "val")}).save_to_disk(tmp_path / "set")
+    arrow = {name: next((tmp_path / "set" / name).glob("*.arrow")) for name in ("train", "test")}
+    arrow["train"].write_bytes(arrow["train"].read_bytes().replace("é".encode(), b"\xff\xff"))
+    arrow["test"].write_bytes(arrow["test"].read_bytes()[:200])
+    state = tmp_path / "set/val/state.json"
+    state.write_text(state.read_text().replace("_fingerprint", "_finger"))
+    found = read(tmp_path / "set")
+    assert [track.captions for track in found.tracks] == [("fast",)]
+    assert [each.what for each in found.skipped] == ["test", "val", "row 0 of train"]
+    assert not any(str(tmp_path) in each.why for each in found.skipped)
+    arrow["train"].unlink()
+    with pytest.raises(FormatError, match="not a folder that datasets saved: not rows"):
+        read(tmp_path / "set")
+
+
 def test_several_rows_of_a_saved_datasets_folder_are_one_track(tmp_path: Path) -> None:
     sound, other = {"bytes": b"sound", "path": None}, {"bytes": b"other", "path": None}
     rows = {"audio": [sound, sound, other], "id": ["7", "7", "7"], "text": ["a", "b", "c"]}
@@ -374,6 +392,36 @@ def test_side_cars_beside_folders_with_tables(tmp_path: Path) -> None:
     assert [skipped.what for skipped in found.skipped] == ["sub/d.wav"]
     assert found.notes == ["2 files beside the music describe none of it: README.txt, sub/b.txt"]
     assert {track.identifier for track in read(tmp_path, "folder").tracks} == {"a.wav", "sub/b.wav", "sub/c.wav"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        (
+            "metadata.csv",
+            b'file_name,text\nb.wav,"slow\nc.wav,fast\n',
+            "line 2: a quote that is opened here is not closed",
+        ),
+        ("metadata.csv", b"", "line 1: empty"),
+        ("metadata.csv", b"text,text\nb.wav,slow\n", "two columns are named 'text'"),
+        ("metadata.csv", b"name,words\nb.wav,slow\n", "no column for the"),
+        ("metadata.csv", "file_name,text\nb.wav,a\n".encode("utf-16")[:-1], "not UTF-8 text, nor whole UTF-16"),
+        ("metadata.jsonl", b'["b.wav"]\n', "holds no row that is a JSON object"),
+    ],
+)
+def test_a_table_of_a_folder_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    touch(*(tmp_path / each for each in ("a.wav", "bad/b.wav", "bad/deep/c.wav", "good/d.wav")))
+    (tmp_path / "a.txt").write_text("from a side-car")
+    (tmp_path / "bad/b.txt").write_text("described beside it too")
+    (tmp_path / "bad" / name).write_bytes(content)
+    table(tmp_path / "good", "file_name,text\nd.wav,from a table\n", "metadata.csv")
+    found = read(tmp_path)
+    assert {track.identifier for track in found.tracks} == {"a.wav", "bad/b.wav", "good/d.wav"}
+    skipped = {each.what: each.why for each in found.skipped}
+    assert skipped.keys() == {f"bad/{name}", "bad/deep/c.wav"}
+    assert skipped[f"bad/{name}"].startswith(why)
+    assert skipped["bad/deep/c.wav"] == f"bad/{name}, which may describe it, cannot be read"
+    assert not any(str(tmp_path) in reason for reason in skipped.values())
 
 
 @pytest.mark.parametrize("name", ["a.caption", "a.TXT", "a.Json"])

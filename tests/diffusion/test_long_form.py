@@ -151,7 +151,9 @@ def test_extend_gives_each_view_what_is_drawn_and_keeps_it(loop: bool) -> None:
         seen.append([int(c) for c, free in zip(columns, known.strength.flatten()) if not free])
         return known.strength * drawn + (1 - known.strength) * known.latents
 
-    piece = extend(draw, length, starts, width)
+    for view, (piece, columns) in enumerate(extend(draw, length, starts, width)):
+        assert (piece[..., :columns] > 0).all()
+        assert columns == min(starts[view] + width, length)
     assert (piece > 0).all()
     first_views = torch.zeros(length)
     for view, start in reversed(list(enumerate(starts))):

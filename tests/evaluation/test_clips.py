@@ -55,9 +55,8 @@ def test_a_manifest_names_clips_as_other_systems_do(tmp_path: Path, in_manifest:
     ("name", "content", "message"),
     [
         ("m.csv", 'file,prompt\na,"b\nc,d\n', "line 2: a quote that is opened here is not closed"),
-        ("m.csv", "file,prompt\na\n", "line 2 has no prompt"),
-        ("m.jsonl", '{"file": "a", "prompt": NaN}\n', "line 1 has no prompt"),
-        ("m.jsonl", '{"file": "a", "prompt": "b"}\n["c"]\n', "line 2: not a JSON object"),
+        ("m.csv", "file,prompt\na\n", "line 2: has no prompt"),
+        ("m.jsonl", '{"file": "a", "prompt": NaN}\n', "line 1: has no prompt"),
         ("m.json", "[" * 50_000, "nested too deep"),
         ("m.csv", "file,prompt\n", "no rows"),
         ("m.xml", "", "expected a table"),
@@ -67,3 +66,19 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, name: str, content: str,
     (tmp_path / name).write_text(content)
     with pytest.raises((InputError, FormatError), match=message):
         read_manifest(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row", "why"),
+    [
+        ("prompts.jsonl", '{"file": "a.wav", "prompt": "b"}\n["c"]\n', "prompts.jsonl, line 2", "not a JSON object"),
+        ("prompts.csv", "file,prompt\nc.wav,\na.wav,b\n", "prompts.csv, line 2", "has no prompt"),
+        ("metadata.csv", "file_name,caption\na.wav,b\n,slow\n", "metadata.csv, line 3", "has no file"),
+    ],
+)
+def test_good_rows_of_a_manifest_survive_a_bad_one(tmp_path: Path, name: str, content: str, row: str, why: str) -> None:
+    (tmp_path / name).write_text(content)
+    for given in (None, tmp_path / name):
+        prompts, bad = pair_prompts([Clip("a.wav", tmp_path / "a.wav", "")], tmp_path, given, "mel spectrogram")
+        assert prompts == {"a.wav": "b"}
+        assert [(each.what, each.why) for each in bad] == [(row, why)]

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files import mpeg
+from sdxl_mel.files import flac, mpeg, ogg
 from sdxl_mel.files.audio import read_audio, sound_description, write_audio
 from sdxl_mel.files.recording import Recording
+from sdxl_mel.record import Record
 
 RATE = 16000
 SECONDS = 1.0
@@ -74,20 +75,88 @@ def test_a_file_of_chunks_that_is_cut_is_refused(tmp_path: Path, kind: str) -> N
         read(tmp_path, PCM[kind][: len(PCM[kind]) // 2])
 
 
+@pytest.mark.parametrize("kind", PCM)
+@pytest.mark.parametrize("share", [2, 4])
+def test_a_size_that_is_too_small_is_no_end(tmp_path: Path, kind: str, share: int) -> None:
+    at, number = SIZE_AT[kind]
+    (size,) = struct.unpack_from(number, PCM[kind], at)
+    small = replaced(PCM[kind], at, number, size // share // 8 * 8)
+    np.testing.assert_array_equal(read(tmp_path, small), read(tmp_path, PCM[kind], "whole"))
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [bytes(1 << 16), b"LIST\4\0\0\0INFO", b"TAG" + bytes(125), b"ID3\4\0\0\0\0\x70\0" + bytes(14336), b"\xa5" * 4000],
+)
+def test_what_follows_a_sound_and_is_none_is_not_read(tmp_path: Path, behind: bytes) -> None:
+    for content in (PCM["WAV"], encoded("FLAC")):
+        assert read(tmp_path, content + behind).shape == (2, RATE)
+
+
+def with_length(flac: bytes, samples: int) -> bytes:
+    return flac[:21] + ((flac[21] & 0xF0) << 32 | samples).to_bytes(5) + flac[26:]
+
+
+@pytest.mark.parametrize("samples", [1, 4095, 8000, RATE - 1])
+@pytest.mark.parametrize("compression_level", [0.0, 1.0])
+def test_a_flac_that_states_too_few_samples(tmp_path: Path, samples: int, compression_level: float) -> None:
+    flac = encoded("FLAC", compression_level=compression_level)
+    short = with_length(flac, samples)
+    np.testing.assert_array_equal(read(tmp_path, short, "a.flac"), read(tmp_path, flac, "whole.flac"))
+    assert read(tmp_path, flac + short, "a.flac").shape == (2, 2 * RATE)
+
+
+@pytest.mark.parametrize("samples", [1, 192, 4096, 4097, 70_000])
+def test_the_last_frame_of_a_flac_says_how_many_samples_there_are(samples: int) -> None:
+    content = encoded("FLAC", samples=noise(samples / RATE))
+    assert not flac.understates(content)
+    assert samples == 1 or flac.understates(with_length(content, samples - 1))
+    assert flac.understates(flac.without_length(content))
+    for end in range(4, 9):
+        assert not flac.understates(content + b"\xff\xf8\xc9\x18\xfe\x80\x80\x80\x80"[:end])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("position", [0, -1, 8000])
+def test_an_ogg_whose_last_page_states_an_earlier_position(tmp_path: Path, subtype: str, position: int) -> None:
+    content = encoded("OGG", subtype, noise(3.0))
+    last = content.rfind(b"OggS")
+    page = bytearray(replaced(content, last + 6, "<q", position)[last:])
+    short = content[:last] + ogg.with_checksum(page)
+    assert read(tmp_path, short).shape[1] == pytest.approx(3 * RATE, abs=200)
+    assert not ogg.understates(content)
+
+
 def test_a_flac_that_does_not_state_its_length(tmp_path: Path) -> None:
-    flac = bytearray(encoded("FLAC"))
-    flac[21] &= 0xF0
-    flac[22:26] = bytes(4)  # The number of samples, 36 bits.
-    assert read(tmp_path, bytes(flac), "a.flac").shape == (2, RATE)
+    content = with_length(encoded("FLAC"), 0)
+    for behind in (b"", b"TAG" + bytes(125)):
+        assert read(tmp_path, content + behind, "a.flac").shape == (2, RATE)
     with pytest.raises(FormatError, match="lost sync"):
-        read(tmp_path, bytes(flac[: len(flac) // 2]), "a.flac")
+        read(tmp_path, content[: len(content) // 2], "a.flac")
 
 
-@pytest.mark.parametrize(("container", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")])
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16"), *((kind, "PCM_16") for kind in PCM)],
+)
 def test_joined_files_are_all_of_them(tmp_path: Path, container: str, subtype: str) -> None:
     content = encoded(container, subtype)
     one = read(tmp_path, content)
     np.testing.assert_array_equal(read(tmp_path, content * 3), np.tile(one, 3))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU"])
+def test_what_is_joined_is_described_and_keeps_the_comment_of_the_first(tmp_path: Path, kind: str) -> None:
+    one = tmp_path / ("one.wav" if kind == "WAV" else "one")
+    if kind == "WAV":
+        write_audio(one, noise().T, RATE, Record(stage="generate", settings={"prompt": "slow piano"}))
+    else:
+        one.write_bytes(PCM[kind])
+    (tmp_path / "both").write_bytes(one.read_bytes() * 2)
+    described = sound_description(tmp_path / "both")
+    assert described["seconds"] == 2 * SECONDS
+    assert described.get("record") == sound_description(one).get("record")
+    assert ("record" in described) is (kind == "WAV")
 
 
 def variable_rate_mp3(quiet_first: bool = False) -> bytes:
@@ -126,6 +195,15 @@ def test_joined_mp3s_and_tags_of_any_kind(tmp_path: Path) -> None:
     assert read(tmp_path, bare * 2, "a.mp3").shape[1] == pytest.approx(2 * one.shape[1], rel=0.02)
     for name, tag in TAGS.items():
         assert read(tmp_path, tag + content, "a.mp3").shape == one.shape, name
+
+
+def test_the_decoder_does_not_speak_of_numbers_that_are_not_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = variable_rate_mp3()
+    for mp3 in (content[:9000] + content[9500:], without_first_frame(content) * 2, content + content):
+        read(tmp_path, mp3, "a.mp3")
+    assert capfd.readouterr().err == ""
 
 
 def test_an_mp3_of_which_much_is_missing_is_refused_and_of_little_is_not(tmp_path: Path) -> None:
@@ -188,9 +266,8 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.flac", "cut.flac", os.fsdecode(b"caf\xe9.flac")])
 def test_a_recording_read_in_blocks_is_what_is_read_at_once(tmp_path: Path, name: str) -> None:
-    flac = bytearray(encoded("FLAC"))
-    flac[21:26] = bytes([flac[21] & 0xF0, 0, 0, 0, 0])
-    (tmp_path / name).write_bytes(flac[: len(flac) // 2] if name == "cut.flac" else flac)
+    content = with_length(encoded("FLAC"), 0)
+    (tmp_path / name).write_bytes(content[: len(content) // 2] if name == "cut.flac" else content)
     if name == "cut.flac":
         with pytest.raises(FormatError, match="decoder lost sync"):
             list(Recording.open(tmp_path / name).blocks())
@@ -200,6 +277,18 @@ def test_a_recording_read_in_blocks_is_what_is_read_at_once(tmp_path: Path, name
         np.testing.assert_array_equal(np.concatenate(list(recording.blocks()), axis=1), read_audio(tmp_path / name)[0])
 
 
-def test_what_holds_no_frame_is_not_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no header that says what it is"):
-        read(tmp_path, bytes(5000), "zeros.mp3")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("zeros.mp3", bytes(5000)),
+        ("one.mp3", b"\xff\xfb\x90\0" + bytes(900)),
+        ("tag.mp3", b"ID3\4\0\0\0\0\0\0" + bytes(500)),
+        ("noise.au", bytes(range(256)) * 40),
+    ],
+)
+def test_a_name_does_not_make_a_sound(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    with pytest.raises(FormatError, match=r"no header that says what it is|not recognised"):
+        read(tmp_path, content, name)
+    assert capfd.readouterr().err == "", "the decoder speaks to nobody"

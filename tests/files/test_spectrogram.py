@@ -109,6 +109,31 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
+def interlaced(pixels: np.ndarray, info: bytes = b"") -> bytes:
+    """Return a PNG whose rows come in the seven passes of Adam7 (PNG 1.2, section 2.6), without filters."""
+    height, width, channels = pixels.shape
+    rows = [b"\0" + row.tobytes() for y, x, down, right in ADAM7 for row in pixels[y::down, x::right] if row.size]
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 0 if channels == 1 else 2, 0, 0, 1])
+    data = chunk(b"IDAT", zlib.compress(b"".join(rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + info + data + chunk(b"IEND", b"")
+
+
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""Of each pass: its first row and column, and the steps to the next."""
+
+
+@pytest.mark.parametrize("width", [1, 8, 41])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_interlaced_picture_is_the_same(width: int, channels: int) -> None:
+    text = chunk(b"iTXt", b"melspec\0\0\0\0\0" + MINI.to_json().encode())
+    content = interlaced(levels(width, channels)[::-1], text)
+    found = decode_png(content, "x.png")
+    assert found.spec == MINI
+    np.testing.assert_array_equal(found.levels, levels(width, channels))
+    with pytest.raises(FormatError, match="not a readable PNG"):
+        decode_png(content[:-200], "x.png")
+
+
 def text_bomb() -> bytes:
     whole = encode_png(Spectrogram(levels(), MINI))
     text = chunk(b"zTXt", b"record\0\0" + zlib.compress(bytes(100_000_000)))

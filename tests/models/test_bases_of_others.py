@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdxl_mel.errors import FormatError, InputError, MissingError
-from sdxl_mel.models.base import open_base
+from sdxl_mel.models.base import open_base, open_checkpoint
+from sdxl_mel.models.family import PARTS
 from sdxl_mel.models.lora.file import Lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.stages.fuse import Config, run
@@ -114,6 +115,12 @@ def test_damaged_numbers_are_told_in_one_line(file: str, change: dict[str, objec
     assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
 
 
+def test_a_config_nested_too_deep(copy: Path) -> None:
+    (copy / "unet/config.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match="not JSON: nested too deep"):
+        open_base(copy, ("unet",))
+
+
 @pytest.mark.parametrize("variant", ["bf16", "fp16", "fp32", "ema"])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_variants_by_any_name(variant: str, sharded: bool, copy: Path, tiny_sdxl: Path) -> None:
@@ -186,9 +193,8 @@ def test_other_files_by_their_names(names: list[str], words: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("scaled_fp8", "ComfyUI's scaled fp8"),
-        (f"{UNET}out.2.scale_weight", "ComfyUI's scaled fp8"),
-        (f"{UNET}out.2.comfy_quant", "ComfyUI's scaled fp8"),
+        (f"{UNET}out.2.weight_scale", "ComfyUI's comfy_quant"),
+        (f"{UNET}out.2.comfy_quant", "ComfyUI's comfy_quant"),
         (f"{UNET}out.2.weight.absmax", "quantised by bitsandbytes"),
         ("edm_mean", r"Playground v2\.5"),
         ("edm_vpred.sigma_max", "CosXL"),
@@ -198,6 +204,42 @@ def test_what_is_no_plain_checkpoint_is_refused_by_name(name: str, words: str, s
     file = changed(single, tmp_path / "x.safetensors", lambda tensors: tensors.update({name: torch.zeros(1)}))
     with pytest.raises(InputError, match=f"this is SDXL .*{words}.*; give its fp16"):
         open_base(file)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_scaled_fp8_is_read(shape: tuple[int, ...], single: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    """A weight is its float8 times its scale, to the digits that float8 has."""
+    scales = {}
+
+    def to_scaled_fp8(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith(".weight") and tensors[name].ndim > 1]:
+            scale = tensors[name].abs().max().float() / 448
+            tensors[name] = (tensors[name].float() / scale).to(torch.float8_e4m3fn)
+            stem = name.removesuffix("weight")
+            scales[name] = tensors[f"{stem}scale_weight"] = scale.reshape(shape)
+            tensors[f"{stem}scale_input"] = torch.ones(())
+        tensors[f"{UNET}scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+
+    file = changed(single, tmp_path / "x.safetensors", to_scaled_fp8)
+    read, exact = open_base(file, config=tiny_sdxl), open_base(tiny_sdxl)
+    for part in PARTS:
+        own = exact.models[part].state_dict()
+        for name, tensor in read.models[part].state_dict().items():
+            largest = float(own[name].float().abs().max())
+            torch.testing.assert_close(tensor.float(), own[name].float(), rtol=2**-4, atol=largest * 2**-9)
+    stored = load_file(file)[f"{UNET}input_blocks.0.0.weight"].float() * scales[f"{UNET}input_blocks.0.0.weight"]
+    assert torch.equal(read.unet.conv_in.weight, stored.half().float())
+    checkpoint, _ = open_checkpoint(str(file), tiny_sdxl, whole=False)
+    assert not [name for name in checkpoint.rest if "scale_" in name or "scaled" in name], (
+        "a fused file has none of them"
+    )
+
+
+def test_a_weight_of_several_scales_is_refused(single: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    scale = {f"{UNET}out.2.scale_weight": torch.ones(4)}
+    file = changed(single, tmp_path / "x.safetensors", lambda tensors: tensors.update(scale))
+    with pytest.raises(FormatError, match=r"out.2.scale_weight has the shape \(4,\), expected one number"):
+        open_base(file, config=tiny_sdxl)
 
 
 def test_plain_fp8_is_read(single: Path, tiny_sdxl: Path, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def test_the_noise_schedule_ends_without_signal_and_training_takes_it(folder: Pa
         ({}, {"modelspec.prediction_type": "v_prediction"}, "v_prediction", False),
         ({"ztsnr": torch.zeros(0)}, {"modelspec.prediction_type": "v"}, "v_prediction", True),
         ({}, {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
+        ({"ztsnr": torch.zeros(0)}, None, "epsilon", False),
+        ({"ztsnr": torch.zeros(1)}, {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
     ],
 )
 def test_marks_and_metadata(

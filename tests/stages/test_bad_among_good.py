@@ -55,6 +55,33 @@ def test_each_sound_of_a_folder_is_encoded_or_named(tmp_path: Path, capsys: pyte
     assert list(record.inputs) == ["caf\\xe9.flac"]
 
 
+@pytest.mark.parametrize("folders", [1, 2])
+def test_two_sounds_of_one_stem_are_encoded_once_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: int
+) -> None:
+    given = [tmp_path / "0", tmp_path / f"{folders - 1}"]
+    for folder, names in zip(given, (("a.flac", "b.flac"), ("a.ogg", "c.flac"))):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            soundfile.write(folder / name, np.random.default_rng(0).standard_normal(16000) * 0.1, 16000)
+    words = [
+        "encode",
+        *dict.fromkeys(given),
+        "--out",
+        tmp_path / "out",
+        "--preset",
+        "mini",
+        "--seconds",
+        "0.4",
+        "--quiet",
+    ]
+    assert main([str(word) for word in words]) == 3
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png", "c.png"}
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped"))
+    assert "a.ogg: " in line
+    assert "a.flac becomes a.png already" in line
+
+
 def test_each_picture_of_a_folder_is_inverted_or_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures, out = tmp_path / "pictures", tmp_path / "out"
     words = ["encode", FIXTURES / "band.flac", "--preset", "mini", "--seconds", "0.4", "--out", pictures / "good.PNG"]

@@ -237,7 +237,6 @@ def test_a_bad_picture_is_one_line_and_code_2(
         (["encode", BAND, "--out", "x.png", "--preset", "stdd"], "did you mean 'std'"),
         (["encode", BAND, "--out", "x.jpg"], "pictures are written as .png"),
         (["encode", BAND, BAND, "--out", "x.png"], "one file for 2 sounds"),
-        (["encode", BAND, BAND, "--out", "folder"], "both become"),
         (["encode", BAND, "--out", "x.png", "--start", "-1"], "greater than or equal to 0"),
         (["encode", BAND, "--out", "x.png", "--seconds", "0.001"], "shorter than 8 frames"),
         (["encode", "--out", "x.png"], "AUDIO"),

@@ -1,10 +1,12 @@
 """The stage on small folders of synthetic music, with the embedder that needs no model."""
 
 import csv
+import io
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,6 +266,28 @@ def test_prompts_that_match_no_file(world, tmp_path):
     )
     found = run(config(world, tmp_path / "out", prompts=tmp_path / "some.jsonl"))
     assert [each.what for each in found.skipped] == ["some.jsonl: gone.wav"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems only")
+def test_what_other_systems_write_is_judged(world, tmp_path):
+    """A folder whose name is not UTF-8, a FLAC that states no length, and prompts in UTF-16."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    for name, sound in sounds(0).items():
+        content = io.BytesIO()
+        soundfile.write(content, sound / 4, SAMPLE_RATE, format="FLAC")
+        flac = content.getvalue()
+        (folder / f"{name}.flac").write_bytes(flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:])
+    rows = "".join(f"{name}.flac;{name} music\r\n" for name in sounds(0))
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "prompts.csv").write_bytes(f"file;prompt\r\n{rows}".encode(encoding))
+        given = config(world, tmp_path / encoding, generated=folder, prompts=tmp_path / "prompts.csv")
+        found = run(given).evaluation
+        assert {clip["file"]: clip["prompt"] for clip in found.clips} == {
+            f"{name}.flac": f"{name} music" for name in sounds(0)
+        }
+        assert all(clip["seconds"] == pytest.approx(SECONDS) for clip in found.clips)
+        assert found.left_out == ()
 
 
 def test_pictures_are_inverted_and_their_prompt_is_in_their_record(world, tmp_path):

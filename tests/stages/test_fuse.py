@@ -273,3 +273,14 @@ def test_one_layer_per_block_renumbers_the_blocks(tiny_sdxl, tmp_path):
     pipeline.load_lora_weights(lora)
     gap = probe("unet", pipeline.unet) - probe("unet", single.unet)
     assert float(gap.norm() / probe("unet", single.unet).norm()) <= 1e-5
+
+
+def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(tiny_sdxl, lora, tmp_path):
+    tensors = {name: tensor for name, tensor in load_file(lora).items() if not name.endswith(".alpha")}
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(tensors | {"bundle_emb.word.clip_l": torch.zeros(2, 8)}, foreign)
+    report = run(Config(base=str(tiny_sdxl), lora=(str(foreign), str(lora)), out=tmp_path / "fused"))
+    assert [each.what for each in report.skipped] == [str(foreign)]
+    assert "bundle_emb.word.clip_l are embeddings" in report.skipped[0].why
+    assert any(f"{foreign}: " in note and "hold no alpha" in note for note in report.notes)
+    assert report.exit_code == 3

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sdxl_mel.cli import main
 from sdxl_mel.config import validated
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError, ResourceError
 from sdxl_mel.evaluation.clips import find_clips
-from sdxl_mel.files.audio import read_audio
+from sdxl_mel.files.audio import read_audio, write_audio
 from sdxl_mel.files.containers import read_wav_loop
 from sdxl_mel.files.finding import tile_paths
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
@@ -25,6 +26,7 @@ from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import generate
 from sdxl_mel.synthesis import generator, results_folder
+from sdxl_mel.synthesis.watch import Watch, watching
 from tests.stages.junction import junction_of_sound
 
 SPEC = PRESETS["mini"]
@@ -164,6 +166,23 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
     assert "seam z" in report.summary()
 
 
+def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: str, tmp_path: Path) -> None:
+    """A block of sound takes 1024 frames: of 1500 they are there when seven of nine views are drawn."""
+    steps: list[int] = []
+    heard: list[tuple[int, np.ndarray]] = []
+
+    def on_sound(file: Path, samples: np.ndarray, rate: int) -> None:
+        write_audio(tmp_path / "block.wav", samples, rate)
+        heard.append((len(steps), read_audio(tmp_path / "block.wav")[0]))
+
+    with watching(Watch(lambda step: steps.append(step.total), on_sound)):
+        draw(tiny, tmp_path, seconds=24, mode="extend", steps=2, format="wav", method="fast")
+    assert steps[0] == len(steps) == 18
+    assert [taken for taken, _ in heard] == [14, 18]
+    samples, _ = read_audio(tmp_path / "0001.wav")
+    np.testing.assert_array_equal(np.concatenate([block for _, block in heard], axis=1), samples)
+
+
 @pytest.mark.parametrize(("seconds", "frames"), [(None, 256), (2.0, 128)])
 def test_a_short_loop_is_drawn_on_a_circle(tiny: str, tmp_path: Path, seconds: float | None, frames: int) -> None:
     draw(tiny, tmp_path, seconds=seconds, loop=True, format="wav")
@@ -230,6 +249,17 @@ def lora_file(path: Path, **header: object) -> Path:
     module = LoraModule(down=down, up=up, alpha=4.0)
     write_lora(path, Lora({("unet", LAYER): module}, LoraHeader(**header)))
     return path
+
+
+def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(tiny: str, tmp_path: Path) -> None:
+    file = lora_file(tmp_path / "lora.safetensors")
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith(".alpha")}
+    save_file(tensors | {"bundle_emb.word.clip_l": torch.zeros(2, 8)}, file)
+    report = draw(tiny, tmp_path / "out", lora=(str(file),), steps=1)
+    assert [each.what for each in report.skipped] == [str(file)]
+    assert any("1 of 1 modules hold no alpha" in note for note in report.notes)
+    assert report.exit_code == 3
+    assert "hold no alpha" in report.summary()
 
 
 def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(

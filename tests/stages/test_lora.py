@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sdxl_mel.cli import run_stage
@@ -43,6 +44,31 @@ def assert_close(one, other, **tolerance):
     assert one.keys() == other.keys()
     for key, change in one.items():
         torch.testing.assert_close(change, other[key], **tolerance)
+
+
+def with_embeddings_and_no_alpha(lora, path):
+    tensors = {name: tensor for name, tensor in load_file(lora).items() if not name.endswith(".alpha")}
+    save_file(tensors | {"bundle_emb.word.clip_l": torch.zeros(2, 8)}, path, {"sdxl_mel.layers_per_block": "2"})
+    return str(path)
+
+
+@pytest.mark.parametrize("action", ["info", "convert", "resize", "merge", "compare"])
+def test_what_is_not_used_and_what_was_taken_for_granted_are_reported(action, lora, tmp_path, capsys):
+    foreign, out = (
+        with_embeddings_and_no_alpha(lora, tmp_path / "foreign.safetensors"),
+        str(tmp_path / "out.safetensors"),
+    )
+    words = {
+        "info": [foreign],
+        "convert": [foreign, "--out", out],
+        "resize": [foreign, "--rank", "1", "--out", out],
+        "merge": [foreign, str(lora), "--out", out],
+        "compare": [str(lora), foreign],
+    }
+    assert run_stage("lora", [action, *words[action], "--quiet"], "sdxl-mel") == 3
+    said = capsys.readouterr().out
+    assert f"{foreign}: 3 of 3 modules hold no alpha" in said
+    assert f"skipped {foreign}: bundle_emb.word.clip_l" in said
 
 
 def test_there_and_back_makes_the_same_bytes(lora, tmp_path):

@@ -35,10 +35,16 @@ class Served:
         assert found is not None, self.said + self.process.stderr.read()
         self.address = found[0]
 
-    def ask(self, path: str, values: object = None) -> Any:
-        """Ask for JSON, with a body by POST."""
+    def read(self, path: str) -> bytes:
+        """Return a file."""
+        with urllib.request.urlopen(self.address + path, timeout=PATIENCE) as answer:
+            content: bytes = answer.read()
+            return content
+
+    def ask(self, path: str, values: object = None, method: str | None = None) -> Any:
+        """Ask for JSON, with a body by POST, or by another method."""
         body = None if values is None else json.dumps(values).encode()
-        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read())
 

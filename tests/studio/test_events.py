@@ -1,13 +1,22 @@
 """Events: every page hears the same in the same order, and one that was away hears what it missed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 
 from sdxl_mel.studio.events import KEPT, MOST_PAGES, WAITING, Event, Events
 
+Result = TypeVar("Result")
 HELLO = Event("hello", {})
+
+
+def run(scenario: Coroutine[Any, Any, Result]) -> Result:
+    """Return what a scenario returns, in a thread of its own: the tests of pages may have a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, scenario).result()
 
 
 async def first(heard: AsyncIterator[Event], count: int) -> list[str]:
@@ -53,7 +62,7 @@ def test_all_pages_hear_the_same() -> None:
         events.tell("step", {}, keep=False)
         return before[0] + await first(one, 2), before[1] + await first(other, 2)
 
-    assert asyncio.run(scenario()) == (["hello", "3", "step"], ["hello", "2", "3", "step"])
+    assert run(scenario()) == (["hello", "3", "step"], ["hello", "2", "3", "step"])
 
 
 def test_a_page_that_does_not_read_is_told_to_read_everything_again() -> None:
@@ -65,7 +74,7 @@ def test_a_page_that_does_not_read_is_told_to_read_everything_again() -> None:
             events.tell("step", {}, keep=False)
         return await first(page, 1)
 
-    assert asyncio.run(scenario()) == ["reset"]
+    assert run(scenario()) == ["reset"]
 
 
 def test_the_oldest_stream_ends_for_a_new_one_and_misses_nothing() -> None:
@@ -79,4 +88,4 @@ def test_the_oldest_stream_ends_for_a_new_one_and_misses_nothing() -> None:
             await anext(pages[0])
         return [*await first(pages[1], 1), *await first(events.heard("e-0", HELLO), 2)]
 
-    assert asyncio.run(scenario()) == ["1", "hello", "1"]
+    assert run(scenario()) == ["1", "hello", "1"]

@@ -9,7 +9,7 @@ import pytest
 from sdxl_mel.arguments import parse_arguments, value_kind
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import group_of, settings_of
-from sdxl_mel.studio.artefacts import Artefacts, id_of_name
+from sdxl_mel.studio.artefacts import Artefact, Artefacts, id_of_name
 from sdxl_mel.studio.forms import STAGES, checked, command_of, form, kinds_of, settings_model
 
 TEXTS = {
@@ -41,7 +41,7 @@ def test_every_setting_is_in_the_form_with_its_help(stage: str) -> None:
         above = schema
         for group in groups:
             above = above["properties"][group]
-        if last in REFUSED or (stage, last) in {("evaluate", "cache"), ("generate", "ab")}:
+        if last in REFUSED or (stage, last) == ("evaluate", "cache"):
             assert last not in above["properties"]
         elif group_of(field.annotation) is None:
             shown = above["properties"][last]
@@ -79,6 +79,26 @@ def test_a_link_out_of_the_root_is_no_artefact(project: Artefacts) -> None:
     assert "outside.png" not in {each.name for each in project.find()}
     with pytest.raises(InputError, match="below the root"):
         project.below("outside.png")
+
+
+def test_ids_that_nobody_has_are_looked_for_a_few_times_in_all(tmp_path: Path) -> None:
+    looks: list[int] = []
+
+    class Counted(Artefacts):
+        def find(self) -> list[Artefact]:
+            looks.append(1)
+            return super().find()
+
+    for number in range(50):
+        (tmp_path / f"{number}.png").touch()
+    artefacts = Counted(tmp_path)
+    for number in range(500):
+        with pytest.raises(InputError, match="choose another"):
+            artefacts.get(f"{number:012}")
+    assert len(looks) < 50
+    (tmp_path / "new.png").touch()
+    artefacts.changed()
+    assert artefacts.get(id_of_name("new.png")).kind == "picture"
 
 
 @pytest.mark.parametrize("name", ["out", "resume", "push_to_hub"])

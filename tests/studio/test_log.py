@@ -80,4 +80,5 @@ def test_entries_make_a_job() -> None:
         job = applied(job, entry)
     assert job is not None
     assert (job.state, [each.name for each in job.results]) == ("running", ["0001", "0002"])
+    assert job.changes == 5
     assert [each.starred for each in job.results] == [True, False]

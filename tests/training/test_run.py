@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sdxl_mel.config import read_toml, validated
 from sdxl_mel.errors import InputError, MismatchError
@@ -227,11 +227,19 @@ def test_what_other_programs_do_not_read_is_said(settings, capsys):
         assert "unet.conv_in, unet.time_embedding.linear_1" in text
 
 
-def test_processes_that_do_not_see_each_other_are_refused(settings, monkeypatch):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+        {"PMI_SIZE": "2"},
+    ],
+)
+def test_processes_that_do_not_see_each_other_are_refused(said, settings, monkeypatch):
     """accelerate's config asks for two GPUs on a machine without one: each process would take the run for its own."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(MismatchError, match="started 2 processes, and none sees the others.*--cpu"):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MismatchError, match="2 processes were started, and none sees the others.*--cpu"):
         _run(settings)
     assert not settings["out"].exists()
 
@@ -325,6 +333,23 @@ def test_a_lora_to_start_from(settings, tmp_path):
         assert torch.allclose(module.up, new.modules[key].up, atol=1e-9)
     with pytest.raises(MismatchError, match="expected"):
         _run(settings, out=tmp_path / "third", adapter=adapter | {"rank": 4})
+
+
+@pytest.mark.parametrize("kind", ["lokr", "loha", "diff"])
+def test_what_is_no_lora_of_a_layer_is_no_start(kind, settings, tmp_path):
+    name, width = "lora_unet_output_blocks_3_1_transformer_blocks_0_attn1_to_q", 64
+    tensors = {
+        "lokr": {"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(width // 2, width // 2)},
+        "loha": {
+            f"hada_w{n}_{side}": torch.ones(*((width, 2) if side == "a" else (2, width))) for n in "12" for side in "ab"
+        },
+        "diff": {"diff": torch.ones(width, width)},
+    }[kind]
+    save_file({f"{name}.{role}": tensor for role, tensor in tensors.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no LoRA of a layer.*fuse it into a base, then `lora extract`") as caught:
+        _run(settings, adapter=SMALL["adapter"] | {"init": tmp_path / "other.safetensors"})
+    assert "\n" not in str(caught.value)
+    assert not settings["out"].exists()
 
 
 def test_text_encoders_are_trained_too(settings):

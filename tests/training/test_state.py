@@ -5,7 +5,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from sdxl_mel.errors import MismatchError, ResourceError
+from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.models.lora.adapters import attach
 from sdxl_mel.training import state as checkpoint
 from sdxl_mel.training.ema import Averages
@@ -72,6 +72,14 @@ def test_a_state_of_other_adapters_is_refused(tmp_path):
     save_state(tmp_path, _fresh()[1], keep=1)
     with pytest.raises(MismatchError, match="adapter tensors"):
         load_state(next(saved_states(tmp_path)), _fresh(rank=2)[1])
+
+
+def test_a_state_nested_too_deep_is_called_damaged(tmp_path):
+    save_state(tmp_path, _fresh()[1], keep=1)
+    (folder,) = saved_states(tmp_path)
+    (folder / "state.json").write_text("[" * 100_000)
+    with pytest.raises(FormatError, match="damaged .nested too deep"):
+        load_state(folder, _fresh()[1])
 
 
 def test_a_disk_that_dies_leaves_the_state_before(tmp_path, monkeypatch):

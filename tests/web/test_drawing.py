@@ -10,6 +10,7 @@ import soundfile
 from playwright.sync_api import Browser, Page, expect
 
 from tests.studio.served import served
+from tests.web.accessibility import problems
 from tests.web.pages import opened
 
 LOADING_MS = 240_000
@@ -56,9 +57,10 @@ def test_three_clicks_lead_to_a_downloaded_sound(page: Page) -> None:
 @pytest.mark.slow
 def test_the_picture_appears_while_it_is_drawn_and_cancel_takes_a_step(page: Page) -> None:
     make(page, steps=400)
-    page.wait_for_selector(".running .preview img", timeout=LOADING_MS)
+    page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
+    assert problems(page) == []
     page.reload()  # In the middle: what is drawn goes on, and the page shows it again.
-    page.wait_for_selector(".running .preview img", timeout=LOADING_MS)
+    page.wait_for_selector(".running .preview canvas", timeout=LOADING_MS)
     start = time.monotonic()
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector(".running[data-state=cancelled]")
@@ -81,3 +83,60 @@ def test_a_marked_region_is_drawn_anew_and_a_result_is_varied(page: Page) -> Non
     expect(page.get_by_role("article", name="drums").first).to_be_visible()
     page.get_by_role("button", name="Vary").last.click()
     made(page, before + 3)
+
+
+@pytest.mark.slow
+def test_a_result_is_made_longer_and_a_loop(page: Page) -> None:
+    before = results(page)
+    make(page, steps=4)
+    made(page, before + 1)
+    card = page.locator(".results .card").first
+    card.get_by_role("button", name="Edit").click()
+    card.get_by_label("Seconds to add").fill("2")
+    card.get_by_role("button", name="Make longer by").click()
+    made(page, before + 2)
+    expect(page.locator(".results .card").first.locator(".meta").last).to_contain_text("6.1 s")
+    card = page.locator(".results .card").nth(1)
+    card.get_by_role("button", name="Make it a loop").click()
+    made(page, before + 3)
+    expect(page.locator(".results .card").first.locator(".meta").last).to_contain_text("loop")
+
+
+@pytest.mark.slow
+def test_a_grid_is_drawn_and_each_of_its_cells_plays(page: Page) -> None:
+    page.reload()  # At the top, where what is new appears.
+    page.wait_for_selector("body[data-ready]")
+    page.get_by_text("Vary: a grid of combinations").click()
+    page.get_by_label("Steps", exact=True).fill("3")
+    page.get_by_label("Seeds").fill("1 2")
+    page.get_by_role("button", name="Draw the grid").click()
+    grid = page.locator(".grid-card").first
+    expect(grid.locator("mel-player[data-ready]")).to_have_count(2, timeout=LOADING_MS)
+    expect(grid.get_by_role("link", name="How far they are from the first")).to_be_visible(timeout=LOADING_MS)
+    assert problems(page) == []
+    grid.get_by_role("button", name="Play").last.click()
+    expect(grid.locator("mel-player[data-playing]")).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_a_piece_is_heard_in_two_tabs_before_it_is_finished_and_goes_on_as_its_file(
+    page: Page, browser: Browser
+) -> None:
+    page.get_by_role("link", name="Timeline").click()
+    page.get_by_label("Length, s").fill("24")
+    page.get_by_label("How", exact=True).select_option("extend")
+    page.get_by_text("All settings").last.click()
+    page.get_by_label("Steps", exact=True).last.fill("20")
+    page.get_by_role("button", name="Make this piece").click()
+    with opened(browser) as other:
+        other.goto(f"{page.url.partition('#')[0]}#timeline")
+        for each in (page, other):
+            expect(each.get_by_role("button", name="Listen")).to_be_visible(timeout=LOADING_MS)
+            expect(each.locator(".running[data-state=running]")).to_be_visible()
+        page.reload()  # What was heard of it before is gone with the page; the piece is not.
+        page.wait_for_selector("body[data-ready]")
+        other.get_by_role("button", name="Listen").click()
+        for each in (page, other):
+            expect(each.locator(".results.wide mel-player[data-ready]")).to_have_count(1, timeout=LOADING_MS)
+        expect(other.locator("mel-player[data-playing]")).to_have_count(1)
+    page.get_by_role("link", name="Make").click()

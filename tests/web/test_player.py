@@ -15,6 +15,7 @@ from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.report import page as report
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import FORMATS, PRESETS, band_edges
+from tests.web.measures import PLAYER, between_pictures, cursor_errors, show_long_picture
 from tests.web.pages import ORIGIN, answer, opened
 
 MINI = PRESETS["mini"]
@@ -22,8 +23,7 @@ RATE = MINI.sample_rate
 SECONDS = 3.2
 ROUNDING = 2.0**-15
 """Browsers divide positive 16-bit samples by 32767, negative ones by 32768."""
-HTML = """<!doctype html><link rel="icon" href="data:,"><link rel="stylesheet" href="player.css">
-<script type="module" src="player.js"></script>
+HTML = f"""{PLAYER}
 <mel-player label="a test" brush style="width: 900px"><img alt="one" src="a.png"><audio title="one" src="a.wav"></audio>
 <img alt="two" src="b.png"><audio title="two" src="b.wav"></audio></mel-player>"""
 CAPTURE = """registerProcessor("capture", class extends AudioWorkletProcessor {
@@ -160,6 +160,13 @@ def test_the_cursor_is_where_it_sounds(player: Page) -> None:
 
 
 @pytest.mark.slow
+def test_the_cursor_is_drawn_within_twenty_milliseconds_of_what_sounds(player: Page) -> None:
+    state(player, "player.play()")
+    player.wait_for_timeout(300)
+    assert float(np.median(cursor_errors(player))) < 20
+
+
+@pytest.mark.slow
 def test_a_loop_has_no_gap(player: Page) -> None:
     player.evaluate("() => { document.querySelector('mel-player').loop = { start: 0.5, end: 0.6 }; }")
     state(player, "player.play()")
@@ -190,6 +197,29 @@ def test_blocks_of_a_sound_follow_each_other_without_a_gap(player: Page) -> None
     )
     samples, _ = heard(player, 1.2)
     np.testing.assert_array_equal(np.rint(samples[:16000] * 32768), sound[0, :16000] * 32768)
+
+
+@pytest.mark.slow
+def test_the_file_goes_on_where_its_blocks_end_without_a_gap(player: Page) -> None:
+    """What was heard block by block becomes the player's at one sample."""
+    sound = _sound("a")
+    player.evaluate(
+        """async (block) => {
+          const { BlockStream } = await import("./sound.js");
+          const { bytesOf } = await import("./picture.js");
+          const player = document.querySelector("mel-player");
+          const stream = new BlockStream();
+          stream.destination = player.transport.destination;
+          stream.append(await bytesOf(`data:audio/wav;base64,${block}`));
+          await stream.play();
+          await new Promise((resume) => setTimeout(resume, 250));
+          await player.follow(stream);
+        }""",
+        base64.b64encode(_wav(sound)).decode(),
+    )
+    samples, _ = heard(player, 0.8)
+    assert state(player, "player.playing")
+    np.testing.assert_allclose(samples[:12000], sound[0, :12000], atol=ROUNDING)
 
 
 @pytest.mark.slow
@@ -281,28 +311,9 @@ def test_the_wheel_zooms_with_control_and_else_leaves_the_page_alone(player: Pag
 
 @pytest.mark.slow
 def test_ten_minutes_pan_at_fifty_pictures_a_second(browser: Browser) -> None:
-    spec = PRESETS["std"]
-    columns = int(600 * spec.sample_rate / spec.hop_length)
-    moments = numpy_generator(0, "wide").integers(0, 256, (spec.n_mels, columns // 100, 1), dtype=np.uint8)
-    levels = np.repeat(moments, 100, axis=1)
-    html = HTML[: HTML.index("<mel-player")] + '<mel-player style="width: 1200px"><img src="long.png"></mel-player>'
     with opened(browser, viewport={"width": 1280, "height": 500}) as page:
-        answer(page, {"index.html": html, "long.png": encode_png(Spectrogram(levels, spec))})
-        page.goto(f"{ORIGIN}/index.html")
-        page.wait_for_selector("mel-player[data-ready]")
-        between = page.evaluate(
-            """() => new Promise((resolve) => {
-              const player = document.querySelector("mel-player");
-              const times = [];
-              const pan = (now) => {
-                times.push(now);
-                if (times.length > 60) return resolve(times.slice(1).map((time, k) => time - times[k]));
-                player.view = { start: 4 * times.length, end: 4 * times.length + 20 };
-                requestAnimationFrame(pan);
-              };
-              requestAnimationFrame(pan);
-            })"""
-        )
+        show_long_picture(page)
+        between = between_pictures(page)
     assert float(np.median(between)) < 1000 / 50
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import JsonValue
 from safetensors.numpy import save_file
 
@@ -117,8 +117,9 @@ def test_what_is_written_in_the_form_survives_a_reload(page: Page) -> None:
 def test_the_form_has_every_setting_of_the_command_and_sends_what_differs(page: Page) -> None:
     schema = page.evaluate("async () => (await (await fetch('/api/stages/generate')).json()).schema")
     shown = set(page.evaluate("() => [...document.querySelectorAll('[data-setting]')].map((e) => e.dataset.setting)"))
-    own = {"prompt", "base", "lora", "lora_scale", "seed"}
-    assert shown | own == set(schema["properties"])
+    own = {"prompt", "base", "lora", "lora_scale", "seed", "ab"}
+    axes = {"seeds", "guidances", "scales", "strengths"}
+    assert (shown - axes) | own == set(schema["properties"])
     page.get_by_text("All settings").click()
     page.get_by_role("searchbox", name="Find a setting").fill("rescale")
     page.get_by_label("Rescale").fill("0.7")
@@ -127,6 +128,62 @@ def test_the_form_has_every_setting_of_the_command_and_sends_what_differs(page: 
     sent = json.loads(asked.value.post_data)["settings"]
     assert sent.pop("rescale") == 0.7
     assert sent == {"prompt": "solo violin with soft piano, slow", "base": "mini", "seed": 0}
+
+
+def test_a_grid_is_asked_for_with_the_forms_settings_and_shown_as_one_card(page: Page) -> None:
+    page.get_by_label("Steps", exact=True).fill("3")
+    page.get_by_text("Vary: a grid of combinations").click()
+    page.get_by_label("Guidances").fill("2 4")
+    page.get_by_label("Seeds").fill("1 2 3")
+    job: dict[str, object] = {}
+
+    def finished(route: Route) -> None:
+        """The server takes the job; what would be drawn is answered in its place: five of six cells."""
+        asked = json.loads(route.request.post_data or "{}")
+        result = page.evaluate("async () => (await (await fetch('/api/jobs/000001')).json()).results[0]")
+        results = [{**result, "name": f"{number:04}"} for number in range(1, 6)]
+        job.update(
+            {
+                **asked,
+                "id": "000900",
+                "state": "finished",
+                "results": results,
+                "changes": 1,
+                "artefact": "0",
+                "notes": [],
+            }
+        )
+        route.fulfill(json=job)
+
+    page.route("**/api/jobs", finished)
+    page.get_by_role("button", name="Draw the grid").click()
+    card = page.get_by_role("article", name="Variations of solo violin with soft piano, slow")
+    expect(card.locator("mel-player")).to_have_count(5)
+    assert job["stage"] == "vary"
+    asked = {"prompt": "solo violin with soft piano, slow", "base": "mini", "steps": 3}
+    assert job["settings"] == {**asked, "guidances": [2, 4], "seeds": [1, 2, 3]}
+    titles = ["guidance 2, seed 1", "guidance 2, seed 2", "guidance 2, seed 3", "guidance 4, seed 1"]
+    assert card.get_by_role("heading", level=3).all_text_contents()[1:5] == titles
+    expect(card.get_by_text("guidance 4, seed 3: not drawn yet")).to_be_visible()
+    card.get_by_role("button", name="Use settings").nth(3).click()
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("4")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("1")
+
+
+def test_an_answer_that_is_overtaken_by_an_event_changes_nothing(page: Page) -> None:
+    """What a request is answered with may be older than what was told meanwhile."""
+    states = page.evaluate(
+        """async () => {
+          const { Store } = await import("/web/studio/store.js");
+          const store = new Store();
+          const seen = [];
+          store.addEventListener("job", ({ detail }) => seen.push(detail.state));
+          for (const [state, changes] of [["running", 2], ["cancelled", 4], ["stopping", 3]])
+            store.take({ id: "000005", state, changes });
+          return [...seen, store.jobs.get("000005").state];
+        }"""
+    )
+    assert states == ["running", "cancelled", "cancelled", "cancelled"]
 
 
 def test_a_refusal_is_the_sentence_of_the_command_line(page: Page) -> None:
@@ -205,16 +262,37 @@ def test_scores_stand_side_by_side_and_their_report_plays_in_the_page(page: Page
     expect(report.locator("mel-player[data-playing]")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_stands_in_the_way_of_anyone(browser: Browser, address: str, scheme: str) -> None:
-    """Names, contrast, order of headings, no sideways scrolling; at the width of a phone and of a desk."""
-    for width in (390, 1300):
-        with opened(browser, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
-            go(page, address)
-            for tab in TABS:
-                page.get_by_role("link", name=tab, exact=True).click()
-                page.wait_for_load_state("networkidle") if tab != "Make" else page.wait_for_selector("[data-ready]")
-                assert problems(page) == [], (tab, width, scheme)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 390)])
+def test_nothing_serious_stands_in_the_way_of_anyone(browser: Browser, address: str, scheme: str, width: int) -> None:
+    """Every tab with all that it can unfold, as axe sees it."""
+    with opened(browser, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        go(page, address)
+        for tab in TABS:
+            page.get_by_role("link", name=tab, exact=True).click()
+            page.wait_for_load_state("networkidle") if tab != "Make" else page.wait_for_selector("[data-ready]")
+            page.evaluate("() => document.querySelectorAll('details').forEach((each) => (each.open = true))")
+            assert problems(page) == [], (tab, width, scheme)
+
+
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
+def test_nothing_serious_is_in_an_empty_page_its_panels_and_what_it_says(
+    browser: Browser, address: str, tmp_path: Path, scheme: str
+) -> None:
+    with served(tmp_path) as empty, opened(browser, color_scheme=scheme) as page:
+        go(page, empty)
+        for tab in TABS:
+            page.get_by_role("link", name=tab, exact=True).click()
+            page.wait_for_load_state("networkidle") if tab != "Make" else page.wait_for_selector(".empty")
+            assert problems(page) == [], (tab, scheme)
+        go(page, address)
+        page.get_by_role("button", name="Edit").click()
+        page.get_by_label("Prompt", exact=True).fill("")
+        page.get_by_role("button", name="Make music").click()
+        expect(page.locator(".notice")).to_be_visible()
+        for panel in ("Download, copy or remove", "Colours, channel and keys"):
+            page.get_by_role("button", name=panel).click()
+            assert problems(page) == [], (panel, scheme)
+            page.keyboard.press("Escape")
 
 
 def test_the_tabs_and_every_control_are_reached_by_keys(page: Page) -> None:

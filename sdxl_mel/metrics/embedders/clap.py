@@ -4,7 +4,6 @@ Windows are cut here, exactly: the feature extractor would take a random crop of
 random clip as "longer" for fusion models. Vectors are as projected; a clip's vector is their mean, normalised.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from huggingface_hub import snapshot_download
 
 from sdxl_mel.arrays import Float, Vectors
 from sdxl_mel.errors import FormatError, InputError, MissingError, first_line
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.metrics.embedders.base import TextAudioEmbedder, WindowRule, cosine_scores
 from sdxl_mel.metrics.embedders.laion_checkpoint import ORIGIN_FILE
 from sdxl_mel.record import sha256_file
@@ -113,7 +113,7 @@ def _family(folder: Path) -> str | None:
     if not origin.is_file():
         return None
     try:
-        name = str(json.loads(origin.read_text(encoding="utf-8"))["checkpoint"])
+        name = str(parse_json(origin.read_bytes())["checkpoint"])
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{origin}: damaged; convert the checkpoint again") from error
     return name.split("_epoch", 1)[0]

@@ -4,7 +4,6 @@ The network is `musicnn/models.py` of the PyPI package `musicnn` 0.1.0 (ISC lice
 for layer; its weights were converted once by tools/convert_musicnn.py and are part of this package.
 """
 
-import json
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.errors import FormatError, first_line
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.metrics.embedders.base import AudioEmbedder, WindowRule
 
 SAMPLE_RATE = 16000
@@ -45,7 +45,7 @@ class MusicnnEmbedder(AudioEmbedder):
         self.name = f"musicnn-{which}"
         with as_file(files("sdxl_mel").joinpath(f"assets/musicnn/{which}.safetensors")) as path:
             self._network, metadata = read_musicnn(path)
-        self.labels: tuple[str, ...] = tuple(json.loads(metadata["tags"]))
+        self.labels: tuple[str, ...] = tuple(parse_json(metadata["tags"]))
         # Of the checkpoint it was converted from: embeddings cached before the conversion are the same.
         self.weights = metadata["source_sha256"]
 

@@ -52,11 +52,14 @@ class Lora:
 
     A text encoder's paths start with `text_model.`, whatever the installed transformers calls them. `others` are the
     changes of a file of another tool that have no low rank, or are of a bias or a norm, by the parameter they change.
+    `unused` says what else the file holds, `notes` what was taken for granted when it was read.
     """
 
     modules: Mapping[Module, LoraModule]
     header: LoraHeader = field(default_factory=LoraHeader)
     others: Mapping[Param, FullModule] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -120,10 +123,11 @@ def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     file = TensorFile(path)
     header = from_metadata(file.metadata, str(path))
     tensors = {name: (file, name) for name in file.types}
+    notes: tuple[str, ...] = ()
     if LAYERS_KEY not in file.metadata:
-        header = replace(header, architecture=_recognised(tensors, path, family_said(file.metadata)))
-    modules, others = _assembled(tensors, header.architecture, configs_of(file.metadata, str(path)), alpha, path)
-    return Lora(modules, header, others)
+        architecture, notes = _recognised(tensors, family_said(file.metadata))
+        header = replace(header, architecture=architecture)
+    return _assembled(tensors, header, configs_of(file.metadata, str(path)), alpha, path, notes=notes)
 
 
 def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float32) -> None:
@@ -201,23 +205,25 @@ def _read_folder(folder: Path, alpha: Alpha | None) -> Lora:
         part, configs[part] = parse_config(place)
         file = TensorFile(place / "adapter_model.safetensors")
         tensors |= {f"{part}.{name.removeprefix('base_model.model.')}": (file, name) for name in file.types}
-    header = LoraHeader(architecture=_recognised(tensors, folder))
-    modules, others = _assembled(tensors, header.architecture, configs, alpha, folder)
-    return Lora(modules, header, others)
+    architecture, notes = _recognised(tensors)
+    return _assembled(tensors, LoraHeader(architecture=architecture), configs, alpha, folder, notes=notes)
 
 
 def _assembled(
     tensors: Mapping[str, Stored],
-    architecture: Architecture,
+    header: LoraHeader,
     configs: Mapping[Part, Mapping[str, Any]],
     alpha: Alpha | None,
     path: Path,
-) -> tuple[dict[Module, LoraModule], dict[Param, FullModule]]:
-    """Return what these tensors change, and say what of them is not used or not known."""
+    *,
+    notes: tuple[str, ...],
+) -> Lora:
+    """Return the LoRA of these tensors; what of them is not used or not known is logged too."""
     used = {name: stored for name, stored in tensors.items() if not EMBEDDING.fullmatch(name)}
-    groups = _grouped(used, sorted(tensors), architecture, path)
+    groups = _grouped(used, sorted(tensors), header.architecture, path)
+    unused: tuple[str, ...] = ()
     if len(used) < len(tensors):
-        log(f"{path}: {some(tensors.keys() - used.keys())} are embeddings (textual inversions), which are not used")
+        unused = (f"{some(tensors.keys() - used.keys())} are embeddings (textual inversions), which are not used",)
     ranks = {key: group["down"].shape[0] for key, group in groups.items() if "down" in group and group["down"].ndim}
     stated = alphas_of(configs, ranks, str(path))
     modules: dict[Module, LoraModule] = {}
@@ -234,18 +240,21 @@ def _assembled(
             if isinstance(each, FullModule) and others.setdefault(param, each) is not each:
                 raise FormatError(f"{where}: two changes of its {kind} of which none is a LoRA; the file is damaged")
     if guessed:
-        log(
-            f"{path}: {guessed} of {len(groups)} modules hold no alpha; their scale is 1 (alpha = rank), as in kohya, "
-            "ComfyUI and A1111; --alpha or FILE:SCALE states another"
+        notes += (
+            f"{guessed} of {len(groups)} modules hold no alpha; their scale is 1 (alpha = rank), as in kohya, ComfyUI "
+            "and A1111; --alpha or FILE:SCALE states another",
         )
-    return modules, others
+    for said in (*unused, *notes):
+        log(f"{path}: {said}")
+    return Lora(modules, header, others, unused, notes)
 
 
-def _recognised(tensors: Mapping[str, Stored], path: Path, said: Family | None = None) -> Architecture:
-    """Return the architecture of a foreign LoRA: that which has a module for most of its tensors.
+def _recognised(tensors: Mapping[str, Stored], said: Family | None = None) -> tuple[Architecture, tuple[str, ...]]:
+    """Return the architecture of a foreign LoRA, and what is to be said of it.
 
-    Where several have, the width of the text that cross attention reads decides, then the family that its metadata
-    `said`, then their order: the families, then `mini`, whose blocks hold one layer. Two families are told to the user.
+    It is the one that has a module for most of its tensors. Where several have, the width of the text that cross
+    attention reads decides, then the family that its metadata `said`, then their order: the families, then `mini`,
+    whose blocks hold one layer. Two families are told to the user.
     """
     width = _text_width(tensors)
 
@@ -257,8 +266,9 @@ def _recognised(tensors: Mapping[str, Stored], path: Path, said: Family | None =
     equals = [other.family for other in others if misfit(other) == misfit(chosen)]
     rivals = [family.title for family in equals if family is not chosen.family]
     if rivals and misfit(chosen)[0] < len(tensors):
-        log(f"{path}: fits {chosen.family.title} and {', '.join(rivals)}, and does not say which; taken for the former")
-    return chosen
+        fits = f"{chosen.family.title} and {', '.join(rivals)}"
+        return chosen, (f"fits {fits}, and does not say which; taken for the former",)
+    return chosen, ()
 
 
 def _text_width(tensors: Mapping[str, Stored]) -> int | None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.samplers import Drawing, format_timesteps, parse_timesteps
 from sdxl_mel.errors import FormatError
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.models.families import FAMILIES, family_named
 from sdxl_mel.models.family import ADAPTABLE, Family, Part
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
@@ -82,7 +83,7 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> LoraHeader:
     """Read what `to_metadata` wrote; foreign keys are ignored. Raises FormatError for a damaged value."""
     ours = {name.removeprefix(OURS): value for name, value in metadata.items() if name.startswith(OURS)}
     try:
-        base = dict(json.loads(ours.get("base", "{}")))
+        base = dict(parse_json(ours.get("base", "{}")))
         return LoraHeader(
             spec=MelSpec.from_json(ours["spec"], where) if "spec" in ours else None,
             anchor=ours.get("anchor"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.models.families import FAMILIES
 from sdxl_mel.models.family import ADAPTABLE, Part
 from sdxl_mel.models.layouts import without_text_model
@@ -62,7 +63,7 @@ def configs_of(metadata: Mapping[str, str], where: str) -> dict[Part, Config]:
     if METADATA_KEY not in metadata:
         return {}
     try:
-        settings = dict(json.loads(metadata[METADATA_KEY]))
+        settings = dict(parse_json(metadata[METADATA_KEY]))
     except (ValueError, TypeError) as error:
         raise FormatError(f"{where}: its {METADATA_KEY} is damaged ({error})") from error
     found: dict[Part, Config] = {}
@@ -82,7 +83,7 @@ def parse_config(folder: Path) -> tuple[Part, Config]:
     """
     path = folder / "adapter_config.json"
     try:
-        config = dict(json.loads(path.read_text(encoding="utf-8")))
+        config = dict(parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise FormatError(f"{path}: not peft's settings ({error})") from error
     if config.get("peft_type") != "LORA":

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
+from sdxl_mel.config import Skipped
 from sdxl_mel.diffusion.options import Prediction
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.errors import InputError, MismatchError
@@ -34,6 +35,16 @@ class ScaledLora(NamedTuple):
 def read_loras(files: Sequence[str], scales: Sequence[float] = (), alpha: Alpha | None = None) -> list[ScaledLora]:
     """Read LoRAs with strengths from FILE:0.8 or from `scales`; see `paired_scales`."""
     return [ScaledLora(path, read_lora(path, alpha), scale) for path, scale in paired_scales(files, scales)]
+
+
+def left_out_of(loras: Sequence[ScaledLora]) -> tuple[Skipped, ...]:
+    """Return what the files of the LoRAs hold that is not used."""
+    return tuple(Skipped(what=str(path), why=why) for path, lora, _ in loras for why in lora.unused)
+
+
+def notes_on(loras: Sequence[ScaledLora]) -> tuple[str, ...]:
+    """Return what was taken for granted when the LoRAs were read."""
+    return tuple(f"{path}: {note}" for path, lora, _ in loras for note in lora.notes)
 
 
 def changes_of(

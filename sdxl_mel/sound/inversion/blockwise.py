@@ -91,14 +91,13 @@ def retrieve_phase(
     order = np.arange(-AHEAD_FRAMES, frames + KNOWN_FRAMES) % frames if loop else np.arange(frames)
     returned = AHEAD_FRAMES if loop else 0
     last = returned + frames
-    start, block = 0, 0
+    start = 0
     beginning: Tensor | None = None
     previous: Tensor | None = None
     if between is not None:
         returned, last = KNOWN_FRAMES, frames - KNOWN_FRAMES
         previous, beginning = (None if sound is None else torch.from_numpy(sound).to(device) for sound in between)
-    while returned < last:
-        stop = min(start + block_frames, order.size)
+    for block, stop in enumerate(block_stops(order.size, block_frames) if returned < last else ()):
         known = None if previous is None else _known_from_previous(previous, returned - start, stop - start, spec)
         if block + (between is not None) and beginning is not None and stop == order.size:
             known = _known_at_end(known or _nothing_known(beginning, stop - start, spec), beginning, last - start, spec)
@@ -110,7 +109,16 @@ def retrieve_phase(
         origin = margin(spec) - start * spec.hop_length
         yield sound[:, origin + returned * spec.hop_length : origin + end * spec.hop_length].cpu().numpy()
         previous = sound[:, (end - KNOWN_FRAMES - start) * spec.hop_length :]
-        start, returned, block = end - KNOWN_FRAMES, end, block + 1
+        start, returned = end - KNOWN_FRAMES, end
+
+
+def block_stops(frames: int, block_frames: int = BLOCK_FRAMES) -> Iterator[int]:
+    """Yield the frame after the last of each block of a picture: a block is made of the frames before it alone."""
+    stop = min(block_frames, frames)
+    yield stop
+    while stop < frames:
+        stop = min(stop - AHEAD_FRAMES - KNOWN_FRAMES + block_frames, frames)
+        yield stop
 
 
 def _invert_block(

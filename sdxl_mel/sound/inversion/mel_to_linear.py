@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.sound.mel import apply_bank, filter_bank, filter_tensor, sparse_tensor
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -25,8 +26,11 @@ def mel_to_linear(mel: Tensor, spec: MelSpec, iterations: int, workers: Executor
     # A few columns at a time stay in the cache of a CPU; a GPU takes all at once.
     columns = CHUNK_FRAMES if mel.device.type == "cpu" else mel.shape[-1]
     mapped = map if workers is None else workers.map
-    parts = mapped(lambda part: _mel_to_linear(part, spec, iterations), mel.split(columns, dim=-1))
-    amplitude = torch.cat(list(parts), dim=1)
+    parts = []
+    for part in mapped(lambda part: _mel_to_linear(part, spec, iterations), mel.split(columns, dim=-1)):
+        stop_if_asked()
+        parts.append(part)
+    amplitude = torch.cat(parts, dim=1)
     return amplitude if spec.quantity == "amplitude" else amplitude.sqrt_()
 
 

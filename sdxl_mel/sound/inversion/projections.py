@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sdxl_mel.execution import stop_if_asked
 from sdxl_mel.sound.inversion.stereo import magnitudes, project
 from sdxl_mel.sound.mel import bins_below_fmin, divided_by_window_sum, overlap_add, reach, stft, windowed_frames
 from sdxl_mel.sound.melspec import MelSpec
@@ -77,6 +78,7 @@ class Consistency:
         chunks = [slice(start, min(start + size, self.frames)) for start in range(0, self.frames, size)]
         mapped = map if self.workers is None else self.workers.map
         for rows, piece in zip(chunks, mapped(piece_of, chunks)):
+            stop_if_asked()
             total[:, rows.start * hop_length : rows.start * hop_length + piece.shape[-1]] += piece
         sound = divided_by_window_sum(total, self.frames, self.spec, self.loop)
         return sound if self.known is None else torch.lerp(sound, self.known.samples, self.known.weight)

@@ -10,31 +10,31 @@ import { attempt, say } from "./notices.js";
 
 /**
  * The card of a result. `on` says what the tab does: vary(job, result), start(job, result), compare(job, result),
- * reuse(job, result), edit(job, result, {prompt, regions or extend or loop}); what is absent has no button.
+ * reuse(job, result), edit(job, result, {prompt, regions or extend or loop}); what is absent has no button. `title` is
+ * the prompt where it is not given.
  */
 export class ResultCard {
   #store;
   #on;
   #parts = {};
 
-  constructor(job, result, store, on) {
+  constructor(job, result, store, on, title = job.settings.prompt ?? result.prompt) {
     [this.job, this.result, this.#store, this.#on] = [job, result, store, on];
-    this.node = this.#build();
+    this.node = this.#build(title);
     this.update(job, result, []);
   }
 
   /** Go on with what was heard of this result while it was made. */
   async takeOver(stream) {
-    const { player } = this.#parts;
-    player.seek(stream.time);
-    await player.play(); // At the same place: the stream pauses as the player begins.
+    await null; // Until the card is in the page.
+    await this.#parts.player.follow(stream);
   }
 
   /** Show a job and its result as they are now; `others` are results to switch to: [{name, result}]. */
   update(job, result, others) {
     const { player, star } = this.#parts;
     [this.job, this.result] = [job, result];
-    if (this.#parts.compare) this.#parts.compare.hidden = others.length > 0;
+    if (this.#parts.compare) this.#parts.compare.hidden = others.length > 0 || Boolean(job.settings.ab);
     star.innerHTML = icon(result.starred ? "starred" : "star");
     star.setAttribute("aria-pressed", String(result.starred));
     const own = { picture: result.picture, sound: result.sound, name: others.length ? modelName(job) : "" };
@@ -45,9 +45,8 @@ export class ResultCard {
     if (JSON.stringify(sources) !== JSON.stringify(player.sources)) player.sources = sources;
   }
 
-  #build() {
+  #build(prompt) {
     const { job, result } = this;
-    const prompt = job.settings.prompt ?? result.prompt;
     const player = element("mel-player", { label: `${prompt}, seed ${result.seed}` });
     if (this.#on.edit && result.sound) player.setAttribute("brush", "");
     const seams = result.seams ?? [];
@@ -85,6 +84,7 @@ export class ResultCard {
         "footer",
         {},
         element("p", { className: "meta", textContent: facts(job, result) }),
+        ...notes(job).map((textContent) => element("p", { className: "note", textContent })),
         element("div", { className: "actions" }, ...buttons),
       ),
     );
@@ -97,6 +97,7 @@ export class ResultCard {
     panel.append(
       ...(result.sound ? [link("Sound", result.sound)] : []),
       link("Picture", result.picture),
+      ...(job.settings.ab ? [reportLink(job, "How far they are apart")] : []),
       button("Copy the command that makes this", () => copied(result.command || job.command), {
         name: "copy",
         kind: "quiet",
@@ -178,6 +179,11 @@ export async function copied(text) {
   });
 }
 
+/** A link to the page that a command wrote beside its results. */
+export function reportLink(job, textContent) {
+  return element("a", { href: `/api/artefacts/${job.artefact}/report`, target: "_blank", textContent });
+}
+
 /** Whether a job was drawn with a LoRA. */
 export function hasLora(job) {
   return (job.settings.lora ?? []).length > 0;
@@ -185,6 +191,11 @@ export function hasLora(job) {
 
 function modelName(job) {
   return hasLora(job) ? "LoRA" : "base";
+}
+
+/** What was said of how it was drawn; that it was begun again is told while it is, and of pages there is a link. */
+function notes(job) {
+  return job.notes.filter((note) => !note.startsWith("begun again") && !note.includes(".html"));
 }
 
 function facts(job, result) {

@@ -65,7 +65,8 @@ function svgOf(series, logarithmic, label) {
 
 function range(values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  return high > low ? [low, high] : [low - Math.abs(low) * 0.1 - 1e-6, high + Math.abs(high) * 0.1 + 1e-6];
+  const apart = high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+  return apart ? [low, high] : [low - Math.abs(low) * 0.1 - 1e-6, high + Math.abs(high) * 0.1 + 1e-6];
 }
 
 function text(x, y, content, anchor) {

@@ -79,7 +79,7 @@ export class Data {
     const dataset = await attempt(() => ask(`/datasets/${id}`));
     if (!dataset) return;
     this.#dataset = { ...dataset, id };
-    const counts = Object.entries(dataset.counts).map(([split, count]) => `${split}: ${count.clips ?? count}`);
+    const counts = Object.entries(dataset.counts).map(([split, count]) => `${split}: ${count.clips} clips of ${count.tracks} tracks`);
     const made = this.#store.newest("prepare").find((job) => job.artefact === id);
     const again = made
       ? [button("Prepare again with the corrections", (event, act) => this.#prepareAgain(made, act))]

@@ -177,8 +177,11 @@ export class SettingsForm extends EventTarget {
   }
 }
 
+/** Names of settings that say too little beside a control; all others are read as they are. */
+const TITLES = { num: "How many", ab: "Without the LoRAs, too", lora: "LoRA", vae: "VAE", clap: "CLAP" };
+
 function title(name) {
-  const text = words(name);
+  const text = TITLES[name] ?? words(name);
   return text[0].toUpperCase() + text.slice(1);
 }
 

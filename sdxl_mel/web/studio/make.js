@@ -5,22 +5,25 @@ import { icon, iconButton } from "../icons.js";
 import { ask, post, query } from "./api.js";
 import { ResultCard, copied } from "./card.js";
 import { button, empty, labelled, select } from "./controls.js";
-import { editResult, editable } from "./edits.js";
+import { editResult, schemaOf, sharedSettings } from "./edits.js";
 import { SettingsForm } from "./form.js";
+import { AXIS_NAMES, GridCard } from "./grid.js";
 import { attempt, say } from "./notices.js";
 import { RunningCard } from "./running.js";
 
 const LEADING = ["num", "seconds", "steps", "guidance", "negative_prompt"];
-const OWN = ["prompt", "base", "lora", "lora_scale", "seed"];
+const OWN = ["prompt", "base", "lora", "lora_scale", "seed", "ab"];
 const USUAL_STRENGTH = 0.6;
 const MOST_SEED = 2 ** 31;
 const DRAFT = "draft-make";
+const GRID_DRAFT = "draft-grid";
 const EXAMPLE = { prompt: "solo violin with soft piano, slow" };
 
 /** The tab. */
 export class Make {
   #store;
   #form;
+  #axes;
   #cards = new Map();
   #running = new Map();
   #parts;
@@ -34,8 +37,10 @@ export class Make {
 
   /** Build the tab once its settings are known. */
   async open() {
-    const { schema } = await ask("/stages/generate");
-    this.#form = new SettingsForm(schema, { store: this.#store, leading: LEADING, left: OWN });
+    this.#form = new SettingsForm(await schemaOf("generate"), { store: this.#store, leading: LEADING, left: OWN });
+    const varied = await schemaOf("vary");
+    const left = Object.keys(varied.properties).filter((name) => !AXIS_NAMES.includes(name));
+    this.#axes = new SettingsForm(varied, { store: this.#store, leading: AXIS_NAMES, left });
     this.#build();
     for (const name of ["job", "jobs", "removed"]) this.#store.addEventListener(name, () => this.#show());
     this.#store.addEventListener("step", ({ detail }) => {
@@ -46,6 +51,7 @@ export class Make {
     this.#store.addEventListener("artefacts", () => this.#readModels());
     this.#store.addEventListener("lora", () => this.#takeLora());
     await this.#readModels();
+    this.#axes.settings = JSON.parse(remembered(GRID_DRAFT, "{}"));
     this.#restore(JSON.parse(remembered(DRAFT, JSON.stringify(EXAMPLE))));
     this.#takeLora();
     this.#show();
@@ -53,13 +59,14 @@ export class Make {
 
   /** The settings as they stand. */
   get settings() {
-    const { prompt, base, seed, init } = this.#parts;
+    const { prompt, base, seed, init, both } = this.#parts;
     const loras = [...this.#parts.loras.querySelectorAll(".lora")].map((row) => {
       const [file, scale] = [row.querySelector("select").value, Number(row.querySelector("input").value)];
       return scale === 1 ? file : `${file}:${scale}`;
     });
     const own = { prompt: prompt.value.trim(), base: base.value, seed: Number(seed.value) };
     if (loras.length) own.lora = loras;
+    if (loras.length && both.checked) own.ab = true;
     if (init.dataset.value) own.input = init.dataset.value;
     if (own.input && init.querySelector("input").value) own.strength = Number(init.querySelector("input").value);
     return { ...this.#form.settings, ...own };
@@ -74,6 +81,7 @@ export class Make {
       base,
       seed,
       loras: element("div", { className: "loras" }),
+      both: element("input", { type: "checkbox" }),
       init: element("div", { className: "init", hidden: true }),
       lock: iconButton("unlocked", "Keep this seed", () => this.#toggleLock(), { "aria-pressed": "false" }),
       results: element("div", { className: "results", "aria-live": "off" }),
@@ -83,6 +91,8 @@ export class Make {
     const seeds = labelled("Seed", seed, "the same seed and settings make the same sound");
     seed.after(dice, this.#parts.lock);
     seeds.classList.add("seeds");
+    const both = labelled("Without them, too", this.#parts.both, "every result twice, to switch between with X");
+    both.classList.add("ticked", "both");
     const addLora = button("Add a LoRA", () => this.#addLora(), { name: "plus", kind: "quiet" });
     const form = element(
       "form",
@@ -92,10 +102,12 @@ export class Make {
       labelled("Base", base, "the model that draws"),
       this.#parts.loras,
       addLora,
+      both,
       this.#parts.init,
       this.#upload(),
       seeds,
       this.#form.common,
+      this.#gridForm(),
       this.#form.all,
       button("Copy the command", () => this.#copyCommand(), { name: "copy", kind: "quiet" }),
     );
@@ -130,6 +142,27 @@ export class Make {
       this.#parts.more,
     );
     this.node.append(form, history);
+  }
+
+  /** What is varied, and the button that draws every combination. */
+  #gridForm() {
+    const draw = button("Draw the grid", (event, made) => this.#makeGrid(made), { name: "vary" });
+    return element(
+      "details",
+      { className: "all-settings" },
+      element("summary", { textContent: "Vary: a grid of combinations" }),
+      this.#axes.common,
+      element("div", {}, draw),
+    );
+  }
+
+  async #makeGrid(made) {
+    const { input, strength = USUAL_STRENGTH, seed, ...settings } = this.settings;
+    const asked = { ...(await sharedSettings("vary", settings)), ...this.#axes.settings };
+    asked.seeds ??= [seed];
+    if (input) asked.source = input;
+    if (input) asked.strengths ??= [strength];
+    await this.#make({ asked: { stage: "vary", settings: asked }, quiet: true }, made);
   }
 
   /** A button that takes a sound or a picture from this machine to start from. */
@@ -214,13 +247,16 @@ export class Make {
   }
 
   #keep() {
-    if (this.#parts) remember(DRAFT, JSON.stringify(this.settings));
+    if (!this.#parts) return;
+    remember(DRAFT, JSON.stringify(this.settings));
+    remember(GRID_DRAFT, JSON.stringify(this.#axes.settings));
   }
 
   /** Put settings into the form. */
   #restore(settings) {
-    const { prompt, base, seed, loras } = this.#parts;
+    const { prompt, base, seed, loras, both } = this.#parts;
     prompt.value = settings.prompt ?? "";
+    both.checked = settings.ab ?? false;
     seed.value = settings.seed ?? 0;
     if (settings.base) {
       if (![...base.options].some((option) => option.value === settings.base))
@@ -255,7 +291,7 @@ export class Make {
     const { input, strength, ...settings } = this.settings;
     if (!input) return { stage: "generate", settings };
     const given = strength === undefined ? {} : { strength };
-    return { stage: "edit", settings: { ...(await editable(settings)), input, ...given } };
+    return { stage: "edit", settings: { ...(await sharedSettings("edit", settings)), input, ...given } };
   }
 
   async #make({ asked, parent, quiet = false }, made) {
@@ -267,6 +303,7 @@ export class Make {
     const job = await attempt(() => post("/jobs", { stage, settings, ...(parent ? { parent } : {}) }), made);
     if (!job) return;
     this.#store.take(job);
+    if (parent?.how !== "compare") this.#running.get(job.id)?.node.scrollIntoView({ block: "nearest" });
     if (!quiet && this.#parts.lock.getAttribute("aria-pressed") !== "true") this.#roll();
   }
 
@@ -287,7 +324,7 @@ export class Make {
   // --- results ---
 
   #show() {
-    const jobs = this.#store.newest("generate", "edit").filter((job) => !this.#store.isPiece(job));
+    const jobs = this.#store.newest("generate", "edit", "vary").filter((job) => !this.#store.isPiece(job));
     const { results, more } = this.#parts;
     const nodes = [];
     const starred = this.#filter === "starred";
@@ -295,9 +332,9 @@ export class Make {
       const compared = job.parent?.how === "compare" && job.state === "finished";
       if (job.state !== "finished" && !starred) nodes.push(this.#runningCard(job).node);
       if (compared) continue; // It is heard in the card of what it is compared with.
-      for (const result of [...job.results].reverse()) {
-        if (!starred || result.starred) nodes.push(this.#resultCard(job, result).node);
-      }
+      const kept = job.results.filter((result) => !starred || result.starred);
+      if (job.stage === "vary") nodes.push(...(kept.length ? [this.#gridCard(job).node] : []));
+      else for (const result of kept.reverse()) if (!isBare(result)) nodes.push(this.#resultCard(job, result).node);
     }
     more.hidden = !this.#store.more;
     if (!nodes.length) {
@@ -323,6 +360,20 @@ export class Make {
     const card = new RunningCard(job, this.#store);
     this.#running.set(job.id, card);
     if (this.#steps.has(job.id) && job.state === "running") card.step(this.#steps.get(job.id));
+    return card;
+  }
+
+  #gridCard(job) {
+    if (!this.#cards.has(job.id))
+      this.#cards.set(
+        job.id,
+        new GridCard(job, this.#store, {
+          start: (from, which) => this.#startFromResult(from, which),
+          reuse: (from) => this.#restore(from.settings),
+        }),
+      );
+    const card = this.#cards.get(job.id);
+    card.update(job);
     return card;
   }
 
@@ -354,14 +405,15 @@ export class Make {
           each.results.length,
       )
       .map((each) => ({ name: "base", result: each.results[0] }));
-    card.update(job, result, others);
+    const bare = job.results.filter((each) => isBare(each) && each.name === result.name.replace("with", "without"));
+    card.update(job, result, [...bare.map((each) => ({ name: "base", result: each })), ...others]);
     return card;
   }
 
   #again(job, result, how, changed) {
     const settings = { ...job.settings, ...changed };
     if (job.stage === "generate") settings.num = 1;
-    if (!settings.lora?.length) delete settings.lora;
+    if (!settings.lora?.length) for (const name of ["lora", "ab"]) delete settings[name];
     const parent = { job: job.id, result: result.name, how };
     this.#make({ asked: { stage: job.stage, settings }, parent, quiet: true });
   }
@@ -372,6 +424,11 @@ export class Make {
     this.#parts.prompt.focus();
     say("Say what it should become, and how far from it.");
   }
+}
+
+/** Whether a result was drawn without the LoRAs, for the one with them beside it. */
+function isBare({ name }) {
+  return name.startsWith("without-");
 }
 
 /** Bring children into an order while those that stay in place are not touched: a player goes on playing. */

@@ -1,6 +1,8 @@
 /** A job that waits or runs, as a card: its picture while it is drawn, its progress, and how to stop it. */
 
+import { chosenColours, pixels } from "../colours.js";
 import { element } from "../elements.js";
+import { icon } from "../icons.js";
 import { bytesOf } from "../picture.js";
 import { BlockStream } from "../sound.js";
 import { post } from "./api.js";
@@ -24,41 +26,54 @@ export class RunningCard {
   #stream = null;
   #result = null;
   #reading = Promise.resolve();
+  #acts = "";
 
   constructor(job, store) {
     this.#store = store;
     const parts = {
-      title: element("h3", { textContent: job.settings.prompt || job.settings.schedule || job.name }),
+      title: element("h3", { textContent: titleOf(job) }),
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
-      listen: button("Listen", () => (this.#stream.playing ? this.#stream.pause() : this.#stream.play()), {
-        name: "play",
-        kind: "quiet",
-        hidden: true,
-      }),
+      notes: element("div", { className: "notes" }),
+      listen: button("Listen", () => this.#listen(), { name: "play", kind: "quiet", hidden: true }),
       actions: element("div", { className: "actions" }),
     };
     this.#parts = parts;
     this.node = element(
       "article",
       { className: "card running", "aria-label": `Job ${job.id}` },
-      element("header", {}, parts.title, parts.listen),
+      element("header", {}, parts.title, parts.listen, parts.actions),
       parts.preview,
       parts.state,
-      parts.actions,
+      parts.notes,
     );
     this.update(job);
   }
 
   /** Show a job as it is now. */
   update(job) {
-    const { state, actions, preview } = this.#parts;
+    const { state, preview } = this.#parts;
     const ended = ["failed", "cancelled", "interrupted"].includes(job.state);
     this.node.dataset.state = job.state;
     const words = job.error ?? `${stateText(job)}${job.results.length ? `; ${job.results.length} finished` : ""}`;
     if (job.state !== "running" || !state.querySelector("progress"))
       state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
+    // What is heard of a result that is finished is heard in its own card.
+    if (job.results.some(({ name }) => name === this.#result)) this.#parts.listen.hidden = true;
+    this.#parts.notes.replaceChildren(
+      ...job.notes.map((textContent) => element("p", { className: "note", textContent })),
+    );
     if (ended) preview.replaceChildren();
+    this.#offer(job, ended);
+  }
+
+  /** Offer what can be done with a job; buttons stay while they do, for one that goes under a pointer takes no click. */
+  #offer(job, ended) {
+    const { actions } = this.#parts;
+    const acts = ended ? "ended" : job.state === "stopping" ? "stopping" : "running";
+    if (acts === this.#acts) return;
+    this.#acts = acts;
+    const focused = actions.contains(document.activeElement);
     const act = (path) => (event, made) =>
       attempt(async () => this.#store.take(await post(`/jobs/${job.id}/${path}`)), made);
     const remove = (event, made) => attempt(() => post(`/jobs/${job.id}/remove`), made);
@@ -69,13 +84,14 @@ export class RunningCard {
             button("Remove", remove, { name: "close", kind: "quiet" }),
           ]
         : [
-            button(job.state === "stopping" ? "Stopping" : "Cancel", act("cancel"), {
+            button(acts === "stopping" ? "Stopping" : "Cancel", act("cancel"), {
               name: "stop",
               kind: "quiet",
-              disabled: job.state === "stopping",
+              disabled: acts === "stopping",
             }),
           ]),
     );
+    if (focused) actions.querySelector("button:not(:disabled)")?.focus();
   }
 
   /** Take a block of the sound, {result, sound}: what there is can be heard while the rest is made. */
@@ -87,10 +103,23 @@ export class RunningCard {
     const stream = this.#stream;
     this.#reading = this.#reading.then(async () => {
       stream.append(await bytesOf(sound));
-      this.#parts.listen.hidden = false;
-      this.#parts.listen.lastChild.textContent = `Listen: ${duration(stream.seconds)} are there`;
+      this.#showListen();
     });
     attempt(() => this.#reading);
+  }
+
+  async #listen() {
+    if (this.#stream.playing) this.#stream.pause();
+    else await this.#stream.play();
+    this.#showListen();
+  }
+
+  #showListen() {
+    const { listen } = this.#parts;
+    const { playing, seconds } = this.#stream;
+    listen.hidden = false;
+    listen.innerHTML = icon(playing ? "pause" : "play");
+    listen.append(element("span", { textContent: `${playing ? "Pause" : "Listen"}: ${duration(seconds)} are there` }));
   }
 
   /** What is heard of a result that is being made, {result, stream}, or null. */
@@ -108,10 +137,28 @@ export class RunningCard {
     ];
     state.replaceChildren(progressBar(number / total, words.filter(Boolean).join(" · ")));
     if (!previews?.length) return;
-    while (preview.childElementCount < previews.length) preview.append(element("img", { alt: "The picture so far" }));
-    [...preview.children].slice(previews.length).forEach((image) => image.remove());
-    previews.forEach((source, index) => (preview.children[index].src = source));
+    const canvas = () => element("canvas", { role: "img", "aria-label": "The picture so far" });
+    while (preview.childElementCount < previews.length) preview.append(canvas());
+    [...preview.children].slice(previews.length).forEach((each) => each.remove());
+    previews.forEach((source, index) => paint(preview.children[index], source));
   }
+}
+
+/** Draw a preview, a small PNG, in the colours that pictures have; the middle of three channels is the mid. */
+async function paint(canvas, source) {
+  const bitmap = await createImageBitmap(new Blob([await bytesOf(source)], { type: "image/png" }));
+  Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  const [levels, table] = [image.data, pixels(chosenColours())];
+  const painted = Uint32Array.from({ length: levels.length / 4 }, (_, k) => table[levels[4 * k + 1]]);
+  context.putImageData(new ImageData(new Uint8ClampedArray(painted.buffer), canvas.width), 0, 0);
+}
+
+function titleOf({ stage, settings, name }) {
+  if (stage === "vary") return `Variations of “${settings.prompt}”`;
+  return settings.prompt || settings.schedule || name;
 }
 
 function stateText(job) {

@@ -28,12 +28,19 @@ export class Store extends EventTarget {
   #artefacts = null;
   #source = null;
   #last = undefined;
+  #told = new Set();
+  #removed = new Set();
 
   /** Read what there is, and follow what happens. */
   async start() {
     const overview = await ask("");
     [this.worker, this.limits] = [overview.worker, overview.limits];
-    this.#follow();
+    // What happens between an answer and the first event would never be heard of: the stream comes first.
+    await new Promise((open) => {
+      this.#follow();
+      this.#source.addEventListener("hello", open);
+      this.#source.addEventListener("error", open);
+    });
     await this.readJobs();
     // A browser has few connections for all its tabs: a tab that is out of sight gives its stream up until it is seen.
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#source.close() : this.#follow()));
@@ -42,9 +49,10 @@ export class Store extends EventTarget {
   /** Read the newest jobs, or those older than what is known. */
   async readJobs(older = false) {
     const before = older ? [...this.jobs.keys()].sort()[0] : undefined;
+    const told = (this.#told = new Set());
     const { jobs, more } = await ask(query("/jobs", { before, limit: PAGE }));
-    if (!older) this.jobs.clear();
-    for (const job of jobs) this.jobs.set(job.id, job);
+    if (!older) for (const id of [...this.jobs.keys()].filter((id) => !told.has(id))) this.jobs.delete(id);
+    for (const job of jobs) this.#know(job);
     this.more = more;
     this.#tell("jobs");
   }
@@ -96,13 +104,27 @@ export class Store extends EventTarget {
   }
 
   #happened(name, detail) {
-    if (name === "job") this.jobs.set(detail.id, detail);
-    if (name === "removed") this.jobs.delete(detail.job);
+    if (name === "job") detail = this.#know(detail);
+    if (name === "removed") this.#forget(detail.job);
     if (name === "hello") this.worker = detail.worker;
     if (name === "worker") this.worker = detail;
     if (name === "artefacts" || (name === "job" && detail.state === "finished")) this.#artefacts = null;
     if (name === "reset") this.readJobs();
     this.#tell(name === "hello" ? "worker" : name, detail);
+  }
+
+  /** Take over a job and return it, or what is known where that is newer: answers and events overtake each other. */
+  #know(job) {
+    const known = this.jobs.get(job.id);
+    if (this.#removed.has(job.id) || known?.changes > job.changes) return known ?? job;
+    this.#told.add(job.id);
+    this.jobs.set(job.id, job);
+    return job;
+  }
+
+  #forget(id) {
+    this.#removed.add(id);
+    this.jobs.delete(id);
   }
 
   #tell(name, detail) {

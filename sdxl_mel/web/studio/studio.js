@@ -21,13 +21,13 @@ const WORKER = {
   starting: "loads the model",
   ready: "ready",
   busy: "drawing",
-  restarting: "starts again",
 };
 
 const store = new Store();
 const main = document.querySelector("#main");
 const links = new Map();
 const opened = new Map();
+let saidOfWorker = null;
 
 for (const [name, [text]] of Object.entries(TABS)) {
   const link = element("a", { href: `#${name}`, textContent: text });
@@ -59,7 +59,8 @@ function showWorker() {
   shown.dataset.state = state;
   shown.textContent = [WORKER[state] ?? state, base].filter(Boolean).join(" · ");
   shown.title = reason ?? "";
-  if (reason && state === "restarting") say(reason, "error");
+  if (reason && reason !== saidOfWorker) say(reason, "error");
+  saidOfWorker = reason;
 }
 
 store.addEventListener("worker", showWorker);
@@ -72,6 +73,7 @@ store.addEventListener("connection", ({ detail: connected }) => {
 addEventListener("hashchange", show);
 
 await attempt(() => store.start());
+saidOfWorker = store.worker.reason;
 showWorker();
 await show();
 document.body.dataset.ready = "";

@@ -78,7 +78,7 @@ export class Timeline {
     const mode = select(
       [
         ["joint", "joint: all at once"],
-        ["extend", "extend: one after the other"],
+        ["extend", "extend: one after the other, heard meanwhile"],
         ["independent", "independent tiles"],
       ],
       draft.mode ?? "joint",

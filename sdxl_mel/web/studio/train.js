@@ -12,6 +12,8 @@ const LEADING = ["base", "cache", "steps", "batch", "save_every", "adapter.rank"
 const VALIDATION = "validation/";
 const ENDED = ["finished", "failed", "cancelled", "interrupted"];
 const REDRAW_MS = 500;
+const READ_AGAIN_MS = 5000;
+const MOST_MESSAGES = 40;
 
 /** The tab. */
 export class Train {
@@ -21,6 +23,10 @@ export class Train {
   #chosen = null;
   #rows = [];
   #drawn = 0;
+  #read = 0;
+  #players = new Map();
+  #begun = null;
+  #shownJobs = new Set();
 
   constructor(store) {
     this.#store = store;
@@ -58,7 +64,11 @@ export class Train {
     );
     this.#store.addEventListener("job", ({ detail }) => detail.stage === "train" && this.#jobChanged(detail));
     this.#store.addEventListener("artefacts", () => this.#readLists());
-    this.#store.addEventListener("metrics", ({ detail }) => this.#metrics(detail));
+    this.#store.addEventListener("metrics", ({ detail }) => {
+      // Its folder is there only a while after the run began.
+      if (this.#shownJobs.has(detail.job)) this.#metrics(detail);
+      else this.#readRuns();
+    });
     this.#store.addEventListener("progress", ({ detail }) => this.#progress(detail));
     this.#store.addEventListener("message", ({ detail }) => this.#message(detail));
     await this.#readLists();
@@ -95,7 +105,10 @@ export class Train {
       this.#estimating = job.id;
       this.#parts.estimate.hidden = false;
       this.#parts.estimate.textContent = "Counting …";
-    } else say("The run waits for its turn. It goes on when this page is closed.");
+    } else {
+      this.#begun = job.id;
+      say("The run waits for its turn. It goes on when this page is closed.");
+    }
   }
 
   #estimating = null;
@@ -130,9 +143,17 @@ export class Train {
             ),
           ]),
     );
-    if (this.#chosen && found.runs.some(({ id }) => id === this.#chosen.id)) await this.#readRun(this.#chosen.id);
+    this.#shownJobs = new Set(found.runs.map(({ job }) => job));
+    const begun = found.runs.find(({ job }) => job && job === this.#begun);
+    if (begun) {
+      this.#begun = null;
+      await this.#choose(begun.id);
+    } else if (this.#chosen && found.runs.some(({ id }) => id === this.#chosen.id)) await this.#readRun(this.#chosen.id);
     else if (found.runs.length) await this.#choose(found.runs[0].id);
-    else this.#parts.detail.replaceChildren();
+    else {
+      delete this.#parts.detail.dataset.shown;
+      this.#parts.detail.replaceChildren();
+    }
   }
 
   #waitingRow(job) {
@@ -174,6 +195,7 @@ export class Train {
 
   async #choose(id) {
     this.#chosen = { id };
+    this.#players.clear();
     for (const row of this.#parts.runs.querySelectorAll("[data-run]"))
       row.setAttribute("aria-pressed", String(row.dataset.run === id));
     this.#rows = [];
@@ -188,57 +210,75 @@ export class Train {
     const found = await attempt(() => ask(query(`/runs/${id}/metrics`, { after })));
     if (!found || this.#chosen?.id !== id) return;
     this.#rows.push(...found.rows);
+    this.#read = performance.now();
     this.#showRun();
   }
 
+  /** Show the run that is chosen; what is there already stays: a button under a pointer, a sample that plays. */
   #showRun() {
     const run = this.#chosen;
     const job = run.job ? this.#store.jobs.get(run.job) : null;
-    const parts = {
-      progress: element(
-        "div",
-        {},
-        progressBar(run.steps ? run.step / run.steps : null, `step ${run.step}${run.steps ? ` of ${run.steps}` : ""}`),
-      ),
-      charts: element("div", { className: "charts" }),
-      messages: element("pre", { className: "messages", "aria-label": "What the run says", hidden: true }),
-    };
-    Object.assign(this.#parts, { progress: parts.progress, charts: parts.charts, messages: parts.messages });
-    const actions = job ? this.#jobButtons(job) : element("span");
-    const error = job?.error ? [element("p", { className: "error", textContent: job.error })] : [];
-    this.#parts.detail.replaceChildren(
-      element("header", {}, element("h3", { textContent: run.name }), actions),
-      ...error,
-      parts.progress,
-      parts.charts,
-      ...this.#samples(run),
-      parts.messages,
-    );
+    const shown = `${run.id} ${job && (ENDED.includes(job.state) ? job.state : "runs")}`;
+    if (this.#parts.detail.dataset.shown !== shown) {
+      this.#parts.detail.dataset.shown = shown;
+      Object.assign(this.#parts, {
+        progress: element("div"),
+        charts: element("div", { className: "charts" }),
+        samples: element("div", { className: "samples" }),
+        messages: element("pre", { className: "messages", "aria-label": "What the run says", hidden: true }),
+      });
+      const actions = job ? this.#jobButtons(job) : element("span");
+      const error = job?.error ? [element("p", { className: "error", textContent: job.error })] : [];
+      this.#parts.detail.replaceChildren(
+        element("header", {}, element("h3", { textContent: run.name }), actions),
+        ...error,
+        this.#parts.progress,
+        this.#parts.charts,
+        this.#parts.samples,
+        this.#parts.messages,
+      );
+      if (job) this.#showMessages(job.id);
+    }
+    const words = `step ${run.step}${run.steps ? ` of ${run.steps}` : ""}`;
+    this.#parts.progress.replaceChildren(progressBar(run.steps ? run.step / run.steps : null, words));
+    this.#showSamples(run);
     this.#drawCharts();
   }
 
+  /** Show what a job has said so far. */
+  async #showMessages(id) {
+    const { messages } = this.#parts;
+    const said = await attempt(() => ask(`/jobs/${id}/messages`));
+    if (!said?.messages.length) return;
+    messages.hidden = false;
+    messages.textContent = said.messages.slice(-MOST_MESSAGES).join("\n");
+  }
+
   /** The samples of a run, the last steps first; every prompt is a player that switches between steps. */
-  #samples(run) {
+  #showSamples(run) {
     const steps = (run.samples ?? []).filter(({ results }) => results.length);
-    if (!steps.length) return [];
-    const url = (path) => (path?.startsWith("/") ? path : path && `/api/runs/${run.id}/files/${path}`);
-    const names = [...new Set(steps.flatMap(({ results }) => results.map(({ name }) => name)))];
-    const players = names.map((name) => {
-      const player = element("mel-player", { label: `sample ${name}` });
-      player.sources = steps
+    const { samples } = this.#parts;
+    if (!steps.length) return samples.replaceChildren();
+    for (const name of new Set(steps.flatMap(({ results }) => results.map((each) => each.name)))) {
+      if (!this.#players.has(name)) this.#players.set(name, element("mel-player", { label: `sample ${name}` }));
+      const player = this.#players.get(name);
+      const sources = steps
         .filter(({ results }) => results.some((each) => each.name === name))
         .map(({ step, results }) => {
-          const found = results.find((each) => each.name === name);
-          return { picture: url(found.picture), sound: url(found.sound), name: `step ${step}` };
+          const { picture, sound } = results.find((each) => each.name === name);
+          return { picture, sound, name: `step ${step}` };
         });
-      player.select(player.sources.length - 1);
-      return element("article", { className: "card" }, player);
-    });
-    return [
+      if (player.sources.length === sources.length) continue;
+      player.sources = sources;
+      if (!player.playing) player.select(sources.length - 1);
+    }
+    if (samples.querySelectorAll("mel-player").length === this.#players.size) return;
+    const cards = [...this.#players.values()].map((player) => element("article", { className: "card" }, player));
+    samples.replaceChildren(
       element("h3", { textContent: "Samples by step" }),
       element("p", { className: "meta", textContent: "X switches to the next step at the same place." }),
-      element("div", { className: "results" }, ...players),
-    ];
+      element("div", { className: "results" }, ...cards),
+    );
   }
 
   #metrics({ job, rows }) {
@@ -246,6 +286,11 @@ export class Train {
     const known = this.#rows.length ? this.#rows.at(-1).step : -1;
     this.#rows.push(...rows.filter((row) => row.step > known));
     if (performance.now() - this.#drawn > REDRAW_MS) this.#drawCharts();
+    // Checkpoints and samples come without a word.
+    if (performance.now() - this.#read > READ_AGAIN_MS) {
+      this.#read = performance.now();
+      this.#readRun(this.#chosen.id);
+    }
   }
 
   #progress({ job, progress }) {
@@ -264,7 +309,7 @@ export class Train {
     const { messages } = this.#parts;
     if (!this.#chosen || job !== this.#chosen.job || !messages) return;
     messages.hidden = false;
-    messages.textContent = [...messages.textContent.split("\n"), text].slice(-40).join("\n").trim();
+    messages.textContent = [...messages.textContent.split("\n"), text].slice(-MOST_MESSAGES).join("\n").trim();
   }
 
   #drawCharts() {

@@ -9,6 +9,7 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.lora.file import Lora, read_lora, write_lora
 from sdxl_mel.models.lora.module import FullModule, LoraModule
+from sdxl_mel.models.lora.scaled import ScaledLora, left_out_of
 from sdxl_mel.models.sd15 import SD15
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.progress import Message, showing
@@ -132,6 +133,7 @@ def test_alphas_count_in_every_spelling_and_are_the_rank_where_there_are_none(tm
             scales = [next(iter(read(tmp_path, tensors, alpha=a).modules.values())).scale for a in (None, "rank", 6.0)]
         torch.testing.assert_close(next(iter(stated.modules.values())).product(), up @ down * 2 / RANK)
         assert scales == [1, 1, 2]
+        assert not any("alpha" in note for note in stated.notes)
         (note,) = said
         assert isinstance(note, Message) and "1 of 1 modules hold no alpha; their scale is 1" in note.text
         said.clear()
@@ -319,6 +321,8 @@ def test_embeddings_beside_a_lora_are_named_as_unused(name, tmp_path, draw):
         lora = read(tmp_path, tensors | {name: draw(2, 8)}, alpha="rank")
     assert [*lora.modules] == [PROJ]
     assert any(name in note.text and "not used" in note.text for note in said)
+    (left_out,) = left_out_of([ScaledLora(tmp_path / "a.safetensors", lora, 1.0)])
+    assert name in left_out.why and "not used" in left_out.why
 
 
 @pytest.mark.parametrize(

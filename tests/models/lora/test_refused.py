@@ -141,7 +141,7 @@ def test_no_tensors(tmp_path):
     assert "holds no tensor" in refused(tmp_path / "empty.safetensors")
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+@pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 100_000])
 def test_damaged_settings_of_peft(text, lora):
     save_file(load_file(lora), lora, {"lora_adapter_metadata": text})
     assert "lora_adapter_metadata is damaged" in refused(lora)
@@ -185,7 +185,10 @@ def test_tensors_of_shapes_that_cannot_be(name, shape, said, lora):
         ({"sdxl_mel.spec": "{}"}, "spec"),
         ({"sdxl_mel.clip_skip": "two"}, "metadata is damaged"),
         ({"sdxl_mel.base": "[1]"}, "metadata is damaged"),
+        ({"sdxl_mel.base": '{"unet":' * 50_000}, "metadata is damaged (nested too deep)"),
         ({"sdxl_mel.record": "{}"}, "metadata is damaged"),
+        ({"sdxl_mel.record": "[" * 100_000}, "metadata is damaged"),
+        ({"sdxl_mel.spec": "[" * 100_000}, "recursion limit"),
         ({"sdxl_mel.layers_per_block": "0"}, "metadata is damaged"),
         ({"sdxl_mel.guidance": "nan"}, "metadata is damaged"),
     ],
@@ -211,6 +214,11 @@ def test_peft_folders_that_a_lora_cannot_express(setting, said, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | setting))
     save_file({"base_model.model.conv_in.lora_A.weight": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
     assert said in refused(tmp_path)
+
+
+def test_a_peft_folder_nested_too_deep(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("[" * 100_000)
+    assert "not peft's settings (nested too deep)" in refused(tmp_path)
 
 
 def test_nothing_or_nan_is_not_written(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sdxl_mel.files import containers
+from sdxl_mel.files import ogg
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
@@ -16,19 +16,19 @@ def test_the_serial_goes_and_the_sound_stays(tmp_path: Path, subtype: str) -> No
     soundfile.write(path, noise, 48000, subtype=subtype)
     before, size = soundfile.read(path)[0], path.stat().st_size
     assert serials(path) != {0}
-    containers.clear_ogg_serial(path)
+    ogg.clear_serial(path)
     # libogg drops pages with a wrong checksum, so equal samples say that every checksum is right.
     np.testing.assert_array_equal(soundfile.read(path)[0], before)
     assert serials(path) == {0}
     assert path.stat().st_size == size
-    assert containers.ogg_is_whole(path.read_bytes())
+    assert ogg.is_whole(path.read_bytes())
 
 
 def test_a_file_that_was_cut_is_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, np.zeros((96000, 1), dtype=np.float32), 48000)
     path.write_bytes(path.read_bytes()[:-1000])
-    assert not containers.ogg_is_whole(path.read_bytes())
+    assert not ogg.is_whole(path.read_bytes())
 
 
 def serials(path: Path) -> set[int]:
