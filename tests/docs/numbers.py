@@ -36,11 +36,11 @@ LEFT_OUT = {
     "code": r"`(?:[^`\n]|\n(?!\n))+`",
     "the target of a link": r"\]\([^)]*\)",
     "a paper": r"arXiv \d+\.\d+",
-    "a version": r"\b(?:SDXL|SD|XL|Python|Firefox|Chrome|Safari|laion_clap|numpy|torch|WCAG) \d[\d.]*\d?",
+    "a version": r"\b(?:SDXL|SD|XL|Python|Firefox|Chrome|Safari|laion_clap|numpy|torch|onnxruntime-web) \d[\d.]*\d?",
     "a date": r"\b\d{4}-\d\d-\d\d",
     "a kind of card": r"\b\d+(?:-\d+)? GB cards?\b|\bcards? of \d+ GB",
     "the level of intervals": r"95 % (?=interval)",
-    "a value in a formula": r"[=<>] ?[-+]?[\d.,]*\d",
+    "the value of a symbol": r"\b[^\W\dp_] = [-+]?[\d.,]*\d",
 }
 """What is no measurement, by name."""
 

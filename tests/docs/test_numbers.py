@@ -53,7 +53,7 @@ def test_tables_of_benchmarks_begin_with_their_names() -> None:
     [
         ("it takes 12 to 15 minutes, 859 s", ["12", "15", "859"]),
         ("found .93 (.88 to .95) of 200 prompts", [".93", ".88", ".95"]),
-        ("right in 14 of 15; z +0.32, p 4e-15", ["14", "15", "+0.32", "4e-15"]),
+        ("right in 14 of 15; z +0.32, p = 4e-15", ["14", "15", "+0.32", "4e-15"]),
         ("| what | is |\n|---|---|\n| 20 steps | 30 |\n| in .5 s | **1,024** |", ["30", ".5", "1,024"]),
         ("| `strength` | heard |\n|---|---|\n| .3 | .92 |", [".92"]),
         ("batch 2, rank 32 on 722 layers, from 2023", []),
