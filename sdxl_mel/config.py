@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
 
-from sdxl_mel.errors import FormatError, InputError, printable
+from sdxl_mel.errors import FormatError, InputError, in_one_line
 from sdxl_mel.names import near_miss, settings_of
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -57,12 +57,12 @@ class StageConfig(Settings):
 
 
 class Skipped(BaseModel):
-    """An input that was left out, and why; bytes of file names that are not UTF-8 are escaped."""
+    """An input that was left out, and why; what cannot be written in one line is escaped."""
 
     model_config = ConfigDict(frozen=True)
 
-    what: Annotated[str, BeforeValidator(printable)]
-    why: Annotated[str, BeforeValidator(printable)]
+    what: Annotated[str, BeforeValidator(in_one_line)]
+    why: Annotated[str, BeforeValidator(in_one_line)]
 
 
 class StageReport(BaseModel):

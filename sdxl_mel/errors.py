@@ -11,6 +11,8 @@ SdxlMelError
 import re
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What moves a terminal's cursor or begins a line, for some program that splits text into lines."""
 
 
 def printable(text: str) -> str:
@@ -22,6 +24,15 @@ def printable(text: str) -> str:
     return _SURROGATE.sub(lambda match: _escaped(ord(match.group())), text)
 
 
+def in_one_line(text: str) -> str:
+    r"""Return text as one line that can be written anywhere: control characters and ends of lines are escaped.
+
+    >>> in_one_line("ca\fption\u2028")
+    'ca\\x0cption\\u2028'
+    """
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], printable(text))
+
+
 def _escaped(code: int) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
@@ -30,8 +41,8 @@ class SdxlMelError(Exception):
     """Any failure the toolkit foresees; a command prints it in one line and exits with code 2."""
 
     def __init__(self, message: str) -> None:
-        """Keep a message that can be written anywhere, whatever file names are in it."""
-        super().__init__(printable(message))
+        """Keep a message in one line that can be written anywhere, whatever names and values are in it."""
+        super().__init__(in_one_line(message))
 
 
 class InputError(SdxlMelError):

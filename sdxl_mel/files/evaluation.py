@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sdxl_mel.config import Skipped
 from sdxl_mel.files.atomic import write_json
@@ -135,6 +135,13 @@ class Evaluation(_Finite):
     sets: dict[str, SetInfo]
     left_out: tuple[Skipped, ...] = ()
     clips: tuple[dict[str, JsonValue], ...]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        named = {metric.embedder for metric in self.metrics.values() if metric.embedder is not None}
+        if lacking := sorted(named - self.embedders.keys()):
+            raise ValueError(f"its metrics name the embedder {lacking[0]}, which is not among its embedders")
+        return self
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:

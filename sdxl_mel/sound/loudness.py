@@ -72,7 +72,11 @@ def normalising_gain_db(samples: Float, sample_rate: int, lufs: float, true_peak
 
 
 class Meter:
-    """The numbers of `normalising_gain_db` for a sound that comes in blocks (channels, n), to 1e-4 dB."""
+    """The numbers of `normalising_gain_db` for a sound that comes in blocks (channels, n), to 1e-3 dB.
+
+    Its loudness is measured in stretches that border on each other; those of the whole overlap or miss by a sample
+    where their seconds do not come out even.
+    """
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample_rate = sample_rate

@@ -47,6 +47,15 @@ def test_other_files_are_refused(tmp_path, content):
         read_evaluation(tmp_path)
 
 
+def test_metrics_of_an_embedder_that_is_not_listed_are_refused(tmp_path):
+    write_evaluation(tmp_path / "metrics.json", evaluation(fad=0.6))
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    content["metrics"]["fad"]["embedder"] = "musicnn"
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(FormatError, match="name the embedder musicnn, which is not among its embedders"):
+        read_evaluation(tmp_path)
+
+
 def test_an_evaluation_of_schema_1_is_read_with_the_names_of_schema_2(tmp_path):
     metric = {"value": 0.5, "n": 3, "method": "m", "meaning": "w", "embedder": "tagbridge"}
     graded = {"band": "good", "band_span": ["good", "weak"], "no_band": None}

@@ -189,7 +189,9 @@ def test_loudness_in_blocks_is_that_of_the_whole(length: int, channels: int, rat
     for start in range(0, length, 7001):
         meter.add(samples[:, start : start + 7001])
     expected = normalising_gain_db(samples, rate, -16.0, -1.0)
-    assert meter.gain_db(-16.0, -1.0) == pytest.approx(expected, abs=1e-4)
+    # A sample more or less in one of the 14 or more blocks of a sound whose blocks do not come out even: at four
+    # deviations 10 log10(1 + 16 / 8820 / 14) dB.
+    assert meter.gain_db(-16.0, -1.0) == pytest.approx(expected, abs=1e-3)
 
 
 @given(st.integers(-50, 150), st.integers(0, 100))
