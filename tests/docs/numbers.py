@@ -39,7 +39,7 @@ LEFT_OUT = {
     "a version": r"\b(?:SDXL|SD|XL|Python|Firefox|Chrome|Safari|laion_clap|numpy|torch|onnxruntime-web) \d[\d.]*\d?",
     "a date": r"\b\d{4}-\d\d-\d\d",
     "a kind of card": r"\b\d+(?:-\d+)? GB cards?\b|\bcards? of \d+ GB",
-    "the level of intervals": r"95 % (?=interval)",
+    "the level of intervals": r"95 % (?=interval)|\(95 %\)",
     "the value of a symbol": r"\b[^\W\dp_] = [-+]?[\d.,]*\d",
 }
 """What is no measurement, by name."""
