@@ -77,7 +77,7 @@ def run() -> Table:
         "the last rows: the five clips one after another in stereo, fastest of 5; encoding is from decoded samples at "
         "44.1 kHz to the bytes of the PNG",
     ]
-    return Table("Mel inversion", HEADER, rows, notes)
+    return Table("codec: pictures to sound", HEADER, rows, notes)
 
 
 def _one_thread() -> None:

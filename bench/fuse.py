@@ -66,7 +66,7 @@ def run() -> Table:
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     if free < NEEDED_GB:
         note = f"not run: {tempfile.gettempdir()} has {free:.0f} GB free, {NEEDED_GB} are needed"
-        return Table("Fusing at SDXL's true size", ["what"], [["-"]], [note])
+        return Table("fuse: at SDXL's true size", ["what"], [["-"]], [note])
     with tempfile.TemporaryDirectory(prefix="bench-fuse-") as name:
         return _measured(Path(name))
 
@@ -107,7 +107,7 @@ def _measured(place: Path) -> Table:
         "(diffusers: 1), input in the page cache",
         "cp and ours write one file; diffusers writes the same weights as a folder, summed in fp16",
     ]
-    return Table("Fusing at SDXL's true size", ["what", "seconds", "times cp", "peak memory GB"], rows, notes)
+    return Table("fuse: at SDXL's true size", ["what", "seconds", "times cp", "peak memory GB"], rows, notes)
 
 
 def timed(command: list[object], out: Path) -> tuple[float, float]:

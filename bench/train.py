@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from torch.nn import functional as F
 
+from bench import train_memory
 from bench.table import Table
 from bench.train_models import MINI, SDXL, SDXL_UNET, Size, finisher, random_cache, random_models
 from bench.train_peer import peer_step
@@ -40,7 +41,7 @@ def run() -> Table:
         rows = timed(MINI, torch.device("cpu"), torch.float32, Path(folder) / "mini")
         if torch.cuda.is_available():
             rows += timed(SDXL, torch.device("cuda"), torch.bfloat16, Path(folder) / "sdxl")
-    rows += [counted(False, 24), counted(True, 12), *learnt()]
+    rows += [counted(False, 24), counted(True, 12), *train_memory.rows(), *learnt()]
     notes = [
         f"Seconds of a step, median of {STEPS} in turns in one process; attention LoRA on both sides, random weights. "
         "`bare` is forward, backward and optimizer of our UNet and adapters on a batch in memory; `ours` is the whole "
@@ -48,6 +49,8 @@ def run() -> Table:
         "`diffusers` is the step of its example text_to_image_lora_sdxl.py (see bench/train_peer.py).",
         "True size is counted on tensors without memory (sdxl_mel/training/costs.py), rank 32 on all 722 Linear, "
         "AdamW in float32, 1.5 GiB for CUDA's context.",
+        "Activations: under bare what autograd keeps of a UNet of one level, 16 x 32 latents, bf16 on the CPU, each "
+        "storage once; under ours what is counted.",
     ]
     if not torch.cuda.is_available():
         notes.append("No CUDA device here: the rows that need one are left out.")

@@ -60,7 +60,7 @@ def count_costs(
         operations,
         _counted_once(unet, kept, operations),
     ):
-        inputs = _inputs(unet.config, (batch, height, width), dtype)
+        inputs = empty_inputs(unet.config, (batch, height, width), dtype)
         prediction = functional_call(unet, shapes, kwargs=inputs).sample
         F.mse_loss(prediction.float(), torch.empty(prediction.shape))
     # A third of the work is the way forward; checkpointing does it twice.
@@ -76,6 +76,18 @@ def memory_of(costs: Costs, optimizer: OptimizerName, dtype: torch.dtype, averag
         "base": costs.base_parameters * dtype.itemsize,
         "adapters, gradients, optimizer": costs.adapter_parameters * per_number,
         "activations": costs.saved_bytes + costs.transient_bytes,
+    }
+
+
+def empty_inputs(config: Mapping[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
+    """Return arguments of a UNet for (batch, height, width) latents, of any content, on the device of the context."""
+    batch, height, width = shape
+    pooled = torch.empty(batch, pooled_width(config), dtype=dtype)
+    text = TextEmbeddings(torch.empty(batch, TOKENS, config["cross_attention_dim"], dtype=dtype), pooled)
+    return {
+        "sample": torch.empty(batch, config["in_channels"], height, width, dtype=dtype),
+        "timestep": torch.zeros(batch, dtype=torch.int64),
+        **unet_conditions(text, torch.empty(TIME_IDS) if pooled.numel() else None),
     }
 
 
@@ -235,14 +247,3 @@ def _checkpointed_by(unet: Any, function: Callable[..., Any] | None) -> Iterator
 
 def _place(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def _inputs(config: Mapping[str, Any], shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, Any]:
-    batch, height, width = shape
-    pooled = torch.empty(batch, pooled_width(config), dtype=dtype)
-    text = TextEmbeddings(torch.empty(batch, TOKENS, config["cross_attention_dim"], dtype=dtype), pooled)
-    return {
-        "sample": torch.empty(batch, config["in_channels"], height, width, dtype=dtype),
-        "timestep": torch.zeros(batch, dtype=torch.int64),
-        **unet_conditions(text, torch.empty(TIME_IDS) if pooled.numel() else None),
-    }

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.train_memory import kept_and_counted, kept_bytes
 from sdxl_mel.models.lora.adapters import attach
-from sdxl_mel.training.costs import count_costs
+from sdxl_mel.training.costs import count_costs, empty_inputs
 from tests.tiny_models import PROJECTION, WIDTH, tiny_unet
 
 
@@ -37,20 +38,17 @@ def test_counts_are_those_of_the_real_model():
     assert costs.flops > counter.get_total_flops()
 
 
-def test_saved_bytes_are_those_of_real_tensors():
-    unet = tiny_unet(slim=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_bytes_are_those_of_real_tensors(dtype):
+    unet = tiny_unet(slim=True).to(dtype)
     attach({"unet": unet}, rank=4, alpha=4)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
-    saved = {}
+    kept = kept_bytes(unet, empty_inputs(unet.config, (2, 8, 8), dtype))
+    assert _tiny(dtype=dtype).saved_bytes == pytest.approx(kept, rel=0.05)
 
-    def pack(tensor):
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _call(unet).square().mean()
-    real = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
-    assert _tiny().saved_bytes == pytest.approx(real, rel=0.1)
+def test_saved_bytes_are_those_of_real_tensors_at_true_width():
+    kept, counted = kept_and_counted(level=2, height=8, width=16)
+    assert counted == pytest.approx(kept, rel=0.05)
 
 
 def test_more_samples_and_less_precision():
