@@ -1,6 +1,5 @@
 """A base with some of its parts replaced by smaller ones, written as a folder that every command takes as a base."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.files.tokenizer import tokenizer_files
 from sdxl_mel.models.base import Base
@@ -69,4 +69,4 @@ def write_derived_base(
 def config_of(model: Any) -> dict[str, Any]:
     """Return the config of a model of diffusers or of transformers, as its folder holds it."""
     text: str = model.to_json_string() if hasattr(model, "to_json_string") else model.config.to_json_string()
-    return dict(json.loads(text))
+    return dict(parse_json(text))

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.atomic import write_bytes
+from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.run import SMALL_DECODER_NAME
 from sdxl_mel.files.tensors import TensorFile, TensorType, write_tensors
 from sdxl_mel.models.base import Base
@@ -200,7 +201,7 @@ def write_weights(path: Path, decoder: SmallDecoder, dtype: torch.dtype) -> None
 def decoder_config(decoder: SmallDecoder) -> dict[str, Any]:
     """Return what makes an empty decoder of this shape."""
     config = {name: value for name, value in decoder.config.items() if not name.startswith("_")}
-    return dict(json.loads(json.dumps(config)))
+    return dict(parse_json(json.dumps(config)))
 
 
 def read_small_decoder(folder: Path) -> SmallDecoder | None:
