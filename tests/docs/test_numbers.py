@@ -38,6 +38,8 @@ def test_every_result_says_what_makes_it(result) -> None:
             assert stage in COMMANDS
         case ["python", "-m", "bench", name, *_]:
             assert name in NAMES
+        case ["python", "-m", module, *_]:
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
         case ["python" | "pytest" | "accelerate", *words]:
             assert any((ROOT / word.split("::")[0]).is_file() for word in words)
         case _:

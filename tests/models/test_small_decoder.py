@@ -58,13 +58,14 @@ def test_smaller_shapes_decode_to_the_same_size(vae, latents, shape):
     assert decoding_flops(small, 4, 8) < decoding_flops(vae, 4, 8)
 
 
-def test_sdxls_takes_75_gflop_for_a_tile_of_the_preset_web():
+def test_what_sdxls_takes_for_a_tile_of_the_preset_web():
     vae = meta_sdxl()["vae"]
     with torch.device("meta"):
         small = SmallDecoder(block_out_channels=(32, 64, 128, 256), norm_num_groups=32)
     height, width = PRESETS["web"].n_mels // 8, PRESETS["web"].width // 8
     assert decoding_flops(small, height, width) / 1e9 == pytest.approx(72.5, abs=0.5)
     assert decoding_flops(vae, height, width) / 1e9 == pytest.approx(1249, abs=1)
+    assert sum(each.numel() for each in small.parameters()) / 1e6 == pytest.approx(5.2, abs=0.05)
 
 
 @torch.no_grad()

@@ -72,7 +72,12 @@ def test_the_last_layer_stays_whatever_it_changes():
 
 @pytest.mark.parametrize(
     ("layers", "tokens", "millions", "share"),
-    [((12, 32), 49408, (123.1, 694.7), 1.0), ((3, 8), 2000, (22.9, 161.8), 0.23), ((2, 4), 2000, (15.8, 83.0), 0.12)],
+    [
+        ((12, 32), 49408, (123.1, 694.7), 1.0),
+        ((3, 8), 2000, (22.9, 161.7), 0.23),
+        ((2, 4), 2000, (15.8, 83.0), 0.12),
+        ((3, 8), 49408, (59.3, 222.4), 0.34),
+    ],
 )
 def test_sizes_of_sdxls(tokenizers, layers, tokens, millions, share):
     whole = meta_sdxl()
