@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.exported import Site
@@ -46,11 +47,14 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Pa
 
 
 @pytest.fixture(scope="session")
-def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> "Site":
+def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path, worker_id: str) -> "Site":
     """Return an exported site of the slim SDXL with a LoRA as factors, in exact weights and small parts."""
-    from tests.exported import write_slim_site
+    from tests.exported import shared_slim_site
 
-    return write_slim_site(tmp_path_factory.mktemp("slim-site"), slim_sdxl)
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    with FileLock(shared / "slim-site.lock"):
+        return shared_slim_site(shared / "slim-site", slim_sdxl)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """An exported site for tests: a small random SDXL with a LoRA as factors, in exact weights and small parts."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,19 @@ class Site(NamedTuple):
 
     def opened(self) -> Exported:
         return Exported.open(self.folder)
+
+
+def shared_slim_site(folder: Path, base: Path) -> Site:
+    """Return the site in a folder that several processes share, exported by the first: it takes most of a minute."""
+    said = folder / "site.json"
+    if not said.is_file():
+        folder.mkdir()
+        made = write_slim_site(folder, base)
+        written = {"graph_errors": dict(made.written.graph_errors), "picture_error": made.written.picture_error}
+        said.write_text(json.dumps({"base": str(made.base), "written": written}))
+    found = json.loads(said.read_text())
+    out = folder / "site"
+    return Site(Path(found["base"]), folder / "slim.safetensors", out, Written(read_manifest(out), **found["written"]))
 
 
 def write_slim_site(folder: Path, base: Path) -> Site:

@@ -38,6 +38,7 @@ def test_what_cannot_be_included(tmp_path, content, message):
 def test_every_config_that_ships_is_valid(path):
     source = "--trajectories" if read_toml(path).get("task") == "steps" else "--cache"
     config = parse_command("train", ["--config", str(path), "--base", "b", source, "c", "--out", "o"])
+    assert config.task == read_toml(path).get("task", "lora")
     assert config.batch >= 4
     if path.parent.name == "ablations":
         assert len(path.read_text().splitlines()) <= 16

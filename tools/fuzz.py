@@ -605,17 +605,22 @@ def fuse(case: Case) -> list[str | Path]:
 
 
 def generate(case: Case) -> list[str | Path]:
-    """Draw with damaged prompts, a damaged LoRA, or from a damaged sound or picture."""
+    """Draw with damaged prompts or a damaged LoRA."""
     words: list[str | Path] = ["generate", "--base", "mini", "--steps", "1", "--format", "none", "--out", case.out]
-    prompt = ["--prompt", "piano"]
-    match case.random.randrange(4):
-        case 0 | 1:
-            return [*words, "--prompts", case.bad(case.random.choice(case.material.prompts))]
-        case 2:
-            return [*words, *prompt, "--lora", case.bad(case.material.run / "lora.safetensors")]
-        case _:
-            start = case.random.choice((*case.material.sounds, case.material.picture))
-            return [*words, *prompt, "--steps", "2", "--init", case.bad(start)]
+    if case.random.random() < 0.6:
+        return [*words, "--prompts", case.bad(case.random.choice(case.material.prompts))]
+    return [*words, "--prompt", "piano", "--lora", case.bad(case.material.run / "lora.safetensors")]
+
+
+def trajectories(case: Case) -> list[str | Path]:
+    """Draw trajectories of damaged prompts."""
+    words: list[str | Path] = ["trajectories", "--base", "mini", "--count", "1", "--steps", "2", "--out", case.out]
+    return [*words, "--prompts", case.bad(case.random.choice(case.material.prompts))]
+
+
+def export(case: Case) -> list[str | Path]:
+    """Export a damaged base."""
+    return ["export", "--base", case.bad(case.material.fused), "--onnx-only", "--out", case.out / "models"]
 
 
 def edit(case: Case) -> list[str | Path]:
@@ -674,6 +679,8 @@ RECIPES: dict[Recipe, int] = {
     lora: 20,
     fuse: 3,
     generate: 5,
+    trajectories: 1,
+    export: 1,
     edit: 1,
     vary: 1,
     evaluate: 3,

@@ -15,7 +15,6 @@ import pytest
 
 from sdxl_mel.dataset import render
 from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceError
-from sdxl_mel.files import atomic
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.dataset import read_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
@@ -270,16 +269,17 @@ def test_settings_that_make_no_sense(tmp_path: Path, options: dict[str, object],
 
 def test_a_full_disk_leaves_what_is_whole(music: Path, prepared: Path, tmp_path: Path, monkeypatch) -> None:
     out, written = tmp_path / "set", []
-    real = Path.write_bytes
+    real = Path.open
 
-    def full(path: Path, content: bytes) -> int:
-        if ".png." in path.name and len(written) == 3:
-            real(path, content[: len(content) // 2])
-            raise OSError(28, "No space left on device")
-        written.append(path) if ".png." in path.name else None
-        return real(path, content)
+    def full(path: Path, mode: str = "r", *more: object, **others: object) -> object:
+        if ".png." in path.name and "w" in mode:
+            if len(written) == 3:
+                path.write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+            written.append(path)
+        return real(path, mode, *more, **others)
 
-    monkeypatch.setattr(atomic.Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ResourceError, match="the disk is full .*free some space and run it again"):
         prepare(music, out, layout="kohya")
     assert not list(out.rglob("*.tmp"))

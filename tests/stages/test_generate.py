@@ -399,14 +399,14 @@ def test_an_unwritable_folder_is_known_before_the_models_are_opened(tmp_path: Pa
 
 
 def test_a_full_disk_keeps_what_is_finished(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = Path.write_bytes
+    real = Path.open
 
-    def full(self: Path, content: bytes) -> int:
-        if "0002.png" in self.name:
+    def full(path: Path, mode: str = "r", *more: object, **others: object) -> object:
+        if "0002.png." in path.name and "w" in mode:
             raise OSError(28, "No space left on device")
-        return written(self, content)
+        return real(path, mode, *more, **others)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ResourceError, match="the disk is full"):
         draw(tiny, tmp_path, num=3)
     assert [path.name for path in tmp_path.glob("*.png")] == ["0001.png"]
