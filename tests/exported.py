@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.manifest import read_manifest
 from sdxl_mel.export.models import Written
 from sdxl_mel.export.runner import Exported
 from sdxl_mel.export.site import export_folder
