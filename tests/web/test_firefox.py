@@ -13,6 +13,7 @@ READY = "document.querySelector('#worker')?.dataset.state === 'ready'"
 MAKE = """const prompt = document.querySelector("textarea");
   prompt.value = "bells";
   document.querySelector(".primary").click();"""
+KEPT = "document.querySelector('#worker')?.textContent.includes('also offline')"
 PLAYS = "document.querySelector('mel-player[data-ready]')"
 
 
@@ -27,6 +28,7 @@ def test_firefox_draws_and_keeps_the_page(slim_site: Site, tmp_path: Path) -> No
             window.wait(READY)
             window.evaluate(MAKE)
             window.wait(PLAYS)
+            window.wait(KEPT)
         window.go(f"{host.address}site/")  # The host is gone.
         window.wait(READY)
         window.wait(PLAYS)
