@@ -1,6 +1,6 @@
 /** The service worker of the page: it keeps the page for use without a network and lets it use threads. */
 
-const CLAIM_MS = 4000;
+const CLAIM_MS = 15_000; // A browser that has just started takes seconds to install a service worker.
 
 /** Whether a page like this one can be kept: not one that was opened from a file. */
 export function canBeKept() {
