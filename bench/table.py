@@ -20,8 +20,12 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [f"## {self.title}", "", _row(self.header), _row(["---"] * len(self.header)), *map(_row, self.rows)]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+        return "\n".join([f"## {self.title}", "", self.grid(), *(f"- {note}" for note in self.notes), ""])
+
+    def grid(self) -> str:
+        """Return the rows alone, without title and notes, as Markdown."""
+        lines = [_row(self.header), _row(["---"] * len(self.header)), *map(_row, self.rows)]
+        return "\n".join([*lines, ""])
 
 
 def machine() -> str:

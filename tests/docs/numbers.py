@@ -32,6 +32,7 @@ MEASURED = re.compile(rf"(?:\s?(?:to|and|or|,|-|/)\s?{DIGITS})*{UNIT}|\sof\s\d")
 """What follows a measured number that has no decimal point."""
 BENCHMARK = re.compile(r"python -m bench (\w+)")
 LEFT_OUT = {
+    "a table that a command makes and a test of its own compares": r"<!-- made by .*?<!-- end -->",
     "a block of code": r"^```.*?^```|^ {4}[^\n]*(?:\n {4}[^\n]*)*",
     "code": r"`(?:[^`\n]|\n(?!\n))+`",
     "the target of a link": r"\]\([^)]*\)",
