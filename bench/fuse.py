@@ -185,7 +185,7 @@ def write_base(path: Path, models: dict[Part, Any]) -> None:
                 canonical = f"text_model.{name}" if flat else name
                 types[part, canonical] = TensorType(torch.float16, tuple(tensor.shape))
     source = Checkpoint(path, Architecture(SDXL), {}, {}, True)
-    write_single_file(path, source, types, lambda param, out: out.copy_(_random(types[param].shape, str(param))), {})
+    write_single_file(path, source, types, lambda param, out: out.copy_(_weight(types[param].shape, str(param))), {})
 
 
 def write_random_lora(path: Path, models: dict[Part, Any]) -> int:
@@ -198,6 +198,11 @@ def write_random_lora(path: Path, models: dict[Part, Any]) -> int:
             modules[part, name] = LoraModule(down, up * 0.1, float(RANK))
     write_lora(path, Lora(modules, LoraHeader(spec=PRESETS["std"], anchor="mel spectrogram")), dtype=torch.float16)
     return len(modules)
+
+
+def _weight(shape: tuple[int, ...], name: str) -> Tensor:
+    """Return random numbers of a size that networks let through; the gains of norms, their only vectors, are 1."""
+    return torch.ones(shape).half() if len(shape) == 1 and name.endswith("weight')") else _random(shape, name)
 
 
 def _random(shape: tuple[int, ...], what: str) -> Tensor:

@@ -81,7 +81,9 @@ def timed(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) ->
     return [_row(size.name, [*first, second]), gigabytes]
 
 
-def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -> tuple[LoraTask, Loop]:
+def open_loop(
+    size: Size, device: torch.device, dtype: torch.dtype, folder: Path, targets: Sequence[str] = ("attention",)
+) -> tuple[LoraTask, Loop]:
     """Return a run on random weights and clips, as `sdxl-mel train` sets it up."""
     config = Config.model_validate(
         {
@@ -91,7 +93,7 @@ def open_loop(size: Size, device: torch.device, dtype: torch.dtype, folder: Path
             "steps": 1000,
             "batch": size.batch,
             "trackers": (),
-            "adapter": {"rank": size.rank, "targets": ("attention",)},
+            "adapter": {"rank": size.rank, "targets": targets},
         }
     )
     cache = random_cache(folder / "cache", size, CLIPS)

@@ -5,7 +5,7 @@ It encodes pictures with a float32 VAE and captions with both text encoders at e
 every step. Decoding and scaling of the pictures, which it also does, is left out in its favour.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,14 +15,18 @@ from torch.nn import functional as F
 
 from bench.train_models import TOKENS, Models, Size
 
-TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
+TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
+LINEAR = (*TARGETS, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+"""Its own layers, and all Linear of the transformers."""
 
 
-def peer_step(models: Models, size: Size, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+def peer_step(
+    models: Models, size: Size, device: torch.device, dtype: torch.dtype, targets: Sequence[str] = TARGETS
+) -> Callable[[], None]:
     """Return a function that takes one step."""
     unet = models.unet
     unet.add_adapter(
-        LoraConfig(r=size.rank, lora_alpha=size.rank, init_lora_weights="gaussian", target_modules=TARGETS)
+        LoraConfig(r=size.rank, lora_alpha=size.rank, init_lora_weights="gaussian", target_modules=list(targets))
     )
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
