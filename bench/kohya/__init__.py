@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(kohya: Path, python: str | None = None, size: SizeName = "sdxl", **chosen: Any) -> Table:
     """Measure all three, one after the other."""
     interpreter = python or interpreter_of(kohya)
-    require_packages(kohya, interpreter)
+    require_packages(interpreter)
     width, height = PRESETS[chosen["preset"]].size
     settings = json.dumps(chosen | {"width": WIDTHS[size], "pixels": (height, width)})
     found = {
@@ -76,11 +76,12 @@ def interpreter_of(kohya: Path) -> str:
     return next((str(kohya / path) for path in INTERPRETERS if (kohya / path).exists()), sys.executable)
 
 
-def require_packages(kohya: Path, interpreter: str) -> None:
-    """Raise MissingError that names the packages which kohya's trainer needs and an interpreter lacks."""
-    done = subprocess.run([interpreter, "-c", FIND, *NEEDED], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"--python {interpreter}: cannot be run: {done.stderr.strip()[-300:]}")
+def require_packages(interpreter: str) -> None:
+    """Raise MissingError that names the packages of kohya's trainer that its interpreter lacks."""
+    try:
+        done = subprocess.run([interpreter, "-c", FIND, *NEEDED], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"--python {interpreter}: cannot be run ({error}); give the Python of its venv") from error
     if lacking := done.stdout.split():
         raise MissingError(
             f"{interpreter}: lacks {', '.join(lacking)}, which kohya's trainer imports; install its requirements.txt "

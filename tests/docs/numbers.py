@@ -30,7 +30,7 @@ CELL = "\ue000"
 NUMBER = re.compile(rf"(?P<cell>{CELL}\**)?(?<![\w.,/])(?P<digits>{DIGITS}){END}")
 MEASURED = re.compile(rf"(?:\s?(?:to|and|or|,|-|/)\s?{DIGITS})*{UNIT}|\sof\s\d")
 """What follows a measured number that has no decimal point."""
-BENCHMARK = re.compile(r"python -m bench (\w+)")
+BENCHMARK = re.compile(r"python -m bench ([\w-]+)")
 LEFT_OUT = {
     "a table that a command makes and a test of its own compares": r"<!-- made by .*?<!-- end -->",
     "a block of code": r"^```.*?^```|^ {4}[^\n]*(?:\n {4}[^\n]*)*",
