@@ -39,7 +39,8 @@ def clocked(unet: torch.nn.Module) -> Iterator[dict[str, float]]:
     """Yield a clock that adds up the seconds of the UNet's calls and of every backward pass."""
     clock = dict.fromkeys(PARTS, 0.0)
     begun: list[float] = []
-    backward = torch.autograd.backward
+    autograd: Any = torch.autograd
+    backward = autograd.backward
     hooks = [
         unet.register_forward_pre_hook(lambda *_: begun.append(now())),
         unet.register_forward_hook(lambda *_: clock.update(forward=clock["forward"] + now() - begun.pop())),
@@ -50,11 +51,11 @@ def clocked(unet: torch.nn.Module) -> Iterator[dict[str, float]]:
         backward(*words, **named)
         clock["backward"] += now() - start
 
-    torch.autograd.backward = timed
+    autograd.backward = timed
     try:
         yield clock
     finally:
-        torch.autograd.backward = backward
+        autograd.backward = backward
         for hook in hooks:
             hook.remove()
 

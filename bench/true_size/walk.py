@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_mel.demo.steps import Step, run_steps
+from sdxl_mel.demo.plan import Line
+from sdxl_mel.demo.steps import Step, config_path, run_steps
 from sdxl_mel.errors import SdxlMelError
 from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.lora.file import read_lora
@@ -25,55 +27,28 @@ MODELS = "-m bench.true_size.models"
 """The module that makes the base, and that opens the fused file with diffusers."""
 PROMPT = "violin and piano, slow, folk tune"
 TRAIN = (
-    "--config configs/sdxl-24gb.toml --base {base} --validation.every 0 --samples.every 0 --hardware.precision bf16 "
+    "--config {config} --base {base} --validation.every 0 --samples.every 0 --hardware.precision bf16 "
     "--micro-batch 1 --save-every 1 --averages.lengths 0.1"
 )
 TWO_STEPS = f"{TRAIN} --cache {{cache}} --out {{run}} --steps 2 --batch 2"
+ONE_STEP = (
+    f"{TRAIN} --cache {{cache_std}} --out {{run_std}} --steps 1 --batch 1 "
+    "--adapter.text-encoders text_encoder text_encoder_2"
+)
 LINES = (
-    ("base", "make an SDXL of random weights", "", "base {size} {base} {configs}", MODELS),
-    (
-        "prepare",
-        "render music to tiles, preset web",
-        "prepare",
-        "--source demo --preset web {music} --out {dataset}",
-        None,
-    ),
-    ("cache", "encode tiles and captions", "cache", "--dataset {dataset} --base {base} {splits} --out {cache}", None),
-    ("killed", "train, killed after the first step", "train", TWO_STEPS, None),
-    ("resumed", "resume, the second step", "train", f"{TWO_STEPS} --resume", None),
-    (
-        "prepare-std",
-        "render music to tiles, preset std",
-        "prepare",
-        "--source demo --preset std {music} --out {dataset_std}",
-        None,
-    ),
-    (
-        "cache-std",
-        "encode them",
-        "cache",
-        "--dataset {dataset_std} --base {base} --splits train --out {cache_std}",
-        None,
-    ),
-    (
-        "train-std",
-        "one step at std, text encoders too",
-        "train",
-        f"{TRAIN} --cache {{cache_std}} --out {{run_std}} --steps 1 --batch 1 "
-        "--adapter.text-encoders text_encoder text_encoder_2",
-        None,
-    ),
-    ("fuse", "fuse into a single file", "fuse", "--base {base} --lora {lora} --out {fused}", None),
-    ("open", "open the single file with diffusers", "", "open {fused} {configs}", MODELS),
-    ("generate", "draw two tiles in two steps", "generate", "--base {fused} {draw} --out {tiles}", None),
-    ("stitch", "join them, and their sound", "stitch", "{tiles} --overlap 25% --out {long} --wav {sound}", None),
-    (
-        "evaluate",
-        "score the tiles",
-        "evaluate",
-        "--generated {tiles} --reference {dataset} {measure} --out {scores}",
-        None,
-    ),
+    Line("base", "make an SDXL of random weights", "", "base {size} {base} {configs}", MODELS),
+    Line("prepare", "music to tiles, preset web", "prepare", "{demo} --preset web --out {dataset}"),
+    Line("cache", "encode them", "cache", "--base {base} --dataset {dataset} --splits train --out {cache}"),
+    Line("killed", "train, killed after the first step", "train", TWO_STEPS),
+    Line("resumed", "resume, the second step", "train", f"{TWO_STEPS} --resume"),
+    Line("prepare-std", "music to tiles, preset std", "prepare", "{demo} --preset std --out {dataset_std}"),
+    Line("cache-std", "encode them", "cache", "--base {base} --dataset {dataset_std} --splits train --out {cache_std}"),
+    Line("train-std", "one step at std, text encoders too", "train", ONE_STEP),
+    Line("fuse", "fuse into a single file", "fuse", "--base {base} --lora {lora} --out {fused}"),
+    Line("open", "open that with diffusers", "", "open {fused} {configs}", MODELS),
+    Line("generate", "draw two tiles in two steps", "generate", "--base {fused} {draw} --out {tiles}"),
+    Line("stitch", "join them, and their sound", "stitch", "{tiles} --overlap 25% --out {long} --wav {sound}"),
+    Line("evaluate", "score them", "evaluate", "--generated {tiles} --reference {dataset} {measure} --out {scores}"),
 )
 PLACES = {
     "configs": "configs",
@@ -90,11 +65,12 @@ PLACES = {
     "sound": "long.wav",
     "scores": "scores",
 }
+ANEW = {"killed": "run", "train-std": "run_std"}
+"""What a step begins anew: a training does not go on with what an interrupted walk left, unless it is told to."""
 FIXED = {
-    "music": "--tracks 5 --count 1 --seed 0",
-    "splits": "--splits train validation",
-    "draw": "--num 2 --steps 2 --batch 1 --dtype bf16 --method fast --seed 0",
-    "measure": "--embedder musicnn-msd mel --inversion fast",
+    "{demo}": "--source demo --tracks 5 --count 1 --seed 0",
+    "{draw}": "--prompt {prompt} --num 2 --steps 2 --batch 1 --dtype bf16 --method fast --seed 0",
+    "{measure}": "--embedder musicnn-msd mel --inversion fast",
 }
 
 
@@ -110,13 +86,14 @@ class Measured:
 
 def steps_of(size: str, place: Path) -> list[Step]:
     """Return the steps for a size in a folder."""
-    values = {name: str(place / path) for name, path in PLACES.items()} | FIXED | {"size": size}
+    values = {name: str(place / path) for name, path in PLACES.items()}
+    values |= {"size": size, "prompt": PROMPT, "config": str(config_path("sdxl-24gb"))}
     values["base"] = str(place / ("base" if size == "tiny" else "base.safetensors"))
     steps = []
-    for name, why, stage, line, script in LINES:
-        words = line.format_map(values).split()
+    for line in LINES:
+        words = " ".join(FIXED.get(word, word) for word in line.words.split()).split()
         steps.append(
-            Step(name, why, stage, (*words, "--prompt", PROMPT) if name == "generate" else tuple(words), script)
+            Step(line.name, line.why, line.stage, tuple(word.format_map(values) for word in words), line.script)
         )
     return steps
 
@@ -125,6 +102,8 @@ def walk(steps: Sequence[Step], place: Path) -> Iterator[tuple[Step, Measured]]:
     """Run the steps that are not done yet in order; yield each with what it took."""
 
     def run(step: Step) -> str:
+        if step.name in ANEW:
+            shutil.rmtree(place / PLACES[ANEW[step.name]], ignore_errors=True)
         before = bytes_in(place)
         until = place / PLACES["run"] / "state" / "step-000001" if step.name == "killed" else None
         peak, last = follow(arguments(step), place / RESULTS / f"{step.name}.log", until)
