@@ -53,11 +53,11 @@ def verdict(row: Row, by_measure: Mapping[Column, Effects]) -> str:
 
 
 def write_page(made: Table, page: Path = PAGE) -> None:
-    """Put the table where the page has its marks."""
+    """Put the table where the page has its marks, nothing where it is empty."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_text(page, before + BEGIN + made.grid() + END + after)
+    write_text(page, before + BEGIN + (made.grid() if made.rows else "") + END + after)
 
 
 def _said(column: Column, effect: Interval) -> str:

@@ -10,9 +10,11 @@ from bench.ablations.judge import Judge
 from bench.ablations.results import Measured
 from bench.ablations.rows import Row, config_of
 from sdxl_mel.commands import run_command
+from sdxl_mel.demo.plan import FULL_MINUTES, Size
 from sdxl_mel.training.lora_run import train_lora
 
-CORPUS_SEED = 0
+CORPUS_SEED, TRACKS = 0, Size.of(FULL_MINUTES).tracks
+"""Those of the demo."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +22,23 @@ class Workplace:
     """Where the corpus, its caches and the run under way lie."""
 
     folder: Path
+    tracks: int = TRACKS
 
     @property
     def dataset(self) -> Path:
         """Return the corpus of the demo, made first where it is not there."""
         path = self.folder / "dataset"
         if not (path / "dataset.json").exists():
-            run_command("prepare", f"--source demo --preset mini --base mini --seed {CORPUS_SEED} --out {path}".split())
+            words = f"--source demo --preset mini --base mini --tracks {self.tracks} --seed {CORPUS_SEED}".split()
+            run_command("prepare", [*words, "--out", str(path)])
         return path
 
     def cache(self, clip_skip: int) -> Path:
         """Return the cache of the corpus, made first where it is not there."""
         path = self.folder / (f"cache-skip-{clip_skip}" if clip_skip else "cache")
         if not (path / "cache.json").exists():
-            splits = "--splits train validation regularization"
-            words = f"--dataset {self.dataset} --base mini {splits} --clip-skip {clip_skip} --out {path}"
-            run_command("cache", words.split())
+            words = f"--base mini --splits train validation regularization --clip-skip {clip_skip}".split()
+            run_command("cache", [*words, "--dataset", str(self.dataset), "--out", str(path)])
         return path
 
 

@@ -1,5 +1,6 @@
 """What `python -m bench ablations` concludes from its runs, and that the page says what the committed runs do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,18 @@ def test_the_page_has_the_table_of_the_committed_runs(tmp_path):
     write_page(table(finished(ROWS.values())), page)
     assert page.read_text() == PAGE.read_text()
     assert BEGIN in PAGE.read_text() and END in PAGE.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_from_its_corpus_to_its_numbers(tmp_path):
+    from bench.ablations.judge import Judge
+    from bench.ablations.runs import Workplace, carry_out
+
+    place = Workplace(tmp_path, tracks=10)
+    judge = Judge(place.dataset, tmp_path)
+    row = Row("short", "two steps, another text layer", settings={"steps": 2, "batch": 2}, clip_skip=1)
+    first, second = (carry_out(row, 7, place, judge) for _ in range(2))
+    assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
+    assert second.seconds < first.seconds
+    assert 0 <= first.new_found <= 1 and first.frechet > 0 and first.diversity > 0 and first.held_out > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache-skip-1", "dataset", "reference.npy", "run"]
