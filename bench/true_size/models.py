@@ -6,6 +6,7 @@ python -m bench.true_size.models base SIZE OUT CONFIGS, python -m bench.true_siz
 import sys
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionXLPipeline
 
 from bench.fuse import true_size_models, write_base, write_configs
@@ -25,7 +26,7 @@ def make(size: str, out: Path, configs: Path) -> None:
 
 def open_single_file(path: Path, configs: Path) -> None:
     """Open a single file with diffusers, and say how many weights of which models it has."""
-    pipeline = StableDiffusionXLPipeline.from_single_file(path, config=str(configs), torch_dtype="auto")
+    pipeline = StableDiffusionXLPipeline.from_single_file(path, config=str(configs), torch_dtype=torch.float16)
     for name, model in pipeline.components.items():
         if hasattr(model, "parameters"):
             print(name, sum(parameter.numel() for parameter in model.parameters()))
