@@ -51,7 +51,7 @@ NOT_RUN = {
     "accelerate launch train_lora.py --task student --config configs/students/sdxl-330m.toml --base models/sdxl "
     "--cache data/my-music-cache --out runs/student": DISTILLED,
     "sdxl-mel train --task decoder --config configs/decoder-24gb.toml --base models/sdxl --dataset data/my-music "
-    "--cache data/my-music-cache --out runs/sound": "is for a card; tests/training/test_decoder_task.py trains decoders",
+    "--cache data/my-music-cache --out runs/sound": "is for a card; tests/training/test_decoder_task.py trains one",
     "sdxl-mel vae-audit --base models/sdxl --dataset data/my-music --out runs/audit": AUDITED,
     "sdxl-mel vae-audit --base models/sdxl --vae runs/sound/vae --against models/sdxl --dataset data/my-music "
     "--embedder musicnn-msd --method fast --out runs/audit-sound": AUDITED,
