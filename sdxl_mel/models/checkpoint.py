@@ -114,7 +114,8 @@ class Checkpoint:
     @property
     def encoder_identity(self) -> str:
         """Return the SHA-256 of what of the VAE decides latents."""
-        return self._hash({name: (part, name) for part, name in self.places if name.startswith(ENCODER)})
+        own = [param for param in self.places if param[0] == "vae" and param[1].startswith(ENCODER)]
+        return self._hash({param[1]: param for param in own})
 
     @property
     def latents_metadata(self) -> dict[str, str]:
