@@ -51,10 +51,15 @@ STAGES = {
     "evaluate": Stage("scores", refused=frozenset({"cache"})),
     "compare": Stage("scores"),
 }
-FILES: dict[str, tuple[Kind, ...]] = {
+MODELS: dict[str, tuple[Kind, ...]] = {
     "base": ("base",),
     "lora": ("lora",),
     "vae": ("base",),
+    "against": ("base",),
+    "clap": ("folder",),
+}
+"""The settings that name models, which are files, folders or on the hub, and the kinds of artefacts that fit."""
+FILES: dict[str, tuple[Kind, ...]] = {
     "base_config": ("folder",),
     "configs": ("folder",),
     "music": ("folder", "table"),
@@ -66,7 +71,6 @@ FILES: dict[str, tuple[Kind, ...]] = {
     "source": ("sound", "picture"),
     "dataset": ("dataset",),
     "cache": ("cache",),
-    "clap": ("folder",),
     "laion_clap": ("folder",),
     "generated": ("results", "folder", "dataset"),
     "reference": ("dataset", "folder", "results"),
@@ -95,7 +99,7 @@ def kinds_of(name: str, field: FieldInfo) -> tuple[Kind, ...] | None:
     kind, last = value_kind(field), name.rpartition(".")[2]
     if kind is Path:
         return FILES.get(last, ("folder",))
-    return FILES.get(name) if kind is str else None
+    return MODELS.get(name) if kind is str else None
 
 
 def form(stage: str) -> dict[str, JsonValue]:

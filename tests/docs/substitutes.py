@@ -33,6 +33,7 @@ ADDED = {
 """Flags that a stage is told besides: less sound, fewer steps, and a folder for what would come from the hub."""
 
 DISTILLED = "is for SDXL's widths; tests/training/test_distillation.py executes the task on a small model"
+AUDITED = "turns dozens of clips into sound; tests/stages/test_vae_audit.py executes it on a small model"
 NOT_RUN = {
     "make demo": "takes a quarter of an hour and is the job of `make demo` itself",
     "sdxl-mel demo": "the same",
@@ -49,6 +50,11 @@ NOT_RUN = {
     "sdxl-mel train --task text-encoder --base models/sdxl --cache data/my-music-cache --out runs/words": DISTILLED,
     "accelerate launch train_lora.py --task student --config configs/students/sdxl-330m.toml --base models/sdxl "
     "--cache data/my-music-cache --out runs/student": DISTILLED,
+    "sdxl-mel train --task decoder --config configs/decoder-24gb.toml --base models/sdxl --dataset data/my-music "
+    "--cache data/my-music-cache --out runs/sound": "is for a card; tests/training/test_decoder_task.py trains one",
+    "sdxl-mel vae-audit --base models/sdxl --dataset data/my-music --out runs/audit": AUDITED,
+    "sdxl-mel vae-audit --base models/sdxl --vae runs/sound/vae --against models/sdxl --dataset data/my-music "
+    "--embedder musicnn-msd --method fast --out runs/audit-sound": AUDITED,
 }
 """Commands that are not executed here, and why."""
 

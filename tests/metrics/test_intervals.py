@@ -11,6 +11,7 @@ from sdxl_mel.metrics.intervals import (
     paired_interval,
     proportion_interval,
     share_interval,
+    tied_interval,
 )
 from tests.metrics.simulated import units
 
@@ -179,3 +180,22 @@ def test_deal_keeps_groups_whole_and_parts_even():
     assert all(len({parts[i] for i in range(90) if groups[i] == group}) == 1 for group in groups)
     assert set(np.bincount(parts)) <= {3, 6}
     assert (parts == deal(groups, 20, seed=1)).all()
+
+
+def test_what_tied_sets_share_cancels_out() -> None:
+    """The difference of two means of clips that share most of their spread has the interval of the paired t."""
+    generator = np.random.default_rng(0)
+    shared = generator.normal(0, 5, 20)
+    first, second = shared + generator.normal(0, 0.1, 20), shared + 1 + generator.normal(0, 0.1, 20)
+    owner = np.arange(20)
+    tied = tied_interval(lambda one, two: float((two - one).mean()), [(first, owner), (second, owner)], 0)
+    paired = paired_interval(first, second)
+    assert tied.value == pytest.approx(paired.value)
+    assert (tied.low, tied.high) == pytest.approx((paired.low, paired.high))
+
+
+def test_windows_of_a_clip_are_left_out_together() -> None:
+    rows, owner = np.repeat(np.arange(5.0), 3), np.repeat(np.arange(5), 3)
+    seen = []
+    tied_interval(lambda kept: seen.append(sorted(set(kept))) or 0.0, [(rows, owner)], 0)
+    assert sorted(map(len, seen)) == [4, 4, 4, 4, 4, 5]

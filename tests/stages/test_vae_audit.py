@@ -82,3 +82,22 @@ def test_the_door_and_the_report(
         assert part in page
     assert str(tmp_path) not in page
     assert main(["vae-audit", "--base", str(tiny_sdxl), "--dataset", str(tmp_path)]) == 2
+
+
+def test_a_vae_beside_itself_changes_nothing(
+    tiles: Path, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["vae-audit", "--base", str(tiny_sdxl), "--dataset", str(tiles), "--clips", "4", "--sounds", "1"]
+    words += ["--split", "train", "--method", "fast", "--out", str(tmp_path), "--quiet"]
+    assert main([*words, "--vae", str(tiny_sdxl / "vae"), "--against", str(tiny_sdxl), "--embedder", "mel"]) == 0
+    assert "change 0.0000 (0.0000 to 0.0000)" in capsys.readouterr().out
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["against"] == {name: audit[name] for name in audit["against"]}
+    assert audit["distances"]["embedder"] == "mel"
+    assert audit["distances"]["fad"] == audit["distances"]["fad_against"]
+    assert audit["distances"]["fad"]["value"] > 0
+    assert len(audit["texture_db"]) == 4
+    page = (tmp_path / "report.html").read_text()
+    for part in (f"Beside the VAE of {tiny_sdxl.name}", "Distance of the sounds", f"after {tiny_sdxl.name}"):
+        assert part in page
+    assert main([*words, "--embedder", "clap"]) == 2
