@@ -11,7 +11,7 @@ NAMES = (
     *("codec", "prepare", "cache", "train", "fuse", "generate", "edit", "stitch", "evaluate"),
     *("studio", "distill", "export", "browser"),
 )
-LONG = ("browser_oracle",)
+LONG = ("browser_oracle", "phase")
 """Minutes each: they run by name alone."""
 REPORT = Path(__file__).parent / "report.md"
 

@@ -4,7 +4,7 @@ RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
 RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
 RUN/diffusers/pytorch_lora_weights.safetensors
 RUN/base/*                                   a base with smaller parts, of the tasks student and text-encoder
-RUN/small_decoder/*                          beside the VAE of a base
+RUN/small_decoder/*  RUN/refiner/*            beside the VAE of a base
 RUN/checkpoints/step-000250.safetensors  RUN/averages/0.1.safetensors
 RUN/samples/step-000250/*  RUN/state/step-000250/*
 """
@@ -28,6 +28,7 @@ LORA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "diffusers/pytorch_lora_weights.safetensors"
 BASE_NAME = "base"
 SMALL_DECODER_NAME = "small_decoder"
+REFINER_NAME = "refiner"
 METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
 

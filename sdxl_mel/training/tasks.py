@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from sdxl_mel.arguments import Action
-from sdxl_mel.files.run import BASE_NAME, LORA_NAME, SMALL_DECODER_NAME
+from sdxl_mel.files.run import BASE_NAME, LORA_NAME, REFINER_NAME, SMALL_DECODER_NAME
 from sdxl_mel.training import (
     lora_settings,
+    refiner_settings,
     small_decoder_settings,
     steps_settings,
     student_settings,
@@ -92,5 +93,15 @@ TASKS: Mapping[TaskName, Row] = {
   sdxl-mel train --task small-decoder --base BASE --cache data/music-cache --out runs/decoder
   sdxl-mel train --task small-decoder --config configs/mini-small-decoder.toml --base mini --cache data/demo-cache \\
     --out runs/decoder""",
+    ),
+    "refiner": Row(
+        refiner_settings.Config,
+        "sdxl_mel.training.refiner_run:train_refiner",
+        "refiner",
+        REFINER_NAME,
+        """\
+  sdxl-mel train --task refiner --base BASE --dataset data/music --cache data/music-cache --out runs/refiner
+  sdxl-mel train --task refiner --config configs/mini-refiner.toml --base mini --dataset data/demo \\
+    --cache data/demo-cache --out runs/refiner""",
     ),
 }
