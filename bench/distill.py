@@ -8,20 +8,19 @@ judges another adapter with fewer prompts.
 import argparse
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.kept import Kept
 from bench.table import Table
 from sdxl_mel.arrays import Float
 from sdxl_mel.assets import step_adapter
 from sdxl_mel.corpus.tracks import Split, TrackPlan, plan_tracks, render_track
 from sdxl_mel.diffusion.samplers import Drawing
-from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
 from sdxl_mel.metrics.frechet import frechet_change
 from sdxl_mel.metrics.intervals import Interval, paired_interval, proportion_interval
@@ -114,7 +113,7 @@ class Judge:
     """Draws, keeps and measures tiles."""
 
     def __init__(self, folder: Path, prompts: int) -> None:
-        self.folder, self.prompts = folder, prompts
+        self.kept, self.prompts = Kept(folder), prompts
         self.oracle: Oracle = load_oracle()
         self.plans = {split: duets(split, prompts) for split in SPLITS}
         self.generator: Generator | None = None
@@ -155,7 +154,7 @@ class Judge:
     def fad_change(self, way: Way) -> Interval:
         """Return the change of the FAD of musicnn to real renders, from that of the 16 guided calls."""
         sets = [self.embeddings(each) for each in (SIXTEEN, way)]
-        real = self._kept(
+        real = self.kept.array(
             f"real-{self.prompts}", lambda: np.concatenate([self.embedded(sounds) for sounds in self._renders()])
         )
         before, after, reference = ((rows, self._owners(rows)) for rows in (*sets, real))
@@ -172,7 +171,7 @@ class Judge:
 
     def _embedded_block(self, way: Way, split: Split, first: int) -> Rows:
         name = f"{way.key}-{split}-{first:03d}-musicnn"
-        return self._kept(name, lambda: self.embedded(self._sounds(self._block(way, split, first))))
+        return self.kept.array(name, lambda: self.embedded(self._sounds(self._block(way, split, first))))
 
     def embedded(self, sounds: Iterable[Float]) -> Rows:
         """Return the embeddings of mono sounds at 16 kHz."""
@@ -194,11 +193,11 @@ class Judge:
         return [(split, first) for split in SPLITS for first in range(0, self.prompts, BLOCK)]
 
     def _missing(self, way: Way) -> int:
-        paths = [self._path(f"{way.key}-{split}-{first:03d}") for split, first in self._blocks()]
+        paths = [self.kept.path(f"{way.key}-{split}-{first:03d}") for split, first in self._blocks()]
         return BLOCK * sum(not path.exists() for path in paths)
 
     def _block(self, way: Way, split: Split, first: int) -> Tiles:
-        return self._kept(f"{way.key}-{split}-{first:03d}", lambda: self._draw(way, split, first))
+        return self.kept.array(f"{way.key}-{split}-{first:03d}", lambda: self._draw(way, split, first))
 
     def _draw(self, way: Way, split: Split, first: int) -> Tiles:
         generator = self._open(way.adapter)
@@ -219,18 +218,6 @@ class Judge:
             if adapter is not None:
                 self.generator.attach(adapter)
         return self.generator
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.npy"
-
-    def _kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return an array from the folder, made first where it is not there."""
-        path = self._path(name)
-        if not path.exists():
-            made = make()
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, made)
-        return np.load(path)
 
 
 def duets(split: Split, count: int) -> list[TrackPlan]:

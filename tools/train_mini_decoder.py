@@ -1,19 +1,22 @@
-"""Distil the small decoder of the mini base, and judge it.
+"""Distil the small decoder of the mini base and judge it, or train the decoder of its VAE.
 
     python tools/train_mini_decoder.py --work DIR
+    python tools/train_mini_decoder.py --task decoder --work DIR
     python tools/train_mini_decoder.py --judge sdxl_mel/assets/mini --tiles DIR/dataset/validation
 
 Run it from the root of the repository with the extra `demo` installed; it can be stopped and started again. Renders of
-the base's own training pieces become a dataset and a cache, and `sdxl-mel train --task small-decoder` does the rest.
-The result, DIR/run/small_decoder, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Tiles of
-any dataset are judged, through the VAE's own decoder and through the small one.
+the base's own training pieces become a dataset and a cache, and `sdxl-mel train` does the rest. The result,
+DIR/run/small_decoder or DIR/run/vae, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Tiles of
+any dataset are judged, through the VAE's own decoder and through the small one; `python -m bench.decoder` judges VAEs.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sdxl_mel.commands import run_command
+from sdxl_mel.corpus.tracks import Split
 from sdxl_mel.files.dataset import Dataset, Item, write_dataset
 from sdxl_mel.files.run import is_run
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
@@ -32,9 +36,22 @@ from sdxl_mel.record import Record
 from sdxl_mel.sound.pixels import quantise
 from tools.mini_base.captions import ANCHOR
 from tools.mini_base.data import FRAMES, SPEC, renders
+from tools.mini_base.speed import fast_group_norm
 
-TRACKS = {"train": 1200, "validation": 48}
-CONFIG = "configs/mini-small-decoder.toml"
+
+class Recipe(NamedTuple):
+    """The config of a task, and its training tracks: so many of each seed."""
+
+    config: str
+    tracks: int
+    seeds: Sequence[int]
+
+
+RECIPES = {
+    "small-decoder": Recipe("configs/mini-small-decoder.toml", 1200, (0,)),
+    "decoder": Recipe("configs/mini-decoder.toml", 400, range(1, 7)),
+}
+HELD_OUT = 48
 MOST_JUDGED = 60
 BATCH = 4
 
@@ -43,6 +60,7 @@ def main() -> None:
     """Render, cache, distil; what is there already is not made again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("small-decoder"), help="folder for renders, cache and run")
+    parser.add_argument("--task", choices=RECIPES, default="small-decoder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--judge", type=Path, help="judge the small decoder in this folder instead of training one")
     parser.add_argument("--tiles", type=Path, help="folder of the tiles that are judged")
@@ -50,26 +68,32 @@ def main() -> None:
     if arguments.judge:
         print("\n".join(judged(arguments.judge, sorted(arguments.tiles.glob("*.png"))[:MOST_JUDGED])))
         return
-    work = arguments.work
+    work, task = arguments.work, arguments.task
     (work / "renders").mkdir(parents=True, exist_ok=True)
     if not (work / "dataset" / "dataset.json").exists():
-        write_tiles(work, arguments.threads)
-    cache, run = work / "cache", work / "run"
-    run_command("cache", ["--dataset", str(work / "dataset"), "--base", "mini", "--out", str(cache), "--variants", "1"])
-    resume = ["--resume"] if is_run(run) else []
-    words = ["--task", "small-decoder", "--config", CONFIG, "--base", "mini", "--cache", str(cache), "--out", str(run)]
-    print(run_command("train", [*words, *resume]).summary())
+        write_tiles(work, RECIPES[task], arguments.threads)
+    dataset, cache, run = work / "dataset", work / "cache", work / "run"
+    run_command("cache", ["--dataset", str(dataset), "--base", "mini", "--out", str(cache), "--variants", "1"])
+    words = ["--task", task, "--config", RECIPES[task].config, "--base", "mini", "--cache", str(cache)]
+    words += ["--dataset", str(dataset)] if task == "decoder" else []
+    words += ["--resume"] if is_run(run) else []
+    with fast_group_norm() if task == "decoder" else nullcontext():
+        print(run_command("train", [*words, "--out", str(run)]).summary())
 
 
-def write_tiles(work: Path, threads: int) -> None:
+def write_tiles(work: Path, recipe: Recipe, threads: int) -> None:
     """Write a tile of every track, its middle, as a dataset."""
     splits = {}
     start = (FRAMES - SPEC.width) // 2
-    for split, count in TRACKS.items():
-        source = renders(work / "renders", split, count, workers=threads)
+    plans: dict[Split, list[tuple[int, int]]] = {
+        "train": [(recipe.tracks, seed) for seed in recipe.seeds],
+        "validation": [(HELD_OUT, 0)],
+    }
+    for split, parts in plans.items():
+        sources = [renders(work / "renders", split, count, seed=seed, workers=threads) for count, seed in parts]
         (work / "dataset" / split).mkdir(parents=True, exist_ok=True)
         items = []
-        for index, (picture, about) in enumerate(zip(source.pictures, source.about)):
+        for index, (picture, about) in enumerate(pair for each in sources for pair in zip(each.pictures, each.about)):
             name = f"{split}/{index:05d}.png"
             levels = picture[:, start : start + SPEC.width, None].copy()
             write_spectrogram(work / "dataset" / name, Spectrogram(levels, SPEC))

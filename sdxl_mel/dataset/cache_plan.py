@@ -59,7 +59,7 @@ def make_plan(settings: CacheSettings) -> Plan:
     if base.spec is not None:
         require_equal(base.spec, dataset.spec, settings.base, str(settings.dataset))
     text_parts = [encoder.part for encoder in base.family.text_encoders]
-    identity: dict[str, str] = {part: base.identity_of(part) for part in ("vae", *text_parts)}
+    identity = {"vae": base.latents_identity} | {str(part): base.identity_of(part) for part in text_parts}
     items = [item for items in chosen.values() for item in items]
     if not items:
         raise InputError(f"{settings.dataset}: no clips to encode; run sdxl-mel prepare on some sound")

@@ -1,50 +1,51 @@
-"""What a VAE costs: pictures before and after it, compared as pictures and as sound, and the report of it."""
+"""What a VAE costs: pictures before and after it, compared as pictures and as sound."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soxr
 from accelerate import PartialState
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from sdxl_mel.arrays import Float
+from sdxl_mel.arrays import Float, Owner, Vectors
 from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.clips import pairs_hash
-from sdxl_mel.files.atomic import write_json
+from sdxl_mel.evaluation.embeddings import SetEmbeddings
 from sdxl_mel.files.dataset import Dataset, Item, read_dataset
 from sdxl_mel.files.header import Frozen
-from sdxl_mel.files.spectrogram import Spectrogram, encode_png, read_tile
+from sdxl_mel.files.spectrogram import read_tile
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, EmbedderName
+from sdxl_mel.metrics.embedders.registry import Sources, open_embedder
+from sdxl_mel.metrics.frechet import distance_between, distance_change
+from sdxl_mel.metrics.intervals import tied_interval
 from sdxl_mel.metrics.picture_fidelity import (
-    FLOOR_DB,
     band_edges_hz,
     mean_square,
     mel_convergence_db,
     mel_errors_db,
     psnr_db,
 )
+from sdxl_mel.metrics.texture import energy_change_db, modulation_energy
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.vae import reconstruct
 from sdxl_mel.options import Method
 from sdxl_mel.progress import progress, track
-from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.report.page import Page, Sound, gallery, paragraph, player, sound_bytes, svg, table
+from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.sound.melspec import MelSpec, require_equal
-from sdxl_mel.sound.pixels import dequantise, quantise
+from sdxl_mel.sound.pixels import dequantise
 
 BANDS = 8
 EXTREMES = 3
 """How many of the best and of the worst clips are shown."""
-DEFINITIONS = (
-    "PSNR: 8-bit values as 0..1, mean square over all clips. Mel error: mean absolute difference of all pixels in dB, "
-    f"both pictures cut off {FLOOR_DB:.0f} dB under the loudest pixel. Mel convergence: the picture is turned into "
-    "sound, the sound into a mel spectrogram M' again; 20 log10(|M - M'| / |M|), M being that of the picture before "
-    "the VAE, so the difference of the two lines is what the VAE costs the sound; lower is better."
-)
+
+
+def by_band(change: Sequence[float]) -> str:
+    """Return changes of several bands in words."""
+    return " ".join(f"{each:+.1f}" for each in change)
 
 
 class FrequencyRange(Frozen):
@@ -72,26 +73,54 @@ class AuditFigures(Frozen):
     split: str
     psnr_db: float
     mel_error_db: float
+    level_bias_db: float
+    texture_db: tuple[float, ...]
     convergence_without_db: float
     convergence_with_db: float
     bands: tuple[FrequencyRange, ...]
     clips: tuple[ClipErrors, ...]
 
     def text(self) -> str:
-        """Return the figures in two lines."""
+        """Return the figures in three lines."""
         worst = max(self.bands, key=lambda band: band.error_db)
         return (
             f"VAE round trip of {len(self.clips)} clips ({self.split}): PSNR {self.psnr_db:.1f} dB, "
             f"mel error {self.mel_error_db:.2f} dB, most ({worst.error_db:.2f} dB) at "
             f"{worst.low_hz:.0f} to {worst.high_hz:.0f} Hz\n"
+            f"level bias {self.level_bias_db:+.2f} dB; changes in time, slow to fast: {by_band(self.texture_db)} dB\n"
             f"sound against its picture (mel convergence): {self.convergence_without_db:.1f} dB without the VAE, "
             f"{self.convergence_with_db:.1f} dB with it"
         )
 
 
+class Heard(Frozen):
+    """A FAD, or how much it changed, with its 95 % bounds, None where there are too few clips."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def text(self) -> str:
+        """Return the number and its bounds."""
+        bounds = "" if self.low is None else f" ({self.low:.4f} to {self.high:.4f})"
+        return f"{self.value:.4f}{bounds}"
+
+
+class Distances(Frozen):
+    """FAD of an embedder after the VAE, after the one that it is compared with, and the change from that."""
+
+    embedder: str
+    fad: Heard
+    fad_against: Heard | None = None
+    change: Heard | None = None
+
+
 @dataclass(frozen=True)
 class Clip:
-    """A picture before and after the VAE, values in 0..1 (n_mels, frames, channels), and how they differ."""
+    """A picture before and after the VAE, values in 0..1 (n_mels, frames, channels), and how they differ.
+
+    Energies are those of changes in time (see `metrics.texture`).
+    """
 
     source: str
     before: Float
@@ -99,6 +128,8 @@ class Clip:
     mean_square: float
     band_error_db: Float
     band_change_db: Float
+    energy_before: Float
+    energy_after: Float
 
     @property
     def mel_error_db(self) -> float:
@@ -120,7 +151,8 @@ class Sounds:
 class VaeAudit:
     """The figures of an audit, its clips from the best to the worst, and the sounds of some of them by that rank.
 
-    `inputs` are the hashes of the VAE and of the pictures, for the record.
+    `inputs` are the hashes of the VAE and of the pictures, for the record. `against` has the same clips, in the same
+    order, through another VAE; `distances` are those of an embedder.
     """
 
     figures: AuditFigures
@@ -128,37 +160,110 @@ class VaeAudit:
     sounds: dict[int, Sounds]
     spec: MelSpec
     inputs: dict[str, str]
+    against: "VaeAudit | None" = None
+    distances: Distances | None = None
+
+    def text(self, name: str = "") -> str:
+        """Return the figures in lines, those of the other VAE under its name, and the distances."""
+        lines = [self.figures.text()]
+        if self.against is not None:
+            lines += [f"{name}:", self.against.figures.text()]
+        if (found := self.distances) is not None:
+            lines.append(f"FAD of {found.embedder} {found.fad.text()}")
+            if found.fad_against is not None and found.change is not None:
+                lines.append(f"{name}: {found.fad_against.text()}; change {found.change.text()}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How clips are measured: how many are turned into sound, by what method, and the embedder that hears all."""
+
+    inverted: int = 8
+    method: Method = "best"
+    seed: int = 0
+    batch_pixels: int = 1 << 20
+    embedder: EmbedderName | None = None
 
 
 def audit_vae(
     folder: Path,
     base: str,
+    measuring: Measuring,
     *,
     vae: str | None = None,
+    against: str | None = None,
     base_config: Path | None = None,
     split: str | None = None,
     count: int = 64,
-    inverted: int = 8,
-    method: Method = "best",
-    seed: int = 0,
-    batch_pixels: int = 1 << 20,
     device: str | None = None,
 ) -> VaeAudit:
-    """Send `count` pictures of a prepared dataset through a base's VAE (or `vae`), and turn `inverted` into sound.
+    """Send `count` pictures of a prepared dataset through a base's VAE (or `vae`), and through `against` to compare.
 
-    Raises InputError for a split without clips, MismatchError for a base made for another spec.
+    Raises InputError for a split without clips, MismatchError for a base made for another spec, MissingError for an
+    embedder that is not there.
     """
     dataset = read_dataset(folder)
-    opened = open_base(base, ("vae",), vae=vae, device=device or str(PartialState().device), config=base_config)
+    place = device or str(PartialState().device)
+    opened = open_base(base, ("vae",), vae=vae, device=place, config=base_config)
     if opened.spec is not None:
         require_equal(opened.spec, dataset.spec, base, str(folder))
-    name, items = choose_clips(dataset, split, count, seed)
-    clips = measure_clips(opened.vae, dataset, items, batch_pixels)
-    ranks = sorted({*evenly(len(clips), inverted), *extremes(len(clips))})
-    shown = track(ranks, len(ranks), "to sound", "clips")
-    sounds = {rank: _sounds(clips[rank], dataset.spec, method, seed) for rank in shown}
-    inputs = opened.identity | {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
-    return VaeAudit(summarise(clips, sounds, inverted, dataset.spec, name), clips, sounds, dataset.spec, inputs)
+    embedder = open_embedder(measuring.embedder, Sources()) if measuring.embedder else None
+    name, items = choose_clips(dataset, split, count, measuring.seed)
+    clips = measure_clips(opened.vae, dataset, items, measuring.batch_pixels)
+    pictures = {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
+    sets, hashes = [clips], [opened.identity]
+    if against is not None:
+        other = open_base(base, ("vae",), vae=against, device=place, config=base_config)
+        others = {clip.source: clip for clip in measure_clips(other.vae, dataset, items, measuring.batch_pixels)}
+        sets.append([others[clip.source] for clip in clips])
+        hashes.append(other.identity)
+    sounds, distances = hear(sets, dataset.spec, measuring, embedder)
+    mine, *earlier = (
+        VaeAudit(summarise(clips, heard, measuring.inverted, dataset.spec, name), clips, heard, dataset.spec, inputs)
+        for clips, heard, inputs in zip(sets, sounds, hashes)
+    )
+    inputs = mine.inputs | {f"{part} against": digest for each in earlier for part, digest in each.inputs.items()}
+    return replace(mine, inputs=inputs | pictures, against=next(iter(earlier), None), distances=distances)
+
+
+def hear(
+    sets: Sequence[Sequence[Clip]], spec: MelSpec, measuring: Measuring, embedder: AudioEmbedder | None
+) -> tuple[list[dict[int, Sounds]], Distances | None]:
+    """Turn clips of each set into sound, those that are shown or all of them for an embedder.
+
+    Returns the shown sounds of each set by rank, and what the embedder finds.
+    """
+    count = len(sets[0])
+    shown = {*evenly(count, measuring.inverted), *extremes(count)}
+    ranks = sorted(shown) if embedder is None else range(count)
+    kept: list[dict[int, Sounds]] = [{} for _ in sets]
+    windows: list[list[Float]] = [[] for _ in range(len(sets) + 1)]
+    for rank in track(ranks, len(ranks), "to sound", "clips"):
+        without = invert(sets[0][rank].before, spec, measuring.method, measuring.seed)
+        made = [_sounds(clips[rank], without, spec, measuring) for clips in sets]
+        if embedder is not None:
+            for found, sound in zip(windows, [without, *(each.with_vae for each in made)]):
+                found.append(_windows(embedder, sound, spec.sample_rate))
+        if rank in shown:
+            for found_sounds, each in zip(kept, made):
+                found_sounds[rank] = each
+    return kept, distances_of(embedder.name, windows, measuring.seed) if embedder is not None else None
+
+
+def distances_of(embedder: str, windows: Sequence[list[Float]], seed: int) -> Distances:
+    """Return distances from embedded clips: those before the VAE, after it, and after another if there is one."""
+    before, after, *other = [(each.rows, each.owner) for each in map(SetEmbeddings, windows)]
+
+    def heard(statistic: Callable[..., float], *sets: tuple[Vectors, Owner]) -> Heard:
+        interval = tied_interval(statistic, sets, seed)
+        return Heard(value=interval.value, low=interval.low, high=interval.high)
+
+    fad = heard(distance_between, after, before)
+    if not other:
+        return Distances(embedder=embedder, fad=fad)
+    change = heard(distance_change, other[0], after, before)
+    return Distances(embedder=embedder, fad=fad, fad_against=heard(distance_between, other[0], before), change=change)
 
 
 def choose_clips(dataset: Dataset, split: str | None, count: int, seed: int) -> tuple[str, list[Item]]:
@@ -209,6 +314,8 @@ def summarise(clips: Sequence[Clip], sounds: dict[int, Sounds], count: int, spec
         split=split,
         psnr_db=psnr_db(float(np.mean([clip.mean_square for clip in clips]))),
         mel_error_db=float(error.mean()),
+        level_bias_db=float(change.mean()),
+        texture_db=tuple(energy_change_db(*_energies(clips)).tolist()),
         convergence_without_db=float(np.mean([one.convergence_without_db for one in fair])),
         convergence_with_db=float(np.mean([one.convergence_with_db for one in fair])),
         bands=tuple(
@@ -228,11 +335,24 @@ def _compared(source: str, before: Float, after: Float, spec: MelSpec) -> Clip:
         mean_square=mean_square(before, after),
         band_error_db=np.array([np.abs(group).mean() for group in groups], dtype=np.float32),
         band_change_db=np.array([group.mean() for group in groups], dtype=np.float32),
+        energy_before=modulation_energy(before),
+        energy_after=modulation_energy(after),
     )
 
 
-def _sounds(clip: Clip, spec: MelSpec, method: Method, seed: int) -> Sounds:
-    without, with_vae = (invert(values, spec, method, seed) for values in (clip.before, clip.after))
+def _energies(clips: Sequence[Clip]) -> tuple[Vectors, Vectors]:
+    """Return the energies before and after the VAE, of all clips together."""
+    before, after = ([getattr(clip, name) for clip in clips] for name in ("energy_before", "energy_after"))
+    return np.sum(before, axis=0), np.sum(after, axis=0)
+
+
+def _windows(embedder: AudioEmbedder, sound: Float, rate: int) -> Float:
+    mono = sound.mean(axis=0)
+    return embedder.embed_audio(np.ascontiguousarray(soxr.resample(mono, rate, embedder.rate, quality="HQ")))
+
+
+def _sounds(clip: Clip, without: Float, spec: MelSpec, measuring: Measuring) -> Sounds:
+    with_vae = invert(clip.after, spec, measuring.method, measuring.seed)
     return Sounds(
         without=without,
         with_vae=with_vae,
@@ -249,83 +369,3 @@ def _errors(clip: Clip, sounds: Sounds | None) -> ClipErrors:
         convergence_without_db=sounds.convergence_without_db if sounds else None,
         convergence_with_db=sounds.convergence_with_db if sounds else None,
     )
-
-
-def write_audit(folder: Path, audit: VaeAudit, record: Record, *, base: str, vae: str | None) -> Path:
-    """Write report.html and audit.json; returns the path of the page. `base` and `vae` are shown as names."""
-    path = folder / "report.html"
-    audit_page(audit, base=base, vae=vae).write(path)
-    content = audit.figures.model_dump(mode="json") | {"record": record.model_dump(mode="json")}
-    write_json(folder / "audit.json", content)
-    return path
-
-
-def audit_page(audit: VaeAudit, *, base: str, vae: str | None) -> Page:
-    """Return the page; `base` and `vae` are their names."""
-    figures, clips = audit.figures, audit.clips
-    name = f"the VAE {vae}" if vae else f"the VAE of {base}"
-    page = Page(
-        f"What {name} costs",
-        f"{len(clips)} clips ({figures.split}) were encoded and decoded again. No picture that is generated with this "
-        "VAE, and no LoRA trained through it, can be better than this.",
-    )
-    page.section("Figures", _figures(figures), paragraph(DEFINITIONS))
-    rows = [
-        (f"{band.low_hz:.0f} to {band.high_hz:.0f}", f"{band.error_db:.2f}", f"{band.change_db:+.2f}")
-        for band in figures.bands
-    ]
-    bands = table(["Hz", "mean absolute error, dB", "mean change, dB"], rows)
-    page.section("By band", svg(_band_figure(figures), "mean absolute error and mean change of level"), bands)
-    ranks = sorted(audit.sounds)
-    worst = [rank for rank in reversed(ranks) if rank >= len(clips) - EXTREMES]
-    best = [rank for rank in ranks if rank < EXTREMES and rank not in worst]
-    for title, chosen in (("Worst clips", worst), ("Best clips", best)):
-        blocks = [_clip(clips[rank], audit.sounds[rank], audit.spec) for rank in chosen]
-        if blocks:
-            page.section(title, gallery(blocks))
-    rows = [(clip.source, f"{clip.psnr_db:.1f}", f"{clip.mel_error_db:.2f}") for clip in figures.clips]
-    page.section("All clips", table(["clip", "PSNR dB", "mel error dB"], rows))
-    return page
-
-
-def _figures(figures: AuditFigures) -> Markup:
-    psnr = [clip.psnr_db for clip in figures.clips]
-    error = [clip.mel_error_db for clip in figures.clips]
-    rows = [
-        ("PSNR of the picture, dB", figures.psnr_db, float(np.median(psnr)), min(psnr)),
-        ("mel error, dB", figures.mel_error_db, float(np.median(error)), max(error)),
-    ]
-    for which in ("without", "with"):
-        name = f"convergence_{which}_db"
-        found = [value for clip in figures.clips if (value := getattr(clip, name)) is not None]
-        label = f"mel convergence {which} the VAE, dB"
-        rows.append((label, getattr(figures, name), float(np.median(found)), max(found)))
-    return table(["", "over all", "median clip", "worst clip"], rows)
-
-
-def _band_figure(figures: AuditFigures) -> Figure:
-    figure = Figure(figsize=(7.0, 2.8))
-    axes = figure.subplots()
-    places = np.arange(len(figures.bands))
-    axes.bar(places, [band.error_db for band in figures.bands], color="tab:blue", label="error")
-    axes.plot(places, [band.change_db for band in figures.bands], color="tab:orange", marker="o", label="change")
-    axes.axhline(0.0, color="#000000", linewidth=0.5)
-    axes.set_xticks(places, [f"{band.low_hz:.0f}-{band.high_hz:.0f}" for band in figures.bands], fontsize=7)
-    axes.set(xlabel="Hz", ylabel="dB")
-    axes.legend(frameon=False)
-    return figure
-
-
-def _clip(clip: Clip, sounds: Sounds, spec: MelSpec) -> Markup:
-    """Return a player that switches between the clip before and after the VAE."""
-    pictures = (("before", clip.before, sounds.without), ("after the VAE", clip.after, sounds.with_vae))
-    caption = (
-        f"{clip.source}: mel error {clip.mel_error_db:.2f} dB; mel convergence {sounds.convergence_without_db:.1f} dB "
-        f"before, {sounds.convergence_with_db:.1f} dB after"
-    )
-    heard = [Sound(sound_bytes(sound, spec.sample_rate), _png(values, spec), name) for name, values, sound in pictures]
-    return player(*heard, caption=caption)
-
-
-def _png(values: Float, spec: MelSpec) -> bytes:
-    return encode_png(Spectrogram(quantise(values), spec))

@@ -23,7 +23,7 @@ from sdxl_mel.synthesis.stack import parse_acting
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is exported, and how: a base, LoRAs as `Generator.open` takes them, and what is stated of them."""
+    """What is exported, and how: a base, LoRAs and another VAE as `Generator.open` takes them, and what is stated."""
 
     base: str
     loras: Sequence[str] = ()
@@ -37,6 +37,7 @@ class Chosen:
     clip_skip: int | None = None
     title: str | None = None
     example: str = ""
+    vae: str | None = None
 
 
 def describe(chosen: Chosen, generator: Generator) -> Description:
@@ -48,7 +49,11 @@ def describe(chosen: Chosen, generator: Generator) -> Description:
         made_with=f"sdxl-mel {__version__}",
         spec=spec,
         anchor=trained.anchor,
-        command=Command(base=_name(chosen.base), loras=tuple(map(lora_name, chosen.loras))),
+        command=Command(
+            base=_name(chosen.base),
+            vae=None if chosen.vae is None else _name(chosen.vae),
+            loras=tuple(map(lora_name, chosen.loras)),
+        ),
         family=base.family.name,
         latent=_latent(spec),
         text=Text(

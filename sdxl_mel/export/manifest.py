@@ -92,9 +92,10 @@ class Lora(Stored):
 
 
 class Command(Stored):
-    """The base and the LoRAs, by the names that a command line gives them."""
+    """The base, the VAE in place of its own and the LoRAs, by the names that a command line gives them."""
 
     base: str
+    vae: str | None = None
     loras: tuple[str, ...] = ()
 
 
@@ -159,7 +160,8 @@ class Manifest(Description):
     def to_json(self) -> str:
         """Return the manifest as JSON; what is not there has no name in it."""
         content = self.model_dump(mode="json")
-        return json.dumps(_present(content) | {"files": _present(content["files"])}, ensure_ascii=False, indent=1)
+        nested = {name: _present(content[name]) for name in ("command", "files")}
+        return json.dumps(_present(content) | nested, ensure_ascii=False, indent=1)
 
 
 def _present(content: Mapping[str, Any]) -> dict[str, Any]:

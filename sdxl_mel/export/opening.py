@@ -37,7 +37,7 @@ def open_chosen(chosen: Chosen, step_lora: str | None = None) -> Opened:
     if missing:
         raise MissingError(f"sdxl-mel export needs {' and '.join(missing)}; pip install 'sdxl-mel[export]'")
     _require_small_sdxl(chosen.base)
-    base, loras = open_base(chosen.base), _read(chosen.loras)
+    base, loras = open_base(chosen.base, vae=chosen.vae), _read(chosen.loras)
     apart = loras if chosen.lora_mode == "factors" else []
     fused = [without_unet(lora) for lora in apart] or loras
     fused += _read([step_lora]) if step_lora else []

@@ -59,6 +59,11 @@ def distance_between(first: Vectors, second: Vectors) -> float:
     return frechet_distance(gaussian(first), gaussian(second)).value
 
 
+def distance_change(before: Vectors, after: Vectors, reference: Vectors) -> float:
+    """Return the Fréchet distance of `after` to the reference less that of `before`."""
+    return distance_between(after, reference) - distance_between(before, reference)
+
+
 class Moments:
     """Sum and outer sum of rows by part, so that a set without one part is a subtraction and not a second pass."""
 

@@ -5,6 +5,7 @@ Units that are not independent (windows of a clip, clips of a prompt) are one gr
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -123,6 +124,22 @@ def jackknife_interval(
             left_out[part] = statistic(masks)
         left_outs.append(left_out)
     return interval_of_left_outs(value, left_outs)
+
+
+def tied_interval(
+    statistic: Callable[..., float], sets: Sequence[tuple[NDArray[Any], NDArray[np.integer]]], seed: int
+) -> Interval:
+    """Return a statistic of sets of rows with the jackknife interval of clips that belong together.
+
+    Sets are rows and the clip of each row; clip k of every set stands for the same thing, such as one tile after two
+    decoders and before them, and is left out of all at once, so that what they share cancels out.
+    """
+    clips = max(int(owner.max()) for _, owner in sets) + 1
+
+    def of_kept(masks: Sequence[NDArray[np.bool_]]) -> float:
+        return statistic(*(rows[masks[0][owner]] for rows, owner in sets))
+
+    return jackknife_interval(of_kept, [range(clips)], seed)
 
 
 def interval_of_left_outs(value: float, left_outs: Sequence[NDArray[np.float64]]) -> Interval:

@@ -191,8 +191,12 @@ class Base:
     def identity_of(self, part: Part) -> str:
         """Return the SHA-256 of the stored weights of a part, opened or not."""
         source = self.source_of(part)
-        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.weights(part))
-        return _identity(source, part, stamps)
+        return _identity(source, part, _stamps(source, part))
+
+    @property
+    def latents_identity(self) -> str:
+        """Return the identity of the VAE that made its latents: not its own where its decoder alone was trained."""
+        return _latents_identity(self.vae_source, _stamps(self.vae_source, "vae"))
 
     def source_of(self, part: Part) -> PartSource:
         """Return where a part comes from."""
@@ -242,10 +246,24 @@ def open_base(
     return base
 
 
+Stamps = tuple[tuple[Path, int, int], ...]
+"""Files, when they were written and how long they are."""
+
+
+def _stamps(source: PartSource, part: Part) -> Stamps:
+    return tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in source.weights(part))
+
+
 @lru_cache(maxsize=16)
-def _identity(source: PartSource, part: Part, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+def _identity(source: PartSource, part: Part, stamps: Stamps) -> str:
     """Return the hash of a part's weights; remembered while the `stamps` of their files do not change."""
     return source.checkpoint((part,)).identity(part)
+
+
+@lru_cache(maxsize=16)
+def _latents_identity(source: PartSource, stamps: Stamps) -> str:
+    """Return `Checkpoint.latents_identity` of a VAE; remembered as `_identity` is."""
+    return source.checkpoint(("vae",)).latents_identity
 
 
 def _loaded(source: PartSource, part: Part, dtype: torch.dtype) -> Any:

@@ -26,6 +26,11 @@ SCALES = re.compile(r"(.*\.)?(scaled_fp8|scale_input|scale_weight)")
 """Of ComfyUI's scaled fp8: a mark, what inputs of a product in fp8 are divided by, what a weight is multiplied by."""
 SCALED_DTYPE = torch.float16
 """Of a weight that was multiplied by its scale: it has more digits than the weight has in float8."""
+LATENTS_KEY, ENCODER_KEY = "sdxl_mel_vae.latents", "sdxl_mel_vae.encoder"
+"""In the file of a VAE whose decoder alone was trained: the identity of the VAE whose latents it decodes, and the hash
+of the encoder that makes them."""
+ENCODER = ("encoder.", "quant_conv.")
+"""What of a VAE decides latents."""
 DOWNSAMPLER = re.compile(rf"{re.escape(UNET.original)}input_blocks\.(\d+)\.0\.op\.weight")
 
 
@@ -94,7 +99,31 @@ class Checkpoint:
         goes between versions of transformers.
         """
         own = [(param, place) for param, place in self.places.items() if param[0] == part]
-        named = {without_text_model(param[1] if self.single else place.name): param for param, place in own}
+        return self._hash({without_text_model(param[1] if self.single else place.name): param for param, place in own})
+
+    @property
+    def latents_identity(self) -> str:
+        """Return the identity of the VAE that made the latents which this one makes: its own, or the one it names.
+
+        A VAE whose decoder alone was trained names one, and is believed as long as its encoder has the stated hash.
+        """
+        stated = self.latents_metadata
+        same = bool(stated) and stated[ENCODER_KEY] == self.encoder_identity
+        return stated[LATENTS_KEY] if same else self.identity("vae")
+
+    @property
+    def encoder_identity(self) -> str:
+        """Return the SHA-256 of what of the VAE decides latents."""
+        return self._hash({name: (part, name) for part, name in self.places if name.startswith(ENCODER)})
+
+    @property
+    def latents_metadata(self) -> dict[str, str]:
+        """Return what the file of the VAE says of latents, for a file that it is copied to; empty for most."""
+        file = next((place.file for (part, _), place in self.places.items() if part == "vae"), None)
+        keys = (LATENTS_KEY, ENCODER_KEY)
+        return {key: file.metadata[key] for key in keys} if file and file.metadata.keys() >= set(keys) else {}
+
+    def _hash(self, named: Mapping[str, Param]) -> str:
         digest = hashlib.sha256()
         for name, param in sorted(named.items()):
             tensor = self.read(param)

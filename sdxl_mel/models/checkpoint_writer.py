@@ -64,7 +64,7 @@ def write_single_file(
             # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
             out.fill_(math.log(100.0))
 
-    write_tensors(path, kinds, metadata, assemble)
+    write_tensors(path, kinds, {**metadata, **source.latents_metadata}, assemble)
 
 
 def write_folder(path: Path, source: Checkpoint, types: Types, put: Put, small_files: Mapping[str, bytes]) -> None:
@@ -97,7 +97,8 @@ def _write_part(folder: Path, component: Component, source: Checkpoint, types: T
     params = {param[1] if source.single else source.places[param].name: param for param in own}
     kinds = {name: types[param] for name, param in params.items()}
     file = folder / f"{weights_stem(component.part)}.safetensors"
-    write_tensors(file, kinds, {"format": "pt"}, lambda name, out: put(params[name], out))
+    metadata = {"format": "pt"} | (source.latents_metadata if component.part == "vae" else {})
+    write_tensors(file, kinds, metadata, lambda name, out: put(params[name], out))
 
 
 def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.tensors import TensorType
-from sdxl_mel.models.base import Source, open_checkpoint
+from sdxl_mel.models.base import PartSource, Source, find_vae, open_checkpoint
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
-from sdxl_mel.models.family import DTYPES, precision_of
+from sdxl_mel.models.family import DTYPES, Config, precision_of
+from sdxl_mel.models.folder import Folder, json_bytes
 from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
@@ -68,6 +69,7 @@ def fuse(
     *,
     scales: Sequence[float] = (),
     dtype: Precision | None = None,
+    vae: str | None = None,
     verify: bool = False,
     alpha: Alpha | None = None,
     configs: Path | None = None,
@@ -76,14 +78,18 @@ def fuse(
     """Add LoRAs to a base and stream the sum to a folder, or to a single file where `out` is NAME.safetensors.
 
     The strength of a LoRA is stated as FILE:0.8 or by `scales`, one a file; `alpha` is that of files that hold none.
-    `dtype` None is the base's own, fp16 for a bf16 base. With `verify` base + LoRA and the result are run side by side.
-    Raises InputError for an `out` that is there,
+    `dtype` None is the base's own, fp16 for a bf16 base; `vae` replaces the base's own VAE. With `verify` base + LoRA
+    and the result are run side by side. Raises InputError for an `out` that is there,
     MismatchError for a LoRA of another model, ResourceError where there is no room.
     """
     _refuse_existing(out)
     single = out.suffix == SINGLE_FILE
     loras = read_loras(files, scales, alpha)
     checkpoint, source = open_checkpoint(base, configs, whole=not single)
+    replaced: dict[str, Config] = {}
+    if vae is not None:
+        checkpoint, config = with_vae(checkpoint, find_vae(vae, source))
+        replaced["vae/config.json"] = config
     chosen = chosen_dtype(checkpoint, dtype, force_bf16)
     shapes = {param: checkpoint.type_of(param).shape for param in checkpoint.places}
     changes = changes_of(loras, shapes.get, checkpoint.architecture.family, base)
@@ -99,10 +105,11 @@ def fuse(
                 ticker.advance()
 
         if single:
-            metadata = header_metadata(header, out.stem) | configs_metadata(source)
+            metadata = header_metadata(header, out.stem) | configs_metadata(source, replaced)
             write_single_file(out, checkpoint, weights.types, put, metadata, marks=marks_of(source.scheduler_config))
         else:
-            write_folder(out, checkpoint, weights.types, put, source.small_files() | header_files(header))
+            files = source.small_files() | {name: json_bytes(each) for name, each in replaced.items()}
+            write_folder(out, checkpoint, weights.types, put, files | header_files(header))
     return Fused(
         dtype=precision_of(chosen),
         loras=tuple(loras),
@@ -112,6 +119,16 @@ def fuse(
         notes=notes_on(loras),
         left_out=left_out_of(loras),
     )
+
+
+def with_vae(checkpoint: Checkpoint, vae: PartSource) -> tuple[Checkpoint, Config]:
+    """Return a base's tensors with those of another VAE, and the config of that; a folder then has diffusers' names."""
+    if isinstance(vae, Folder):
+        vae.require_parts(("vae",))
+    places = {param: place for param, place in checkpoint.places.items() if param[0] != "vae"}
+    config = vae.config("vae")
+    assert config is not None
+    return replace(checkpoint, places=places | vae.checkpoint(("vae",)).places, single=True), config
 
 
 def _refuse_existing(out: Path) -> None:

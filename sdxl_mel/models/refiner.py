@@ -91,8 +91,7 @@ class Refiner(CarriedModel):
 
     def spread_in(self, pictures: Tensor) -> Tensor:
         """Return how much is missing at each place of pictures, images in -1..1, as a rule: a standard deviation."""
-        levels = ((pictures + 1) * ((LEVELS - 1) / 2)).round().clamp(0, LEVELS - 1).long()
-        found: Tensor = self.spread[levels]
+        found: Tensor = self.spread[levels_of(pictures)]
         return found
 
 
@@ -111,6 +110,11 @@ class Block(nn.Module):
         inner = self.first(F.silu(x)) * (1 + scale) + shift
         added: Tensor = self.second(F.silu(inner))
         return x + added
+
+
+def levels_of(pictures: Tensor) -> Tensor:
+    """Return the levels 0..255 of images in -1..1."""
+    return ((pictures + 1) * ((LEVELS - 1) / 2)).round().clamp(0, LEVELS - 1).long()
 
 
 def new_refiner(

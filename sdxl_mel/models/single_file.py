@@ -1,6 +1,6 @@
 """A base model, or a VAE, as one .safetensors file; what it does not carry of its configs is public, or in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,12 +117,13 @@ class VaeFile:
         return [self.path]
 
 
-def configs_metadata(source: Folder | SingleFile) -> dict[str, str]:
+def configs_metadata(source: Folder | SingleFile, replaced: Mapping[str, Config] | None = None) -> dict[str, str]:
     """Return the header of a single file by which it needs no folder: what differs from the family's public configs.
 
-    `carried_files` is the inverse.
+    `replaced` are configs of other parts than the source's, by file. `carried_files` is the inverse.
     """
     own, public = (_json_files(each) for each in (source, public_configs(source.family)))
+    own |= {name: _telling(config) for name, config in (replaced or {}).items()}
     carried = {name: config for name, config in own.items() if config != public[name]}
     for encoder in source.family.text_encoders:
         tokenizer = source.tokenizer(encoder.tokenizer)
@@ -136,8 +137,8 @@ def _json_files(source: Folder | SingleFile) -> dict[str, Config]:
     """Return the index and the configs of a base by name, without what is `PASSING`."""
     configs = {f"{part}/config.json": source.config(part) for part in source.family.parts}
     files = {INDEX_FILE: source.index, SCHEDULER_FILE: source.scheduler_config, **configs}
-    return {
-        name: {key: value for key, value in config.items() if key not in PASSING}
-        for name, config in files.items()
-        if config is not None
-    }
+    return {name: _telling(config) for name, config in files.items() if config is not None}
+
+
+def _telling(config: Config) -> Config:
+    return {key: value for key, value in config.items() if key not in PASSING}

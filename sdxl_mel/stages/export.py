@@ -28,6 +28,8 @@ class Config(StageConfig):
     """folder to make, for any static host; a file with --single-file"""
     lora: tuple[str, ...] = ()
     """LoRA file; repeat for several; FILE:0.8 states its scale"""
+    vae: str | None = None
+    """VAE that replaces the base's own: folder, .safetensors file or hub id"""
     weights: Weights = "int8"
     """how weights are stored: int8 is smallest, fp16 twice as large, fp32 exact"""
     single_file: bool = False
@@ -108,6 +110,7 @@ def run(config: Config) -> Report:
         clip_skip=config.clip_skip,
         title=config.title,
         example=config.example,
+        vae=config.vae,
     )
     if config.single_file:
         written = site.export_single_file(chosen, config.out)

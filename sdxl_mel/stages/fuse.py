@@ -29,6 +29,8 @@ class Config(StageConfig):
     """folder to make, or NAME.safetensors for a single file (ComfyUI, A1111)"""
     dtype: Precision | None = None
     """precision of the result; none = the base's, fp16 for a bf16 base"""
+    vae: str | None = None
+    """VAE that replaces the base's own: folder, .safetensors file or hub id"""
     verify: bool = False
     """run base + LoRA and the result side by side and say how far apart they are"""
     alpha: Annotated[float | Literal["rank"] | None, Show.ADVANCED] = None
@@ -84,6 +86,7 @@ def run(config: Config) -> Report:
         config.out,
         scales=config.scale,
         dtype=config.dtype,
+        vae=config.vae,
         verify=config.verify,
         alpha=config.alpha,
         configs=config.configs,

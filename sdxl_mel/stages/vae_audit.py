@@ -7,13 +7,15 @@ from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
+from sdxl_mel.metrics.embedders.base import EmbedderName
 from sdxl_mel.options import Method
 from sdxl_mel.record import Record
 
 EXAMPLES = """\
   sdxl-mel vae-audit --base mini --dataset data/music
   sdxl-mel vae-audit --base stabilityai/stable-diffusion-xl-base-1.0 --dataset data/music --clips 200
-  sdxl-mel vae-audit --base sdxl.safetensors --vae madebyollin/sdxl-vae-fp16-fix --dataset data/music"""
+  sdxl-mel vae-audit --base sdxl.safetensors --vae madebyollin/sdxl-vae-fp16-fix --dataset data/music
+  sdxl-mel vae-audit --base mini --vae runs/sound/vae --against mini --dataset data/music --embedder musicnn-msd"""
 
 
 class Config(StageConfig):
@@ -30,12 +32,16 @@ class Config(StageConfig):
     """folder of the report"""
     vae: Annotated[str | None, UNRECORDED] = None
     """another VAE: folder, .safetensors file or hub id"""
+    against: Annotated[str | None, UNRECORDED] = None
+    """VAE to compare with, as --vae; or a base, whose own VAE is meant"""
     clips: int = Field(64, ge=1)
     """clips to measure, drawn at random from the split"""
     sounds: int = Field(8, ge=1)
     """of them, clips to turn into sound, evenly from the best to the worst"""
     split: str | None = None
     """train, validation, test or regularization [the first there is of test, validation, train]"""
+    embedder: EmbedderName | None = None
+    """embedder that hears all clips, for FAD; none = no FAD (all clips are turned into sound for it)"""
     method: Annotated[Method, Show.ADVANCED] = "best"
     """how sound is made from pictures"""
     seed: Annotated[int, Show.ADVANCED] = 0
@@ -61,26 +67,23 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Measure the VAE and write the report."""
-    from sdxl_mel.evaluation import vae_audit
+    from sdxl_mel.evaluation import vae_audit, vae_audit_page
 
     audit = vae_audit.audit_vae(
         config.dataset,
         config.base,
+        vae_audit.Measuring(config.sounds, config.method, config.seed, config.batch_pixels, config.embedder),
         vae=config.vae,
+        against=config.against,
         base_config=config.base_config,
         split=config.split,
         count=config.clips,
-        inverted=config.sounds,
-        method=config.method,
-        seed=config.seed,
-        batch_pixels=config.batch_pixels,
         device=config.device,
     )
     record = Record(stage="vae-audit", settings=config.recorded(), inputs=audit.inputs)
-    page = vae_audit.write_audit(
-        config.out, audit, record, base=_shown(config.base), vae=config.vae and _shown(config.vae)
-    )
-    return Report(figures=audit.figures.text(), page=page)
+    names = {name: given and _shown(given) for name, given in (("vae", config.vae), ("against", config.against))}
+    page = vae_audit_page.write_audit(config.out, audit, record, base=_shown(config.base), **names)
+    return Report(figures=audit.text(_shown(config.against or "")), page=page)
 
 
 def _shown(name: str) -> str:

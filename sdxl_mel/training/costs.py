@@ -51,17 +51,32 @@ def count_costs(
         name: torch.empty(each.shape, dtype=each.dtype, device="meta", requires_grad=each.requires_grad)
         for name, each in unet.named_parameters()
     }
+
+    def predict() -> Tensor:
+        inputs = empty_inputs(unet.config, (batch, height, width), dtype)
+        prediction: Tensor = functional_call(unet, shapes, kwargs=inputs).sample
+        return prediction
+
+    return count_pass(unet, shapes, predict, checkpointing=checkpointing)
+
+
+def count_pass(
+    model: Any, shapes: Mapping[str, Tensor], run: Callable[[], Tensor], *, checkpointing: bool = False
+) -> Costs:
+    """Count what `run` does with a model of diffusers, and the way back from the mean square of what it returns.
+
+    `shapes` are the parameters with which it computes, on the meta device.
+    """
     trained = sum(parameter.numel() for parameter in shapes.values() if parameter.requires_grad)
     kept, operations = _Kept(shapes.values()), _Operations()
     with (
         torch.device("meta"),
-        _checkpointed_by(unet, kept.checkpointed if checkpointing else None),
+        _checkpointed_by(model, kept.checkpointed if checkpointing else None),
         torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor),
         operations,
-        _counted_once(unet, kept, operations),
+        _counted_once(model, kept, operations),
     ):
-        inputs = empty_inputs(unet.config, (batch, height, width), dtype)
-        prediction = functional_call(unet, shapes, kwargs=inputs).sample
+        prediction = run()
         F.mse_loss(prediction.float(), torch.empty(prediction.shape))
     # A third of the work is the way forward; checkpointing does it twice.
     flops = operations.flops + operations.flops // 3 if checkpointing else operations.flops

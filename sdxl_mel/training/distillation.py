@@ -41,6 +41,7 @@ def header_of_distillation(run: Run, teacher: Base, cache: Cache, inputs: Mappin
     still the same.
     """
     identity: dict[str, str] = {part: teacher.identity_of(part) for part in teacher.family.parts}
+    identity |= {"vae": teacher.latents_identity}
     cache.require_identity(identity, teacher.name)
     if teacher.spec is not None:
         require_equal(teacher.spec, cache.header.spec, f"base {teacher.name}", f"cache {cache.folder}")

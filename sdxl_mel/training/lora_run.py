@@ -82,7 +82,7 @@ def header_of_run(config: Config, run: Run, base: Base, cache: Cache) -> RunHead
     """
     prediction = diffusion_of(base).prediction
     identity: dict[str, str] = {part: base.identity_of(part) for part in base.family.parts if part != "vae"}
-    identity |= {"vae": base.identity_of("vae")}
+    identity |= {"vae": base.latents_identity}
     cache.require_identity(identity, config.base)
     if base.spec is not None:
         require_equal(base.spec, cache.header.spec, f"base {config.base}", f"cache {config.cache}")

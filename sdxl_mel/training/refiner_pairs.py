@@ -4,7 +4,7 @@ Drawn anew is a latent that was noised to a level in the middle and drawn from t
 faults of drawn ones, and still says what its tile says. Pictures are PNGs, named by what decides them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from torch import Tensor
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, Known, draw_noise, make_scheduler, sample
-from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.cache import Cache, CachedExample, key_of, latents_key
+from sdxl_mel.files.cache import CachedExample, key_of
 from sdxl_mel.files.spectrogram import Spectrogram, read_tile, write_spectrogram
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import precision_of
-from sdxl_mel.models.vae import decode_latents, scale_latents
+from sdxl_mel.models.vae import decode_latents, images_of, scale_latents
 from sdxl_mel.progress import progress
-from sdxl_mel.record import sha256_file
 from sdxl_mel.seeding import derive_seed, torch_generator
+from sdxl_mel.training.cached_pictures import CachedPictures
 
 NAMED_BY = 20
 """Digits of a key that name a file."""
@@ -51,29 +50,26 @@ class Redrawing:
 
 
 class Pairs:
-    """The pairs of the clips of a cache; `dataset` is the folder of their tiles, `folder` that of decoded pictures."""
+    """The pairs of the clips of a cache: its pictures, and decoded ones that lie in `folder`."""
 
-    def __init__(self, folder: Path, dataset: Path, cache: Cache, base: Base, redrawing: Redrawing) -> None:
-        self.folder, self.dataset, self.cache, self.base = folder, dataset, cache, base
-        self.redrawing, self.spec = redrawing, cache.header.spec
-        self._precision = precision_of(base.unet.dtype)
-        self._unet = base.identity_of("unet")
+    def __init__(self, folder: Path, pictures: CachedPictures, base: Base, redrawing: Redrawing) -> None:
+        self.folder, self.pictures, self.base, self.redrawing = folder, pictures, base, redrawing
+        self.cache, self.spec = pictures.cache, pictures.dataset.spec
+        self.channels = 1 if self.spec.channels == "grey" else 3
+        self._made_by = (base.identity_of("vae"), precision_of(base.unet.dtype))
 
-    def original(self, example: CachedExample) -> Levels:
-        """Return a tile, (n_mels, width, 1 or 3)."""
-        return read_tile(self.dataset / example.source, self.spec)
+    def original(self, example: CachedExample) -> Tensor:
+        """Return the picture of a clip, an image (channels, height, width) in -1..1."""
+        return self.pictures.image(example)[: self.channels]
 
-    def decoded(self, example: CachedExample) -> Levels:
-        """Return what the VAE makes of its latents, drawn anew or not; `make` has written it."""
-        return read_tile(self._path(example), self.spec)
+    def decoded(self, example: CachedExample) -> Tensor:
+        """Return what the VAE makes of its latents, drawn anew or not, in the same shape; `make` has written it."""
+        levels = read_tile(self._path(example), self.spec)
+        return images_of(levels[None], self.spec.low_at)[0, : self.channels]
 
     def make(self, examples: Iterable[CachedExample], accelerator: Accelerator) -> None:
-        """Write the decoded pictures of clips that are not there yet; several processes share the work.
-
-        Raises InputError for a tile that is gone and MismatchError for one that is not the one that was cached.
-        """
+        """Write the decoded pictures of clips that are not there yet; several processes share the work."""
         wanted = {self._path(each): each for each in examples}
-        self._require_tiles(list(wanted.values()))
         missing = [(path, example) for path, example in wanted.items() if not path.exists()]
         accelerator.wait_for_everyone()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,19 +81,12 @@ class Pairs:
         accelerator.wait_for_everyone()
 
     def _path(self, example: CachedExample) -> Path:
-        redrawn = self.redrawing.takes(example)
-        about = (example.captions[0], self._unet, replace(self.redrawing, share=1.0)) if redrawn else ()
-        name = "redrawn" if redrawn else "decoded"
-        return self.folder / f"{name}-{key_of(name, example.offsets[0], self._precision, *about)[:NAMED_BY]}.png"
-
-    def _require_tiles(self, examples: Sequence[CachedExample]) -> None:
-        vae = self.cache.header.identity["vae"]
-        for example in examples:
-            path = self.dataset / example.source
-            if not path.is_file():
-                raise InputError(f"{path}: not there; give --dataset the folder that {self.cache.folder} was made of")
-            if latents_key(sha256_file(path), vae) != example.offsets[0]:
-                raise MismatchError(f"{path}: changed since it was cached; run sdxl-mel cache again")
+        name, about = "decoded", [example.offsets[0], *self._made_by]
+        if self.redrawing.takes(example):
+            # Whatever the share, a clip that is one of it is drawn anew in the same way.
+            how = replace(self.redrawing, share=1.0)
+            name, about = "redrawn", [*about, example.captions[0], self.base.identity_of("unet"), str(how)]
+        return self.folder / f"{name}-{key_of(name, *about)[:NAMED_BY]}.png"
 
     @torch.inference_mode()
     def _decode(self, example: CachedExample) -> Levels:

@@ -3,13 +3,13 @@
 import torch
 
 from sdxl_mel.files.cache import open_cache
-from sdxl_mel.files.dataset import read_dataset
 from sdxl_mel.files.run import REFINER_NAME
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.refiner import Refiner, new_refiner, refining_flops
 from sdxl_mel.models.small_decoder import decoding_flops
 from sdxl_mel.seeding import torch_seeded
-from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec, require_equal
+from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
+from sdxl_mel.training.cached_pictures import open_pictures
 from sdxl_mel.training.distillation import cached_splits, guidance_of, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
@@ -29,18 +29,16 @@ def train_refiner(config: Config) -> Results | None:
     cache = open_cache(config.cache)
     splits = cached_splits(cache)
     spec, redrawn = cache.header.spec, config.redrawn
-    require_equal(read_dataset(config.dataset).spec, spec, f"dataset {config.dataset}", f"cache {cache.folder}")
+    pictures = open_pictures(config.dataset, cache, splits)
     base = open_base(config.base, ("unet", "vae"), run.dtype, vae=config.vae, device=run.device)
-    header = header_of_distillation(run, base, cache)
+    header = header_of_distillation(run, base, cache, {"decoder": base.identity_of("vae")})
     guidance = guidance_of(redrawn.guidance, base)
     redrawing = Redrawing(
         redrawn.share, redrawn.low, redrawn.high, redrawn.sampler, redrawn.steps, guidance, config.seed
     )
-    pairs = Pairs(config.pairs or config.out / PAIRS_NAME, config.dataset, cache, base, redrawing)
+    pairs = Pairs(config.pairs or config.out / PAIRS_NAME, pictures, base, redrawing)
     with torch_seeded(config.seed, "refiner weights"):
-        refiner = new_refiner(
-            1 if spec.channels == "grey" else 3, **config.refiner.model_dump(), vae=header.identity["vae"]
-        )
+        refiner = new_refiner(pairs.channels, **config.refiner.model_dump(), vae=base.identity_of("vae"))
     refiner.to(run.device)
     if config.hardware.channels_last is not False:
         for model in (refiner, base.vae, base.unet):

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.flow import state_at
 from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.files.run import REFINER_NAME
 from sdxl_mel.models.carried import write_carried, write_weights
-from sdxl_mel.models.refiner import LEVELS, Refiner
-from sdxl_mel.models.vae import images_of
+from sdxl_mel.models.refiner import LEVELS, Refiner, levels_of
 from sdxl_mel.seeding import torch_generator
-from sdxl_mel.sound.melspec import MelSpec
 from sdxl_mel.training.batches import Stream
 from sdxl_mel.training.distillation import over_processes
 from sdxl_mel.training.refiner_pairs import Pairs
@@ -121,9 +117,8 @@ class RefinerTask:
         write_carried(folder / REFINER_NAME, self.refiner)
 
     def _batch(self, drawn: Sequence[tuple[CachedExample, torch.Generator]], times: Sequence[float]) -> FlowBatch:
-        spec = self.pairs.spec
-        decoded = _images([self.pairs.decoded(example) for example, _ in drawn], spec)
-        original = _images([self.pairs.original(example) for example, _ in drawn], spec)
+        decoded = torch.stack([self.pairs.decoded(example) for example, _ in drawn])
+        original = torch.stack([self.pairs.original(example) for example, _ in drawn])
         noise = torch.stack([torch.randn(decoded.shape[1:], generator=generator) for _, generator in drawn])
         weights = torch.tensor([example.weight for example, _ in drawn])
         sources = tuple(example.source for example, _ in drawn)
@@ -148,19 +143,14 @@ def measured_spread(pairs: Pairs, examples: Sequence[CachedExample]) -> Tensor:
 
     Levels share what is known with their neighbours.
     """
-    squares, counts = np.zeros(LEVELS), np.zeros(LEVELS)
+    squares, counts = (torch.zeros(LEVELS, dtype=torch.float64) for _ in range(2))
     for example in examples:
         decoded = pairs.decoded(example)
-        missing = (pairs.original(example).astype(np.float64) - decoded) * (2 / (LEVELS - 1))
-        squares += np.bincount(decoded.ravel(), weights=np.square(missing).ravel(), minlength=LEVELS)
-        counts += np.bincount(decoded.ravel(), minlength=LEVELS)
-    distance = np.arange(LEVELS)[:, None] - np.arange(LEVELS)
-    near = np.exp(-0.5 * np.square(distance / SMOOTHED_OVER))
+        missing, levels = (pairs.original(example) - decoded).double(), levels_of(decoded).flatten()
+        squares += torch.bincount(levels, weights=missing.square().flatten(), minlength=LEVELS)
+        counts += torch.bincount(levels, minlength=LEVELS)
+    apart = torch.arange(LEVELS)[:, None] - torch.arange(LEVELS)
+    near = (-0.5 * (apart / SMOOTHED_OVER).double().square()).exp()
+    # As if one more place had been seen, of the mean of all: a level that no picture has is not divided by zero.
     mean = (near @ squares + squares.sum() / counts.sum()) / (near @ counts + 1)
-    return torch.from_numpy(np.maximum(np.sqrt(mean), LEAST_SPREAD).astype(np.float32))
-
-
-def _images(pictures: Sequence[Levels], spec: MelSpec) -> Tensor:
-    """Return pictures as images in -1..1, with as many channels as the pictures have."""
-    levels = np.stack(pictures)
-    return images_of(levels, spec.low_at)[:, : levels.shape[-1]].contiguous()
+    return mean.sqrt().clamp(min=LEAST_SPREAD).float()

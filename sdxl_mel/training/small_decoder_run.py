@@ -31,11 +31,13 @@ def train_small_decoder(config: Config) -> Results | None:
     splits = cached_splits(cache)
     base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
     inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
+    if (teacher := base.identity_of("vae")) != base.latents_identity:
+        inputs["teacher"] = teacher
     header = header_of_distillation(run, base, cache, inputs)
     drawn = None
     if config.trajectories:
         drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
-    decoder = pruned(config, base.vae, cache, splits, header.identity["vae"]).to(run.device)
+    decoder = pruned(config, base.vae, cache, splits, teacher).to(run.device)
     channels_last = config.hardware.channels_last
     if channels_last if channels_last is not None else True:
         for model in (decoder, base.vae):

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from sdxl_mel.arguments import Action
-from sdxl_mel.files.run import BASE_NAME, LORA_NAME, REFINER_NAME, SMALL_DECODER_NAME
+from sdxl_mel.files.run import BASE_NAME, LORA_NAME, REFINER_NAME, SMALL_DECODER_NAME, VAE_NAME
 from sdxl_mel.training import (
+    decoder_settings,
     lora_settings,
     refiner_settings,
     small_decoder_settings,
@@ -93,6 +94,17 @@ TASKS: Mapping[TaskName, Row] = {
   sdxl-mel train --task small-decoder --base BASE --cache data/music-cache --out runs/decoder
   sdxl-mel train --task small-decoder --config configs/mini-small-decoder.toml --base mini --cache data/demo-cache \\
     --out runs/decoder""",
+    ),
+    "decoder": Row(
+        decoder_settings.Config,
+        "sdxl_mel.training.decoder_run:train_decoder",
+        "VAE with the trained decoder",
+        VAE_NAME,
+        """\
+  sdxl-mel train --task decoder --config configs/decoder-24gb.toml --base BASE --dataset data/music \
+    --cache data/music-cache --out runs/sound
+  sdxl-mel train --task decoder --config configs/mini-decoder.toml --base mini --dataset data/demo \
+    --cache data/demo-cache --out runs/sound""",
     ),
     "refiner": Row(
         refiner_settings.Config,

@@ -1,4 +1,4 @@
-"""The distillations as whole runs on the slim SDXL: what they leave, resuming bit for bit, what is refused."""
+"""The tasks that train from a cache as whole runs on the slim SDXL: what they leave, resuming bit for bit, refusals."""
 
 import shutil
 
@@ -23,6 +23,7 @@ SMALLER = {
     "student": {"student": {"block_out_channels": (16, 32, 48), "middle": False}},
     "text-encoder": {"encoder": {"layers": (2, 2)}, "mixed": 0.5},
     "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "latent_noise": 0.2},
+    "decoder": {"loss": {"sizes": (4, 8)}, "crop": 32, "hardware": {"gradient_checkpointing": True}},
 }
 TASK_NAMES = list(SMALLER)
 SHARED = {"steps": 4, "batch": 2, "save_every": 2, "trackers": (), "validation": {"every": 4, "clips": 1}}
@@ -34,6 +35,8 @@ def run_of(slim_sdxl, small_cache):
 
     def run(task, out, **changes):
         settings = SHARED | SMALLER[task] | {"task": task, "base": str(slim_sdxl), "cache": small_cache, "out": out}
+        if task == "decoder":
+            settings["dataset"] = small_cache.parent / "dataset"
         return train.run(validated(TASKS[task].settings, settings | changes, "test"))
 
     return run
@@ -138,6 +141,8 @@ def test_a_small_decoder_is_carried_by_a_base_and_what_is_fused_of_it(run_of, sl
         ("small-decoder", {"decoder": {"block_out_channels": (4, 4, 8, 32)}}, "32 of 16 is more than the VAE has"),
         ("small-decoder", {"steps": 0}, "steps: found 0"),
         ("student", {"layers": 3}, "unknown setting 'layers'"),
+        ("decoder", {"crop": 36}, "crop: found 36; expected a multiple of 8, at least 16"),
+        ("decoder", {"dataset": "nowhere"}, "nowhere.*no prepared dataset"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(run_of, tmp_path, task, changes, message):

@@ -23,6 +23,7 @@ TASKS = {
     "student": {"task": "student", "student": {"block_out_channels": [16, 32, 48]}},
     "text-encoder": {"task": "text-encoder", "encoder": {"layers": [2, 2]}},
     "small-decoder": {"task": "small-decoder", "decoder": {"block_out_channels": [4, 4, 8, 8]}},
+    "decoder": {"task": "decoder", "loss": {"sizes": [4, 8]}},
 }
 
 
@@ -32,6 +33,8 @@ def test_two_processes_of_half_the_batch_have_the_gradients_of_one(
     task, slim_sdxl, small_cache, six_trajectories, tmp_path
 ):
     source = {"trajectories": str(six_trajectories)} if task == "steps" else {"cache": str(small_cache)}
+    if task == "decoder":
+        source["dataset"] = str(small_cache.parent / "dataset")
     settings = SHARED | TASKS[task] | source | {"base": str(slim_sdxl)}
     main(json.dumps(settings | {"out": str(tmp_path / "one")}), str(tmp_path / "one.safetensors"))
     words = [json.dumps(settings | {"out": str(tmp_path / "two")}), str(tmp_path / "two.safetensors")]

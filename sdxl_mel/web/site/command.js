@@ -6,6 +6,9 @@ const PLAIN = /^[\w./:@%+=,#-]+$/;
 export function commandOf(settings, { command, lora, files }, timesteps) {
   const { prompt, seed, steps, guidance, sampler, seconds, loop, loraScale, method, quick } = settings;
   const words = ["sdxl-mel", "generate", "--base", command.base];
+  if (command.vae) {
+    words.push("--vae", command.vae);
+  }
   for (const file of settings.lora ? [settings.lora] : command.loras) {
     words.push("--lora", lora ? scaledLora(file, loraScale ?? 1) : file);
   }
