@@ -1,19 +1,22 @@
-"""The refiner as a whole run on the slim SDXL: what it leaves, resuming bit for bit, what is refused."""
+"""The refiner as a whole run on the slim SDXL: what it learns from, what it leaves, and what is refused.
+
+That it resumes bit for bit and is the same in micro-batches, test_distillation.py says of all such tasks.
+"""
 
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.run import checkpoints, read_run
+from sdxl_mel.files.run import read_run
+from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.refiner import refiner_for
 from sdxl_mel.stages import train
-from sdxl_mel.training.loop import Loop
 from sdxl_mel.training.refiner_settings import Config
+from sdxl_mel.training.tasks import TASKS
 
 SHARED = {
     "steps": 4,
@@ -45,39 +48,6 @@ def finished(run_of, tmp_path_factory):
     return out
 
 
-class _Killed(BaseException):
-    pass
-
-
-def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(finished, run_of, tmp_path, monkeypatch):
-    real = Loop.step
-
-    def dies(loop, *rest):
-        if loop.state.step == 3:
-            raise _Killed
-        return real(loop, *rest)
-
-    with monkeypatch.context() as patched, pytest.raises(_Killed):
-        patched.setattr(Loop, "step", dies)
-        run_of(tmp_path / "run")
-    run_of(tmp_path / "run", resume=True)
-    one, two = (load_file(checkpoints(out)[4]) for out in (finished, tmp_path / "run"))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(each, two[name]) for name, each in one.items())
-    weights = "refiner/diffusion_pytorch_model.safetensors"
-    assert (finished / weights).read_bytes() == (tmp_path / "run" / weights).read_bytes()
-
-
-def test_micro_batches_are_one_batch(finished, run_of, tmp_path):
-    run_of(tmp_path / "run", micro_batch=1)
-    first, one = (load_file(checkpoints(finished)[step]) for step in (2, 4))
-    two = load_file(checkpoints(tmp_path / "run")[4])
-    moved = sum(float((each - first[name]).abs().sum()) for name, each in one.items())
-    apart = sum(float((each - two[name]).abs().sum()) for name, each in one.items())
-    assert moved > 0
-    assert apart < 0.02 * moved
-
-
 def test_it_learns(run_of, finished, tmp_path):
     """The tiles are noise: all that can be learnt is what is at a place already."""
     results = run_of(tmp_path / "run", steps=60, pairs=finished / "pairs", validation={"every": 60, "clips": 2}).results
@@ -87,8 +57,6 @@ def test_it_learns(run_of, finished, tmp_path):
 
 def test_pictures_are_decoded_once_and_hold_their_spec(finished, run_of, tmp_path):
     """One for each of 10 training and 2 judged clips, some of them drawn anew."""
-    from sdxl_mel.files.spectrogram import read_spectrogram
-
     pictures = sorted((finished / "pairs").glob("*.png"))
     assert len(pictures) == 10 + 2
     assert {path.name.split("-")[0] for path in pictures} == {"decoded", "redrawn"}
@@ -110,8 +78,6 @@ def test_a_refiner_is_carried_by_a_base_and_what_is_made_of_it(finished, slim_sd
     assert float(refiner.spread.min()) > 0
     smaller = {"task": "text-encoder", "steps": 1, "batch": 1, "trackers": (), "validation": {"every": 0}}
     smaller |= {"encoder": {"layers": (2, 2)}, "base": str(base), "cache": small_cache, "out": tmp_path / "words"}
-    from sdxl_mel.training.tasks import TASKS
-
     train.run(validated(TASKS["text-encoder"].settings, smaller, "test"))
     again = refiner_for(open_base(tmp_path / "words" / "base", ("vae",)))
     assert again is not None
