@@ -113,12 +113,8 @@ def test_shown_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_shown_is_left_out() -> None:
     """Every page and heading whose commands are walked is named here; those of other programs have their reason."""
-    reasoned = {
-        "docs/studio.md",
-        "docs/browser.md",
-        "docs/students.md",
-        "docs/refiner.md",
-    }  # in NOT_RUN; tests/export exports
+    # In NOT_RUN; tests/export exports.
+    reasoned = {"docs/studio.md", "docs/browser.md", "docs/students.md", "docs/refiner.md"}
     assert {command.page for command in COMMANDS} == {"README.md", *reasoned, *GUIDES}
     headings = {command.heading for command in COMMANDS if command.page == "README.md"}
     assert headings == {"Two commands", "In a browser", PATH, TABLE, "From Python"}
