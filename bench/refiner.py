@@ -1,6 +1,6 @@
 """A refiner behind mini's decoder, on the tiles and by the measures of `bench.decoder`.
 
-    python -m bench.refiner --refiner runs/refiner/refiner --steps 1 4 --lora LORA
+    python -m bench.refiner --refiner runs/refiner/refiner --steps 1 2 --lora LORA
 
 Choose steps on other tiles than these.
 """
@@ -43,7 +43,7 @@ def _refined(vae: object, refining: Refining, latents: Tensor) -> Tiles:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--refiner", type=Path, default=MINI, help="folder of a refiner, or of a base that carries one")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4])
+    parser.add_argument("--steps", type=int, nargs="+", default=[2])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where pictures and embeddings are kept")
     parser.add_argument("--tracks", type=int, default=TRACKS)
     parser.add_argument("--lora", type=Path, help="LoRA for the new instruments; without one none are drawn of them")

@@ -36,7 +36,7 @@ class Refiner(CarriedModel):
     `channels` are the picture's, 1 or 3; `widths` those of the layers from the picture inwards, each level at half the
     size of the one before, the first at half the picture's; `blocks` the residual blocks of each level on the way in
     and on the way out, `middle` those of the last. `draw_steps` are the steps in which it refines where none are
-    stated, `renewal` how much noise is new in each (see `diffusion.flow.flow`). `vae` is the SHA-256 of the VAE whose
+    stated, `churn` how much noise is new in each (see `diffusion.flow`). `vae` is the SHA-256 of the VAE whose
     pictures it refines.
     """
 
@@ -48,8 +48,8 @@ class Refiner(CarriedModel):
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: int = 1,
         middle: int = 2,
-        draw_steps: int = 4,
-        renewal: float = 0.0,
+        draw_steps: int = 2,
+        churn: float = 0.0,
         vae: str = "",
     ) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def levels_of(pictures: Tensor) -> Tensor:
 
 
 def new_refiner(
-    channels: int, widths: Sequence[int], blocks: int, middle: int, *, draw_steps: int, renewal: float, vae: str
+    channels: int, widths: Sequence[int], blocks: int, middle: int, *, draw_steps: int, churn: float, vae: str
 ) -> Refiner:
     """Return a refiner of random weights for a VAE with this hash. Raises InputError for widths that cannot be."""
     if not widths:
@@ -129,7 +129,7 @@ def new_refiner(
         blocks=blocks,
         middle=middle,
         draw_steps=draw_steps,
-        renewal=renewal,
+        churn=churn,
         vae=vae,
     )
 
@@ -138,14 +138,14 @@ def new_refiner(
 def refine(refiner: Refiner, pictures: Tensor, noise: Tensor, steps: int, fresh: Fresh | None = None) -> Tensor:
     """Return pictures (batch, channels, height, width), images in -1..1, with what they miss, from normal `noise`.
 
-    `fresh` gives the new noise of a step, for a refiner that renews some.
+    `fresh` gives the new noise of a step, for a refiner that takes some.
     """
-    renewal = refiner.config.renewal if fresh else 0.0
+    churn = refiner.config.churn if fresh else 0.0
 
     def velocity(states: Tensor, time: float) -> Tensor:
         return refiner(pictures, states, states.new_full((len(states),), time))
 
-    return pictures + refiner.spread_in(pictures) * flow(noise, velocity, steps, renewal=renewal, fresh=fresh)
+    return pictures + refiner.spread_in(pictures) * flow(noise, velocity, steps, churn=churn, fresh=fresh)
 
 
 def read_refiner(folder: Path) -> Refiner | None:

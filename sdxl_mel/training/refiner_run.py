@@ -78,6 +78,6 @@ def described(refiner: Refiner, vae: object, spec: MelSpec) -> str:
     parameters = sum(parameter.numel() for parameter in refiner.parameters())
     steps = refiner.config.draw_steps
     return (
-        f"{parameters / 1e6:.2f} M parameters, {step / 1e9:.1f} GFLOP a step of a tile; {steps} steps are "
-        f"{steps * step / whole:.0%} of decoding it"
+        f"{parameters / 1e6:.2f} M parameters, {step / 1e9:.1f} GFLOP a call for a tile; {steps} steps are "
+        f"{2 * steps * step / whole:.0%} of decoding it"
     )

@@ -6,7 +6,16 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from sdxl_mel.config import UNRECORDED, Before, Settings
-from sdxl_mel.training.settings import AtLeastOne, ChosenTask, Count, OptimizerSettings, Positive, Share, TrainingConfig
+from sdxl_mel.training.settings import (
+    AtLeastOne,
+    Chance,
+    ChosenTask,
+    Count,
+    OptimizerSettings,
+    Positive,
+    Share,
+    TrainingConfig,
+)
 
 Width = Annotated[int, Field(ge=4)]
 
@@ -20,10 +29,10 @@ class RefinerSettings(Settings):
     """residual blocks of each level, on the way in and again on the way out"""
     middle: AtLeastOne = 2
     """residual blocks of the last level"""
-    draw_steps: AtLeastOne = 4
-    """steps in which it refines where none are stated"""
-    renewal: Share = 0.0
-    """share of the noise that is new in every step, 0 = none"""
+    draw_steps: AtLeastOne = 2
+    """steps in which it refines where none are stated, two calls each"""
+    churn: Chance = 0.0
+    """share of its time by which a step begins earlier, with new noise, 0 = none"""
 
 
 class RedrawnSettings(Settings):

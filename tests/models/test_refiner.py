@@ -16,7 +16,7 @@ from sdxl_mel.sound.melspec import PRESETS
 def _refiner(channels: int = 1) -> Refiner:
     """Return a small one in which every weight counts."""
     generator = torch.Generator().manual_seed(0)
-    refiner = new_refiner(channels, (8, 8, 16), 1, 1, draw_steps=2, renewal=0.0, vae="hash")
+    refiner = new_refiner(channels, (8, 8, 16), 1, 1, draw_steps=2, churn=0.0, vae="hash")
     for parameter in refiner.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     refiner.spread.copy_(torch.linspace(0.1, 0.5, 256))
@@ -30,7 +30,7 @@ def _drawn(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_at_first_it_says_nothing_and_noise_is_added_in_units_of_the_spread(channels):
-    refiner = new_refiner(channels, (8, 8), 1, 1, draw_steps=1, renewal=0.0, vae="")
+    refiner = new_refiner(channels, (8, 8), 1, 1, draw_steps=1, churn=0.0, vae="")
     refiner.spread.fill_(0.25)
     pictures, noise = _drawn(2, channels, 16, 32)
     assert torch.allclose(refine(refiner, pictures, noise, 3), pictures + 0.25 * noise, atol=1e-6)
@@ -40,9 +40,9 @@ def test_a_place_depends_on_its_surroundings_alone():
     """Of a window cut from a picture, all that lies far enough from its ends is as in the whole."""
     refiner = _refiner()
     pictures, noise = _drawn(1, 1, 16, 512)
-    whole = refine(refiner, pictures, noise, 2)
-    window = refine(refiner, pictures[..., 128:384], noise[..., 128:384], 2)
-    inside = slice(104, 256 - 104)
+    whole = refine(refiner, pictures, noise, 1)
+    window = refine(refiner, pictures[..., 128:384], noise[..., 128:384], 1)
+    inside = slice(112, 256 - 112)
     assert torch.allclose(window[..., inside], whole[..., 128:384][..., inside], atol=1e-4)
     assert not torch.allclose(window[..., :8], whole[..., 128:136], atol=1e-2)
 
@@ -64,7 +64,7 @@ def test_the_spread_is_that_of_a_places_level():
 
 
 def test_what_it_takes_for_a_tile_of_mini():
-    refiner = new_refiner(1, (32, 64, 128), 1, 2, draw_steps=4, renewal=0.0, vae="")
+    refiner = new_refiner(1, (32, 64, 128), 1, 2, draw_steps=4, churn=0.0, vae="")
     spec = PRESETS["mini"]
     assert refining_flops(refiner, spec.n_mels, spec.width) / 1e9 == pytest.approx(1.9, abs=0.1)
     assert sum(each.numel() for each in refiner.parameters()) / 1e6 < 1.5
@@ -100,4 +100,4 @@ def test_damaged_ones_are_refused(tmp_path):
 
 def test_a_refiner_has_a_level():
     with pytest.raises(InputError, match=r"refiner.widths: found none"):
-        new_refiner(1, (), 1, 1, draw_steps=1, renewal=0.0, vae="")
+        new_refiner(1, (), 1, 1, draw_steps=1, churn=0.0, vae="")

@@ -25,7 +25,7 @@ REACH = 4
 
 def _refiner(vae: str, channels: int = 1) -> Refiner:
     generator = torch.Generator().manual_seed(0)
-    refiner = new_refiner(channels, (8,), 0, 1, draw_steps=2, renewal=0.0, vae=vae)
+    refiner = new_refiner(channels, (8,), 0, 1, draw_steps=2, churn=0.0, vae=vae)
     for parameter in refiner.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     refiner.spread.fill_(0.2)
