@@ -18,7 +18,7 @@ NAMES = (
     *("codec", "prepare", "cache", "train", "fuse", "generate", "edit", "stitch", "evaluate"),
     *("studio", "distill", "export", "browser"),
 )
-LONG = ("browser_oracle", "decoder", "ablations", "true-size", "kohya")
+LONG = ("browser_oracle", "decoder", "phase", "ablations", "true-size", "kohya")
 """Minutes each, or hours: they run by name alone."""
 REPORT = Path(__file__).parent / "report.md"
 

@@ -4,7 +4,7 @@ RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
 RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
 RUN/diffusers/pytorch_lora_weights.safetensors
 RUN/base/*                                   a base with smaller parts, of the tasks student and text-encoder
-RUN/small_decoder/*                          beside the VAE of a base
+RUN/small_decoder/*  RUN/refiner/*            beside the VAE of a base
 RUN/vae/*  RUN/vae.safetensors               a VAE whose decoder was trained, as diffusers and as ComfyUI load it
 RUN/checkpoints/step-000250.safetensors  RUN/averages/0.1.safetensors
 RUN/samples/step-000250/*  RUN/state/step-000250/*
@@ -29,6 +29,7 @@ LORA_NAME = "lora.safetensors"
 DIFFUSERS_NAME = "diffusers/pytorch_lora_weights.safetensors"
 BASE_NAME = "base"
 SMALL_DECODER_NAME = "small_decoder"
+REFINER_NAME = "refiner"
 VAE_NAME = "vae"
 VAE_FILE_NAME = "vae.safetensors"
 METRICS_NAME = "metrics.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 from sdxl_mel.assets import ASSETS
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.files.header import parse_json
-from sdxl_mel.files.run import SMALL_DECODER_NAME
+from sdxl_mel.files.run import REFINER_NAME, SMALL_DECODER_NAME
 from sdxl_mel.files.tokenizer import VOCABULARY, public_tokenizer, read_tokenizer, tokenizer_files
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder
 from sdxl_mel.models.families import family_of_configs
@@ -135,12 +135,12 @@ class Folder:
         return public_tokenizer(encoder.padding)
 
     def small_files(self) -> dict[str, bytes]:
-        """Return all but the weights of parts by name: index, configs, scheduler, tokenizers, a small decoder."""
+        """Return all but the weights of parts by name: index, configs, scheduler, tokenizers, what it carries."""
         family = self.family
         names = ["scheduler", *(encoder.tokenizer for encoder in family.text_encoders)]
         places = [
             path
-            for name in (*names, SMALL_DECODER_NAME)
+            for name in (*names, SMALL_DECODER_NAME, REFINER_NAME)
             if (self.path / name).is_dir()
             for path in (self.path / name).rglob("*")
         ]

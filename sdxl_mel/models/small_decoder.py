@@ -5,7 +5,6 @@ latents mean, stay as they are.
 """
 
 import copy
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.atomic import write_bytes
-from sdxl_mel.files.header import parse_json
+from sdxl_mel.errors import InputError
 from sdxl_mel.files.run import SMALL_DECODER_NAME
-from sdxl_mel.files.tensors import TensorFile, TensorType, write_tensors
 from sdxl_mel.models.base import Base
-from sdxl_mel.models.folder import json_bytes, read_json
+from sdxl_mel.models.carried import CarriedModel, read_carried
 from sdxl_mel.models.pruning import RESIDUAL, Leaves, Space, Wires, load_pruned, measured, wired
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 LEVELS = 4
 PLACE = re.compile(
     r"decoder\.(mid_block|up_blocks\.(?P<block>\d+))\.(?P<kind>resnets|attentions|upsamplers)\.(?P<layer>\d+)"
@@ -52,7 +46,7 @@ ENDS: Leaves = (
 )
 
 
-class SmallDecoder(ModelMixin, ConfigMixin):
+class SmallDecoder(CarriedModel):
     """A decoder that is called as a VAE is: `decode(latents).sample`, latents unscaled, images about -1..1.
 
     `block_out_channels` are the widths from the picture inwards, `layers_per_block` the residual layers of each level
@@ -185,54 +179,12 @@ def decoding_flops(model: Any, height: int, width: int) -> int:
     return int(counter.get_total_flops())
 
 
-def write_small_decoder(folder: Path, decoder: SmallDecoder, dtype: torch.dtype = torch.float16) -> None:
-    """Write a small decoder to a folder, `config.json` and its weights in `dtype`; an older one is replaced."""
-    write_weights(folder / WEIGHTS, decoder, dtype)
-    write_bytes(folder / "config.json", json_bytes({"_class_name": "SmallDecoder", **decoder_config(decoder)}))
-
-
-def write_weights(path: Path, decoder: SmallDecoder, dtype: torch.dtype) -> None:
-    """Write the weights of a small decoder to one file."""
-    state = decoder.state_dict()
-    types = {name: TensorType(dtype, tuple(tensor.shape)) for name, tensor in state.items()}
-    write_tensors(path, types, {"format": "pt"}, lambda name, out: out.copy_(state[name]))
-
-
-def decoder_config(decoder: SmallDecoder) -> dict[str, Any]:
-    """Return what makes an empty decoder of this shape."""
-    config = {name: value for name, value in decoder.config.items() if not name.startswith("_")}
-    return dict(parse_json(json.dumps(config)))
-
-
 def read_small_decoder(folder: Path) -> SmallDecoder | None:
-    """Return the small decoder in the folder of a base, or in a folder of its own; None where there is none.
-
-    Float32, frozen. Raises FormatError for a damaged one.
-    """
-    place = folder / SMALL_DECODER_NAME if (folder / SMALL_DECODER_NAME).is_dir() else folder
-    config = read_json(place / "config.json") or {}
-    if config.get("_class_name") != "SmallDecoder":
-        return None
-    try:
-        decoder = SmallDecoder(**{name: value for name, value in config.items() if not name.startswith("_")})
-    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise FormatError(f"{place}: no decoder can be made of its config ({error}); copy it again") from error
-    file = TensorFile(place / WEIGHTS)
-    wanted = {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}
-    wrong = sorted(name for name in wanted.keys() | file.types.keys() if not _fits(wanted, file, name))
-    if wrong:
-        raise FormatError(
-            f"{place}: {len(wrong)} tensors do not match its config.json, first: {wrong[0]}; copy it again"
-        )
-    decoder.load_state_dict({name: file.read(name).float() for name in wanted})
-    return decoder.requires_grad_(False).eval()
+    """Return the small decoder in the folder of a base, or in a folder of its own; see `read_carried`."""
+    return read_carried(folder, SMALL_DECODER_NAME, SmallDecoder, "decoder")
 
 
 def small_decoder_for(base: Base) -> SmallDecoder | None:
     """Return the small decoder that a base carries for its VAE; None where it has none, or another VAE is in use."""
     decoder = read_small_decoder(base.source.path) if base.source.path.is_dir() else None
     return decoder if decoder is not None and decoder.config.vae == base.identity_of("vae") else None
-
-
-def _fits(wanted: dict[str, tuple[int, ...]], file: TensorFile, name: str) -> bool:
-    return name in wanted and name in file.types and file.types[name].shape == wanted[name]

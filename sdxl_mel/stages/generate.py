@@ -62,6 +62,10 @@ class Config(ModelSettings):
     """also draw each result with a time axis and, for long pieces, the joins"""
     overwrite: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
     """replace results of another command in --out"""
+    refine: Annotated[bool, Show.ADVANCED, UNRECORDED] = False
+    """restore what the VAE smoothed, with the refiner that the base carries"""
+    refine_steps: Annotated[int | None, Show.ADVANCED, UNRECORDED] = Field(None, ge=1)
+    """steps of the refiner; none = as many as it asks for"""
     overlap: Annotated[str | None, Show.ADVANCED] = None
     """how much views or tiles of a long piece share; none = 50% joint, 37.5% extend, 25% independent"""
     merge: Annotated[Merge, Show.ADVANCED] = "swap"
@@ -78,6 +82,7 @@ class Config(ModelSettings):
             ),
             (self.prompt_to is not None and self.prompt is None, "--prompt-to needs --prompt"),
             (self.schedule is not None and self.seconds is None, "--schedule needs --seconds"),
+            (self.refine_steps is not None and not self.refine, "--refine-steps needs --refine"),
             (self.ab and not self.lora, "--ab needs --lora, which is put on and off"),
             (self.ab and self.format == "none", "--ab compares sounds; leave --format none out"),
         ]
@@ -113,12 +118,15 @@ def run(config: Config, open_generator: "Callable[..., Generator] | None" = None
     """
     from sdxl_mel.synthesis import session, variations
 
+    opening = {**config.opened(), "keep_base": config.ab}
+    if config.refine:
+        opening |= {"refine": True, "refine_steps": config.refine_steps}
     lines = (
         read_prompts(config.prompts) if config.prompts else [PromptLine(prompt=config.prompt or config.schedule or "")]
     )
     draw: Callable[..., session.Generated] = variations.generate_ab if config.ab else session.generate
     drawn = draw(
-        lambda: (open_generator or session.Generator.open)(**config.opened(), keep_base=config.ab),
+        lambda: (open_generator or session.Generator.open)(**opening),
         Prompts(lines, config.num, config.seed, config.negative_prompt, config.schedule, config.prompt_to),
         Output(config.out, config.format, config.method, config.plot, config.overwrite),
         asked=config.asked(),

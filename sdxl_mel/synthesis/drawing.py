@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,11 @@ from sdxl_mel.sound.seams import calmest_turn
 from sdxl_mel.synthesis.jobs import Job
 from sdxl_mel.synthesis.layout import Layout
 from sdxl_mel.synthesis.prompting import encode_text, equally_long
+from sdxl_mel.synthesis.refining import Refining
 
 OnFrames = Callable[[Levels, int], None]
+Refine = Callable[[Levels, int], Levels]
+"""(levels, their first latent column) -> the levels with what the VAE smoothed."""
 WINDOW_OVERLAP = 4
 """A VAE window shares a quarter of its width with the next: enough that the border of neither is seen."""
 
@@ -101,7 +105,7 @@ def encode_texts(
 
 @dataclass(frozen=True)
 class Drawer:
-    """Draws the pictures of one call; `known` latents are kept or varied.
+    """Draws the pictures of one call; `known` latents are kept or varied, and what is decoded is refined if asked.
 
     `before_step` is called before every step with its noise level, 0 = clean to 1 = noise, and may raise to stop;
     `on_step` after it, with the latents; `on_frames` as `decode_canvas` calls it.
@@ -114,6 +118,7 @@ class Drawer:
     texts: Mapping[str, TextEmbeddings]
     batch: int
     known: Known | None = None
+    refining: Refining | None = None
     before_step: Callable[[float], None] = lambda level: None
     on_step: Callable[[Tensor], None] = lambda latents: None
     on_frames: OnFrames = lambda levels, frames: None
@@ -173,7 +178,9 @@ class Drawer:
         latents = self._latents(jobs, seeds)
         with self.models.working("vae") as vae, self._closed(vae):
             # One at a time: a picture then never depends on its neighbours, nor memory on the batch.
-            return [decode_latents(vae, each[None], self.spec)[0][:, : self.layout.frames] for each in latents]
+            pictures = [decode_latents(vae, each[None], self.spec)[0] for each in latents]
+        refined = [self._refine(seed)(levels, 0) for levels, seed in zip(pictures, seeds)]
+        return [levels[:, : self.layout.frames] for levels in refined]
 
     def _piece(self, job: Job, seed: int) -> Levels:
         spec, layout, track = self.spec, self.layout, self._track(job)
@@ -196,9 +203,19 @@ class Drawer:
                 places = (columns_of(start, layout.width, layout.columns) for start in layout.starts)
                 tiles = [draw_view(view, columns) for view, columns in enumerate(places)]
                 with self.models.working("vae") as vae:
-                    return join_tiles((decode_latents(vae, tile, spec)[0] for tile in tiles), layout, spec)
+                    pictures = (decode_latents(vae, tile, spec)[0] for tile in tiles)
+                    return join_tiles(map(self._refine(seed), pictures, layout.starts), layout, spec)
         with self.models.working("vae") as vae:
-            return decode_canvas(vae, canvas, layout, spec, growth=growth, on_frames=self.on_frames)
+            return decode_canvas(
+                vae, canvas, layout, spec, growth=growth, on_frames=self.on_frames, refine=self._refine(seed)
+            )
+
+    def _refine(self, seed: int) -> Refine:
+        """Return what refines the pictures of one result."""
+        if self.refining is None:
+            return as_decoded
+        circle = self.layout.columns if self.layout.loop else None
+        return partial(self.refining.refined, spec=self.spec, seed=seed, circle=circle)
 
     def _closed(self, model: Any) -> Any:
         """Return a context in which a loop's time is a circle for the model; the views of a long one are none."""
@@ -251,6 +268,11 @@ class Drawer:
         return make_scheduler(self.sampling.sampler, self.models.base.scheduler, self.sampling.timesteps)
 
 
+def as_decoded(levels: Levels, first: int) -> Levels:
+    """Return the levels as they are."""
+    return levels
+
+
 def turned(levels: Levels) -> Levels:
     """Return a loop turned by a latent column or less, so that no note begins right where its file does.
 
@@ -267,11 +289,13 @@ def decode_canvas(
     *,
     growth: Iterator[tuple[Tensor, int]] | None = None,
     on_frames: OnFrames = lambda levels, frames: None,
+    refine: Refine = as_decoded,
 ) -> Levels:
     """Return the picture of a canvas, window by window; a loop is decoded past its end and closed.
 
     `growth` draws more views on the canvas, as `extend` does, as far as the next window needs them. `on_frames` is
-    called before each window but a loop's with the picture, and how many frames from its first are finished.
+    called before each window but a loop's with the picture, and how many frames from its first are finished. `refine`
+    is given each window before it is joined to the others.
     """
     overlap = layout.width // WINDOW_OVERLAP
     views, drawn = growth or iter(()), layout.width
@@ -288,7 +312,9 @@ def decode_canvas(
         while drawn < after:
             _, drawn = next(views, (canvas, after))
 
-    return _assembled(picture, decode_windows(vae, canvas, spec, overlap, need), layout, spec)
+    windows = decode_windows(vae, canvas, spec, overlap, need)
+    refined = ((first, shared, refine(levels, first // LATENT_FACTOR)) for first, shared, levels in windows)
+    return _assembled(picture, refined, layout, spec)
 
 
 def decode_blocks(vae: Any, canvas: Tensor, layout: Layout, spec: MelSpec) -> Iterator[Block]:

@@ -31,6 +31,7 @@ from sdxl_mel.synthesis.best_of import Choice, Judge, choose
 from sdxl_mel.synthesis.drawing import Drawer, Models, encode_texts
 from sdxl_mel.synthesis.jobs import Fitting, Job, Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import Layout, lay_out
+from sdxl_mel.synthesis.refining import Refining, refining_with
 from sdxl_mel.synthesis.results import Result, Step, candidate_seed
 from sdxl_mel.synthesis.settings import Length, Precision
 from sdxl_mel.synthesis.stack import ALWAYS, Acting, chosen_layers, parse_acting, without_unet
@@ -56,8 +57,9 @@ class Generator:
         resting: Collection[str] = (),
         keep_base: bool = True,
         weighted: bool = True,
+        refining: Refining | None = None,
     ) -> None:
-        self.weighted = weighted
+        self.weighted, self.refining = weighted, refining
         self.models = Models(base, device, resting)
         self.texts: dict[str, TextEmbeddings] = {}
         self._header = header or read_model_header(base.source.path) or LoraHeader()
@@ -87,14 +89,17 @@ class Generator:
         clip_skip: int | None = None,
         keep_base: bool = True,
         opened: Base | None = None,
+        refine: bool = False,
+        refine_steps: int | None = None,
     ) -> Self:
         """Open a base with its LoRAs, FILE or FILE:SCALE each, or with one of `scales` each.
 
         `FILE:0.8@0.3-1#style` acts at noise levels from 0.3 to 1 and in the style layers alone; see `stack`.
         `preset` is a spec or its name; `dtype` auto is fp16 on a GPU, else fp32; `offload` keeps each model on the
         device only while it works. Without `keep_base` no copy of the weights under the LoRAs is kept, and they cannot
-        be detached. `opened` is the base where it is open already. Raises MismatchError when what is opened does not
-        belong together.
+        be detached. `opened` is the base where it is open already. With `refine` pictures are refined by the refiner
+        that the base carries, in `refine_steps` steps, None = as many as it asks for. Raises MismatchError
+        when what is opened does not belong together.
         """
         stated = [parse_acting(str(lora)) for lora in loras]
         stack = read_loras([file for file, _ in stated], scales)
@@ -114,6 +119,9 @@ class Generator:
             keep_base=keep_base or any(acting.interval != ALWAYS for _, acting in stated),
         )
         generator.acting = tuple(acting for _, acting in stated)
+        if refine:
+            channels = 1 if generator.spec.channels == "grey" else 3
+            generator.refining = refining_with(opened, refine_steps, channels, where)
         return generator
 
     @property
@@ -130,6 +138,8 @@ class Generator:
     def inputs(self) -> dict[str, str]:
         """Return the hashes of everything that was opened, as a record holds them."""
         inputs = {f"base {part}": digest for part, digest in self.models.base.identity.items()}
+        if self.refining is not None:
+            inputs["refiner"] = self.refining.identity
         digests = [_digest(lora.path) for lora in self.loras]
         if len(digests) == 1:
             return inputs | {"lora": digests[0]}
@@ -224,6 +234,7 @@ class Generator:
             layout,
             dict(self.texts),
             batch,
+            refining=self.refining,
             before_step=self._engage,
         )
 

@@ -121,6 +121,8 @@ def found_settings(generator: Generator, sampling: Sampling) -> dict[str, JsonVa
         "guidance": sampling.guidance,
         "dtype": generator.dtype,
     }
+    if generator.refining is not None:
+        found["refine_steps"] = generator.refining.steps
     return found | ({} if sampling.timesteps is None else {"timesteps": format_timesteps(sampling.timesteps)})
 
 

@@ -66,6 +66,13 @@ def header_of_base(header: RunHeader, teacher: Base, architecture: Architecture)
     )
 
 
+def guidance_of(stated: float | None, base: Base) -> float:
+    """Return the guidance at which a base is drawn: as stated, else what it or its family finds good."""
+    header = read_model_header(base.source.path)
+    own = header.drawing.guidance if header else None
+    return stated or own or base.family.guidance
+
+
 def over_processes(accelerator: Accelerator, sums: Tensor) -> Sequence[float]:
     """Return sums added up over all processes."""
     if accelerator.num_processes > 1:

@@ -16,7 +16,7 @@ Chance = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-TaskName = Literal["lora", "steps", "student", "text-encoder", "small-decoder", "decoder"]
+TaskName = Literal["lora", "steps", "student", "text-encoder", "small-decoder", "decoder", "refiner"]
 """What can be trained: the rows of `tasks.TASKS`."""
 ChosenTask = Annotated[TaskName, Field(description="what is trained; --task NAME --help shows its own settings")]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.files.run import SMALL_DECODER_NAME
-from sdxl_mel.models.small_decoder import SmallDecoder, write_small_decoder, write_weights
+from sdxl_mel.models.carried import write_carried, write_weights
+from sdxl_mel.models.small_decoder import SmallDecoder
 from sdxl_mel.models.vae import unscale_latents
 from sdxl_mel.seeding import torch_generator
 from sdxl_mel.training.batches import TrainingData
@@ -112,7 +113,7 @@ class SmallDecoderTask:
 
     def save_result(self, folder: Path, step: int) -> None:
         """Write the decoder to a folder that a base may carry."""
-        write_small_decoder(folder / SMALL_DECODER_NAME, self.decoder)
+        write_carried(folder / SMALL_DECODER_NAME, self.decoder)
 
     def _latent(self, slot: int, example: CachedExample) -> Tensor:
         generator = torch_generator(self.data.settings.seed, "small decoder", slot)

@@ -10,12 +10,17 @@ from sdxl_mel.files.run import BASE_NAME, RunHeader
 from sdxl_mel.files.trajectories import HEADER_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
-from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.student import Student, StudentShape, new_student, student_of
 from sdxl_mel.record import sha256_file
 from sdxl_mel.training.batches import DECILES, TrainingData, diffusion_of
-from sdxl_mel.training.distillation import cached_splits, header_of_base, header_of_distillation, write_card
+from sdxl_mel.training.distillation import (
+    cached_splits,
+    guidance_of,
+    header_of_base,
+    header_of_distillation,
+    write_card,
+)
 from sdxl_mel.training.drawn_points import open_drawn_points
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
@@ -39,7 +44,8 @@ def train_student(config: Config) -> Results | None:
         drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
     spec = cache.header.spec
     sizes = base.family.time_ids(*reversed(spec.size))
-    teacher = Teacher(base.unet, None if sizes is None else sizes.to(run.device), guidance_of(config, base))
+    guidance = guidance_of(config.loss.guidance, base)
+    teacher = Teacher(base.unet, None if sizes is None else sizes.to(run.device), guidance)
     data = TrainingData(cache, splits, diffusion_of(base), config.data)
     student = new_or_pruned(config, teacher, data)
     prepared_unet(student.unet, config.hardware, run.device)
@@ -73,13 +79,6 @@ def train_student(config: Config) -> Results | None:
         around=quick_attention(teacher),
     )
     return carry_out(run, prepared)
-
-
-def guidance_of(config: Config, base: Base) -> float:
-    """Return the guidance of the guided prediction: as stated, else what the base or its family finds good."""
-    header = read_model_header(base.source.path)
-    own = header.drawing.guidance if header else None
-    return config.loss.guidance or own or base.family.guidance
 
 
 def new_or_pruned(config: Config, teacher: Teacher, data: TrainingData) -> Student:

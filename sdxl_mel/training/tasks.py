@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from sdxl_mel.arguments import Action
-from sdxl_mel.files.run import BASE_NAME, LORA_NAME, SMALL_DECODER_NAME, VAE_NAME
+from sdxl_mel.files.run import BASE_NAME, LORA_NAME, REFINER_NAME, SMALL_DECODER_NAME, VAE_NAME
 from sdxl_mel.training import (
     decoder_settings,
     lora_settings,
+    refiner_settings,
     small_decoder_settings,
     steps_settings,
     student_settings,
@@ -104,5 +105,15 @@ TASKS: Mapping[TaskName, Row] = {
     --cache data/music-cache --out runs/sound
   sdxl-mel train --task decoder --config configs/mini-decoder.toml --base mini --dataset data/demo \
     --cache data/demo-cache --out runs/sound""",
+    ),
+    "refiner": Row(
+        refiner_settings.Config,
+        "sdxl_mel.training.refiner_run:train_refiner",
+        "refiner",
+        REFINER_NAME,
+        """\
+  sdxl-mel train --task refiner --base BASE --dataset data/music --cache data/music-cache --out runs/refiner
+  sdxl-mel train --task refiner --config configs/mini-refiner.toml --base mini --dataset data/demo \\
+    --cache data/demo-cache --out runs/refiner""",
     ),
 }

@@ -47,6 +47,11 @@ NOT_RUN = {
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",
     "python examples/long_piece.py --out long-piece": "tests/examples executes it with fewer steps",
     "sdxl-mel train --task small-decoder --base models/sdxl --cache data/my-music-cache --out runs/decoder": DISTILLED,
+    "sdxl-mel train --task refiner --base models/sdxl --dataset data/my-music --cache data/my-music-cache "
+    "--out runs/refiner": "takes minutes; tests/training/test_refiner_task.py executes the task on a small model",
+    "cp -r runs/refiner/refiner models/sdxl/": "copies what is not trained here",
+    "sdxl-mel generate --base models/sdxl --lora runs/my-music/lora.safetensors --prompt slow piano --refine "
+    "--out refined": "needs that refiner; tests/stages/test_refine.py draws with one",
     "sdxl-mel train --task text-encoder --base models/sdxl --cache data/my-music-cache --out runs/words": DISTILLED,
     "accelerate launch train_lora.py --task student --config configs/students/sdxl-330m.toml --base models/sdxl "
     "--cache data/my-music-cache --out runs/student": DISTILLED,

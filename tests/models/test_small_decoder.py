@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from sdxl_mel.errors import FormatError, InputError
+from sdxl_mel.models.carried import write_carried
 from sdxl_mel.models.small_decoder import (
     DecoderShape,
     SmallDecoder,
     decoding_flops,
     read_small_decoder,
     small_decoder_of,
-    write_small_decoder,
 )
 from sdxl_mel.models.vae import decode_latents
 from sdxl_mel.sound.melspec import PRESETS
@@ -71,7 +71,7 @@ def test_what_sdxls_takes_for_a_tile_of_the_preset_web():
 @torch.no_grad()
 def test_written_and_read_again(vae, latents, tmp_path):
     small = _small(vae, latents, (4, 4, 8, 8))
-    write_small_decoder(tmp_path / "base" / "small_decoder", small, torch.float32)
+    write_carried(tmp_path / "base" / "small_decoder", small, torch.float32)
     for folder in (tmp_path / "base", tmp_path / "base" / "small_decoder"):
         again = read_small_decoder(folder)
         assert again is not None
@@ -83,7 +83,7 @@ def test_written_and_read_again(vae, latents, tmp_path):
 
 def test_damaged_ones_are_refused(vae, latents, tmp_path):
     folder = tmp_path / "small_decoder"
-    write_small_decoder(folder, _small(vae, latents, (4, 4, 8, 8)))
+    write_carried(folder, _small(vae, latents, (4, 4, 8, 8)))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"block_out_channels": [4, 4, 8, 16]}))
     with pytest.raises(FormatError, match="tensors do not match its config.json, first: decoder"):

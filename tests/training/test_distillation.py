@@ -24,6 +24,7 @@ SMALLER = {
     "text-encoder": {"encoder": {"layers": (2, 2)}, "mixed": 0.5},
     "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "latent_noise": 0.2},
     "decoder": {"loss": {"sizes": (4, 8)}, "crop": 32, "hardware": {"gradient_checkpointing": True}},
+    "refiner": {"refiner": {"widths": (8, 8), "middle": 1}, "redrawn": {"steps": 3, "low": 0.4}},
 }
 TASK_NAMES = list(SMALLER)
 SHARED = {"steps": 4, "batch": 2, "save_every": 2, "trackers": (), "validation": {"every": 4, "clips": 1}}
@@ -35,7 +36,7 @@ def run_of(slim_sdxl, small_cache):
 
     def run(task, out, **changes):
         settings = SHARED | SMALLER[task] | {"task": task, "base": str(slim_sdxl), "cache": small_cache, "out": out}
-        if task == "decoder":
+        if task in ("decoder", "refiner"):
             settings["dataset"] = small_cache.parent / "dataset"
         return train.run(validated(TASKS[task].settings, settings | changes, "test"))
 

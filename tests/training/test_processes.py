@@ -24,6 +24,7 @@ TASKS = {
     "text-encoder": {"task": "text-encoder", "encoder": {"layers": [2, 2]}},
     "small-decoder": {"task": "small-decoder", "decoder": {"block_out_channels": [4, 4, 8, 8]}},
     "decoder": {"task": "decoder", "loss": {"sizes": [4, 8]}},
+    "refiner": {"task": "refiner", "refiner": {"widths": [8, 8]}, "redrawn": {"steps": 3, "low": 0.4}},
 }
 
 
@@ -33,7 +34,7 @@ def test_two_processes_of_half_the_batch_have_the_gradients_of_one(
     task, slim_sdxl, small_cache, six_trajectories, tmp_path
 ):
     source = {"trajectories": str(six_trajectories)} if task == "steps" else {"cache": str(small_cache)}
-    if task == "decoder":
+    if task in ("decoder", "refiner"):
         source["dataset"] = str(small_cache.parent / "dataset")
     settings = SHARED | TASKS[task] | source | {"base": str(slim_sdxl)}
     main(json.dumps(settings | {"out": str(tmp_path / "one")}), str(tmp_path / "one.safetensors"))
