@@ -113,6 +113,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.slots)
 
+    def at(self, places: Sequence[int]) -> "Batch":
+        """Return the examples at some places of the batch, counted from 0."""
+        tensors = {name: getattr(self, name)[list(places)] for name in ("noisy", "target", "timesteps", "weights")}
+        chosen = {name: tuple(getattr(self, name)[place] for place in places) for name in ("slots", "sources")}
+        text = (
+            [self.text[place] for place in places]
+            if isinstance(self.text, list)
+            else TextEmbeddings(*(each[list(places)] for each in self.text))
+        )
+        return replace(self, **tensors, **chosen, text=text)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
         """Return the batch on a device, with what the UNet computes with in `dtype`."""
         pinned = device.type == "cuda"
