@@ -86,13 +86,10 @@ class Findings:
         change = self.metric("tuned", "new", "fad_change")
         if change is None or change.low is None or change.high is None:
             return ""
-        if change.high < 0:
-            said = "nearer to"
-        elif change.low > 0:
-            said = "farther from"
-        else:
-            said = "neither surely nearer to nor surely farther from"
-        return f"As a whole, its music with the new instruments is {said} real music with them than the base's was."
+        music = "its music with the new instruments is"
+        if change.low <= 0 <= change.high:
+            return f"Whether {music} nearer to real music than the base's cannot be told from these clips."
+        return f"All in all, {music} {'nearer to' if change.high < 0 else 'farther from'} real music than the base's."
 
 
 def shown(value: Metric | Interval | None) -> str:

@@ -115,14 +115,18 @@ class Batch:
 
     def at(self, places: Sequence[int]) -> "Batch":
         """Return the examples at some places of the batch, counted from 0."""
-        tensors = {name: getattr(self, name)[list(places)] for name in ("noisy", "target", "timesteps", "weights")}
-        chosen = {name: tuple(getattr(self, name)[place] for place in places) for name in ("slots", "sources")}
-        text = (
-            [self.text[place] for place in places]
+        index = list(places)
+        return Batch(
+            slots=tuple(self.slots[place] for place in index),
+            sources=tuple(self.sources[place] for place in index),
+            noisy=self.noisy[index],
+            target=self.target[index],
+            timesteps=self.timesteps[index],
+            weights=self.weights[index],
+            text=[self.text[place] for place in index]
             if isinstance(self.text, list)
-            else TextEmbeddings(*(each[list(places)] for each in self.text))
+            else TextEmbeddings(*(each[index] for each in self.text)),
         )
-        return replace(self, **tensors, **chosen, text=text)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
         """Return the batch on a device, with what the UNet computes with in `dtype`."""
