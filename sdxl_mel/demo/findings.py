@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
 from sdxl_mel.demo.plan import place
+from sdxl_mel.evaluation.compare import difference_interval
 from sdxl_mel.files.evaluation import Evaluation, Metric, read_evaluation
 from sdxl_mel.metrics.intervals import Interval, proportion_interval
 
@@ -38,6 +39,11 @@ class Findings:
         counts = self.new_counts(model).values()
         return proportion_interval(*map(sum, zip(*counts))) if counts else None
 
+    def known_change(self) -> Interval | None:
+        """Return by how much the share of known prompts whose instruments are all found has changed."""
+        base, tuned = (self.metric(model, "known", "instruments_all") for model in MODELS)
+        return difference_interval(base, tuned) if base and tuned else None
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the head lines as (what was measured, base, tuned)."""
         measured: dict[str, list[Metric | Interval | None]] = {
@@ -48,7 +54,11 @@ class Findings:
             "FAD to held-out music with the new instruments": [self.metric(model, "new", "fad") for model in MODELS],
         }
         rows = [(what, shown(base), shown(tuned)) for what, (base, tuned) in measured.items()]
-        return [*rows, ("FAD, pair by pair", "", shown(self.metric("tuned", "new", "fad_change")))]
+        changes = {
+            "known prompts, prompt by prompt": self.known_change(),
+            "FAD, pair by pair": self.metric("tuned", "new", "fad_change"),
+        }
+        return [*rows, *((what, "", shown(change)) for what, change in changes.items())]
 
     def lines(self) -> tuple[str, ...]:
         """Return the head lines."""
@@ -73,13 +83,17 @@ class Findings:
 
     def _kept(self) -> str:
         base, tuned = (self.metric(model, "known", "instruments_all") for model in MODELS)
-        if base is None or tuned is None:
+        change = self.known_change()
+        if base is None or tuned is None or change is None:
             return ""
         before, after = (round(metric.value * metric.n) for metric in (base, tuned))
-        forgotten = f"it has forgotten {before - after}" if before > after else "it has forgotten none"
+        sure = change.high is not None and change.high < 0
+        lost = (
+            f"it {'has' if sure else 'may have'} forgotten {before - after}" if before > after else "none is forgotten"
+        )
         return (
             f"Asked for what the base had learned before, the base played every instrument in {before} of {base.n} "
-            f"clips, the LoRA in {after}: {forgotten}."
+            f"clips, the LoRA in {after}: {lost}."
         )
 
     def _nearer(self) -> str:
