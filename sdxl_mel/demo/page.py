@@ -2,27 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from sdxl_mel.corpus.instruments import LEFT_OUT
+from sdxl_mel.demo.findings import MODELS, Findings, shown
 from sdxl_mel.demo.plan import place
 from sdxl_mel.demo.steps import Done
 from sdxl_mel.files.audio import read_audio
-from sdxl_mel.files.evaluation import Evaluation, Metric, read_evaluation
+from sdxl_mel.files.evaluation import Metric
 from sdxl_mel.files.run import read_metrics
 from sdxl_mel.files.spectrogram import read_spectrogram
-from sdxl_mel.metrics.intervals import Interval, proportion_interval
 from sdxl_mel.report.page import Page, Sound, code, gallery, paragraph, player, sound_bytes, svg, table
 from sdxl_mel.synthesis.layout import lay_out
 from sdxl_mel.synthesis.settings import Length
 from sdxl_mel.training.log import curves_figure
 
 SHOWN = 6
-MODELS = ("base", "tuned")
+JUDGE = "A program listened, not a person: it names the instruments that it finds in a picture."
 NAMES = {
     "instruments_all": "all instruments of the prompt found",
     "fad": "FAD (musicnn) to held-out music",
@@ -31,61 +31,14 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Findings:
-    """The four evaluations by (model, kind): models base and tuned, kinds new and known instruments."""
-
-    evaluations: dict[tuple[str, str], Evaluation]
-
-    @classmethod
-    def read(cls, folder: Path) -> "Findings":
-        """Read the evaluations of a finished demo."""
-        pairs = [(model, kind) for model in MODELS for kind in ("new", "known")]
-        return cls({(m, k): read_evaluation(place(folder, f"score_{m}_{k}")) for m, k in pairs})
-
-    def metric(self, model: str, kind: str, name: str) -> Metric | None:
-        """Return a metric, None where it could not be computed."""
-        return self.evaluations[model, kind].metrics.get(name)
-
-    def new_found(self, model: str) -> Interval | None:
-        """Return the share of tiles asked for a new instrument in which the oracle hears it."""
-        metric = self.metric(model, "new", "instruments_each")
-        if metric is None:
-            return None
-        counts = [count for name, count in metric.details.by_instrument.items() if name in LEFT_OUT]
-        return proportion_interval(sum(found for found, _ in counts), sum(asked for _, asked in counts))
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Return the head lines as (what was measured, base, tuned)."""
-        measured: dict[str, list[Metric | Interval | None]] = {
-            "new instruments found": [self.new_found(model) for model in MODELS],
-            "known prompts, all instruments found": [
-                self.metric(model, "known", "instruments_all") for model in MODELS
-            ],
-            "FAD to held-out music with the new instruments": [self.metric(model, "new", "fad") for model in MODELS],
-        }
-        rows = [(what, _shown(base), _shown(tuned)) for what, (base, tuned) in measured.items()]
-        return [*rows, ("FAD, pair by pair", "", _shown(self.metric("tuned", "new", "fad_change")))]
-
-    def lines(self) -> tuple[str, ...]:
-        """Return the head lines."""
-        return tuple(f"{what}: {' -> '.join(filter(None, values))}" for what, *values in self.rows())
-
-
-def _shown(value: Metric | Interval | None) -> str:
-    if value is None:
-        return "absent"
-    bounds = f" ({value.low:.3f} to {value.high:.3f})" if value.low is not None and value.high is not None else ""
-    return f"{value.value:.3f}{bounds}"
-
-
 def write_page(path: Path, folder: Path, done: Sequence[Done], findings: Findings) -> None:
     """Write report.html."""
     said = {each.step.name: each.summary for each in done}
     names = ", ".join(LEFT_OUT)
     lead = f"A base that never heard {names}; a LoRA that did; the same prompts and seeds."
     page = Page("What the LoRA learned", lead)
-    page.section("In short", table(["", *MODELS], findings.rows()))
+    in_words = map(paragraph, (*findings.sentences(), JUDGE))
+    page.section("In short", *in_words, table(["", *MODELS], findings.rows()))
     page.section(
         "Before and after",
         paragraph("The first held-out prompts, not chosen. X switches between base and tuned."),
@@ -167,7 +120,7 @@ def _numbers(findings: Findings) -> list[Markup]:
 
 
 def _counted(metric: Metric | None) -> str:
-    return _shown(metric) + (f", N {metric.n}" if metric else "")
+    return shown(metric) + (f", N {metric.n}" if metric else "")
 
 
 def _times(done: Sequence[Done]) -> list[list[object]]:

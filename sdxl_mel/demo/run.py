@@ -5,9 +5,11 @@ from pathlib import Path
 
 from sdxl_mel.captions.anchor import remove_anchor
 from sdxl_mel.corpus.tracks import plan_tracks, render_track
-from sdxl_mel.demo.page import Findings, write_page
+from sdxl_mel.demo.findings import Findings
+from sdxl_mel.demo.page import write_page
 from sdxl_mel.demo.plan import LINES, PREPARE, Size, place, quick_dtype, step_of
 from sdxl_mel.demo.steps import config_path, run_steps
+from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.audio import write_audio
 from sdxl_mel.files.dataset import Item, read_dataset
@@ -16,8 +18,11 @@ SONG = "instrumental, banjo and harmonica, fast, major key, folk tune"
 EXAMPLE_SECONDS = 12.0
 
 
-def run_demo(folder: Path, minutes: float, seed: int) -> tuple[Path, Findings]:
-    """Run every step that is not done yet in `folder`; return the report that was written, and what was found."""
+def run_demo(folder: Path, minutes: float, seed: int, known: int | None = None) -> tuple[Path, Findings]:
+    """Run every step that is not done yet in `folder`; return the report that was written, and what was found.
+
+    `known` is the number of prompts for instruments that the base knows, in place of that of the minutes.
+    """
     size = Size.of(minutes)
     values = {
         "seed": str(seed),
@@ -29,7 +34,7 @@ def run_demo(folder: Path, minutes: float, seed: int) -> tuple[Path, Findings]:
     }
     count = 1 + len(LINES)
     done = list(run_steps([step_of(PREPARE, folder, values)], folder, first=1, count=count))
-    write_inputs(folder, size.known, seed)
+    write_inputs(folder, known or size.known, seed)
     done += run_steps([step_of(line, folder, values) for line in LINES], folder, first=2, count=count)
     findings = Findings.read(folder)
     page = folder / "report.html"
@@ -38,7 +43,10 @@ def run_demo(folder: Path, minutes: float, seed: int) -> tuple[Path, Findings]:
 
 
 def write_inputs(folder: Path, known: int, seed: int) -> None:
-    """Write both lists of prompts, and one rendered sound for the fidelity ladder; the same every time."""
+    """Write both lists of prompts, and one rendered sound for the fidelity ladder; the same every time.
+
+    Raises InputError where the folder has other prompts.
+    """
     dataset = read_dataset(place(folder, "dataset"))
     first: dict[str, Item] = {}
     for item in dataset.splits["test"]:
@@ -59,4 +67,10 @@ def known_prompts(count: int, seed: int) -> list[str]:
 
 def _write_prompts(path: Path, prompts: list[str], seed: int) -> None:
     rows = [{"prompt": prompt, "seed": seed + index} for index, prompt in enumerate(prompts)]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise InputError(
+            f"{path}: this folder holds a demo of other prompts ({len(path.read_text(encoding='utf-8').splitlines())} "
+            f"in place of {len(prompts)}); choose another --out, or delete the folder"
+        )
+    write_text(path, text)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sdxl_mel.evaluation.embeddings import Metrics, metric_of
 from sdxl_mel.files.dataset import is_dataset, read_dataset
 from sdxl_mel.files.evaluation import Absent
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.metrics.alignment import mean_by_prompt
 from sdxl_mel.metrics.intervals import share_interval
 from sdxl_mel.metrics.oracle import Oracle
 from sdxl_mel.seeding import numpy_generator
@@ -22,6 +24,14 @@ from sdxl_mel.sound.melspec import PRESETS
 
 METHOD = "instrument oracle on the picture: statistics of the mel and a linear classifier"
 Wanted = tuple[str, ...]
+
+
+class _Tile(NamedTuple):
+    """A picture, the prompt it was drawn from, and the instruments that are to be found in it."""
+
+    levels: np.ndarray
+    prompt: str
+    wanted: Wanted
 
 
 def named_instruments(prompt: str) -> Wanted:
@@ -44,12 +54,13 @@ def instruments(
     if not tiles:
         why = "no clip is a tile of the preset mini whose prompt names an instrument of the demo corpus"
         return {}, [Absent(metric="instruments_all", why=why)]
-    pictures, wanted = np.stack([levels for levels, _ in tiles]), [names for _, names in tiles]
+    pictures, wanted = np.stack([tile.levels for tile in tiles]), [tile.wanted for tile in tiles]
     found = oracle.found(pictures, wanted)
     order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
     shuffled = oracle.found(pictures, [wanted[index] for index in order])
     groups = [", ".join(names) for names in wanted]
-    everyone = share_interval([all(flags) for flags in found], groups)
+    whole = np.array([all(flags) for flags in found], dtype=np.float32)
+    everyone = share_interval(whole, groups)
     flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
     one_each = share_interval([flag for _, flag in flat], [group for group, flags in zip(groups, found) for _ in flags])
     all_there = metric_of(
@@ -57,6 +68,7 @@ def instruments(
         "share of clips in which every instrument of the prompt was found",
         n=len(tiles),
         better="higher",
+        by_prompt=mean_by_prompt(whole, [tile.prompt for tile in tiles]),
         details={
             "shuffled": float(np.mean([all(flags) for flags in shuffled])),
             "ceiling": _ceiling(_judged(real), oracle),
@@ -82,22 +94,22 @@ def reference_instruments(folder: Path, clips: Sequence[Clip]) -> list[tuple[Cli
     return [(clip, playing.get(clip.name, "")) for clip in clips]
 
 
-def _judged(clips: Iterable[tuple[Clip, str]]) -> list[tuple[np.ndarray, Wanted]]:
-    """Return the tiles that the oracle can judge, with the instruments that are to be found."""
-    asked = ((clip, named_instruments(text)) for clip, text in clips)
-    return [(levels, wanted) for clip, wanted in asked if wanted and (levels := _tile(clip)) is not None]
+def _judged(clips: Iterable[tuple[Clip, str]]) -> list[_Tile]:
+    """Return the tiles that the oracle can judge."""
+    asked = ((_levels(clip), text, wanted) for clip, text in clips if (wanted := named_instruments(text)))
+    return [_Tile(levels, text, wanted) for levels, text, wanted in asked if levels is not None]
 
 
-def _ceiling(tiles: Sequence[tuple[np.ndarray, Wanted]], oracle: Oracle) -> dict[str, float] | None:
+def _ceiling(tiles: Sequence[_Tile], oracle: Oracle) -> dict[str, float] | None:
     """Return the share of real tiles in which everything is found, and their number."""
     if not tiles:
         return None
-    found = oracle.found(np.stack([levels for levels, _ in tiles]), [wanted for _, wanted in tiles])
+    found = oracle.found(np.stack([tile.levels for tile in tiles]), [tile.wanted for tile in tiles])
     interval = share_interval([all(flags) for flags in found])
     return {"value": interval.value, "n": len(tiles)}
 
 
-def _tile(clip: Clip) -> "np.ndarray | None":
+def _levels(clip: Clip) -> "np.ndarray | None":
     path = clip.path.with_suffix(".png")
     if not path.exists():
         return None

@@ -113,6 +113,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.slots)
 
+    def at(self, places: Sequence[int]) -> "Batch":
+        """Return the examples at some places of the batch, counted from 0."""
+        index = list(places)
+        return Batch(
+            slots=tuple(self.slots[place] for place in index),
+            sources=tuple(self.sources[place] for place in index),
+            noisy=self.noisy[index],
+            target=self.target[index],
+            timesteps=self.timesteps[index],
+            weights=self.weights[index],
+            text=[self.text[place] for place in index]
+            if isinstance(self.text, list)
+            else TextEmbeddings(*(each[index] for each in self.text)),
+        )
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "Batch":
         """Return the batch on a device, with what the UNet computes with in `dtype`."""
         pinned = device.type == "cuda"

@@ -17,6 +17,8 @@ CONTEXT_BYTES = 1.2 * 2**30
 """What CUDA, its libraries and their workspaces take beside the tensors."""
 UTILISATION = 0.5
 """Share of the speed of one large matrix product that a whole step reaches."""
+FORWARD = 0.47
+"""Part of a step's work that is the way forward; a frozen layer has as many products forward as back."""
 PROBE = (1024, 2048)
 """Its size on a CPU, and on a GPU."""
 GIB = 2**30
@@ -45,8 +47,11 @@ class Estimate:
         ]
 
 
-def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int) -> Estimate:
-    """Estimate a step of this run on this device; text encoders that are trained are not in it."""
+def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int, asked_again: float = 0.0) -> Estimate:
+    """Estimate a step of this run on this device; text encoders that are trained are not in it.
+
+    `asked_again` is the share of examples that the base predicts as well, which keeps nothing for the way back.
+    """
     share = share_of(settings.batch, 0, processes)
     largest = max((len(piece) for piece in micro_batches(share, settings.micro_batch)), default=1)
     _, height, width = latent_shape(spec)
@@ -57,7 +62,8 @@ def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int
     memory = memory_of(costs, settings.optimizer.name, model.dtype, len(settings.averages.lengths))
     if model.device.type == "cuda":
         memory["context"] = CONTEXT_BYTES
-    seconds = costs.flops * len(share) / largest / (speed_of(model.device, model.dtype) * UTILISATION)
+    flops = costs.flops * (1 + asked_again * FORWARD)
+    seconds = flops * len(share) / largest / (speed_of(model.device, model.dtype) * UTILISATION)
     return Estimate(memory, seconds, costs)
 
 

@@ -22,6 +22,7 @@ from sdxl_mel.training.settings import (
 )
 
 Posterior = Literal["sample", "mean"]
+RegularizationTarget = Literal["noise", "base"]
 
 
 class HuberSettings(Settings):
@@ -104,6 +105,8 @@ class RegularizationSettings(Settings):
     """share of all examples: of the first n trained, exactly floor(n * share) are of this split"""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """weight of their loss"""
+    target: Annotated[RegularizationTarget, Before("caption_dropout")] = "noise"
+    """what they are trained to predict: their noise (or v), or what the base without the LoRA predicts of them"""
     caption_dropout: Share | None = None
     """share of them trained with the empty caption, none = as of all; it keeps what guidance moves away from"""
 

@@ -15,7 +15,7 @@ from sdxl_mel.files.cache import CachedExample
 from sdxl_mel.files.run import DIFFUSERS_NAME, LORA_NAME
 from sdxl_mel.models.lora.file import LoraHeader
 from sdxl_mel.seeding import numpy_generator
-from sdxl_mel.training.batches import DECILES, TIMESTEPS, Batch, Diffusion, TrainingData
+from sdxl_mel.training.batches import DECILES, TIMESTEPS, Batch, Diffusion, TrainingData, is_regularized
 from sdxl_mel.training.lora_settings import LoraAdapterSettings, LoraOptimizerSettings, LossSettings
 from sdxl_mel.training.model import Model, parameter_groups, write_adapters
 from sdxl_mel.training.task import HELD_OUT, TRAINED, Losses, Mean, share_of
@@ -56,10 +56,21 @@ class LoraTask:
         """Return the losses of a batch, its dropout drawn anew."""
         model, adapter = self.model, self.adapter
         batch = batch.to(model.device, model.dtype)
+        wanted = self._wanted(batch)
         model.adapters.draw_masks(
             self.data.settings.seed, step, batch.slots, adapter.rank_dropout, adapter.module_dropout
         )
-        return self.objective(model.predict(batch), batch, step)
+        return self.objective(model.predict(batch), batch, step, wanted)
+
+    def _wanted(self, batch: Batch) -> Tensor:
+        """Return what a batch is trained to be predicted as: its target, or for regularisation what the base says."""
+        settings = self.data.settings.regularization
+        kept = [place for place, slot in enumerate(batch.slots) if is_regularized(slot, settings.share)]
+        if settings.target == "noise" or not kept:
+            return batch.target
+        wanted = batch.target.clone()
+        wanted[kept] = self.model.predict_of_base(batch.at(kept)).to(wanted.dtype)
+        return wanted
 
     @torch.no_grad()
     def validate(self, name: str) -> list[float]:
@@ -107,10 +118,14 @@ class Objective:
         self.weights, self.deltas = self.weights.to(device), self.deltas.to(device)
         return self
 
-    def __call__(self, prediction: Tensor, batch: Batch, step: int) -> Losses:
-        """Return the losses of a batch at a step, each weighed by its timestep and its example."""
+    def __call__(self, prediction: Tensor, batch: Batch, step: int, wanted: Tensor | None = None) -> Losses:
+        """Return the losses of a batch at a step, each weighed by its timestep and its example.
+
+        `wanted` is what is to be predicted in place of the batch's target; the squared error is of the target always.
+        """
         delta = self.delta(step, batch.timesteps)
-        losses = self.loss.of_samples(prediction, batch.target, delta, self.settings.huber.normalise)
+        target = batch.target if wanted is None else wanted
+        losses = self.loss.of_samples(prediction, target, delta, self.settings.huber.normalise)
         squared = squared_error(prediction.detach(), batch.target)
         tenth = F.one_hot(batch.timesteps * DECILES // TIMESTEPS, DECILES).float()
         logged = {"squared_error": Mean.of(squared), "by_timestep": Mean(squared @ tenth, tenth.sum(dim=0))}

@@ -66,6 +66,12 @@ class Model:
         conditions = unet_conditions(text, self.time_ids)
         return self.unet(latents, timesteps, **conditions, return_dict=False)[0]
 
+    @torch.no_grad()
+    def predict_of_base(self, batch: Batch) -> torch.Tensor:
+        """Return what the base predicts for a batch: the same with every adapter off, in the text encoders too."""
+        with self.adapters.switched_off():
+            return self.predict(batch)
+
     def encode(self, captions: Sequence[str]) -> TextEmbeddings:
         """Return the embeddings of captions in the dtype of the UNet, with gradients where encoders are trained."""
         made = encode_prompts(self.encoders, captions, self.clip_skip)

@@ -7,12 +7,15 @@ import pytest
 
 from sdxl_mel.commands import parse_command
 from sdxl_mel.corpus.instruments import LEFT_OUT
+from sdxl_mel.demo.findings import Findings
 from sdxl_mel.demo.page import long_pieces, training_curves
 from sdxl_mel.demo.plan import LINES, PREPARE, Size, place, quick_dtype, step_of
-from sdxl_mel.demo.run import known_prompts
+from sdxl_mel.demo.run import known_prompts, write_inputs
 from sdxl_mel.demo.steps import Step, config_path, run_steps
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import write_audio
+from sdxl_mel.files.dataset import Dataset, Item, write_dataset
+from sdxl_mel.files.evaluation import Evaluation
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
@@ -47,6 +50,69 @@ def test_known_prompts_ask_for_nothing_new():
     prompts = known_prompts(12, seed=0)
     assert len(prompts) == 12
     assert not any(name in prompt for prompt in prompts for name in LEFT_OUT)
+
+
+def findings(*, new: tuple[int, int], known: tuple[int, int], change: tuple[float, float, float]) -> Findings:
+    """Return findings of 8 tiles for banjo and harmonica each, and of 64 for what is known: before, after."""
+    evaluations = {}
+    for model, banjo, kept in zip(("base", "tuned"), new, known):
+        each = {"by_instrument": {"banjo": [banjo, 8], "harmonica": [1, 8], "piano": [3, 8]}}
+        value, low, high = change
+        evaluations[model, "new"] = evaluation(
+            instruments_each={"value": 0.5, "n": 24, "details": each},
+            fad_change={"value": value, "low": low, "high": high, "n": 16},
+        )
+        right = {str(prompt): float(prompt < kept) for prompt in range(64)}
+        evaluations[model, "known"] = evaluation(instruments_all={"value": kept / 64, "n": 64, "by_prompt": right})
+    return Findings(evaluations)
+
+
+def evaluation(**metrics: dict) -> Evaluation:
+    """Return an evaluation of some metrics and nothing else."""
+    return Evaluation.model_validate(
+        {
+            "record": Record(stage="evaluate", settings={}, inputs={}).model_dump(),
+            "versions": {},
+            "metrics": {name: {"method": "m", "meaning": "m"} | metric for name, metric in metrics.items()},
+            "embedders": {},
+            "sets": {},
+            "clips": [],
+        }
+    )
+
+
+def test_what_was_found_is_said_in_three_sentences():
+    learned, kept, nearer = findings(new=(0, 6), known=(60, 50), change=(-0.03, -0.05, -0.01)).sentences()
+    assert "played it in 1 of 16 clips, the LoRA in 7" in learned
+    assert "the banjo (6 of 8) best and the harmonica (1 of 8) least" in learned
+    assert "in 60 of 64 clips, the LoRA in 50: it has forgotten 10" in kept
+    assert "is nearer to real music" in nearer
+
+
+def test_what_is_not_sure_is_said_to_be_so():
+    _, kept, unsure = findings(new=(0, 6), known=(60, 59), change=(-0.01, -0.03, 0.01)).sentences()
+    assert kept.endswith("it may have forgotten 1.")
+    kept = findings(new=(0, 6), known=(59, 60), change=(-0.01, -0.03, 0.01)).sentences()[1]
+    assert kept.endswith("in 59 of 64 clips, the LoRA in 60: none is forgotten.")
+    assert unsure.endswith("cannot be told from these clips.")
+    assert "farther from real" in findings(new=(0, 6), known=(1, 1), change=(0.02, 0.01, 0.03)).sentences()[-1]
+
+
+def test_what_was_not_measured_is_not_said():
+    nothing = Findings({(model, kind): evaluation() for model in ("base", "tuned") for kind in ("new", "known")})
+    assert nothing.sentences() == []
+
+
+def test_a_folder_of_other_prompts_is_refused(tmp_path):
+    item = Item(file="test/one.png", captions=("mel spectrogram, solo banjo",), track="one")
+    folder = place(tmp_path, "dataset")
+    (folder / "test").mkdir(parents=True)
+    (folder / item.file).touch()
+    write_dataset(folder, Dataset(PRESETS["mini"], "mel spectrogram", {"test": [item]}, Record(stage="prepare")))
+    for _ in range(2):
+        write_inputs(tmp_path, 4, 0)
+    with pytest.raises(InputError, match=r"known\.jsonl: .*other prompts \(4 in place of 5\); choose another --out"):
+        write_inputs(tmp_path, 5, 0)
 
 
 def test_a_finished_step_is_found_done_and_other_settings_are_refused(tmp_path):

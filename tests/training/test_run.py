@@ -97,6 +97,7 @@ class _Killed(BaseException):
 def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_path, monkeypatch):
     settings["averages"] = {"lengths": (0.1, 0.2), "feedback_every": 3}
     settings["loss"] = {"kind": "huber", "weighting": "none"}
+    settings["regularization"] = {"share": 0.5, "target": "base"}
     _run(settings)
     whole = _lora_bytes(settings["out"])
     settings["out"] = tmp_path / "killed"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -124,6 +125,18 @@ class Adapters:
             chances = torch.rand(len(self.layers), generator=torch_generator(seed, "module dropout", step))
             for layer, chance in zip(self.layers.values(), chances.tolist()):
                 layer.skipped = chance < module_dropout
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Let every adapter sit out while the block runs: the models are the base's, to the bit."""
+        before = {layer: layer.skipped for layer in self.layers.values()}
+        for layer in before:
+            layer.skipped = True
+        try:
+            yield
+        finally:
+            for layer, skipped in before.items():
+                layer.skipped = skipped
 
     def clear_masks(self) -> None:
         """Let everything take part."""
