@@ -14,6 +14,7 @@ from torch.export import Dim
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids, unet_conditions
 from sdxl_mel.export.factors import Factors
+from sdxl_mel.export.upsampling import transpose_upsampling
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import pooled_width
 from sdxl_mel.models.sdxl import join_encoders
@@ -112,7 +113,8 @@ def text_part(base: Base, clip_skip: int) -> Part:
 
 
 def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
-    """Return the UNet as a part, with the factors that stand beside its weights."""
+    """Return the UNet as a part, its upsampling layers changed in place, with the factors beside its weights."""
+    transpose_upsampling(unet)
     generator, config = torch_generator(0, "export", "unet"), unet.config
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {
@@ -129,7 +131,8 @@ def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
 
 
 def decoder_part(name: str, vae: Any, spec: MelSpec) -> Part:
-    """Return the decoder of a VAE as a part."""
+    """Return the decoder of a VAE as a part, its upsampling layers changed in place."""
+    transpose_upsampling(vae)
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {"latents": torch.randn(2, 4, height, width, generator=torch_generator(0, "export", name))}
     axes = {"latents": {0: Dim("b", max=MOST_AT_ONCE), 3: Dim("w")}}
