@@ -16,8 +16,9 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from bench.table import Table
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
+from sdxl_mel.assets import step_adapter
 from sdxl_mel.diffusion.samplers import Drawing
-from sdxl_mel.export.manifest import Manifest, read_manifest
+from sdxl_mel.export.manifest import Drawn, Manifest, read_manifest
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.stages import export
@@ -52,27 +53,35 @@ LEVELS = """() => {
 
 
 def run(base: str = "mini") -> Table:
-    """Measure all rows on one base."""
+    """Measure all rows on one base, which carries a step adapter and a small decoder."""
+    adapter = step_adapter(base)
+    assert adapter is not None
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         site = Path(folder) / "site"
-        export.run(export.Config(base=base, out=site))
+        export.run(export.Config(base=base, out=site, step_lora=str(adapter)))
+        manifest = read_manifest(site)
+        steps = manifest.files.steps
+        assert steps is not None
         with hosted(site=site, web=web.FOLDER) as host:
-            python = Python(base, read_manifest(site))
+            python = Python(base, manifest.drawing)
             rows = [
-                *bytes_of(site),
+                *bytes_of(site, manifest),
                 *opening(playwright, host),
                 *drawing(playwright, host, python),
+                *few_steps(playwright, host, Python(base, steps.drawing, adapter)),
                 *one_core(playwright, host, python, Path(folder)),
             ]
-    drawn = python.manifest.drawing
+    drawn = manifest.drawing
     return Table(
         title="browser: the exported page beside Python",
         header=["what", "page", "Python", "ratio"],
         rows=rows,
         notes=[
-            f"Base {base}, weights in {python.manifest.weights}; {drawn.steps} steps of {drawn.sampler} at guidance "
+            f"Base {base}, weights in {manifest.weights}; {drawn.steps} steps of {drawn.sampler} at guidance "
             f"{drawn.guidance:g}; Chromium without a window; the fastest of {ROUNDS} rounds in turn.",
             "A tile: prompt to picture to sound by `fast`. Python: a Generator that is open, on as many threads.",
+            f"Few steps: {steps.drawing.steps} without guidance, by the step adapter of the base; in the page "
+            "with its small decoder, in Python with the VAE's.",
             "Opening: from the address to a page that is ready, from a host on the same machine; warm: from what the "
             "service worker has kept.",
             "Memory: the resident set of the process that shows the page, its workers included.",
@@ -81,13 +90,12 @@ def run(base: str = "mini") -> Table:
 
 
 class Python:
-    """The same tile by the package."""
+    """The same tile by the package, drawn as an export is, with a step adapter or without."""
 
-    def __init__(self, base: str, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.generator = Generator.open(base)
-        drawing = manifest.drawing
-        self.sampling = self.generator.settle(Drawing(drawing.sampler, drawing.steps, drawing.guidance)).sampling
+    def __init__(self, base: str, drawn: Drawn, adapter: Path | None = None) -> None:
+        self.generator = Generator.open(base, loras=[adapter] if adapter else [])
+        asked = Drawing(drawn.sampler, drawn.steps, drawn.guidance, drawn.timesteps)
+        self.sampling = self.generator.settle(asked).sampling
 
     def draw(self, prompt: str = PROMPT, seed: int = SEED) -> Levels:
         """Return the picture, its prompt read anew."""
@@ -102,9 +110,10 @@ class Python:
         invert(levels, self.generator.spec, "fast")
 
 
-def bytes_of(site: Path) -> list[list[str]]:
-    """Return the rows of what is downloaded."""
-    files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith("vectors")]
+def bytes_of(site: Path, manifest: Manifest) -> list[list[str]]:
+    """Return the rows of what is downloaded, without the UNet of a step adapter."""
+    left_out = manifest.vectors.parts + (manifest.files.steps.unet.parts if manifest.files.steps else ())
+    files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).as_posix() not in left_out]
     models = sum(path.stat().st_size for path in files if path.parent.name in ("models", "tokens"))
     whole = sum(path.stat().st_size for path in files)
     return [
@@ -153,6 +162,14 @@ def drawing(playwright: Playwright, host: Host, python: Python) -> list[list[str
     return rows
 
 
+def few_steps(playwright: Playwright, host: Host, python: Python) -> list[list[str]]:
+    """Return the row of a tile by the step adapter and the small decoder."""
+    with chromium(playwright) as browser:
+        page, _ = opened(browser, host)
+        page.evaluate("() => tile({ quick: true })")
+        return timed("few steps, all cores", page, python, torch.get_num_threads(), "{ quick: true }")[:1]
+
+
 def one_core(playwright: Playwright, host: Host, python: Python, folder: Path) -> list[list[str]]:
     """Return the rows of tiles where browser and Python have one core."""
     program = folder / "chromium-on-one-core"
@@ -163,14 +180,14 @@ def one_core(playwright: Playwright, host: Host, python: Python, folder: Path) -
         return timed("one core", page, python, 1)
 
 
-def timed(where: str, page: Page, python: Python, threads: int) -> list[list[str]]:
+def timed(where: str, page: Page, python: Python, threads: int, settings: str = "") -> list[list[str]]:
     """Return the rows of a tile, and of its sound alone, in the page and in Python in turn."""
     page_seconds, python_seconds = [], []
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     levels = python.draw()
     for _ in range(ROUNDS):
-        page_seconds.append(page.evaluate("() => tile()"))
+        page_seconds.append(page.evaluate(f"() => tile({settings})"))
         python_seconds.append((_seconds(python.draw), _seconds(lambda: python.sound(levels))))
     torch.set_num_threads(before)
     best = {"tile": (min(map(sum, page_seconds)), min(map(sum, python_seconds)))}

@@ -52,7 +52,7 @@ class TextGraph(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """`latents` (b, 4, h, w), `timestep` (1,), `hidden`, `pooled`, `sizes` (b, 6) -> `noise` (b, 4, h, w)."""
+    """`latents` (b, 4, h, w), `timestep` (1,), `hidden` (b, t, width), `pooled`, `sizes` (b, 6) -> `noise`."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
     }
     batch = Dim("b", max=MOST_AT_ONCE)
     axes: dict[str, dict[int, Any]] = {name: {} if name == "timestep" else {0: batch} for name in inputs}
-    axes["latents"][3] = COLUMNS * Dim("w")
+    axes["latents"][3], axes["hidden"][1] = COLUMNS * Dim("w"), Dim("t")
     return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",), factors.names() if factors else ())
 
 

@@ -1,6 +1,6 @@
 /** The files of an exported site: fetched part by part or taken from the page itself, and checked by their SHA-256. */
 
-import { Sha256, hexadecimal } from "./sha256.js";
+import { digestOf } from "./sha256.js";
 
 const MANIFEST = "manifest.json";
 const FORMAT = 1;
@@ -51,10 +51,25 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. */
+  /**
+   * Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. What this
+   * browser keeps is not read for it.
+   */
   async place(file, options) {
-    const content = await this.load(file, options);
-    return this.#read || file.parts.length > 1 ? content : new URL(file.parts[0], this.#base).href;
+    if (this.#read || file.parts.length > 1) return this.load(file, options);
+    if (await this.#keeps(file)) options.onBytes(file.bytes);
+    else await this.load(file, options);
+    return new URL(file.parts[0], this.#base).href;
+  }
+
+  /** Ask for a file that this browser may want without a network. */
+  async keep(file) {
+    if (!this.#read && !(await this.#keeps(file))) await this.load(file);
+  }
+
+  async #keeps(file) {
+    const kept = file.parts.map((part) => globalThis.caches?.match(new URL(part, this.#base)).catch(() => null));
+    return (await Promise.all(kept)).every(Boolean);
   }
 
   async #fill(content, at, path, { packed, signal, onBytes }) {
@@ -100,9 +115,4 @@ export class SiteFiles {
 /** What a response brings: a packed part is gzip, unless the service worker has kept it unpacked, and says so. */
 function contentOf({ body, headers }, packed) {
   return packed && !headers.has("Unpacked") ? body.pipeThrough(new DecompressionStream("gzip")) : body;
-}
-
-async function digestOf(content) {
-  if (globalThis.crypto?.subtle) return hexadecimal(new Uint8Array(await crypto.subtle.digest("SHA-256", content)));
-  return hexadecimal(new Sha256().update(content).digest());
 }

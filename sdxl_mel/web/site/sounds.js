@@ -107,7 +107,11 @@ export class Sounds {
     card.does("reads the prompt");
     const drawn = await engine.draw({ ...asked, signal, onStep: (step) => card.step(step, this.#manifest) });
     card.does("makes the sound from the picture");
-    const sound = await engine.sound(drawn, { method, signal });
+    const { sample_rate: rate } = this.#manifest.spec;
+    const onBlock = (channels) => {
+      if (channels[0].length < Math.round(drawn.seconds * rate)) card.block(engine.wav({ rate, channels }));
+    };
+    const sound = await engine.sound(drawn, { method, signal, onBlock });
     signal.throwIfAborted();
     const [picture, wav] = [await engine.png(drawn), await engine.wav(sound)];
     record.picture = new Blob([picture], { type: "image/png" });
@@ -186,11 +190,12 @@ export class Sounds {
   }
 
   #replaceCard(record) {
-    const before = this.#cards.get(record.id).node;
+    const { node: before, heard } = this.#cards.get(record.id);
     const held = before.contains(document.activeElement);
     const card = this.#soundCard(record);
     before.replaceWith(card.node);
     if (held) card.node.querySelector("button").focus();
+    if (heard) card.takeOver(heard);
   }
 
   #show() {

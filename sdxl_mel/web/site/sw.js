@@ -19,7 +19,7 @@ self.addEventListener("fetch", (event) => {
   const url = new URL(request.url);
   if (request.method !== "GET" || !url.href.startsWith(PAGE)) return;
   const isPage = PAGES.includes(url.origin + url.pathname);
-  const answer = hashed(url) ? kept(url.href) : fresh(isPage ? PAGE : url.href);
+  const answer = hashed(url) ? kept(url.href) : fresh(isPage ? PAGE : url.href, event);
   event.respondWith(new URL(self.location).searchParams.has("isolated") ? answer.then(isolated) : answer);
 });
 
@@ -45,12 +45,12 @@ async function kept(url) {
 }
 
 /** The page, the manifest or an icon as the server has it now, else as it was. */
-async function fresh(url) {
+async function fresh(url, event) {
   const cache = await caches.open(CACHE);
   const response = await fetch(url, { cache: "no-cache" }).catch(() => null);
   if (!response?.ok) return (await cache.match(url)) ?? response ?? Response.error();
-  await cache.put(url, response.clone());
-  if (url === MANIFEST) await tidy(cache);
+  const stored = cache.put(url, response.clone()).then(() => (url === MANIFEST ? tidy(cache) : null));
+  event.waitUntil(stored.catch(() => {})); // A full disk: it is there as long as the network is.
   return response;
 }
 

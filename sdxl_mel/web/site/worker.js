@@ -30,13 +30,13 @@ const TASKS = {
     const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
     sessions.set(name, await ort.InferenceSession.create(model, options));
+    model.buffer.transfer?.(0); // What the session has copied is given back now, not when garbage is collected.
   },
 
-  /** The embeddings of texts, given by their tokens. */
-  async text({ ids, ids_2: otherIds, count }) {
-    const dims = [count, ids.length / count];
-    const feeds = { ids: new ort.Tensor("int64", ids, dims), ids_2: new ort.Tensor("int64", otherIds, dims) };
-    const { hidden, pooled } = await sessions.get("text").run(feeds);
+  /** The embeddings of a text, given by its tokens. */
+  async text({ ids, ids_2: otherIds }) {
+    const tensor = (tokens) => new ort.Tensor("int64", tokens, [1, tokens.length]);
+    const { hidden, pooled } = await sessions.get("text").run({ ids: tensor(ids), ids_2: tensor(otherIds) });
     return { hidden: hidden.data, pooled: pooled.data };
   },
 
@@ -87,15 +87,13 @@ const TASKS = {
   },
 };
 
+const turns = new MessageChannel();
+
 /** Let messages that have come be heard: a timer would wait for milliseconds. */
 function turn() {
   return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
+    turns.port1.onmessage = resolve;
+    turns.port2.postMessage(null);
   });
 }
 
