@@ -22,12 +22,21 @@ class Stored(BaseModel):
 
 
 class File(Stored):
-    """A file of the folder: where it would lie whole, the parts in which it lies, and what is in it."""
+    """A file of the folder: where it would lie whole, the parts in which it lies, and what is in it.
+
+    `packed` is the size of the parts together where each is a gzip file of its own, None where they are what they hold.
+    """
 
     path: str
     parts: tuple[str, ...]
     bytes: int
     sha256: str
+    packed: int | None = None
+
+    @property
+    def loaded(self) -> int:
+        """Return how many bytes are loaded for it."""
+        return self.bytes if self.packed is None else self.packed
 
 
 class Latent(Stored):

@@ -36,8 +36,8 @@ class Written:
     picture_error: float
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of every file by its name without hash."""
-        return {Path(file.path).name.partition(".")[0]: file.bytes for file in self.manifest.all_files()}
+        """Return the bytes that are loaded for every file, by its name without hash."""
+        return {Path(file.path).name.partition(".")[0]: file.loaded for file in self.manifest.all_files()}
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class _Made:
     places: tuple[Factor, ...]
 
 
-def export_models(chosen: Chosen, out: HashedFolder) -> Written:
-    """Write the models of a base, its tokenizers and test vectors into a folder; return what was written.
+def export_models(chosen: Chosen, out: HashedFolder, *, packed: bool) -> Written:
+    """Write the models of a base, `packed` as gzip or not, its tokenizers and test vectors; return what was written.
 
     Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
     MissingError without onnx.
@@ -75,10 +75,10 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
     drawers = {unet: _drawers(made, unet, description, tokenizers) for unet in drawings}
     difference = max(_difference(*drawers[unet], drawing, chosen.weights) for unet, drawing in drawings.items())
-    files = {name: out.write_parts(f"models/{name}.onnx", each.content) for name, each in made.items()}
+    files = {name: out.write_parts(f"models/{name}.onnx", each.content, packed=packed) for name, each in made.items()}
     files |= {name: out.write_parts(f"tokens/{name}.json", content) for name, content in tokenizers.items()}
     if factors is not None:
-        files["lora"] = out.write_parts(f"models/{LORA_FILE}", made["unet"].factors)
+        files["lora"] = out.write_parts(f"models/{LORA_FILE}", made["unet"].factors, packed=packed)
     tables = json.dumps(vectors(drawers["unet"][0]), separators=(",", ":")).encode()
     steps = None
     if chosen.step_lora is not None:

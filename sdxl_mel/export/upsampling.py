@@ -1,7 +1,7 @@
 """Nearest upsampling by 2 and a 3 x 3 convolution as one transposed convolution: 16 of 36 products, the same numbers.
 
-A pixel of the large picture sees 2 x 2 pixels of the small one. The four parities of the large picture are therefore four
-2 x 2 convolutions of the small one, which one transposed convolution of 4 x 4 and stride 2 holds.
+A pixel of the large picture sees 2 x 2 pixels of the small one. The four parities of the large picture are therefore
+four 2 x 2 convolutions of the small one, which one transposed convolution of 4 x 4 and stride 2 holds.
 """
 
 from typing import TypeGuard

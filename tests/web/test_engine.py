@@ -1,6 +1,7 @@
 """The engine of an exported page, module by module in a browser, against the package's own numbers."""
 
 import base64
+import gzip
 import json
 import shlex
 import sys
@@ -514,22 +515,30 @@ def test_the_command_line_is_one_of_ours(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("parts", "packed", "headers", "words"),
     [
-        ([b"abc", b"def"], ""),
-        ([b"abc", b"deX"], "damaged"),
-        ([b"abc"], "missing (404)"),
-        ([b"abc", b"de"], "damaged"),
-        ([b"abc", b"defg"], "damaged"),
+        ([b"abc", b"def"], None, {}, ""),
+        ([b"abc", b"deX"], None, {}, "damaged"),
+        ([b"abc"], None, {}, "missing (404)"),
+        ([b"abc", b"de"], None, {}, "damaged"),
+        ([b"abc", b"defg"], None, {}, "damaged"),
+        ([gzip.compress(b"abc"), gzip.compress(b"def")], 46, {}, ""),
+        ([b"abc", b"def"], 46, {"Unpacked": "gzip"}, ""),
+        ([gzip.compress(b"abc"), gzip.compress(b"deX")], 46, {}, "damaged"),
+        ([gzip.compress(b"abc"), gzip.compress(b"def")[:-9]], 46, {}, "damaged"),
+        ([b"abc", b"def"], 46, {}, "damaged"),
     ],
 )
-def test_files_are_put_together_and_checked(browser: Browser, parts: list[bytes], words: str) -> None:
+def test_files_are_put_together_and_checked(
+    browser: Browser, parts: list[bytes], packed: int | None, headers: dict[str, str], words: str
+) -> None:
     whole = b"abcdef"
-    file = {"path": "models/a", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "sha256": sha256_bytes(whole)}
+    file: dict[str, Any] = {"path": "models/a", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "packed": packed}
+    file["sha256"] = sha256_bytes(whole)
 
     def respond(route: Route) -> None:
         number = int(route.request.url[-1])
-        route.fulfill(body=parts[number]) if number < len(parts) else route.fulfill(status=404)
+        route.fulfill(body=parts[number], headers=headers) if number < len(parts) else route.fulfill(status=404)
 
     body = (
         "const files = new m.SiteFiles('/manifest.json'); let come = 0;"

@@ -97,7 +97,7 @@ def cached(page: Page) -> set[str]:
 
 
 def test_a_damaged_part_is_named_and_asked_for_again(browser: Browser, folder: Path) -> None:
-    part = next((folder / "music" / "models").glob("unet.*.1"))
+    part = next((folder / "music" / "models").glob("unet.*.packed1"))
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     page = browser.new_page()

@@ -40,7 +40,7 @@ export class SiteFiles {
     const content = new Uint8Array(file.bytes);
     let at = 0;
     for (const part of this.#read ? [file.path] : file.parts) {
-      at = await this.#fill(content, at, part, { signal, onBytes });
+      at = await this.#fill(content, at, part, { packed: Boolean(file.packed), signal, onBytes });
     }
     if (at !== file.bytes || (await digestOf(content)) !== file.sha256) throw new FileError(file.parts, "is damaged");
     return content;
@@ -72,14 +72,14 @@ export class SiteFiles {
     return (await Promise.all(kept)).every(Boolean);
   }
 
-  async #fill(content, at, path, { signal, onBytes }) {
+  async #fill(content, at, path, { packed, signal, onBytes }) {
     if (this.#read) {
       const bytes = await this.#read(path);
       content.set(bytes.subarray(0, content.length - at), at);
       onBytes(bytes.length);
       return at + bytes.length;
     }
-    const reader = (await this.#response(path, { signal })).body.getReader();
+    const reader = contentOf(await this.#response(path, { signal }), packed).getReader();
     try {
       for (;;) {
         const { done, value } = await reader.read();
@@ -90,7 +90,7 @@ export class SiteFiles {
       }
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
-      throw new FileError([path], `broke off (${error.message})`);
+      throw new FileError([path], `${packed ? "is damaged or " : ""}broke off (${error.message})`);
     }
   }
 
@@ -110,4 +110,9 @@ export class SiteFiles {
     if (!response.ok) throw new FileError([path], `is missing (${response.status})`);
     return response;
   }
+}
+
+/** What a response brings: a packed part is gzip, unless the service worker has kept it unpacked, and says so. */
+function contentOf({ body, headers }, packed) {
+  return packed && !headers.has("Unpacked") ? body.pipeThrough(new DecompressionStream("gzip")) : body;
 }

@@ -9,6 +9,7 @@ const PAGES = [PAGE, new URL("index.html", PAGE).href];
 const MANIFEST = new URL("manifest.json", PAGE).href;
 const CACHE = `sdxl-mel ${PAGE}`; // Sites in other folders of the same host have caches of their own.
 const HASHED = /[\w./-]+\.[0-9a-f]{16}\.\w+/g;
+const PACKED = /\.packed\d+$/;
 const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 self.addEventListener("install", (event) => event.waitUntil(keepPage()));
@@ -32,12 +33,13 @@ async function keepPage() {
   await Promise.all([...named].map(kept));
 }
 
-/** A file that never changes. */
+/** A file that never changes; a packed one is kept unpacked, so that it is unpacked once. */
 async function kept(url) {
   const cache = await caches.open(CACHE);
   const known = await cache.match(url);
   if (known) return known;
-  const response = await fetch(url);
+  const come = await fetch(url);
+  const response = come.ok && PACKED.test(url) ? unpacked(come) : come;
   if (response.ok) cache.put(url, response.clone()).catch(() => {}); // A full disk: it is loaded again next time.
   return response;
 }
@@ -67,6 +69,10 @@ async function namesIn(response) {
 
 function hashed(url) {
   return url.pathname.match(HASHED) !== null;
+}
+
+function unpacked({ body }) {
+  return new Response(body.pipeThrough(new DecompressionStream("gzip")), { headers: { Unpacked: "gzip" } });
 }
 
 function isolated(response) {
