@@ -76,9 +76,8 @@ def in_the_page(site: Path, judge: Judge) -> Tiles:
 
 
 def key_of(manifest: Manifest) -> str:
-    """Return a hash of all that decides the tiles of a page but the page itself."""
-    models = [manifest.files.text, manifest.files.unet, manifest.files.decoder]
-    asked = [manifest.drawing.model_dump_json(), *(model.sha256 for model in models)]
+    """Return a hash of what an export holds, and of how it is drawn."""
+    asked = [manifest.drawing.model_dump_json(), *(file.sha256 for file in manifest.all_files())]
     return f"page-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:16]}"
 
 

@@ -23,7 +23,8 @@ import { wavBytes } from "./wav.js";
 
 const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidance.
 const STAGE = "generate";
-const LORA_FILE = "lora.bin";
+/** Where the UNet's graph looks for its weights, and for the factors of its LoRA. */
+const [WEIGHTS_FILE, LORA_FILE] = ["unet.weights", "lora.bin"];
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
@@ -70,7 +71,8 @@ class Engine {
   async load({ threads, onProgress, signal }) {
     const { files, lora } = this.manifest;
     const { runtime, tokenizer, tokenizer_2: second, text, unet, decoder } = files;
-    const wanted = [runtime.ort, runtime.wasm, tokenizer, second, text, unet, decoder, ...(lora ? [lora.file] : [])];
+    const models = [text, unet, unet.weights, decoder, ...(lora ? [lora.file] : [])];
+    const wanted = [runtime.ort, runtime.wasm, tokenizer, second, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
     let loaded = 0;
     const options = { signal, onBytes: (bytes) => onProgress({ loaded: (loaded += bytes), total }) };
@@ -93,7 +95,7 @@ class Engine {
   /** Ask for the files that another way of drawing needs, so that a page that is kept offline has them too. */
   async #keepOthers() {
     const { steps, small_decoder: small } = this.manifest.files;
-    for (const file of [steps?.unet, small]) if (file) await this.#files.keep(file).catch(() => {});
+    for (const file of [steps?.unet, steps?.unet.weights, small]) if (file) await this.#files.keep(file).catch(() => {});
   }
 
   /**
@@ -226,8 +228,11 @@ class Engine {
     const decoder = (quick && files.small_decoder) || files.decoder;
     await Promise.all([
       this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
-        const model = await this.#files.load(quick ? files.steps.unet : files.unet, options);
-        const beside = lora ? [{ path: LORA_FILE, data: await this.#factors(loraScale, options) }] : [];
+        const graph = quick ? files.steps.unet : files.unet;
+        const both = [graph, graph.weights].map((file) => this.#files.load(file, options));
+        const [model, data] = await Promise.all(both);
+        const beside = [{ path: WEIGHTS_FILE, data }];
+        if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
         await this.#open(this.#crew, "unet", model, beside);
       }),
       this.#hold("decoder", decoder.sha256, async () => {
@@ -326,7 +331,8 @@ class Engine {
     if (lora) settings.lora_scale = loraScale;
     if (this.#lora) settings.lora = this.#lora.name;
     const decoder = (quick && files.small_decoder) || files.decoder;
-    const used = { text: files.text, unet: quick ? files.steps.unet : files.unet, decoder };
+    const unet = quick ? files.steps.unet : files.unet;
+    const used = { text: files.text, unet, "unet weights": unet.weights, decoder };
     const inputs = Object.fromEntries(Object.entries(used).map(([name, { sha256 }]) => [`onnx ${name}`, sha256]));
     if (this.#lora?.sha256) inputs.lora = this.#lora.sha256;
     return { stage: STAGE, settings, inputs, toolkit: manifest.made_with };
