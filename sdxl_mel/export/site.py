@@ -18,17 +18,14 @@ PAGE = "index.html"
 
 
 def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool) -> Written:
-    """Write an export into a folder: its models packed, with the page that draws with them, or as they are, without.
+    """Write an export into a folder: its models packed and the page that draws with them, or its models alone.
 
     An earlier export there is replaced; until the end of this one it stays whole. Raises InputError for a folder of
     other files.
     """
     require_own(out)
-    return _export(chosen, HashedFolder(out, part_bytes), page=page, packed=page)
-
-
-def _export(chosen: Chosen, folder: HashedFolder, *, page: bool, packed: bool) -> Written:
-    written = export_models(chosen, folder, packed=packed)
+    folder = HashedFolder(out, part_bytes)
+    written = export_models(chosen, folder, page=page)
     manifest = written.manifest
     pages = {}
     if page:
@@ -53,9 +50,9 @@ def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
 def export_single_file(chosen: Chosen, out: Path) -> Written:
     """Write an export as one HTML file that opens from a disk."""
     with TemporaryDirectory() as name:
-        folder = HashedFolder(Path(name), part_bytes=LARGEST_MODEL)
-        written = _export(chosen, folder, page=True, packed=False)  # The page packs what it carries.
-        write_single_file(folder.path, out)
+        folder = Path(name) / "site"
+        written = export_folder(chosen, folder, part_bytes=LARGEST_MODEL, page=True)
+        write_single_file(folder, out)
     return written
 
 
