@@ -11,6 +11,11 @@ export function joined(parts) {
   return whole;
 }
 
+/** Give back the memory of an array now, not when garbage is collected. */
+export function release(array) {
+  array.buffer.transfer?.(0);
+}
+
 /** The bytes of a text of Latin letters. */
 export function latin(text) {
   return Uint8Array.from(text, (letter) => letter.charCodeAt(0));

@@ -3,7 +3,7 @@
  * prompts, makes sounds of them, and writes both as files.
  */
 
-import { joined } from "./bytes.js";
+import { joined, release } from "./bytes.js";
 import { commandOf } from "./command.js";
 import { Crewman } from "./crew.js";
 import { guidedPredictor } from "./guidance.js";
@@ -23,6 +23,7 @@ import { wavBytes } from "./wav.js";
 
 const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidance.
 const STAGE = "generate";
+const LORA_FILE = "lora.bin";
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
@@ -78,7 +79,7 @@ class Engine {
       await Promise.all([
         this.#started,
         this.#readVocabularies(options),
-        this.#files.load(text, options).then((model) => this.#open(this.#reader, "text", model)),
+        this.#files.load(text, options).then((model) => this.#open([this.#reader], "text", model)),
         this.#use({ quick: false, loraScale: 1 }, options),
       ]);
     } catch (error) {
@@ -213,9 +214,10 @@ class Engine {
     this.#tokenizers = read.map((file, index) => new Tokenizer(file, text.padding[index]));
   }
 
-  async #open(crewman, name, model, factors) {
+  async #open(crewmen, name, model, beside = []) {
     await this.#started;
-    await crewman.do("open", { name, model, factors }, { transfer: [model.buffer] });
+    await Promise.all(crewmen.map((each) => each.do("open", { name, model, beside })));
+    [model, ...beside.map(({ data }) => data)].forEach(release);
   }
 
   /** Have the UNet and the decoder open that are asked for; `options` are those of loading. */
@@ -225,12 +227,11 @@ class Engine {
     await Promise.all([
       this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
         const model = await this.#files.load(quick ? files.steps.unet : files.unet, options);
-        const factors = lora ? await this.#factors(loraScale, options) : undefined;
-        const copies = this.#crew.map((each, index) => [each, index ? model.slice() : model]);
-        await Promise.all(copies.map(([each, copy]) => this.#open(each, "unet", copy, factors)));
+        const beside = lora ? [{ path: LORA_FILE, data: await this.#factors(loraScale, options) }] : [];
+        await this.#open(this.#crew, "unet", model, beside);
       }),
       this.#hold("decoder", decoder.sha256, async () => {
-        await this.#open(this.#painter, "decoder", await this.#files.load(decoder, options));
+        await this.#open([this.#painter], "decoder", await this.#files.load(decoder, options));
       }),
     ]);
   }

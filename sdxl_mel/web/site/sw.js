@@ -10,6 +10,7 @@ const MANIFEST = new URL("manifest.json", PAGE).href;
 const CACHE = `sdxl-mel ${PAGE}`; // Sites in other folders of the same host have caches of their own.
 const HASHED = /[\w./-]+\.[0-9a-f]{16}\.\w+/g;
 const PACKED = /\.packed\d+$/;
+const arriving = new Map(); // Until what has come is written, by its address: who asks for it too waits for that.
 const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 self.addEventListener("install", (event) => event.waitUntil(keepPage()));
@@ -36,11 +37,15 @@ async function keepPage() {
 /** A file that never changes; a packed one is kept unpacked, so that it is unpacked once. */
 async function kept(url) {
   const cache = await caches.open(CACHE);
+  await arriving.get(url);
   const known = await cache.match(url);
   if (known) return known;
   const come = await fetch(url);
   const response = come.ok && PACKED.test(url) ? unpacked(come) : come;
-  if (response.ok) cache.put(url, response.clone()).catch(() => {}); // A full disk: it is loaded again next time.
+  if (response.ok) {
+    const written = cache.put(url, response.clone()).catch(() => {}); // A full disk: it is loaded again next time.
+    arriving.set(url, written.finally(() => arriving.delete(url)));
+  }
   return response;
 }
 

@@ -1,11 +1,11 @@
 /** What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one. */
 
+import { release } from "./bytes.js";
 import { invertBlocks } from "./inversion.js";
 import { Neighbour } from "./neighbour.js";
 
-const LORA_FILE = "lora.bin";
-/** Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. */
-const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
+/** int8 weights become float32 when a model is opened: kept, they would be turned at every call. */
+const FLOAT_WEIGHTS = { session: { disable_quant_qdq: "1" } };
 let ort = null;
 const sessions = new Map();
 const stopped = new Set();
@@ -23,14 +23,13 @@ const TASKS = {
     ort.env.logLevel = "error";
   },
 
-  /** Open a model in place of the one that had the name; `factors` are its LoRA's. */
-  async open({ name, model, factors }) {
+  /** Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}. */
+  async open({ name, model, beside }) {
     await sessions.get(name)?.release();
     sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
-    if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
-    sessions.set(name, await ort.InferenceSession.create(model, options));
-    model.buffer.transfer?.(0); // What the session has copied is given back now, not when garbage is collected.
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_WEIGHTS };
+    sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
+    [model, ...beside.map(({ data }) => data)].forEach(release);
   },
 
   /** The embeddings of a text, given by its tokens. */
