@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.export.manifest import MANIFEST, File, Manifest, read_manifest
-from sdxl_mel.files.atomic import write_bytes, write_text
+from sdxl_mel.files.atomic import require_writable, write_bytes, write_text
 from sdxl_mel.record import sha256_bytes
 
 HASH_DIGITS = 16
@@ -73,7 +73,11 @@ def hashed_name(name: str, content: bytes) -> str:
 
 
 def require_own(folder: Path) -> None:
-    """Raise InputError for a folder that holds other things than an export, which a new one would mix with."""
+    """Raise InputError for a folder that holds other things than an export, which a new one would mix with.
+
+    Raises ResourceError for one that cannot be written.
+    """
+    require_writable(folder)
     if folder.is_file():
         raise InputError(f"{folder}: a file; --out is a folder to make")
     if folder.is_dir() and any(folder.iterdir()):

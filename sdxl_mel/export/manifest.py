@@ -39,6 +39,17 @@ class File(Stored):
         return self.bytes if self.packed is None else self.packed
 
 
+class Model(File):
+    """A graph, and the file of its weights where they do not lie in it."""
+
+    weights: File | None = None
+
+    def all_files(self) -> Iterator[File]:
+        """Yield the graph, and its weights."""
+        yield self
+        yield from [self.weights] if self.weights else []
+
+
 class Latent(Stored):
     """The shape of a tile's latents; `scale` is how many pixels one latent is wide."""
 
@@ -110,7 +121,7 @@ class Command(Stored):
 class Steps(Stored):
     """The UNet for few steps, the name of the step adapter in it, and how it asks to be drawn."""
 
-    unet: File
+    unet: Model
     lora: str
     drawing: Drawn
 
@@ -118,12 +129,12 @@ class Steps(Stored):
 class Files(Stored):
     """The models, the tokenizers, and what runs them in a browser."""
 
-    text: File
-    unet: File
-    decoder: File
+    text: Model
+    unet: Model
+    decoder: Model
     tokenizer: File
     tokenizer_2: File
-    small_decoder: File | None = None
+    small_decoder: Model | None = None
     steps: Steps | None = None
     runtime: dict[str, File] | None = None
 
@@ -158,10 +169,10 @@ class Manifest(Description):
     def all_files(self) -> Iterator[File]:
         """Yield every file."""
         files = self.files
-        named = (files.text, files.unet, files.decoder, files.small_decoder, files.tokenizer, files.tokenizer_2)
-        yield from (file for file in named if file is not None)
-        yield from (files.runtime or {}).values()
-        yield from [files.steps.unet] if files.steps else []
+        models = (files.text, files.unet, files.decoder, files.small_decoder, files.steps.unet if files.steps else None)
+        for model in models:
+            yield from model.all_files() if model else ()
+        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values())
         yield from [self.lora.file] if self.lora else []
         yield self.vectors
 

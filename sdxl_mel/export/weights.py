@@ -22,11 +22,6 @@ SMALLEST_INT8 = 20_000
 """Smaller tensors are stored as float16: a thirtieth of the bytes, and all norms and biases."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 LARGEST_INT8 = 127
-PRODUCTS = ("MatMul", "Gemm")
-"""What onnxruntime does slowly with int8 weights, so that theirs become float32 once, when a model is opened.
-
-Others stay int8 in memory until they are used: by DequantizeLinear, which onnxruntime does not compute in advance.
-"""
 
 
 class Use(NamedTuple):
@@ -46,14 +41,15 @@ def store(model: "ModelProto", weights: Weights, apart: Collection[str] = (), ha
 
     if weights == "fp32":
         return
-    graph, uses, nodes = model.graph, _uses(model), []
+    graph, nodes = model.graph, []
+    axes = int8_axes(model, apart) if weights == "int8" else {}
     for tensor in list(graph.initializer):
-        name, size = tensor.name, int(np.prod(tensor.dims))
-        if tensor.data_type != TensorProto.FLOAT or size < SMALLEST_HALF or name in apart:
+        name = tensor.name
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST_HALF or name in apart:
             continue
-        values, axis = numpy_helper.to_array(tensor), _channel_axis(uses[name], len(tensor.dims))
-        if weights == "int8" and size >= SMALLEST_INT8 and axis is not None and name not in halves:
-            (stored, *others), unpacking = _as_int8(name, values, axis, uses[name][0].node.op_type)
+        values = numpy_helper.to_array(tensor)
+        if name in axes and name not in halves:
+            (stored, *others), unpacking = _as_int8(name, values, axes[name])
         else:
             (stored, *others), unpacking = _as_half(name, values)
         tensor.CopyFrom(stored)
@@ -62,6 +58,20 @@ def store(model: "ModelProto", weights: Weights, apart: Collection[str] = (), ha
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
+
+
+def int8_axes(model: "ModelProto", apart: Collection[str] = ()) -> dict[str, int]:
+    """Return the weights that int8 is for, by name, each with the axis of its channels."""
+    from onnx import TensorProto
+
+    uses = _uses(model)
+    large = (
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= SMALLEST_INT8 and tensor.name not in apart
+    )
+    axes = {tensor.name: _channel_axis(uses[tensor.name], len(tensor.dims)) for tensor in large}
+    return {name: axis for name, axis in axes.items() if axis is not None}
 
 
 def _as_half(name: str, values: Float) -> "Replacement":
@@ -73,18 +83,13 @@ def _as_half(name: str, values: Float) -> "Replacement":
     return [stored], [helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT)]
 
 
-def _as_int8(name: str, values: Float, axis: int, operator: str) -> "Replacement":
-    from onnx import TensorProto, helper, numpy_helper
+def _as_int8(name: str, values: Float, axis: int) -> "Replacement":
+    from onnx import helper, numpy_helper
 
     numbers, scales = quantised(values, axis)
     stored = numpy_helper.from_array(numbers, f"{name}.int8")
-    if operator not in PRODUCTS:
-        scale = numpy_helper.from_array(scales, f"{name}.scale")
-        node = helper.make_node("DequantizeLinear", [stored.name, scale.name], [name], axis=axis)
-        return [stored, scale], [node]
-    scale = numpy_helper.from_array(np.expand_dims(scales, 1) if axis == 0 else scales, f"{name}.scale")
-    cast = helper.make_node("Cast", [stored.name], [f"{name}.cast"], to=TensorProto.FLOAT)
-    return [stored, scale], [cast, helper.make_node("Mul", [cast.output[0], scale.name], [name])]
+    scale = numpy_helper.from_array(scales, f"{name}.scale")
+    return [stored, scale], [helper.make_node("DequantizeLinear", [stored.name, scale.name], [name], axis=axis)]
 
 
 def quantised(values: Float, axis: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], Float]:

@@ -80,7 +80,7 @@ def test_int8_is_a_quarter_and_near() -> None:
 
 
 def test_int8_is_the_number_times_the_scale_of_its_channel() -> None:
-    """What the graph multiplies by is what `quantised` says, also where weights become float32 when it is opened."""
+    """What the graph multiplies by is what `quantised` says, also where it enters by its rows."""
     stored, axes = small_model(TENSORS), {"kernel": 0, "matrix": 1, "turned": 0, "apart": 0, "wider": 1}
     store(stored, "int8")
     rounded = dict(TENSORS, bias=TENSORS["bias"].astype(np.float16).astype(np.float32))
@@ -89,7 +89,7 @@ def test_int8_is_the_number_times_the_scale_of_its_channel() -> None:
         rounded[name] = numbers * scales.reshape([-1 if each == axis else 1 for each in range(numbers.ndim)])
     assert np.abs(output(stored) - output(small_model(rounded))).max() <= 1e-6
     kinds = Counter(node.op_type for node in stored.graph.node)
-    assert (kinds["DequantizeLinear"], kinds["Mul"]) == (2, 3)
+    assert kinds["DequantizeLinear"] == len(axes)
 
 
 def test_some_weights_may_be_halves() -> None:
