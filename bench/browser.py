@@ -114,7 +114,9 @@ class Python:
 
 def bytes_of(site: Path, manifest: Manifest) -> list[list[str]]:
     """Return the rows of what is downloaded, without the UNet of a step adapter."""
-    left_out = manifest.vectors.parts + (manifest.files.steps.unet.parts if manifest.files.steps else ())
+    steps = manifest.files.steps
+    unloaded = [manifest.vectors, *(steps.unet.all_files() if steps else ())]
+    left_out = {part for file in unloaded for part in file.parts}
     files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).as_posix() not in left_out]
     models = sum(path.stat().st_size for path in files if path.parent.name in ("models", "tokens"))
     whole = sum(path.stat().st_size for path in files)
