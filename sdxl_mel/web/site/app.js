@@ -26,7 +26,7 @@ async function source() {
   const own = await embedded();
   if (own) return { ...own, manifestUrl };
   const worker = new URL(document.body.dataset.worker, document.baseURI).href;
-  return { manifest: await new SiteFiles(manifestUrl).manifest(), manifestUrl, worker };
+  return { manifest: new SiteFiles(manifestUrl).manifest(), manifestUrl, worker };
 }
 
 function ready(kept) {
@@ -88,10 +88,11 @@ async function start() {
   if (problem) throw new Error(problem);
   const kept = document.body.dataset.worker ? await keepPage(remembered(THREADS, "") === "true") : false;
   const files = await source();
-  const { manifest } = files;
+  const model = new Model(files);
+  model.engine.catch(() => null); // Said in the form.
+  const manifest = await files.manifest;
   // Sites in other folders of the same host share the browser's storage with this one.
   const place = files.read ? location.pathname : new URL(".", document.baseURI).pathname;
-  const model = new Model(files);
   const form = new SettingsForm(manifest, place, {
     make: () => {
       if (!form.valid) return;
@@ -103,7 +104,6 @@ async function start() {
     lora: (file) => attempt(() => sounds.inTurn(() => model.exchangeLora(file).then(() => true))),
   });
   showLoading(model, form.loading, kept);
-  model.engine.catch(() => null); // Said in the form.
   const history = await History.open(`sdxl-mel ${place}`);
   if (history.problem) say(history.problem);
   const sounds = new Sounds({

@@ -28,8 +28,8 @@ const [WEIGHTS_FILE, LORA_FILE] = ["unet.weights", "lora.bin"];
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
- * that the page carries in itself, `manifest` is what the page has read of it already, `onProgress` is told {loaded,
- * total} in bytes. Throws an Error of one sentence; that of a file has the `paths` to be loaded again.
+ * that the page carries in itself, `manifest` is a promise of what the page reads of it itself, `onProgress` is told
+ * {loaded, total} in bytes. Throws an Error of one sentence; that of a file has the `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
   const { worker = new URL("./worker.js", import.meta.url).href, read = null, onProgress = () => {}, signal } = options;
@@ -39,7 +39,7 @@ export async function open(manifestUrl, options = {}) {
   const crew = Array.from({ length: count }, () => new Crewman(worker, read ? "classic" : "module"));
   try {
     const files = new SiteFiles(manifestUrl, read);
-    const engine = new Engine(options.manifest ?? (await files.manifest()), files, crew);
+    const engine = new Engine(await (options.manifest ?? files.manifest()), files, crew);
     await engine.load({ threads, onProgress, signal });
     return engine;
   } catch (error) {
@@ -56,6 +56,7 @@ class Engine {
   #tokenizers;
   #empty = null; // The embeddings of an empty prompt.
   #started; // Resolves when every worker has its runtime.
+  #decoding; // Resolves when the decoder is open.
   #held = {}; // Which of its models are open.
   #lora = null; // {name, sha256, content} of the one in place of the exported one.
   #turn = Promise.resolve();
@@ -222,30 +223,38 @@ class Engine {
     [model, ...beside.map(({ data }) => data)].forEach(release);
   }
 
-  /** Have the UNet and the decoder open that are asked for; `options` are those of loading. */
+  /**
+   * Have the UNet open that is asked for, and the decoder in memory: it is opened behind the UNet, while that draws.
+   * `options` are those of loading.
+   */
   async #use({ quick, loraScale }, options) {
     const { files, lora } = this.manifest;
+    const unet = this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
+      const graph = quick ? files.steps.unet : files.unet;
+      const both = [graph, graph.weights].map((file) => this.#files.load(file, options));
+      const [model, data] = await Promise.all(both);
+      const beside = [{ path: WEIGHTS_FILE, data }];
+      if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
+      await this.#open(this.#crew, "unet", model, beside);
+    });
     const decoder = (quick && files.small_decoder) || files.decoder;
-    await Promise.all([
-      this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
-        const graph = quick ? files.steps.unet : files.unet;
-        const both = [graph, graph.weights].map((file) => this.#files.load(file, options));
-        const [model, data] = await Promise.all(both);
-        const beside = [{ path: WEIGHTS_FILE, data }];
-        if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
-        await this.#open(this.#crew, "unet", model, beside);
-      }),
-      this.#hold("decoder", decoder.sha256, async () => {
-        await this.#open([this.#painter], "decoder", await this.#files.load(decoder, options));
-      }),
-    ]);
+    const loaded = this.#hold("decoder", decoder.sha256, async () => {
+      const model = await this.#files.load(decoder, options);
+      this.#decoding = unet.then(() => this.#open([this.#painter], "decoder", model));
+      this.#decoding.catch(() => (this.#held.decoder = null)); // It is awaited where it decodes.
+    });
+    await Promise.all([unet, loaded]);
   }
 
   async #hold(name, wanted, opened) {
     if (this.#held[name] === wanted) return;
-    this.#held[name] = null;
-    await opened();
     this.#held[name] = wanted;
+    try {
+      await opened();
+    } catch (error) {
+      this.#held[name] = null;
+      throw error;
+    }
   }
 
   async #factors(scale, options) {
@@ -295,6 +304,7 @@ class Engine {
   async #decode(latents, layout, signal) {
     const { spec } = this.manifest;
     let canvas = null;
+    await this.#decoding;
     const windows = decodingWindows(layout);
     for (const { columns, first, overlap, total } of windows) {
       signal?.throwIfAborted();
