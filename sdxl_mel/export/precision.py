@@ -7,7 +7,7 @@ outputs' sum under random signs (Hutchinson, 1990).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,13 @@ PROBES = 5
 """So many steps of a drawing are looked at; each costs about three predictions."""
 
 
+class Step(NamedTuple):
+    """What a UNet is given in a step of a drawing, and how much of its picture's variance is noise."""
+
+    inputs: Arrays
+    noise: float
+
+
 def worth_halves(part: Part, model: "ModelProto", exact: Exported, drawing: Drawn) -> set[str]:
     """Return the weights of a UNet's graph that are to stay float16, as far as `HALF_SHARE` goes.
 
@@ -39,7 +46,7 @@ def worth_halves(part: Part, model: "ModelProto", exact: Exported, drawing: Draw
     """
     axes = int8_axes(model, part.kept)
     weights = _weights(model, axes)
-    steps = _spread(unet_inputs(exact, PROMPT, drawing), PROBES)
+    steps = _spread(unet_steps(exact, PROMPT, drawing), PROBES)
     errors = rounding_errors(part, weights, axes, steps, drawing.guidance)
     sizes = {name: values.size for name, values in weights.items()}
     return most_worth(errors, sizes, int(HALF_SHARE * sum(sizes.values())))
@@ -55,35 +62,37 @@ def most_worth(errors: Mapping[str, float], sizes: Mapping[str, int], room: int)
     return chosen
 
 
-def unet_inputs(exported: Exported, text: str, drawing: Drawn) -> list[Arrays]:
-    """Return what the UNet is given in each step of drawing a text."""
-    given: list[Arrays] = []
+def unet_steps(exported: Exported, text: str, drawing: Drawn) -> list[Step]:
+    """Return the steps of drawing a text."""
+    clean, steps = exported.description.scheduler.alphas_cumprod, []
 
     def unet(inputs: Arrays) -> list[NDArray[np.float32]]:
-        given.append({name: each.copy() for name, each in inputs.items()})
+        noise = 1.0 - clean[round(float(inputs["timestep"][0]))]
+        steps.append(Step({name: each.copy() for name, each in inputs.items()}, noise))
         return exported.models.unet(inputs)
 
     replace(exported, models=replace(exported.models, unet=unet)).latents(text, 0, drawing)
-    return given
+    return steps
 
 
 def rounding_errors(
-    part: Part, weights: Mapping[str, Float], axes: Mapping[str, int], steps: Sequence[Arrays], guidance: float
+    part: Part, weights: Mapping[str, Float], axes: Mapping[str, int], steps: Sequence[Step], guidance: float
 ) -> dict[str, float]:
     """Return the squared error that int8 is expected to make in the guided predictions of steps, for each weight.
 
-    A weight that the exporter has changed, so that the part has none like it, is not among them.
+    A prediction moves a picture as far as that is noise, and so does its error. A weight that the exporter has changed,
+    so that the part has none like it, is not among them.
     """
     layers = dict(_layers(part.module, weights))
     parameters = [parameter for parameter, _ in layers.values()]
     variances = {name: _variance(weights[name], axes[name]) for name in layers}
     errors = dict.fromkeys(layers, 0.0)
-    for number, inputs in enumerate(steps):
+    for number, (inputs, noise) in enumerate(steps):
         generator = torch_generator(0, "export", "signs", number)
         derivatives = _derivatives(part, parameters, inputs, guidance, generator)
         for (name, (_, turned)), derivative in zip(layers.items(), derivatives):
             found = derivative.T if turned else derivative
-            errors[name] += float((found.square() * variances[name]).sum())
+            errors[name] += noise * float((found.square() * variances[name]).sum())
     return errors
 
 
@@ -135,7 +144,7 @@ def _weights(model: "ModelProto", names: Mapping[str, int]) -> dict[str, Float]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name in names}
 
 
-def _spread(steps: Sequence[Arrays], count: int) -> list[Arrays]:
+def _spread(steps: Sequence[Step], count: int) -> list[Step]:
     """Return at most so many of the steps, evenly from the first to the last."""
     places = np.unique(np.linspace(0, len(steps) - 1, count).round().astype(int))
     return [steps[place] for place in places]

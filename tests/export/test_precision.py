@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdxl_mel.export.graphs import Part
 from sdxl_mel.export.manifest import Drawn
-from sdxl_mel.export.precision import HALF_SHARE, most_worth, rounding_errors, unet_inputs, worth_halves
+from sdxl_mel.export.precision import HALF_SHARE, Step, most_worth, rounding_errors, unet_steps, worth_halves
 from sdxl_mel.export.weights import quantised
 from sdxl_mel.seeding import numpy_generator
 from tests.exported import Site
@@ -38,7 +38,7 @@ def test_expected_errors_are_squares_of_derivatives_times_those_of_scales() -> N
     matrix, last = module.matrix.numpy(), module.last.numpy()
     weights = {"turned": np.ascontiguousarray(matrix.T), "last": last, "foreign": np.ones((2, 2), np.float32)}
     axes = {"turned": 1, "last": 0, "foreign": 0}
-    found = rounding_errors(part, weights, axes, [{"x": inputs}], GUIDANCE)
+    found = rounding_errors(part, weights, axes, [Step({"x": inputs}, 0.5), Step({"x": 2 * inputs}, 0.125)], GUIDANCE)
     guided = inputs[0] + GUIDANCE * (inputs[1] - inputs[0])
     scales = quantised(matrix, 0)[1]
     wanted = {
@@ -67,9 +67,11 @@ def test_the_choice_fits_and_nothing_better_is_left_that_would_fit(
 
 def test_a_unets_steps_are_looked_at_and_a_share_is_chosen(slim_site: Site) -> None:
     exact, drawing = slim_site.opened(), Drawn(sampler="dpmpp_2m", steps=6, guidance=GUIDANCE)
-    given_steps = unet_inputs(exact, "flute", drawing)
-    assert [step["latents"].shape for step in given_steps] == [(2, 4, 16, 32)] * 6
-    assert len({float(step["timestep"][0]) for step in given_steps}) == 6
+    steps = unet_steps(exact, "flute", drawing)
+    assert [step.inputs["latents"].shape for step in steps] == [(2, 4, 16, 32)] * 6
+    noise = [step.noise for step in steps]
+    assert 1 > noise[0] > 0.9
+    assert noise == sorted(noise, reverse=True)
 
     class Linear(nn.Module):
         """A UNet that is a small layer which counts much and a large one which counts little."""
@@ -84,7 +86,9 @@ def test_a_unets_steps_are_looked_at_and_a_share_is_chosen(slim_site: Site) -> N
             return self.small(latents) + self.large(latents)
 
     module = Linear().requires_grad_(False).eval()
-    part = Part("unet", module, {name: torch.from_numpy(each) for name, each in given_steps[0].items()}, {}, ("noise",))
+    part = Part(
+        "unet", module, {name: torch.from_numpy(each) for name, each in steps[0].inputs.items()}, {}, ("noise",)
+    )
     tensors = [numpy_helper.from_array(value.numpy(), name) for name, value in module.named_parameters()]
     nodes = [
         helper.make_node("Conv", ["latents", f"{name}.weight", f"{name}.bias"], [name]) for name in ("small", "large")
