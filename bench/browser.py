@@ -16,8 +16,9 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from bench.table import Table
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
+from sdxl_mel.assets import step_adapter
 from sdxl_mel.diffusion.samplers import Drawing
-from sdxl_mel.export.manifest import Manifest, read_manifest
+from sdxl_mel.export.manifest import Drawn, Manifest, read_manifest
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.sound.inversion.methods import invert
 from sdxl_mel.stages import export
@@ -30,6 +31,8 @@ PROMPT, SEED = "violin ballad with soft piano", 1
 ROUNDS = 5
 TILES = 20
 LONG_SECONDS = 60
+VISITS = 4
+KEPT_SECONDS = 5
 OPEN = """async ([address, prompt, seed]) => {
   const { open } = await import(`${address}web/site/engine.js`);
   window.engine = await open(`${address}site/manifest.json`, { worker: `${address}web/site/worker.js` });
@@ -52,42 +55,49 @@ LEVELS = """() => {
 
 
 def run(base: str = "mini") -> Table:
-    """Measure all rows on one base."""
+    """Measure all rows on one base, which carries a step adapter and a small decoder."""
+    adapter = step_adapter(base)
+    assert adapter is not None
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         site = Path(folder) / "site"
-        export.run(export.Config(base=base, out=site))
+        export.run(export.Config(base=base, out=site, step_lora=str(adapter)))
+        manifest = read_manifest(site)
+        steps = manifest.files.steps
+        assert steps is not None
         with hosted(site=site, web=web.FOLDER) as host:
-            python = Python(base, read_manifest(site))
+            python = Python(base, manifest.drawing)
             rows = [
-                *bytes_of(site),
+                *bytes_of(site, manifest),
                 *opening(playwright, host),
                 *drawing(playwright, host, python),
+                *few_steps(playwright, host, Python(base, steps.drawing, adapter)),
                 *one_core(playwright, host, python, Path(folder)),
             ]
-    drawn = python.manifest.drawing
+    drawn = manifest.drawing
     return Table(
         title="browser: the exported page beside Python",
         header=["what", "page", "Python", "ratio"],
         rows=rows,
         notes=[
-            f"Base {base}, weights in {python.manifest.weights}; {drawn.steps} steps of {drawn.sampler} at guidance "
+            f"Base {base}, weights in {manifest.weights}; {drawn.steps} steps of {drawn.sampler} at guidance "
             f"{drawn.guidance:g}; Chromium without a window; the fastest of {ROUNDS} rounds in turn.",
             "A tile: prompt to picture to sound by `fast`. Python: a Generator that is open, on as many threads.",
-            "Opening: from the address to a page that is ready, from a host on the same machine; warm: from what the "
-            "service worker has kept.",
+            f"Few steps: {steps.drawing.steps} without guidance, by the step adapter of the base; in the page "
+            "with its small decoder, in Python with the VAE's.",
+            "Opening: from the address to a page that is ready, from a host on the same machine; warm: a later visit, "
+            "from what the service worker and the browser have kept of the first, in which a sound was made.",
             "Memory: the resident set of the process that shows the page, its workers included.",
         ],
     )
 
 
 class Python:
-    """The same tile by the package."""
+    """The same tile by the package, drawn as an export is, with a step adapter or without."""
 
-    def __init__(self, base: str, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.generator = Generator.open(base)
-        drawing = manifest.drawing
-        self.sampling = self.generator.settle(Drawing(drawing.sampler, drawing.steps, drawing.guidance)).sampling
+    def __init__(self, base: str, drawn: Drawn, adapter: Path | None = None) -> None:
+        self.generator = Generator.open(base, loras=[adapter] if adapter else [])
+        asked = Drawing(drawn.sampler, drawn.steps, drawn.guidance, drawn.timesteps)
+        self.sampling = self.generator.settle(asked).sampling
 
     def draw(self, prompt: str = PROMPT, seed: int = SEED) -> Levels:
         """Return the picture, its prompt read anew."""
@@ -102,9 +112,12 @@ class Python:
         invert(levels, self.generator.spec, "fast")
 
 
-def bytes_of(site: Path) -> list[list[str]]:
-    """Return the rows of what is downloaded."""
-    files = [path for path in site.rglob("*") if path.is_file() and not path.name.startswith("vectors")]
+def bytes_of(site: Path, manifest: Manifest) -> list[list[str]]:
+    """Return the rows of what is downloaded, without the UNet of a step adapter."""
+    steps = manifest.files.steps
+    unloaded = [manifest.vectors, *(steps.unet.all_files() if steps else ())]
+    left_out = {part for file in unloaded for part in file.parts}
+    files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).as_posix() not in left_out]
     models = sum(path.stat().st_size for path in files if path.parent.name in ("models", "tokens"))
     whole = sum(path.stat().st_size for path in files)
     return [
@@ -114,21 +127,34 @@ def bytes_of(site: Path) -> list[list[str]]:
 
 
 def opening(playwright: Playwright, host: Host) -> list[list[str]]:
-    """Return the rows of the first and of later openings of the page."""
-    with chromium(playwright) as browser:
-        context = browser.new_context()
+    """Return the rows of the first and of later openings of the page by a browser with a profile of its own."""
+    with tempfile.TemporaryDirectory() as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         seconds = []
-        for _ in range(3):
+        for visit in range(VISITS):
             page = context.new_page()
             start = time.perf_counter()
             page.goto(f"{host.address}site/")
             page.wait_for_function("() => document.querySelector('#worker').dataset.state === 'ready'", timeout=120_000)
             seconds.append(time.perf_counter() - start)
+            if visit == 0:
+                make(page)
             page.close()
+        context.close()
     return [
         ["first opening, seconds", f"{seconds[0]:.2f}", "", ""],
         ["warm opening, seconds", f"{min(seconds[1:]):.2f}", "", ""],
     ]
+
+
+def make(page: Page) -> None:
+    """Make a sound in the page, and stay until the browser has kept what it has compiled."""
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_role("button", name="Make music").click()
+    page.wait_for_selector("mel-player[data-ready]", timeout=120_000)
+    page.wait_for_timeout(1000 * KEPT_SECONDS)
 
 
 def drawing(playwright: Playwright, host: Host, python: Python) -> list[list[str]]:
@@ -153,6 +179,14 @@ def drawing(playwright: Playwright, host: Host, python: Python) -> list[list[str
     return rows
 
 
+def few_steps(playwright: Playwright, host: Host, python: Python) -> list[list[str]]:
+    """Return the row of a tile by the step adapter and the small decoder."""
+    with chromium(playwright) as browser:
+        page, _ = opened(browser, host)
+        page.evaluate("() => tile({ quick: true })")
+        return timed("few steps, all cores", page, python, torch.get_num_threads(), "{ quick: true }")[:1]
+
+
 def one_core(playwright: Playwright, host: Host, python: Python, folder: Path) -> list[list[str]]:
     """Return the rows of tiles where browser and Python have one core."""
     program = folder / "chromium-on-one-core"
@@ -163,14 +197,14 @@ def one_core(playwright: Playwright, host: Host, python: Python, folder: Path) -
         return timed("one core", page, python, 1)
 
 
-def timed(where: str, page: Page, python: Python, threads: int) -> list[list[str]]:
+def timed(where: str, page: Page, python: Python, threads: int, settings: str = "") -> list[list[str]]:
     """Return the rows of a tile, and of its sound alone, in the page and in Python in turn."""
     page_seconds, python_seconds = [], []
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     levels = python.draw()
     for _ in range(ROUNDS):
-        page_seconds.append(page.evaluate("() => tile()"))
+        page_seconds.append(page.evaluate(f"() => tile({settings})"))
         python_seconds.append((_seconds(python.draw), _seconds(lambda: python.sound(levels))))
     torch.set_num_threads(before)
     best = {"tile": (min(map(sum, page_seconds)), min(map(sum, python_seconds)))}

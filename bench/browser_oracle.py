@@ -1,67 +1,91 @@
-"""The oracle on the exported page of mini, as it draws by itself, beside 25 guided steps in Python: minutes."""
+"""The oracle on the exported page of mini, as it draws by itself, beside 25 guided steps in Python: minutes.
+
+Prompts, noise and the tiles of Python are those of `python -m bench distill`, and tiles of the page are kept beside
+them, block by block, under a hash of what drew them: a table that was interrupted goes on.
+"""
 
 import base64
+import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import sync_playwright
 
 from bench.browser import LEVELS, chromium, opened
+from bench.distill import BLOCK, FOLDER, SPLITS, TEACHER, Judge, Tiles, seed_of, told
 from bench.table import Table
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
-from sdxl_mel.corpus.tracks import plan_tracks
-from sdxl_mel.diffusion.samplers import Drawing
-from sdxl_mel.files.prompts import PromptLine
+from sdxl_mel.export.manifest import Manifest, read_manifest
+from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.metrics.intervals import paired_interval, share_interval
-from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.stages import export
-from sdxl_mel.synthesis.generator import Generator
-from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from tests.web.static import hosted
 
 PROMPTS = 200
-PLANNED = 400
-STEPS = 25
-DRAW = "async (asked) => { window.drawn = await engine.draw(asked); }"
+"""Half of them name pairs of instruments that mini has seen, half held-out ones."""
+DRAW = "async ([prompt, seed]) => { window.drawn = await engine.draw({ prompt, seed: BigInt(seed) }); }"
 
 
 def run() -> Table:
     """Draw the duets of test pieces twice, and compare what is found in them."""
-    plans = [plan for plan in plan_tracks("test-seen", PLANNED) if len(plan.instruments) == 2][:PROMPTS]
-    prompts, wanted = [plan.captions[0] for plan in plans], [plan.instruments for plan in plans]
+    judge = Judge(FOLDER, PROMPTS // len(SPLITS))
     with tempfile.TemporaryDirectory() as folder:
         export.run(export.Config(base="mini", out=Path(folder) / "site"))
-        drawn = {"page": in_the_page(Path(folder) / "site", prompts), "Python": in_python(prompts)}
-    oracle = load_oracle()
-    found = {name: [all(flags) for flags in oracle.found(np.stack(tiles), wanted)] for name, tiles in drawn.items()}
-    shares = {name: share_interval(flags) for name, flags in found.items()}
-    change = paired_interval(*(np.asarray(found[name], np.float64) for name in ("Python", "page")))
-    shown = [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (*shares.values(), change)]
+        page = judge.right(in_the_page(Path(folder) / "site", judge))
+    python = judge.right(judge.tiles(TEACHER))
+    shares = [share_interval(right) for right in (page, python)]
     return Table(
         title="browser: the oracle at the page's defaults",
-        header=["what", "page", f"Python, {STEPS} guided steps", "page - Python, paired"],
-        rows=[[f"both instruments found, {len(plans)} prompts", *shown]],
-        notes=["Duets of test pieces whose pairs mini has seen, a seed each; weights as they are exported by default."],
+        header=["what", "page", TEACHER.name, "page less teacher, paired"],
+        rows=[
+            [
+                f"both instruments found, {PROMPTS} prompts",
+                *(f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})" for share in shares),
+                told(paired_interval(python, page)),
+            ]
+        ],
+        notes=[
+            "Duets of held-out pieces, half of their pairs seen by mini and half held out, the same noise for both; "
+            "the page with weights as they are exported by default, the teacher in float32.",
+        ],
     )
 
 
-def in_the_page(site: Path, prompts: list[str]) -> list[Levels]:
-    """Return a tile of every prompt, seed = its place, as an exported page of mini draws it."""
+def in_the_page(site: Path, judge: Judge) -> Tiles:
+    """Return a tile of every prompt, as an exported page of mini draws it."""
+    key, blocks = key_of(read_manifest(site)), []
     with sync_playwright() as playwright, hosted(site=site, web=web.FOLDER) as host, chromium(playwright) as browser:
         page, _ = opened(browser, host)
-        tiles = []
-        for seed, prompt in enumerate(prompts):
-            page.evaluate(DRAW, {"prompt": prompt, "seed": seed})
-            tiles.append(np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1))
+
+        def draw(prompt: str, seed: int) -> Levels:
+            page.evaluate(DRAW, [prompt, str(seed)])
+            return np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1)
+
+        for split in SPLITS:
+            asked = [(plan.captions[0], seed_of(split, index)) for index, plan in enumerate(judge.plans[split])]
+            for first in range(0, len(asked), BLOCK):
+                tiles = kept(
+                    FOLDER / f"{key}-{split}-{first:03d}.npy",
+                    lambda part=asked[first : first + BLOCK]: np.stack([draw(*each) for each in part]),
+                )
+                blocks.append(tiles)
+    return np.concatenate(blocks)
+
+
+def key_of(manifest: Manifest) -> str:
+    """Return a hash of what an export holds, and of how it is drawn."""
+    asked = [manifest.drawing.model_dump_json(), *(file.sha256 for file in manifest.all_files())]
+    return f"page-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:16]}"
+
+
+def kept(path: Path, make: Callable[[], Tiles]) -> Tiles:
+    """Return tiles from a file, made first where it is not there."""
+    if not path.exists():
+        made = make()
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, made)
+    tiles: Tiles = np.load(path)
     return tiles
-
-
-def in_python(prompts: list[str]) -> list[Levels]:
-    """Return the same by the package, in more steps of its own sampler."""
-    generator = Generator.open("mini")
-    sampling = generator.settle(Drawing("euler", STEPS)).sampling
-    lines = Prompts([PromptLine(prompt=prompt, seed=seed) for seed, prompt in enumerate(prompts)])
-    jobs = plan_jobs(lines, generator.fitting(), generator.spec.tile_seconds, long=False)
-    return [result.levels[..., 0] for result in generator.draw(jobs, sampling)]

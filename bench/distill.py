@@ -204,8 +204,7 @@ class Judge:
         jobs = []
         for index, plan in enumerate(self.plans[split][first : first + BLOCK], first):
             prompt = f"{ANCHOR}, {plan.captions[0]}"
-            seed = derive_seed(0, "judge", split, index)
-            jobs.append(Job(index, prompt, (TimedText(0.0, prompt),), negative="", seed=seed))
+            jobs.append(Job(index, prompt, (TimedText(0.0, prompt),), negative="", seed=seed_of(split, index)))
         results = generator.draw(jobs, generator.settle(way.drawing).sampling, batch=BLOCK)
         return np.stack([result.levels[:, :, 0] for result in results])
 
@@ -223,6 +222,11 @@ class Judge:
 def duets(split: Split, count: int) -> list[TrackPlan]:
     """Return the first tracks of two instruments of a split."""
     return [plan for plan in plan_tracks(split, TRACKS, 8.0) if len(plan.instruments) == 2][:count]
+
+
+def seed_of(split: Split, index: int) -> int:
+    """Return the seed of the noise that a track's tile is drawn from."""
+    return derive_seed(0, "judge", split, index)
 
 
 def contrast(tiles: Tiles, axis: int) -> float:

@@ -2,15 +2,17 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from playwright.sync_api import Playwright, sync_playwright
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from bench.browser import chromium, opened, status
 from bench.table import Table
+from sdxl_mel import web
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.manifest import Drawn
 from sdxl_mel.export.options import PART_BYTES, Weights
@@ -19,8 +21,10 @@ from sdxl_mel.export.site import export_folder
 from sdxl_mel.export.vectors import TEXTS
 from sdxl_mel.files.tokenizer import public_tokenizer
 from sdxl_mel.models.base import open_base
+from tests.web.static import hosted
 
 WEIGHTS: tuple[Weights, ...] = ("int8", "fp16")
+DRAWING = Drawn(sampler="dpmpp_2m", steps=10, guidance=2.5)
 TEXT_WIDTH = 384
 """Of both text encoders: a quarter of CLIP-L and less, as a distilled one has."""
 
@@ -39,50 +43,68 @@ STUDENTS = (Student("91 M", (160, 320, 576), (1, 1, 1)), Student("158 M", (256, 
 
 def run() -> Table:
     """Measure all rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [*_mini(Path(folder)), *_students(Path(folder))]
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        rows = [
+            *(_row(playwright, "mini", Chosen("mini", weights=weights), Path(folder)) for weights in WEIGHTS),
+            *(_student(playwright, student, Path(folder)) for student in STUDENTS),
+        ]
     return Table(
         title="export: models for the browser",
-        header=["base", "weights", "text, UNet, decoder(s) (MB)", "parts", "export (s)", "picture error", "tile (s)"],
+        header=[
+            *("base", "weights", "text, UNet, decoder(s) (MB)", "parts", "export (s)", "picture error"),
+            *("tile, onnxruntime (s)", "tile, tab (s)", "tab (MB)"),
+        ],
         rows=rows,
         notes=[
-            "Picture error: root mean square of 0..1 against float32 weights, three guided steps. Tile: ten guided "
-            "steps of DPM++ 2M and the decoder, in onnxruntime on the CPU.",
+            "MB: what is loaded, packed. Picture error: root mean square of 0..1 against float32 weights, three guided "
+            "steps.",
+            "Tile: ten guided steps of DPM++ 2M and the decoder; in onnxruntime on the CPU, and in Chromium's tab with "
+            "two workers, with its sound; tab: the resident set of the process that shows it, at its peak.",
             f"Students: random weights at preset web (512 x 256, stereo), text encoders {TEXT_WIDTH} wide, a decoder "
-            f"of a quarter of SDXL's widths. Parts of at most {PART_BYTES / 1e6:g} MB.",
+            f"of a quarter of SDXL's widths. Parts hold at most {PART_BYTES / 1e6:g} MB.",
         ],
     )
 
 
-def _mini(folder: Path) -> Iterator[list[str]]:
-    for weights in WEIGHTS:
-        yield _row("mini", Chosen("mini", weights=weights), folder / f"mini-{weights}")
+def _student(playwright: Playwright, student: Student, folder: Path) -> list[str]:
+    base = write_student(folder / student.name, student)
+    return _row(playwright, student.name, Chosen(str(base), preset="web"), folder)
 
 
-def _students(folder: Path) -> Iterator[list[str]]:
-    for student in STUDENTS:
-        base = write_student(folder / student.name, student)
-        yield _row(student.name, Chosen(str(base), preset="web"), folder / f"{student.name} site")
-
-
-def _row(name: str, chosen: Chosen, out: Path) -> list[str]:
+def _row(playwright: Playwright, name: str, chosen: Chosen, folder: Path) -> list[str]:
+    out = folder / f"{name} {chosen.weights} site"
     start = time.perf_counter()
-    written = export_folder(chosen, out, PART_BYTES, page=False)
+    written = export_folder(chosen, out, PART_BYTES, page=True)
     seconds, files = time.perf_counter() - start, written.manifest.files
-    exported = Exported.open(out)
-    start = time.perf_counter()
-    exported.values(TEXTS[1], 0, Drawn(sampler="dpmpp_2m", steps=10, guidance=2.5))
-    tile = time.perf_counter() - start
     models = [files.text, files.unet, files.decoder, *([files.small_decoder] if files.small_decoder else [])]
+    tab_seconds, tab_megabytes = _in_tab(playwright, out)
     return [
         name,
         chosen.weights,
-        " + ".join(f"{model.bytes / 1e6:.1f}" for model in models),
-        str(sum(len(model.parts) for model in models)),
+        " + ".join(f"{sum(file.loaded for file in model.all_files()) / 1e6:.1f}" for model in models),
+        str(sum(len(file.parts) for model in models for file in model.all_files())),
         f"{seconds:.0f}",
         f"{written.picture_error:.1e}",
-        f"{tile:.1f}",
+        f"{_in_runner(out):.1f}",
+        f"{tab_seconds:.1f}",
+        f"{tab_megabytes:.0f}",
     ]
+
+
+def _in_runner(site: Path) -> float:
+    """Return the seconds of a tile in the reference runner."""
+    exported = Exported.open(site)
+    start = time.perf_counter()
+    exported.values(TEXTS[1], 0, DRAWING)
+    return time.perf_counter() - start
+
+
+def _in_tab(playwright: Playwright, site: Path) -> tuple[float, float]:
+    """Return the seconds of a tile with its sound in a tab, after a first one, and the tab's memory in MB."""
+    with hosted(site=site, web=web.FOLDER) as host, chromium(playwright) as browser:
+        page, process = opened(browser, host)
+        seconds = sum(page.evaluate("(drawing) => tile(drawing)", DRAWING.model_dump(exclude={"timesteps"})))
+        return seconds, status(process, "VmHWM")
 
 
 def write_student(folder: Path, student: Student) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdxl_mel.errors import InputError
+from sdxl_mel.export.external import move_out
 from sdxl_mel.export.manifest import Factor
 from sdxl_mel.export.runner import LORA_FILE
 from sdxl_mel.models.base import Base
@@ -18,7 +19,7 @@ from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.scaled import ScaledLora, changes_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto
+    from onnx import ModelProto
 
 TARGETS = ("all-linear",)
 """The layers that have factors whatever the LoRA: those that LoRAs are mostly made for."""
@@ -114,28 +115,10 @@ def _filled(layer: Any, modules: Sequence[LoraModule], rank: int) -> tuple[Tenso
 
 def set_apart(model: "ModelProto", names: Sequence[str]) -> tuple[bytes, tuple[Factor, ...]]:
     """Move the factors of these names out of a graph; return the file that holds them, and where each lies in it."""
-    from onnx import numpy_helper
-
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    content, places = bytearray(), {}
-    for name in names:
-        values = numpy_helper.to_array(stored[name])
-        places[name] = (len(content), values.shape)
-        _refer(stored[name], len(content), values.nbytes)
-        content += values.tobytes()
+    content, places = move_out(model, names, LORA_FILE)
     layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     listed = (
         Factor(name=layer.removeprefix(IN_GRAPH), up=places[f"{layer}.up"], down=places[f"{layer}.down"])
         for layer in layers
     )
-    return bytes(content), tuple(listed)
-
-
-def _refer(tensor: "TensorProto", offset: int, length: int) -> None:
-    """Let a tensor be read from the file of the factors."""
-    from onnx import TensorProto
-
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": LORA_FILE, "offset": offset, "length": length}.items():
-        tensor.external_data.add(key=key, value=str(value))
+    return content, tuple(listed)

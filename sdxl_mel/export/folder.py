@@ -1,16 +1,19 @@
 """A folder of files that are named by what is in them, so that a browser keeps them for good; large ones in parts."""
 
+import gzip
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.export.manifest import MANIFEST, File, Manifest, read_manifest
-from sdxl_mel.files.atomic import write_bytes, write_text
+from sdxl_mel.files.atomic import require_writable, write_bytes, write_text
 from sdxl_mel.record import sha256_bytes
 
 HASH_DIGITS = 16
+PACKING_LEVEL = 6
 HASHED = re.compile(rf"(?:[\w-]+/)?[\w-][\w.-]*\.[0-9a-f]{{{HASH_DIGITS}}}\.\w+")
 """A file's name with its hash, in the text of a page or a manifest."""
 
@@ -29,18 +32,23 @@ class HashedFolder:
         self._put(hashed, content)
         return hashed
 
-    def write_parts(self, name: str, content: bytes) -> File:
-        """Write a file whole, or in parts NAME.HASH.0, NAME.HASH.1, ... that follow each other."""
+    def write_parts(self, name: str, content: bytes, *, packed: bool = False) -> File:
+        """Write a file whole, or in parts NAME.HASH.0, NAME.HASH.1, ... that follow each other.
+
+        Packed parts, gzip files each of which holds up to `part_bytes`, are named NAME.HASH.packed0, ...
+        """
         path = hashed_name(name, content)
-        if len(content) <= self.part_bytes:
-            parts = [path]
-            self._put(path, content)
+        stem = path.removesuffix(Path(path).suffix)
+        pieces = [content[at : at + self.part_bytes] for at in range(0, len(content), self.part_bytes)] or [content]
+        if packed:
+            pieces = [gzip.compress(piece, PACKING_LEVEL, mtime=0) for piece in pieces]
+            parts = [f"{stem}.packed{number}" for number in range(len(pieces))]
         else:
-            stem = path.removesuffix(Path(path).suffix)
-            parts = [f"{stem}.{number}" for number in range(-(-len(content) // self.part_bytes))]
-            for number, part in enumerate(parts):
-                self._put(part, content[number * self.part_bytes : (number + 1) * self.part_bytes])
-        return File(path=path, parts=tuple(parts), bytes=len(content), sha256=sha256_bytes(content))
+            parts = [f"{stem}.{number}" for number in range(len(pieces))] if len(pieces) > 1 else [path]
+        for part, piece in zip(parts, pieces):
+            self._put(part, piece)
+        size = sum(map(len, pieces)) if packed else None
+        return File(path=path, parts=tuple(parts), bytes=len(content), sha256=sha256_bytes(content), packed=size)
 
     def _put(self, name: str, content: bytes) -> None:
         self.written.add(name)
@@ -65,7 +73,11 @@ def hashed_name(name: str, content: bytes) -> str:
 
 
 def require_own(folder: Path) -> None:
-    """Raise InputError for a folder that holds other things than an export, which a new one would mix with."""
+    """Raise InputError for a folder that holds other things than an export, which a new one would mix with.
+
+    Raises ResourceError for one that cannot be written.
+    """
+    require_writable(folder)
     if folder.is_file():
         raise InputError(f"{folder}: a file; --out is a folder to make")
     if folder.is_dir() and any(folder.iterdir()):
@@ -83,12 +95,18 @@ def read_file(folder: Path, file: File) -> bytes:
     Raises FormatError for a part that is missing, and for content that is not what was exported.
     """
     content = bytearray()
-    for part in file.parts:
-        path = folder / part
-        if not path.is_file():
-            raise FormatError(f"{path}: is missing; copy the whole folder, or export it again")
-        content += path.read_bytes()
+    try:
+        for part in file.parts:
+            content += _read_part(folder / part, packed=file.packed is not None)
+    except (gzip.BadGzipFile, zlib.error, EOFError):
+        content.clear()
     if sha256_bytes(memoryview(content)) != file.sha256:
         names = " or ".join(file.parts)
         raise FormatError(f"{folder}: {names} is damaged (its SHA-256 differs); copy it again, or export it again")
     return bytes(content)
+
+
+def _read_part(path: Path, *, packed: bool) -> bytes:
+    if not path.is_file():
+        raise FormatError(f"{path}: is missing; copy the whole folder, or export it again")
+    return gzip.decompress(path.read_bytes()) if packed else path.read_bytes()

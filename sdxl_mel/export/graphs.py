@@ -14,6 +14,7 @@ from torch.export import Dim
 
 from sdxl_mel.diffusion.conditioning import TIME_IDS, TextEmbeddings, time_ids, unet_conditions
 from sdxl_mel.export.factors import Factors
+from sdxl_mel.export.upsampling import transpose_upsampling
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.family import pooled_width
 from sdxl_mel.models.sdxl import join_encoders
@@ -51,7 +52,7 @@ class TextGraph(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """`latents` (b, 4, h, w), `timestep` (1,), `hidden`, `pooled`, `sizes` (b, 6) -> `noise` (b, 4, h, w)."""
+    """`latents` (b, 4, h, w), `timestep` (1,), `hidden` (b, t, width), `pooled`, `sizes` (b, 6) -> `noise`."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
@@ -112,7 +113,8 @@ def text_part(base: Base, clip_skip: int) -> Part:
 
 
 def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
-    """Return the UNet as a part, with the factors that stand beside its weights."""
+    """Return the UNet as a part, its upsampling layers changed in place, with the factors beside its weights."""
+    transpose_upsampling(unet)
     generator, config = torch_generator(0, "export", "unet"), unet.config
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {
@@ -124,12 +126,13 @@ def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
     }
     batch = Dim("b", max=MOST_AT_ONCE)
     axes: dict[str, dict[int, Any]] = {name: {} if name == "timestep" else {0: batch} for name in inputs}
-    axes["latents"][3] = COLUMNS * Dim("w")
+    axes["latents"][3], axes["hidden"][1] = COLUMNS * Dim("w"), Dim("t")
     return Part("unet", UnetGraph(unet).eval(), inputs, axes, ("noise",), factors.names() if factors else ())
 
 
 def decoder_part(name: str, vae: Any, spec: MelSpec) -> Part:
-    """Return the decoder of a VAE as a part."""
+    """Return the decoder of a VAE as a part, its upsampling layers changed in place."""
+    transpose_upsampling(vae)
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {"latents": torch.randn(2, 4, height, width, generator=torch_generator(0, "export", name))}
     axes = {"latents": {0: Dim("b", max=MOST_AT_ONCE), 3: Dim("w")}}

@@ -22,12 +22,32 @@ class Stored(BaseModel):
 
 
 class File(Stored):
-    """A file of the folder: where it would lie whole, the parts in which it lies, and what is in it."""
+    """A file of the folder: where it would lie whole, the parts in which it lies, and what is in it.
+
+    `packed` is the size of the parts together where each is a gzip file of its own, None where they are what they hold.
+    """
 
     path: str
     parts: tuple[str, ...]
     bytes: int
     sha256: str
+    packed: int | None = None
+
+    @property
+    def loaded(self) -> int:
+        """Return how many bytes are loaded for it."""
+        return self.bytes if self.packed is None else self.packed
+
+
+class Model(File):
+    """A graph, and the file of its weights where they do not lie in it."""
+
+    weights: File | None = None
+
+    def all_files(self) -> Iterator[File]:
+        """Yield the graph, and its weights."""
+        yield self
+        yield from [self.weights] if self.weights else []
 
 
 class Latent(Stored):
@@ -102,7 +122,7 @@ class Command(Stored):
 class Steps(Stored):
     """The UNet for few steps, the name of the step adapter in it, and how it asks to be drawn."""
 
-    unet: File
+    unet: Model
     lora: str
     drawing: Drawn
 
@@ -110,12 +130,12 @@ class Steps(Stored):
 class Files(Stored):
     """The models, the tokenizers, and what runs them in a browser."""
 
-    text: File
-    unet: File
-    decoder: File
+    text: Model
+    unet: Model
+    decoder: Model
     tokenizer: File
     tokenizer_2: File
-    small_decoder: File | None = None
+    small_decoder: Model | None = None
     steps: Steps | None = None
     runtime: dict[str, File] | None = None
 
@@ -150,10 +170,10 @@ class Manifest(Description):
     def all_files(self) -> Iterator[File]:
         """Yield every file."""
         files = self.files
-        named = (files.text, files.unet, files.decoder, files.small_decoder, files.tokenizer, files.tokenizer_2)
-        yield from (file for file in named if file is not None)
-        yield from (files.runtime or {}).values()
-        yield from [files.steps.unet] if files.steps else []
+        models = (files.text, files.unet, files.decoder, files.small_decoder, files.steps.unet if files.steps else None)
+        for model in models:
+            yield from model.all_files() if model else ()
+        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values())
         yield from [self.lora.file] if self.lora else []
         yield self.vectors
 

@@ -1,26 +1,33 @@
 """The models of a base with its LoRAs, written into a folder as ONNX and checked on the way."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.export.checks import graph_error, picture_error
 from sdxl_mel.export.description import Chosen, asked_drawing, describe, lora_name
+from sdxl_mel.export.external import large_tensors, move_out
 from sdxl_mel.export.factors import Factors, set_apart
 from sdxl_mel.export.folder import HashedFolder
 from sdxl_mel.export.graphs import Part, decoder_part, text_part, to_onnx, unet_part
-from sdxl_mel.export.manifest import Description, Drawn, Factor, Files, Lora, Manifest, Steps
+from sdxl_mel.export.manifest import Description, Drawn, Factor, Files, Lora, Manifest, Model, Steps
 from sdxl_mel.export.opening import open_chosen, require_step_adapter
 from sdxl_mel.export.options import Weights
-from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session, read_tokenizer
+from sdxl_mel.export.precision import worth_halves
+from sdxl_mel.export.runner import LORA_FILE, WEIGHTS_FILE, Exported, Models, Session, read_tokenizer
 from sdxl_mel.export.vectors import TEXTS, vectors
 from sdxl_mel.export.weights import store
 from sdxl_mel.files.tokenizer import tokenizer_files
 from sdxl_mel.models.small_decoder import small_decoder_for
 from sdxl_mel.progress import progress
 from sdxl_mel.synthesis.generator import Generator
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 CHECKED = Drawn(sampler="euler", steps=3, guidance=2.5)
 """The drawing in which stored weights are compared with exact ones."""
@@ -36,24 +43,39 @@ class Written:
     picture_error: float
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of every file by its name without hash."""
-        return {Path(file.path).name.partition(".")[0]: file.bytes for file in self.manifest.all_files()}
+        """Return the bytes that are loaded, by the names of files without hash and kind."""
+        sizes: Counter[str] = Counter()
+        for file in self.manifest.all_files():
+            sizes[Path(file.path).name.partition(".")[0]] += file.loaded
+        return dict(sizes)
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A model with exact and with stored weights, its error against torch, and the file of its factors."""
+class _Graph:
+    """A model with exact weights, its error against torch, and the file of its factors."""
 
-    exact: Session
-    stored: Session
-    content: bytes
+    part: Part
+    model: "ModelProto"
+    session: Session
     error: float
     factors: bytes
     places: tuple[Factor, ...]
 
 
-def export_models(chosen: Chosen, out: HashedFolder) -> Written:
-    """Write the models of a base, its tokenizers and test vectors into a folder; return what was written.
+@dataclass(frozen=True)
+class _Stored:
+    """A model with stored weights, in its graph or apart."""
+
+    session: Session
+    content: bytes
+    weights: bytes | None
+
+
+def export_models(chosen: Chosen, out: HashedFolder, *, page: bool) -> Written:
+    """Write the models of a base, its tokenizers and test vectors; return what was written.
+
+    For a `page` models are packed, and UNets have their weights beside them, which takes a browser less memory; else
+    each model is one file.
 
     Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
     MissingError without onnx.
@@ -64,33 +86,42 @@ def export_models(chosen: Chosen, out: HashedFolder) -> Written:
     base, description = generator.models.base, describe(chosen, generator)
     parts = _parts(generator, factors)
     with progress(len(parts) + (chosen.step_lora is not None), "export", "models") as ticker:
-        made: dict[str, _Made] = {}
+        graphs: dict[str, _Graph] = {}
         for part in parts:
-            made[part.name] = _make(part, chosen.weights)
+            graphs[part.name] = _graph(part)
             ticker.advance()
-        drawings: dict[str, Drawn] = {"unet": CHECKED}
+        asked: dict[str, Drawn] = {"unet": description.drawing}
         if chosen.step_lora is not None:
-            made["steps"], drawings["steps"] = _make_steps(chosen, chosen.step_lora)
+            graphs["steps"], asked["steps"] = _steps(chosen, chosen.step_lora)
             ticker.advance()
     tokenizers = {name: tokenizer_json(base.tokenizers[name]) for name in TOKENIZERS}
-    drawers = {unet: _drawers(made, unet, description, tokenizers) for unet in drawings}
-    difference = max(_difference(*drawers[unet], drawing, chosen.weights) for unet, drawing in drawings.items())
-    files = {name: out.write_parts(f"models/{name}.onnx", each.content) for name, each in made.items()}
-    files |= {name: out.write_parts(f"tokens/{name}.json", content) for name, content in tokenizers.items()}
-    if factors is not None:
-        files["lora"] = out.write_parts(f"models/{LORA_FILE}", made["unet"].factors)
-    tables = json.dumps(vectors(drawers["unet"][0]), separators=(",", ":")).encode()
-    steps = None
+    exact = {unet: _drawer(graphs, unet, description, tokenizers) for unet in asked}
+    halves: dict[str, set[str]] = {}
+    if chosen.weights == "int8":
+        halves = {unet: worth_halves(graphs[unet].part, graphs[unet].model, exact[unet], asked[unet]) for unet in asked}
+    stored = {
+        name: _store(graph, chosen.weights, halves.get(name, ()), apart=page and name in asked)
+        for name, graph in graphs.items()
+    }
+    drawers = {unet: _drawer(stored, unet, description, tokenizers) for unet in asked}
+    checked = asked | {"unet": CHECKED}
+    difference = max(_difference(drawers[unet], exact[unet], checked[unet], chosen.weights) for unet in asked)
+    models = {name: _write(out, name, each, packed=page) for name, each in stored.items()}
+    tokens = {name: out.write_parts(f"tokens/{name}.json", content) for name, content in tokenizers.items()}
+    tables = json.dumps(vectors(drawers["unet"]), separators=(",", ":")).encode()
+    steps = lora = None
     if chosen.step_lora is not None:
-        name = lora_name(chosen.step_lora)
-        steps = Steps(unet=files.pop("steps"), lora=name, drawing=drawings["steps"])
+        steps = Steps(unet=models.pop("steps"), lora=lora_name(chosen.step_lora), drawing=asked["steps"])
+    if factors is not None:
+        file = out.write_parts(f"models/{LORA_FILE}", graphs["unet"].factors, packed=page)
+        lora = Lora(file=file, rank=factors.rank, factors=graphs["unet"].places)
     manifest = Manifest(
         **dict(description),
-        files=Files(**{name: file for name, file in files.items() if name != "lora"}, steps=steps),
+        files=Files(**models, **tokens, steps=steps),
         vectors=out.write_parts("vectors.json", tables),
-        lora=Lora(file=files["lora"], rank=factors.rank, factors=made["unet"].places) if factors else None,
+        lora=lora,
     )
-    return Written(manifest, {name: each.error for name, each in made.items()}, difference)
+    return Written(manifest, {name: each.error for name, each in graphs.items()}, difference)
 
 
 def _parts(generator: Generator, factors: Factors | None) -> list[Part]:
@@ -102,14 +133,13 @@ def _parts(generator: Generator, factors: Factors | None) -> list[Part]:
     return parts if small is None else [*parts, decoder_part("small_decoder", small, spec)]
 
 
-def _drawers(
-    made: Mapping[str, _Made], unet: str, description: Description, tokenizers: Mapping[str, bytes]
-) -> tuple[Exported, Exported]:
-    """Return what draws with stored weights, and what draws with exact ones."""
+def _drawer(
+    models: Mapping[str, _Graph | _Stored], unet: str, description: Description, tokenizers: Mapping[str, bytes]
+) -> Exported:
+    """Return what draws with the UNet of this name."""
     first, second = (read_tokenizer(tokenizers[name]) for name in TOKENIZERS)
-    used = [made[name] for name in ("text", unet, "decoder")]
-    stored, exact = Models(*(each.stored for each in used)), Models(*(each.exact for each in used))
-    return Exported(description, stored, (first, second)), Exported(description, exact, (first, second))
+    sessions = Models(*(models[name].session for name in ("text", unet, "decoder")))
+    return Exported(description, sessions, (first, second))
 
 
 def _difference(stored: Exported, exact: Exported, drawing: Drawn, weights: Weights) -> float:
@@ -117,22 +147,38 @@ def _difference(stored: Exported, exact: Exported, drawing: Drawn, weights: Weig
     return picture_error(found, wanted, weights)
 
 
-def _make(part: Part, weights: Weights) -> _Made:
+def _graph(part: Part) -> _Graph:
     model = to_onnx(part)
     factors, places = set_apart(model, part.kept)
-    files = {LORA_FILE: factors} if part.kept else None
-    exact = Session(model.SerializeToString(), files)
-    error = graph_error(part, exact)
-    store(model, weights, part.kept)
+    session = Session(model.SerializeToString(), _beside(part, factors))
+    return _Graph(part, model, session, graph_error(part, session), factors, places)
+
+
+def _store(graph: _Graph, weights: Weights, halves: Collection[str], *, apart: bool) -> _Stored:
+    """Store a model's weights; `apart` in a file of their own."""
+    model, beside = graph.model, _beside(graph.part, graph.factors)
+    store(model, weights, graph.part.kept, halves)
+    moved = move_out(model, large_tensors(model), WEIGHTS_FILE).content if apart else None
+    beside |= {WEIGHTS_FILE: moved} if moved is not None else {}
     content = model.SerializeToString()
-    return _Made(exact, Session(content, files), content, error, factors, places)
+    return _Stored(Session(content, beside), content, moved)
 
 
-def _make_steps(chosen: Chosen, step_lora: str) -> tuple[_Made, Drawn]:
+def _write(out: HashedFolder, name: str, model: _Stored, *, packed: bool) -> Model:
+    graph = out.write_parts(f"models/{name}.onnx", model.content, packed=packed)
+    weights = model.weights and out.write_parts(f"models/{name}.weights", model.weights, packed=packed)
+    return Model(**dict(graph), weights=weights)
+
+
+def _beside(part: Part, factors: bytes) -> dict[str, bytes]:
+    return {LORA_FILE: factors} if part.kept else {}
+
+
+def _steps(chosen: Chosen, step_lora: str) -> tuple[_Graph, Drawn]:
     """Return the UNet with a step adapter in its weights, and how that asks to be drawn."""
     generator, factors = open_chosen(chosen, step_lora)
     part = unet_part(generator.models.base.unet, generator.spec, factors)
-    return _make(part, chosen.weights), asked_drawing(generator, Drawing())
+    return _graph(part), asked_drawing(generator, Drawing())
 
 
 def tokenizer_json(tokenizer: object) -> bytes:

@@ -27,8 +27,10 @@ from sdxl_mel.sound.pixels import quantise
 
 LORA_FILE = "lora.bin"
 """Where a UNet's graph looks for its LoRA's factors."""
-FLOAT_PRODUCTS = "session.qdq_matmulnbits_accuracy_level"
-"""At 1, products of int8 weights are computed in float32; by default what they are multiplied with is rounded too."""
+WEIGHTS_FILE = "unet.weights"
+"""Where a UNet's graph looks for its weights, where they do not lie in it."""
+FLOAT_WEIGHTS = "session.disable_quant_qdq"
+"""At 1, int8 weights become float32 once; by default they do in every call, and what they multiply is rounded too."""
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -39,7 +41,7 @@ class Session:
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry(FLOAT_PRODUCTS, "1")
+        options.add_session_config_entry(FLOAT_WEIGHTS, "1")
         if beside:
             options.add_external_initializers_from_files_in_memory(
                 list(beside), list(beside.values()), [len(each) for each in beside.values()]
@@ -84,7 +86,8 @@ class Exported:
         files = manifest.files
         decoder = files.small_decoder if small_decoder and files.small_decoder else files.decoder
         read = lambda file: read_file(folder, file)  # noqa: E731
-        beside = {LORA_FILE: read(manifest.lora.file)} if manifest.lora else None
+        beside = {LORA_FILE: read(manifest.lora.file)} if manifest.lora else {}
+        beside |= {WEIGHTS_FILE: read(files.unet.weights)} if files.unet.weights else {}
         return cls(
             manifest,
             Models(Session(read(files.text)), Session(read(files.unet), beside), Session(read(decoder))),

@@ -5,27 +5,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sdxl_mel import web
+from sdxl_mel.errors import InputError
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.folder import HashedFolder, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, Manifest, read_manifest
 from sdxl_mel.export.models import Written, export_models
 from sdxl_mel.export.options import LARGEST_MODEL
 from sdxl_mel.export.runtime import runtime_files
-from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.files.atomic import atomic_path, require_writable
 from sdxl_mel.web import site_page
 
 PAGE = "index.html"
 
 
 def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool) -> Written:
-    """Write an export into a folder, with the page that draws with it or without.
+    """Write an export into a folder: its models packed and the page that draws with them, or its models alone.
 
     An earlier export there is replaced; until the end of this one it stays whole. Raises InputError for a folder of
     other files.
     """
     require_own(out)
     folder = HashedFolder(out, part_bytes)
-    written = export_models(chosen, folder)
+    written = export_models(chosen, folder, page=page)
     manifest = written.manifest
     pages = {}
     if page:
@@ -48,7 +49,13 @@ def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
 
 
 def export_single_file(chosen: Chosen, out: Path) -> Written:
-    """Write an export as one HTML file that opens from a disk."""
+    """Write an export as one HTML file that opens from a disk.
+
+    Raises InputError for a folder, ResourceError for a place that cannot be written.
+    """
+    require_writable(out)
+    if out.is_dir():
+        raise InputError(f"{out}: a folder; --single-file writes one page, give --out another name")
     with TemporaryDirectory() as name:
         folder = Path(name) / "site"
         written = export_folder(chosen, folder, part_bytes=LARGEST_MODEL, page=True)

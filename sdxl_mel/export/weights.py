@@ -11,7 +11,10 @@ from sdxl_mel.errors import InputError
 from sdxl_mel.export.options import Weights
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
+
+    Replacement = tuple[list[TensorProto], list[NodeProto]]
+    """The tensors in which a weight is stored, and what makes it of them."""
 
 SMALLEST_HALF = 64
 """Smaller tensors stay float32: a cast of them costs more bytes than it saves."""
@@ -28,33 +31,65 @@ class Use(NamedTuple):
     place: int
 
 
-def store(model: "ModelProto", weights: Weights, apart: Collection[str] = ()) -> None:
-    """Change how a model's weights are stored; the tensors named in `apart` stay float32.
+def store(model: "ModelProto", weights: Weights, apart: Collection[str] = (), halves: Collection[str] = ()) -> None:
+    """Change how a model's weights are stored.
 
-    Raises InputError for a weight that float16 cannot hold.
+    The tensors named in `apart` stay float32, and those in `halves` are float16 where others are int8. Raises
+    InputError for a weight that float16 cannot hold.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     if weights == "fp32":
         return
-    graph, uses, nodes = model.graph, _uses(model), []
+    graph, nodes = model.graph, []
+    axes = int8_axes(model, apart) if weights == "int8" else {}
     for tensor in list(graph.initializer):
-        name, size = tensor.name, int(np.prod(tensor.dims))
-        if tensor.data_type != TensorProto.FLOAT or size < SMALLEST_HALF or name in apart:
+        name = tensor.name
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST_HALF or name in apart:
             continue
-        values, axis = numpy_helper.to_array(tensor), _channel_axis(uses[name], len(tensor.dims))
-        if weights == "int8" and size >= SMALLEST_INT8 and axis is not None:
-            stored, scales = quantised(values, axis)
-            tensor.CopyFrom(numpy_helper.from_array(stored, f"{name}.int8"))
-            graph.initializer.append(numpy_helper.from_array(scales, f"{name}.scale"))
-            inputs = [f"{name}.int8", f"{name}.scale"]
-            nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
+        values = numpy_helper.to_array(tensor)
+        if name in axes and name not in halves:
+            (stored, *others), unpacking = _as_int8(name, values, axes[name])
         else:
-            tensor.CopyFrom(numpy_helper.from_array(_half(values, name), f"{name}.fp16"))
-            nodes.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+            (stored, *others), unpacking = _as_half(name, values)
+        tensor.CopyFrom(stored)
+        graph.initializer.extend(others)
+        nodes += unpacking
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
+
+
+def int8_axes(model: "ModelProto", apart: Collection[str] = ()) -> dict[str, int]:
+    """Return the weights that int8 is for, by name, each with the axis of its channels."""
+    from onnx import TensorProto
+
+    uses = _uses(model)
+    large = (
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= SMALLEST_INT8 and tensor.name not in apart
+    )
+    axes = {tensor.name: _channel_axis(uses[tensor.name], len(tensor.dims)) for tensor in large}
+    return {name: axis for name, axis in axes.items() if axis is not None}
+
+
+def _as_half(name: str, values: Float) -> "Replacement":
+    from onnx import TensorProto, helper, numpy_helper
+
+    if np.abs(values).max(initial=0.0) > LARGEST_HALF:
+        raise InputError(f"{name}: a weight is beyond float16's {LARGEST_HALF:g}; export with --weights fp32")
+    stored = numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16")
+    return [stored], [helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT)]
+
+
+def _as_int8(name: str, values: Float, axis: int) -> "Replacement":
+    from onnx import helper, numpy_helper
+
+    numbers, scales = quantised(values, axis)
+    stored = numpy_helper.from_array(numbers, f"{name}.int8")
+    scale = numpy_helper.from_array(scales, f"{name}.scale")
+    return [stored, scale], [helper.make_node("DequantizeLinear", [stored.name, scale.name], [name], axis=axis)]
 
 
 def quantised(values: Float, axis: int) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], Float]:
@@ -66,12 +101,6 @@ def quantised(values: Float, axis: int) -> tuple[np.ndarray[tuple[int, ...], np.
     largest = np.abs(values).max(axis=others, keepdims=True)
     scales = np.maximum(largest / np.float32(LARGEST_INT8), np.finfo(np.float32).tiny)
     return np.rint(values / scales).astype(np.int8), scales.reshape(-1)
-
-
-def _half(values: Float, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
-    if np.abs(values).max(initial=0.0) > LARGEST_HALF:
-        raise InputError(f"{name}: a weight is beyond float16's {LARGEST_HALF:g}; export with --weights fp32")
-    return values.astype(np.float16)
 
 
 def _uses(model: "ModelProto") -> Mapping[str, Sequence[Use]]:
@@ -94,6 +123,8 @@ def _axis_in(use: Use, dimensions: int) -> int | None:
             return 0
         case "Gather", 0:
             return 0
+        case "ConvTranspose", 1:
+            return 1
         case "MatMul", 1:
             return dimensions - 1
         case "Gemm", 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdxl_mel.cli import main
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import FormatError, InputError, ResourceError
 from sdxl_mel.export.folder import HASHED, HashedFolder, hashed_name, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, read_manifest
 from sdxl_mel.export.site import PAGE, write_single_file
@@ -36,6 +36,22 @@ def test_a_file_is_named_by_its_content(tmp_path: Path) -> None:
     assert all(HASHED.fullmatch(name) for name in folder.written)
 
 
+def test_packed_parts_hold_the_same_in_fewer_bytes(tmp_path: Path) -> None:
+    content = bytes(range(100)) * 5
+    folder = HashedFolder(tmp_path, part_bytes=300)
+    file, plain = (folder.write_parts("models/unet.onnx", content, packed=packed) for packed in (True, False))
+    assert (file.path, file.bytes, file.sha256) == (plain.path, plain.bytes, plain.sha256)
+    assert [Path(part).suffix for part in file.parts] == [".packed0", ".packed1"]
+    assert file.packed == file.loaded == sum((tmp_path / part).stat().st_size for part in file.parts) < plain.loaded
+    assert read_file(tmp_path, file) == read_file(tmp_path, plain) == content
+    assert all(HASHED.fullmatch(name) for name in folder.written)
+    last = tmp_path / file.parts[1]
+    for spoilt in (content, last.read_bytes()[:-5], b""):
+        last.write_bytes(spoilt)
+        with pytest.raises(FormatError, match=r"packed0 or .*packed1 is damaged"):
+            read_file(tmp_path, file)
+
+
 def test_the_manifest_says_what_the_folder_holds(slim_site: Site) -> None:
     folder, manifest = slim_site.folder, read_manifest(slim_site.folder)
     assert manifest == slim_site.written.manifest
@@ -58,6 +74,7 @@ def test_graphs_are_near_torch(slim_site: Site) -> None:
     assert slim_site.written.graph_errors.keys() == {"text", "unet", "decoder"}
     assert max(slim_site.written.graph_errors.values()) <= 1e-5
     assert slim_site.written.picture_error == 0
+    assert {Path(part).suffix for part in slim_site.written.manifest.files.decoder.parts} >= {".packed0"}
 
 
 def test_a_new_export_removes_the_files_of_the_old_one_alone(slim_site: Site, tmp_path: Path) -> None:
@@ -97,6 +114,16 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path, capsys: pytest.Captu
     require_own(tmp_path / "new")
 
 
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    words = ("--base", "mini", "--out")
+    assert "no folder to write in" in said(capsys, *words, file / "site")
+    assert "no folder to write in" in said(capsys, *words, file / "page.html", "--single-file")
+    (tmp_path / "page.html").mkdir()
+    assert "a folder; --single-file" in said(capsys, *words, tmp_path / "page.html", "--single-file")
+
+
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in {
         ("--single-file", "--onnx-only", "--out", "x.html"): "one of the two",
@@ -127,3 +154,19 @@ def test_a_missing_library_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert "pip install 'sdxl-mel[export]'" in said(capsys, "--base", "mini", "--out", tmp_path / "site")
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *more: object, **others: object) -> object:
+        if "unet." in path.name and "w" in mode:
+            raise OSError(28, "No space left on device")
+        return real(path, mode, *more, **others)
+
+    monkeypatch.setattr(Path, "open", full)
+    folder = HashedFolder(tmp_path, 1000)
+    folder.write_parts("models/text.onnx", b"text")
+    with pytest.raises(ResourceError, match="the disk is full"):
+        folder.write_parts("models/unet.onnx", b"unet", packed=True)
+    assert [path.suffix for path in (tmp_path / "models").iterdir()] == [".onnx"]

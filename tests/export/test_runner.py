@@ -16,7 +16,7 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.export.folder import read_file
 from sdxl_mel.export.manifest import Drawn, read_manifest
 from sdxl_mel.export.options import SAMPLERS
-from sdxl_mel.export.runner import LORA_FILE, Exported, Models, Session
+from sdxl_mel.export.runner import LORA_FILE, WEIGHTS_FILE, Exported, Models, Session
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
@@ -58,7 +58,9 @@ def test_factors_can_be_scaled_and_taken_away(slim_site: Site, exported: Exporte
     """With `up` times s the UNet is that of the LoRA at scale s; with zeros it is the base's."""
     manifest = read_manifest(slim_site.folder)
     assert manifest.lora is not None
-    stored, unet = read_file(slim_site.folder, manifest.lora.file), read_file(slim_site.folder, manifest.files.unet)
+    unet = manifest.files.unet
+    assert unet.weights is not None
+    stored, graph, weights = (read_file(slim_site.folder, file) for file in (manifest.lora.file, unet, unet.weights))
     assert manifest.lora.rank == 2
     latents = draw_noise([2], (4, 16, 32), "cpu").numpy()
     hidden, pooled = exported.models.text(dict(zip(("ids", "ids_2"), exported.tokens([PROMPT]))))
@@ -81,7 +83,7 @@ def test_factors_can_be_scaled_and_taken_away(slim_site: Site, exported: Exporte
             wanted = generator.models.base.unet(
                 torch.from_numpy(latents), 400, torch.from_numpy(hidden), added_cond_kwargs=conditions
             ).sample.numpy()
-        (found,) = Session(unet, {LORA_FILE: factors.tobytes()})(inputs)
+        (found,) = Session(graph, {LORA_FILE: factors.tobytes(), WEIGHTS_FILE: weights})(inputs)
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
@@ -98,9 +100,10 @@ def test_large_files_lie_in_parts(slim_site: Site) -> None:
     for file in manifest.all_files():
         sizes = [(slim_site.folder / part).stat().st_size for part in file.parts]
         assert max(sizes) <= PART_BYTES
-        assert sum(sizes) == file.bytes
+        assert sum(sizes) == file.loaded
         assert len(sizes) == -(-file.bytes // PART_BYTES)
-    assert len(manifest.files.unet.parts) > 5
+    assert manifest.files.unet.weights is not None
+    assert len(manifest.files.unet.weights.parts) > 5
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,9 @@ def test_large_files_lie_in_parts(slim_site: Site) -> None:
 )
 def test_a_spoilt_part_is_named(slim_site: Site, tmp_path: Path, spoil, said: str) -> None:
     folder = shutil.copytree(slim_site.folder, tmp_path / "site")
-    part = read_manifest(folder).files.unet.parts[2]
+    weights = read_manifest(folder).files.unet.weights
+    assert weights is not None
+    part = weights.parts[2]
     spoil(folder / part)
     with pytest.raises(FormatError, match=said) as error:
         Exported.open(folder)

@@ -1,5 +1,7 @@
 """Stored weights: float16 is exactly float16, int8 is within half a step, and the graph stays the same function."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
@@ -23,13 +25,15 @@ TENSORS = {
     "matrix": RANDOM.normal(0, 0.05, (64, 400)).astype(np.float32),
     "turned": RANDOM.normal(0, 0.05, (100, 400)).astype(np.float32),
     "apart": RANDOM.normal(0, 0.05, (100, 400)).astype(np.float32),
+    "wider": RANDOM.normal(0, 0.05, (48, 48, 4, 4)).astype(np.float32),
 }
 
 
 def small_model(tensors: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """A convolution, a product and a Gemm with a transposed matrix, twice: all ways in which weights enter."""
+    """Convolutions, a product and a Gemm with a transposed matrix, twice: all ways in which weights enter."""
     nodes = [
-        helper.make_node("Conv", ["x", "kernel", "bias"], ["c"]),
+        helper.make_node("ConvTranspose", ["x", "wider"], ["w"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["w", "kernel", "bias"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
         helper.make_node("MatMul", ["f", "matrix"], ["m"]),
@@ -59,7 +63,8 @@ def test_fp16_draws_exactly_what_rounded_weights_draw() -> None:
     rounded = {n: v if n == "apart" else v.astype(np.float16).astype(np.float32) for n, v in TENSORS.items()}
     assert np.array_equal(output(stored), output(small_model(rounded)))
     sizes = {tensor.name: numpy_helper.to_array(tensor).itemsize for tensor in stored.graph.initializer}
-    assert sizes == {"kernel.fp16": 2, "bias.fp16": 2, "matrix.fp16": 2, "turned.fp16": 2, "apart": 4}
+    halves = ("kernel", "bias", "matrix", "turned", "wider")
+    assert sizes == {f"{name}.fp16": 2 for name in halves} | {"apart": 4}
 
 
 def test_int8_is_a_quarter_and_near() -> None:
@@ -72,6 +77,28 @@ def test_int8_is_a_quarter_and_near() -> None:
     assert bytes_of["apart"] == 4 * TENSORS["apart"].size
     difference = output(stored) - output(exact)
     assert 0 < np.sqrt(np.mean(difference**2)) < 0.02 * output(exact).std()
+
+
+def test_int8_is_the_number_times_the_scale_of_its_channel() -> None:
+    """What the graph multiplies by is what `quantised` says, also where it enters by its rows."""
+    stored, axes = small_model(TENSORS), {"kernel": 0, "matrix": 1, "turned": 0, "apart": 0, "wider": 1}
+    store(stored, "int8")
+    rounded = dict(TENSORS, bias=TENSORS["bias"].astype(np.float16).astype(np.float32))
+    for name, axis in axes.items():
+        numbers, scales = quantised(TENSORS[name], axis)
+        rounded[name] = numbers * scales.reshape([-1 if each == axis else 1 for each in range(numbers.ndim)])
+    assert np.abs(output(stored) - output(small_model(rounded))).max() <= 1e-6
+    kinds = Counter(node.op_type for node in stored.graph.node)
+    assert kinds["DequantizeLinear"] == len(axes)
+
+
+def test_some_weights_may_be_halves() -> None:
+    stored = small_model(TENSORS)
+    store(stored, "int8", halves=["matrix"])
+    kept = {
+        tensor.name.partition(".")[0]: tensor.name for tensor in stored.graph.initializer if "scale" not in tensor.name
+    }
+    assert (kept["matrix"], kept["turned"]) == ("matrix.fp16", "turned.int8")
 
 
 def test_fp32_changes_nothing() -> None:

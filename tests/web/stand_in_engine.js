@@ -1,6 +1,7 @@
 /** Stands in for the engine: the same surface, a picture of stripes, a sound of two tones. */
 
 const ROWS = 16;
+const BLOCK_SECONDS = 8;
 const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
   let value = byte;
   for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
@@ -30,11 +31,17 @@ export async function open(manifestUrl, { onProgress }) {
       const levels = Uint8Array.from({ length: spec.n_mels * width }, (_, at) => (at * (seed + 1)) % 251);
       return { levels, width, height: spec.n_mels, spec, seconds: (width * spec.hop_length) / spec.sample_rate };
     },
-    async sound({ seconds }, { signal } = {}) {
+    async sound({ seconds }, { signal, onBlock } = {}) {
       signal?.throwIfAborted();
       const rate = spec.sample_rate;
       const tone = (at) => 0.2 * Math.sin((2 * Math.PI * 440 * at) / rate);
-      return { rate, channels: [Float32Array.from({ length: Math.round(seconds * rate) }, (_, at) => tone(at))] };
+      const whole = Float32Array.from({ length: Math.round(seconds * rate) }, (_, at) => tone(at));
+      const block = Math.round(BLOCK_SECONDS * rate);
+      for (let at = 0; seconds > BLOCK_SECONDS && at < whole.length; at += block) {
+        onBlock?.([whole.slice(at, at + block)]);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+      }
+      return { rate, channels: [whole] };
     },
     async wav({ rate, channels: [samples] }) {
       const data = new DataView(new ArrayBuffer(44 + 2 * samples.length));

@@ -1,8 +1,10 @@
 """The engine of an exported page, module by module in a browser, against the package's own numbers."""
 
 import base64
+import gzip
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from sdxl_mel.sound.pixels import dequantise, mel_of_values
 from sdxl_mel.stages import generate
 from sdxl_mel.synthesis.drawing import turned
 from sdxl_mel.synthesis.layout import lay_out
+from sdxl_mel.synthesis.prompting import chunked
 from sdxl_mel.synthesis.settings import Length
 from tests.web.pages import ORIGIN, answer, opened
 
@@ -163,30 +166,32 @@ PROMPTS = (
     "a (bracket) that weighs nothing",
     ", ".join(f"instrument number {number}" for number in range(40)),
     "one phrase of words " * 30,
+    "soft, (" + "many words that weigh, " * 30 + ":1.2), slow",
     "",
 )
 
 
-def test_prompts_are_anchored_cut_and_weighed_as_the_package_does(page: Page) -> None:
+def test_prompts_are_anchored_weighed_and_chunked_as_the_package_does(page: Page) -> None:
     tokenizer = read_tokenizer(base_path("mini"), "tokenizer_2")
     counter = TokenCounter("mini", lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids))
     found = run(
         page,
         "prompt",
         "const { Tokenizer } = await import('/site/tokenizer.js'); const t = new Tokenizer(a.file, '!');"
-        "const fitted = a.prompts.map((each) => m.fittedPrompt(each, a.anchor, (text) => t.tokens(text).length));"
-        "return fitted.map((each) => [each, m.parseWeights(each.text)]);",
+        "const count = (text) => t.tokens(text).length;"
+        "const texts = a.prompts.map((each) => m.anchored(each, a.anchor));"
+        "return texts.map((text) => [text, m.chunked(m.parseWeights(text), count)]);",
         {
             "file": json.loads((base_path("mini") / "tokenizer_2" / "tokenizer.json").read_text("utf-8")),
             "anchor": "mel spectrogram",
             "prompts": PROMPTS,
         },
     )
-    for prompt, (fitted, spans) in zip(PROMPTS, found):
-        expected = anchored(prompt, "mel spectrogram", counter)
-        assert (fitted["text"], fitted["dropped"]) == (expected.text, expected.dropped)
-        assert [(span["text"], span["weight"]) for span in spans] == [
-            (text, pytest.approx(weight)) for text, weight in parse_weights(expected.text)
+    for prompt, (text, chunks) in zip(PROMPTS, found):
+        assert text == anchored(prompt, "mel spectrogram", counter, limit=sys.maxsize).text
+        assert [[(span["text"], span["weight"]) for span in spans] for spans in chunks] == [
+            [(words, pytest.approx(weight)) for words, weight in spans]
+            for spans in chunked(parse_weights(text), counter.count)
         ]
 
 
@@ -255,6 +260,31 @@ def test_samplers_are_diffusers(page: Page, sampler: str, timesteps: Any, predic
         )
         assert seen == pytest.approx(walked, abs=1e-4)
         np.testing.assert_allclose(floats(latents), expected.ravel(), rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+
+
+KNOWN = """
+  const schedule = new m.NoiseSchedule(a.scheduler);
+  const [clean, seen] = [floatsOf(a.clean), []];
+  const predict = async (x, t) => {
+    const signal = 1 / Math.sqrt(schedule.sigmaAt(t) ** 2 + 1), noise = Math.sqrt(1 - signal ** 2);
+    const epsilon = x.map((each, i) => (each - signal * clean[i]) / noise);
+    return a.scheduler.prediction === "epsilon" ? epsilon : epsilon.map((e, i) => signal * e - noise * clean[i]);
+  };
+  await m.sample(schedule, a, floatsOf(a.noise), predict, (step, found) => seen.push(textOf(found)));
+  return seen;"""
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", ["euler", "ddim"])
+def test_every_step_tells_what_is_expected_at_the_end(page: Page, sampler: str, prediction: str) -> None:
+    config = json.loads((base_path("mini") / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = scheduler_json(make_base_scheduler({**config, "prediction_type": prediction}, "mini"))
+    clean, noise = (draw_noise([seed], (4, 2, 8), "cpu")[0].numpy() for seed in (1, 2))
+    asked = {"sampler": sampler, "steps": 4, "scheduler": scheduler, "clean": packed(clean), "noise": packed(noise)}
+    seen = run(page, "samplers", KNOWN, asked)
+    assert len(seen) == 4
+    for found in seen:
+        np.testing.assert_allclose(floats(found), clean.ravel(), atol=1e-4)
 
 
 def test_samplers_refuse_what_they_cannot(page: Page) -> None:
@@ -485,22 +515,30 @@ def test_the_command_line_is_one_of_ours(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("parts", "packed", "headers", "words"),
     [
-        ([b"abc", b"def"], ""),
-        ([b"abc", b"deX"], "damaged"),
-        ([b"abc"], "missing (404)"),
-        ([b"abc", b"de"], "damaged"),
-        ([b"abc", b"defg"], "damaged"),
+        ([b"abc", b"def"], None, {}, ""),
+        ([b"abc", b"deX"], None, {}, "damaged"),
+        ([b"abc"], None, {}, "missing (404)"),
+        ([b"abc", b"de"], None, {}, "damaged"),
+        ([b"abc", b"defg"], None, {}, "damaged"),
+        ([gzip.compress(b"abc"), gzip.compress(b"def")], 46, {}, ""),
+        ([b"abc", b"def"], 46, {"Unpacked": "gzip"}, ""),
+        ([gzip.compress(b"abc"), gzip.compress(b"deX")], 46, {}, "damaged"),
+        ([gzip.compress(b"abc"), gzip.compress(b"def")[:-9]], 46, {}, "damaged"),
+        ([b"abc", b"def"], 46, {}, "damaged"),
     ],
 )
-def test_files_are_put_together_and_checked(browser: Browser, parts: list[bytes], words: str) -> None:
+def test_files_are_put_together_and_checked(
+    browser: Browser, parts: list[bytes], packed: int | None, headers: dict[str, str], words: str
+) -> None:
     whole = b"abcdef"
-    file = {"path": "models/a", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "sha256": sha256_bytes(whole)}
+    file: dict[str, Any] = {"path": "models/a", "parts": ["models/a.0", "models/a.1"], "bytes": 6, "packed": packed}
+    file["sha256"] = sha256_bytes(whole)
 
     def respond(route: Route) -> None:
         number = int(route.request.url[-1])
-        route.fulfill(body=parts[number]) if number < len(parts) else route.fulfill(status=404)
+        route.fulfill(body=parts[number], headers=headers) if number < len(parts) else route.fulfill(status=404)
 
     body = (
         "const files = new m.SiteFiles('/manifest.json'); let come = 0;"

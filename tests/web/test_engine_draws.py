@@ -18,6 +18,7 @@ from sdxl_mel.export.options import Weights
 from sdxl_mel.export.site import export_folder
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import decode_png
+from sdxl_mel.record import sha256_file
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
@@ -71,11 +72,16 @@ def drawn(page: Page, **settings: Any) -> Levels:
 
 
 def expected(
-    generator: Generator, seconds: float | None = None, *, loop: bool = False, sampling: Sampling | None = None
+    generator: Generator,
+    seconds: float | None = None,
+    *,
+    loop: bool = False,
+    sampling: Sampling | None = None,
+    prompt: str = PROMPT,
 ) -> Levels:
     """Return the levels that the Generator draws of the same."""
     layout = lay_out(Length(seconds, loop), generator.spec)
-    prompts = Prompts([PromptLine(prompt=PROMPT)], seed=3)
+    prompts = Prompts([PromptLine(prompt=prompt)], seed=3)
     jobs = plan_jobs(prompts, generator.fitting(long=True), layout.seconds(generator.spec), layout.long)
     (result,) = generator.draw(jobs, sampling or Sampling("dpmpp_2m", 2, 5.0), layout)
     return result.levels
@@ -105,11 +111,21 @@ def test_samplers_and_no_guidance_are_the_generators(page: Page, generator: Gene
     assert_same(found, expected(generator, sampling=sampling))
 
 
+def test_a_prompt_of_several_chunks_draws_the_generators_picture(page: Page, generator: Generator) -> None:
+    prompt = ", ".join(f"instrument number {number}" for number in range(40)) + ", (banjo:1.5)"
+    assert_same(drawn(page, prompt=prompt, guidance=5), expected(generator, prompt=prompt))
+
+
 def test_one_worker_draws_what_two_draw(page: Page) -> None:
     two = drawn(page)
     page.evaluate("async () => { window.other = await again(1); }")
     assert_same(drawn(page), two)
     page.evaluate("() => { other.close(); delete window.other; }")
+
+
+def recorded(page: Page) -> Any:
+    """Return the record of a picture that the page draws."""
+    return page.evaluate("async () => (await engine.draw({ prompt: 'piano', steps: 1 })).record")
 
 
 def test_a_lora_is_scaled_exchanged_and_taken_off(page: Page, slim_site: Site) -> None:
@@ -122,6 +138,10 @@ def test_a_lora_is_scaled_exchanged_and_taken_off(page: Page, slim_site: Site) -
     assert_same(drawn(page, loraScale=0.5), with_it)
     page.evaluate(set_lora, None)
     assert_same(drawn(page), without)
+    assert recorded(page)["settings"]["lora"] is None
+    page.evaluate(set_lora.replace("blob()", "blob().then((content) => new File([content], 'mine.safetensors'))"), file)
+    record = recorded(page)
+    assert (record["settings"]["lora"], record["inputs"]["lora"]) == ("mine.safetensors", sha256_file(slim_site.lora))
     refused = page.evaluate("async () => engine.setLora(new Blob(['no'])).catch((error) => error.message)")
     assert "safetensors" in refused
 

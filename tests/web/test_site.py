@@ -55,6 +55,8 @@ def test_a_site_in_a_subfolder_draws_and_goes_on_without_its_host(page: Page, fo
         make(page, "bells")
         assert host.asked[asked:] == []
         names = {path.removeprefix("/host/music/").partition("?")[0] for path in host.asked}
+        loaded = [path for path in host.asked if re.search("/(models|runtime|tokens)/", path)]
+        assert len(loaded) == len(set(loaded))
         assert all(re.search(r"\.[0-9a-f]{16}\.\w+$", name) for name in names - UNHASHED)
     page.reload()  # The host is gone.
     expect(page.locator("#worker")).to_have_attribute("data-state", "ready", timeout=READY_MS)
@@ -97,7 +99,7 @@ def cached(page: Page) -> set[str]:
 
 
 def test_a_damaged_part_is_named_and_asked_for_again(browser: Browser, folder: Path) -> None:
-    part = next((folder / "music" / "models").glob("unet.*.1"))
+    part = next((folder / "music" / "models").glob("unet.*.packed1"))
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     page = browser.new_page()

@@ -160,6 +160,15 @@ def test_the_picture_appears_step_by_step_and_cancel_takes_a_step(page: Page) ->
     expect(cards(page)).to_have_count(1)
 
 
+def test_a_long_sound_is_heard_before_all_of_it_is_made(page: Page) -> None:
+    make(page, prompt="long", steps=1, seconds=30)
+    page.get_by_role("button", name="Listen: 8 s are there").click()
+    expect(page.get_by_role("button", name=re.compile("Pause: (16|24) s are there"))).to_be_visible()
+    player = cards(page).locator("mel-player")
+    expect(player).to_have_attribute("data-playing", "")
+    assert player.evaluate("(player) => player.time") > 0
+
+
 def test_sounds_wait_for_each_other_and_one_that_waits_is_cancelled(page: Page) -> None:
     make(page, steps=20, prompt="first")
     make(page, prompt="second")

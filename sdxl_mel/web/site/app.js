@@ -5,6 +5,7 @@ import { button, progressBar } from "../studio/controls.js";
 import { attempt, copied, say } from "../studio/notices.js";
 import { embedded } from "./embedded.js";
 import { History } from "./history.js";
+import { SiteFiles } from "./loading.js";
 import { Model } from "./model.js";
 import { canBeKept, keepPage } from "./offline.js";
 import { SettingsForm, linkTo } from "./settings_form.js";
@@ -21,17 +22,11 @@ const state = document.querySelector("#worker");
 
 /** What the page is made of: the files beside it, or those in it. */
 async function source() {
-  const own = await embedded();
   const manifestUrl = new URL(MANIFEST, document.baseURI).href;
+  const own = await embedded();
   if (own) return { ...own, manifestUrl };
-  const response = await fetch(manifestUrl, { cache: "no-cache" }).catch(() => null);
-  if (!response?.ok)
-    throw new Error(`${MANIFEST} does not come (${response?.status ?? "no connection"}): load the page again.`);
-  return {
-    manifest: await response.json(),
-    manifestUrl,
-    worker: new URL(document.body.dataset.worker, document.baseURI).href,
-  };
+  const worker = new URL(document.body.dataset.worker, document.baseURI).href;
+  return { manifest: new SiteFiles(manifestUrl).manifest(), manifestUrl, worker };
 }
 
 function ready(kept) {
@@ -46,12 +41,14 @@ function showState(name, words) {
 /** Say in `place` how far the model is, and offer to try again where it failed. */
 function showLoading(model, place, kept) {
   let bar = null;
-  model.addEventListener("progress", ({ detail: { what, loaded, total } }) => {
-    const words = `Loads ${what}: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
-    if (!bar) place.replaceChildren((bar = progressBar(0, words)));
+  model.addEventListener("progress", ({ detail: { loaded, total } }) => {
+    const words = `Loads the model: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
+    if (!bar) {
+      place.replaceChildren((bar = progressBar(0, words)));
+      showState("starting", "loads the model");
+    }
     const [shown, text] = bar.children;
-    [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
-    showState("starting", "loads the model");
+    if (text.textContent !== words) [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
   });
   model.addEventListener("ready", () => {
     bar = null;
@@ -92,12 +89,12 @@ async function start() {
   const problem = lacking();
   if (problem) throw new Error(problem);
   const kept = document.body.dataset.worker ? await keepPage(remembered(THREADS, "") === "true") : false;
-  const { manifest, ...files } = await source();
+  const files = await source();
+  const model = new Model(files);
+  model.engine.catch(() => null); // Said in the form.
+  const manifest = await files.manifest;
   // Sites in other folders of the same host share the browser's storage with this one.
   const place = files.read ? location.pathname : new URL(".", document.baseURI).pathname;
-  const model = new Model(files);
-  const history = await History.open(`sdxl-mel ${place}`);
-  if (history.problem) say(history.problem);
   const form = new SettingsForm(manifest, place, {
     make: () => {
       if (!form.valid) return;
@@ -108,6 +105,9 @@ async function start() {
     link: (settings) => copied(linkTo(settings)),
     lora: (file) => attempt(() => sounds.inTurn(() => model.exchangeLora(file).then(() => true))),
   });
+  showLoading(model, form.loading, kept);
+  const history = await History.open(`sdxl-mel ${place}`);
+  if (history.problem) say(history.problem);
   const sounds = new Sounds({
     history,
     model,
@@ -122,10 +122,8 @@ async function start() {
   document
     .querySelector("footer#facts")
     .append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
-  showLoading(model, form.loading, kept);
   await attempt(() => sounds.open());
   document.body.dataset.ready = "";
-  model.engine.catch(() => null); // Said in the form.
 }
 
 try {

@@ -1,14 +1,19 @@
 /** Arrays of bytes, and numbers and text in them. */
 
-/** Arrays of bytes, one after the other. */
+/** Arrays of bytes, or of other numbers of one kind, one after the other. */
 export function joined(parts) {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  const whole = new parts[0].constructor(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);
     at += part.length;
   }
   return whole;
+}
+
+/** Give back the memory of an array now, not when garbage is collected. */
+export function release(array) {
+  array.buffer.transfer?.(0);
 }
 
 /** The bytes of a text of Latin letters. */

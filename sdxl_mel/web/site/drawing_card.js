@@ -3,6 +3,7 @@
 import { chosenColours } from "../colours.js";
 import { element } from "../elements.js";
 import { button, duration, progressBar } from "../studio/controls.js";
+import { ListenButton } from "../studio/listen.js";
 import { paintLatents } from "./preview.js";
 
 /** The card of a record that has no sound yet; `on` has cancel(record), again(record), remove(record). */
@@ -10,6 +11,7 @@ export class DrawingCard {
   #record;
   #on;
   #started = null;
+  #listen = new ListenButton();
   #canvas = element("canvas", { className: "latents", "aria-label": "The picture so far", role: "img", hidden: true });
   #state = element("div", { className: "state" });
   #cancel = button("Cancel", () => this.#on.cancel(this.#record), { name: "stop", kind: "quiet" });
@@ -21,24 +23,29 @@ export class DrawingCard {
     this.node = element(
       "article",
       { className: "card running", "aria-label": `${prompt}, seed ${seed}` },
-      element("header", {}, element("h3", { textContent: prompt })),
+      element("header", {}, element("h3", { textContent: prompt }), this.#listen.node),
       this.#canvas,
       element("footer", {}, this.#state, this.#actions),
     );
   }
 
-  /** Say that it waits for others. */
-  waits(words) {
+  /** Say what it waits for or what is done to it, where nobody knows how long that takes. */
+  says(words) {
     this.#runs(element("p", { className: "meta", textContent: words }));
-  }
-
-  /** Say what is done to it, where nobody knows how long it takes. */
-  does(words) {
-    this.#runs(progressBar(null, words));
   }
 
   #runs(said) {
     this.#show("running", said, this.#cancel);
+  }
+
+  /** Let a block of the sound be heard, a WAV file, while the rest is made. */
+  block(wav) {
+    this.#listen.append(wav);
+  }
+
+  /** The stream of blocks that is heard, or null. */
+  get heard() {
+    return this.#listen.heard;
   }
 
   /** Show a step {number, total, latents, rows, columns}; `manifest` says how latents look. */
@@ -62,12 +69,18 @@ export class DrawingCard {
   /** Say that it ended without a sound: `sentence` says why. */
   ended(sentence, state = "failed") {
     this.#canvas.hidden = true;
+    this.close();
     this.#show(
       state,
       element("p", { className: state === "failed" ? "error" : "meta", textContent: sentence }),
       button("Make it again", () => this.#on.again(this.#record), { name: "again", kind: "quiet" }),
       button("Remove", () => this.#on.remove(this.#record), { name: "close", kind: "quiet" }),
     );
+  }
+
+  /** Let nothing of it be heard any more. */
+  close() {
+    this.#listen.restart();
   }
 
   #show(state, said, ...actions) {

@@ -3,6 +3,7 @@
  * prompts, makes sounds of them, and writes both as files.
  */
 
+import { joined, release } from "./bytes.js";
 import { commandOf } from "./command.js";
 import { Crewman } from "./crew.js";
 import { guidedPredictor } from "./guidance.js";
@@ -11,36 +12,38 @@ import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from
 import { SiteFiles } from "./loading.js";
 import { filledFactors, readTensors } from "./lora.js";
 import { pngBytes } from "./png.js";
-import { fittedPrompt, parseWeights, tokenWeights } from "./prompt.js";
+import { anchored, chunked, parseWeights, textOf, tokenWeights } from "./prompt.js";
 import { retrieveSound } from "./retrieval.js";
 import { NoiseSchedule, sample } from "./samplers.js";
 import { drawNoise } from "./seeding.js";
+import { digestOf } from "./sha256.js";
 import { TOKENS, Tokenizer } from "./tokenizer.js";
 import { columnsTaken, jointPredictor } from "./views.js";
 import { wavBytes } from "./wav.js";
 
 const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidance.
 const STAGE = "generate";
+/** Where the UNet's graph looks for its weights, and for the factors of its LoRA. */
+const [WEIGHTS_FILE, LORA_FILE] = ["unet.weights", "lora.bin"];
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
- * that the page carries in itself, `onProgress` is told {what, loaded, total} in bytes. Throws an Error of one
- * sentence; that of a file has the `paths` to be loaded again.
+ * that the page carries in itself, `manifest` is a promise of what the page reads of it itself, `onProgress` is told
+ * {loaded, total} in bytes. Throws an Error of one sentence; that of a file has the `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
   const { worker = new URL("./worker.js", import.meta.url).href, read = null, onProgress = () => {}, signal } = options;
   const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
   const { workers: count = Math.min(MOST_WORKERS, cores) } = options;
-  const files = new SiteFiles(manifestUrl, read);
-  const manifest = await files.manifest();
   const threads = globalThis.crossOriginIsolated ? Math.max(1, Math.floor(cores / count)) : 1;
   const crew = Array.from({ length: count }, () => new Crewman(worker, read ? "classic" : "module"));
-  const engine = new Engine(manifest, files, crew);
   try {
+    const files = new SiteFiles(manifestUrl, read);
+    const engine = new Engine(await (options.manifest ?? files.manifest()), files, crew);
     await engine.load({ threads, onProgress, signal });
     return engine;
   } catch (error) {
-    engine.close();
+    crew.forEach((each) => each.close());
     throw error;
   }
 }
@@ -51,8 +54,11 @@ class Engine {
   #crew;
   #schedule;
   #tokenizers;
+  #empty = null; // The embeddings of an empty prompt.
+  #started; // Resolves when every worker has its runtime.
+  #decoding; // Resolves when the decoder is open.
   #held = {}; // Which of its models are open.
-  #lora = null;
+  #lora = null; // {name, sha256, content} of the one in place of the exported one.
   #turn = Promise.resolve();
 
   constructor(manifest, files, crew) {
@@ -62,39 +68,42 @@ class Engine {
     this.#schedule = new NoiseSchedule(manifest.scheduler);
   }
 
+  /** Everything is loaded side by side; a worker opens each model as soon as it has come. */
   async load({ threads, onProgress, signal }) {
-    const { files, text } = this.manifest;
-    const { runtime } = files;
-    const vocabularies = [files.tokenizer, files.tokenizer_2];
-    const models = [files.text, files.unet, files.decoder, ...(this.manifest.lora ? [this.manifest.lora.file] : [])];
-    const wanted = [runtime.ort, runtime.wasm, ...vocabularies, ...models];
+    const { files, lora } = this.manifest;
+    const { runtime, tokenizer, tokenizer_2: second, text, unet, decoder } = files;
+    const models = [text, unet, unet.weights, decoder, ...(lora ? [lora.file] : [])];
+    const wanted = [runtime.ort, runtime.wasm, tokenizer, second, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
     let loaded = 0;
-    const loading = (what) => ({ signal, onBytes: (bytes) => onProgress({ what, loaded: (loaded += bytes), total }) });
-    const module = await this.#files.place(runtime.ort, loading("the runtime"));
-    const wasm = await this.#files.place(runtime.wasm, loading("the runtime"));
-    const started = Promise.all(this.#crew.map((each) => each.do("start", { module, wasm, threads })));
-    started.catch(() => {}); // It is awaited below, after what loads meanwhile.
-    const tokenizers = vocabularies.map((file) => this.#files.json(file, loading("the vocabulary")));
-    this.#tokenizers = (await Promise.all(tokenizers)).map((file, index) => new Tokenizer(file, text.padding[index]));
-    const texts = await this.#files.load(files.text, loading("the text encoders"));
-    await started;
-    await this.#open(this.#reader, "text", texts);
-    await this.#use({ quick: false, loraScale: 1 }, loading);
+    const options = { signal, onBytes: (bytes) => onProgress({ loaded: (loaded += bytes), total }) };
+    this.#started = this.#start(threads, options);
+    try {
+      await Promise.all([
+        this.#started,
+        this.#readVocabularies(options),
+        this.#files.load(text, options).then((model) => this.#open([this.#reader], "text", model)),
+        this.#use({ quick: false, loraScale: 1 }, options),
+      ]);
+    } catch (error) {
+      // A damaged runtime says less itself.
+      for (const file of Object.values(runtime)) await this.#files.load(file, { signal });
+      throw error;
+    }
     this.#keepOthers();
   }
 
   /** Ask for the files that another way of drawing needs, so that a page that is kept offline has them too. */
   async #keepOthers() {
     const { steps, small_decoder: small } = this.manifest.files;
-    for (const file of [steps?.unet, small]) if (file) await this.#files.load(file).catch(() => {});
+    for (const file of [steps?.unet, steps?.unet.weights, small]) if (file) await this.#files.keep(file).catch(() => {});
   }
 
   /**
    * Draw a picture. `seconds` null is one tile; `quick` draws with the step adapter and the small decoder. `onStep` is
-   * told {number, total, latents, rows, columns} after every step; `signal` stops within one. Resolves to the picture,
-   * {levels, channels, height, width, spec, seconds, ...}: planes of levels, row 0 the lowest band; `dropped` are words
-   * of the prompt that the text encoders have no place for.
+   * told {number, total, latents, rows, columns} after every step, its latents as they are expected to be at the end;
+   * `signal` stops within one. Resolves to the picture, {levels, channels, height, width, spec, seconds, ...}: planes
+   * of levels, row 0 the lowest band.
    */
   draw(settings) {
     return this.#alone(() => this.#draw({ ...this.usual(settings.quick), ...given(settings) }));
@@ -112,23 +121,23 @@ class Engine {
     const { manifest } = this;
     const { spec, latent } = manifest;
     const layout = layOut(seconds, loop, spec);
-    const { text, dropped } = this.#fitted(prompt);
+    const text = anchored(prompt, manifest.anchor);
     signal?.throwIfAborted();
-    await this.#use(settings, () => ({ signal }));
+    await this.#use(settings, { signal });
     const embeddings = await this.#embeddings(text);
     const predict = await guidedPredictor(this.#crew, embeddings, guidance, manifest);
     const whole = layout.starts.length > 1 ? jointPredictor(predict, layout, seed) : predict;
     const noise = drawNoise(seed, latent.channels * latent.height * layout.columns);
     const timesteps = this.#timesteps(settings);
-    const latents = await sample(this.#schedule, { sampler, steps, timesteps }, noise, whole, (step, latents) => {
+    const latents = await sample(this.#schedule, { sampler, steps, timesteps }, noise, whole, (step, clean) => {
       signal?.throwIfAborted();
-      onStep({ number: step + 1, total: steps, latents, rows: latent.height, columns: layout.columns });
+      onStep({ number: step + 1, total: steps, latents: clean, rows: latent.height, columns: layout.columns });
       signal?.throwIfAborted();
     });
     const picture = await this.#decode(latents, layout, signal);
     const record = this.#record({ ...settings, timesteps }, text, layout);
     const length = (layout.frames * spec.hop_length) / spec.sample_rate;
-    return { ...picture, spec, loop, seconds: length, record, text, dropped };
+    return { ...picture, spec, loop, seconds: length, record };
   }
 
   /** The sound of a picture, {rate, channels: [samples, ...]}; `onBlock` is given each block of a long one at once. */
@@ -154,8 +163,7 @@ class Engine {
   /** The command line that draws the same. */
   command(settings) {
     const full = { ...this.usual(settings.quick), ...given(settings) };
-    const prompt = this.#fitted(full.prompt).kept; // The command would read a longer one in chunks.
-    return commandOf({ ...full, prompt }, this.manifest, this.#timesteps(full));
+    return commandOf(full, this.manifest, this.#timesteps(full));
   }
 
   /**
@@ -166,9 +174,11 @@ class Engine {
     if (!this.manifest.lora) throw new Error("These models were exported without a place for another LoRA.");
     const { lora } = this.manifest;
     const none = { content: new Float32Array(lora.file.bytes / Float32Array.BYTES_PER_ELEMENT), unused: [] };
-    const { content, unused } = file ? filledFactors(lora, readTensors(await file.arrayBuffer())) : none;
+    const read = file && (await file.arrayBuffer());
+    const { content, unused } = read ? filledFactors(lora, readTensors(read)) : none;
+    const sha256 = read && (await digestOf(new Uint8Array(read)));
     await this.#alone(() => {
-      this.#lora = content;
+      this.#lora = { name: file?.name ?? null, sha256, content };
       this.#held.unet = null;
     });
     return unused;
@@ -194,36 +204,62 @@ class Engine {
     return done;
   }
 
-  #open(crewman, name, model, factors) {
-    return crewman.do("open", { name, model, factors }, { transfer: [model.buffer] });
+  /** Start the workers. They fetch the runtime themselves where they can: browsers keep the code of what streams in. */
+  async #start(threads, options) {
+    const { ort, wasm } = this.manifest.files.runtime;
+    const [module, binary] = await Promise.all([ort, wasm].map((file) => this.#files.place(file, options)));
+    await Promise.all(this.#crew.map((each) => each.do("start", { module, wasm: binary, threads })));
   }
 
-  /** Have the UNet and the decoder open that are asked for; `loading` (what) gives the options of loading. */
-  async #use({ quick, loraScale }, loading) {
+  async #readVocabularies(options) {
+    const { files, text } = this.manifest;
+    const read = await Promise.all([files.tokenizer, files.tokenizer_2].map((file) => this.#files.json(file, options)));
+    this.#tokenizers = read.map((file, index) => new Tokenizer(file, text.padding[index]));
+  }
+
+  async #open(crewmen, name, model, beside = []) {
+    await this.#started;
+    await Promise.all(crewmen.map((each) => each.do("open", { name, model, beside })));
+    [model, ...beside.map(({ data }) => data)].forEach(release);
+  }
+
+  /**
+   * Have the UNet open that is asked for, and the decoder in memory: it is opened behind the UNet, while that draws.
+   * `options` are those of loading.
+   */
+  async #use({ quick, loraScale }, options) {
     const { files, lora } = this.manifest;
-    await this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
-      const model = await this.#files.load(quick ? files.steps.unet : files.unet, loading("the UNet"));
-      const factors = lora ? await this.#factors(loraScale, loading("the LoRA")) : undefined;
-      const [first, ...others] = this.#crew;
-      const copies = others.map((each) => this.#open(each, "unet", model.slice(), factors));
-      await Promise.all([this.#open(first, "unet", model, factors), ...copies]);
+    const unet = this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
+      const graph = quick ? files.steps.unet : files.unet;
+      const both = [graph, graph.weights].map((file) => this.#files.load(file, options));
+      const [model, data] = await Promise.all(both);
+      const beside = [{ path: WEIGHTS_FILE, data }];
+      if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
+      await this.#open(this.#crew, "unet", model, beside);
     });
     const decoder = (quick && files.small_decoder) || files.decoder;
-    await this.#hold("decoder", decoder.sha256, async () => {
-      await this.#open(this.#painter, "decoder", await this.#files.load(decoder, loading("the decoder")));
+    const loaded = this.#hold("decoder", decoder.sha256, async () => {
+      const model = await this.#files.load(decoder, options);
+      this.#decoding = unet.then(() => this.#open([this.#painter], "decoder", model));
+      this.#decoding.catch(() => (this.#held.decoder = null)); // It is awaited where it decodes.
     });
+    await Promise.all([unet, loaded]);
   }
 
   async #hold(name, wanted, opened) {
     if (this.#held[name] === wanted) return;
-    this.#held[name] = null;
-    await opened();
     this.#held[name] = wanted;
+    try {
+      await opened();
+    } catch (error) {
+      this.#held[name] = null;
+      throw error;
+    }
   }
 
   async #factors(scale, options) {
     const { lora } = this.manifest;
-    const stored = this.#lora ?? new Float32Array((await this.#files.load(lora.file, options)).buffer);
+    const stored = this.#lora?.content ?? new Float32Array((await this.#files.load(lora.file, options)).buffer);
     const factors = stored.slice();
     for (const { up: [offset, shape] } of lora.factors) {
       const first = offset / Float32Array.BYTES_PER_ELEMENT;
@@ -233,29 +269,29 @@ class Engine {
     return new Uint8Array(factors.buffer);
   }
 
-  #fitted(prompt) {
-    return fittedPrompt(prompt, this.manifest.anchor, (text) => this.#count(text));
-  }
-
-  #count(text) {
-    return this.#tokenizers.at(-1).tokens(text).length;
-  }
-
-  /** Embeddings of an empty prompt and of one with weights: two rows each of {hidden, pooled}. */
+  /**
+   * Embeddings of an empty prompt and of one with weights: two rows each of {hidden, pooled}, as many `tokens` as the
+   * prompt's chunks have together. Its pooled text is that of the first chunk.
+   */
   async #embeddings(prompt) {
-    const spans = parseWeights(prompt);
-    const texts = ["", spans.map(({ text }) => text).join("")];
-    const [ids, otherIds] = this.#tokenizers.map((each) =>
-      BigInt64Array.from(texts.flatMap((text) => each.encode(text)), BigInt),
-    );
-    const { hidden, pooled } = await this.#reader.do("text", { ids, ids_2: otherIds, count: texts.length });
-    const size = hidden.length / 2;
-    const [width, weights] = [size / TOKENS, tokenWeights(spans, (text) => this.#count(text))];
-    for (let at = 0; at < size; at++) {
-      const weight = weights[Math.floor(at / width)];
-      if (weight !== 1) hidden[size + at] = hidden[at] + weight * (hidden[size + at] - hidden[at]);
+    const count = (text) => this.#tokenizers.at(-1).tokens(text).length;
+    const empty = await (this.#empty ??= this.#read(""));
+    const [hidden, pooled] = [[], []];
+    for (const spans of chunked(parseWeights(prompt), count)) {
+      const chunk = await this.#read(textOf(spans));
+      hidden.push(weighted(chunk.hidden, empty.hidden, tokenWeights(spans, count)));
+      pooled.push(chunk.pooled);
     }
-    return { hidden, pooled };
+    return {
+      hidden: joined([...hidden.map(() => empty.hidden), ...hidden]),
+      pooled: joined([empty.pooled, pooled[0]]),
+      tokens: TOKENS * hidden.length,
+    };
+  }
+
+  #read(text) {
+    const [ids, otherIds] = this.#tokenizers.map((each) => BigInt64Array.from(each.encode(text), BigInt));
+    return this.#reader.do("text", { ids, ids_2: otherIds });
   }
 
   /** Where the steps lie: as the models ask, and trailing where they are as many as nobody asked for. */
@@ -268,6 +304,7 @@ class Engine {
   async #decode(latents, layout, signal) {
     const { spec } = this.manifest;
     let canvas = null;
+    await this.#decoding;
     const windows = decodingWindows(layout);
     for (const { columns, first, overlap, total } of windows) {
       signal?.throwIfAborted();
@@ -302,11 +339,23 @@ class Engine {
     Object.assign(settings, { seconds, frames: layout.frames, loop });
     if (timesteps) settings.timesteps = String(timesteps);
     if (lora) settings.lora_scale = loraScale;
+    if (this.#lora) settings.lora = this.#lora.name;
     const decoder = (quick && files.small_decoder) || files.decoder;
-    const used = { text: files.text, unet: quick ? files.steps.unet : files.unet, decoder };
+    const unet = quick ? files.steps.unet : files.unet;
+    const used = { text: files.text, unet, "unet weights": unet.weights, decoder };
     const inputs = Object.fromEntries(Object.entries(used).map(([name, { sha256 }]) => [`onnx ${name}`, sha256]));
+    if (this.#lora?.sha256) inputs.lora = this.#lora.sha256;
     return { stage: STAGE, settings, inputs, toolkit: manifest.made_with };
   }
+}
+
+/** Embeddings of tokens, each as far from those of an empty prompt as its weight says. */
+function weighted(hidden, empty, weights) {
+  const width = hidden.length / weights.length;
+  return hidden.map((each, at) => {
+    const weight = weights[Math.floor(at / width)];
+    return weight === 1 ? each : empty[at] + weight * (each - empty[at]);
+  });
 }
 
 /** Settings without those that are left open. */

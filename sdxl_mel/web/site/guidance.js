@@ -1,13 +1,11 @@
 /** Classifier-free guidance by workers: of two each predicts one half, what the noise is with the prompt or without. */
 
-import { TOKENS } from "./tokenizer.js";
-
 const NO_GUIDANCE = [0, 1];
 const TIME_IDS = 6;
 
 /**
  * What predicts latents (channels, height, columns) at a timestep, guided by `scale`. `text` has the embeddings of an
- * empty prompt and of the prompt, {hidden, pooled} of two rows each; `spec` and `latent` are those of the manifest.
+ * empty prompt and of the prompt, {hidden, pooled, tokens}, two rows each; `spec` and `latent` are the manifest's.
  */
 export async function guidedPredictor(crew, text, scale, { spec, latent }) {
   const ask = (crewman, latents, timestep) => {
@@ -34,11 +32,11 @@ export async function guidedPredictor(crew, text, scale, { spec, latent }) {
 }
 
 /** Tell a worker `count` rows of the embeddings, and the sizes of a tile beside each. */
-function tell(crewman, { hidden, pooled }, { n_mels: height, width }, row, count) {
+function tell(crewman, { hidden, pooled, tokens }, { n_mels: height, width }, row, count) {
   const rows = (data) => data.slice((row * data.length) / 2, ((row + count) * data.length) / 2);
   const tile = [height, width, 0, 0, height, width];
   const sizes = Float32Array.from({ length: TIME_IDS * count }, (_, at) => tile[at % TIME_IDS]);
-  return crewman.do("condition", { hidden: rows(hidden), pooled: rows(pooled), sizes, tokens: TOKENS, count });
+  return crewman.do("condition", { hidden: rows(hidden), pooled: rows(pooled), sizes, tokens, count });
 }
 
 /** arXiv 2207.12598, equation 6. */

@@ -1,6 +1,6 @@
 /** The files of an exported site: fetched part by part or taken from the page itself, and checked by their SHA-256. */
 
-import { Sha256, hexadecimal } from "./sha256.js";
+import { digestOf } from "./sha256.js";
 
 const MANIFEST = "manifest.json";
 const FORMAT = 1;
@@ -40,7 +40,7 @@ export class SiteFiles {
     const content = new Uint8Array(file.bytes);
     let at = 0;
     for (const part of this.#read ? [file.path] : file.parts) {
-      at = await this.#fill(content, at, part, { signal, onBytes });
+      at = await this.#fill(content, at, part, { packed: Boolean(file.packed), signal, onBytes });
     }
     if (at !== file.bytes || (await digestOf(content)) !== file.sha256) throw new FileError(file.parts, "is damaged");
     return content;
@@ -51,20 +51,35 @@ export class SiteFiles {
     return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
   }
 
-  /** Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. */
+  /**
+   * Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. What this
+   * browser keeps is not read for it.
+   */
   async place(file, options) {
-    const content = await this.load(file, options);
-    return this.#read || file.parts.length > 1 ? content : new URL(file.parts[0], this.#base).href;
+    if (this.#read || file.parts.length > 1) return this.load(file, options);
+    if (await this.#keeps(file)) options.onBytes(file.bytes);
+    else await this.load(file, options);
+    return new URL(file.parts[0], this.#base).href;
   }
 
-  async #fill(content, at, path, { signal, onBytes }) {
+  /** Ask for a file that this browser may want without a network. */
+  async keep(file) {
+    if (!this.#read && !(await this.#keeps(file))) await this.load(file);
+  }
+
+  async #keeps(file) {
+    const kept = file.parts.map((part) => globalThis.caches?.match(new URL(part, this.#base)).catch(() => null));
+    return (await Promise.all(kept)).every(Boolean);
+  }
+
+  async #fill(content, at, path, { packed, signal, onBytes }) {
     if (this.#read) {
       const bytes = await this.#read(path);
       content.set(bytes.subarray(0, content.length - at), at);
       onBytes(bytes.length);
       return at + bytes.length;
     }
-    const reader = (await this.#response(path, { signal })).body.getReader();
+    const reader = contentOf(await this.#response(path, { signal }), packed).getReader();
     try {
       for (;;) {
         const { done, value } = await reader.read();
@@ -75,7 +90,7 @@ export class SiteFiles {
       }
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
-      throw new FileError([path], `broke off (${error.message})`);
+      throw new FileError([path], `${packed ? "is damaged or " : ""}broke off (${error.message})`);
     }
   }
 
@@ -97,7 +112,7 @@ export class SiteFiles {
   }
 }
 
-async function digestOf(content) {
-  if (globalThis.crypto?.subtle) return hexadecimal(new Uint8Array(await crypto.subtle.digest("SHA-256", content)));
-  return hexadecimal(new Sha256().update(content).digest());
+/** What a response brings: a packed part is gzip, unless the service worker has kept it unpacked, and says so. */
+function contentOf({ body, headers }, packed) {
+  return packed && !headers.has("Unpacked") ? body.pipeThrough(new DecompressionStream("gzip")) : body;
 }

@@ -3,13 +3,13 @@
 import { forget } from "./offline.js";
 import { open } from "./engine.js";
 
-/** Events: `progress` (detail: {what, loaded, total}), `ready`, `failed` (detail: the Error). */
+/** Events: `progress` (detail: {loaded, total}), `ready`, `failed` (detail: the Error). */
 export class Model extends EventTarget {
   #source;
   #engine = null;
   #lora = null;
 
-  /** `source` is {manifestUrl, worker, read}, as the engine's `open` takes them. */
+  /** `source` is {manifestUrl, manifest, worker, read}, as the engine's `open` takes them. */
   constructor(source) {
     super();
     this.#source = source;
@@ -36,10 +36,10 @@ export class Model extends EventTarget {
   }
 
   async #open() {
-    const { manifestUrl, worker, read } = this.#source;
+    const { manifestUrl, ...given } = this.#source;
     const onProgress = (detail) => this.dispatchEvent(new CustomEvent("progress", { detail }));
     try {
-      const engine = await open(manifestUrl, { worker, read, onProgress });
+      const engine = await open(manifestUrl, { ...given, onProgress });
       if (this.#lora) await engine.setLora(this.#lora);
       this.dispatchEvent(new Event("ready"));
       return engine;

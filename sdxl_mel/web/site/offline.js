@@ -17,8 +17,12 @@ export async function keepPage(threads) {
   const script = new URL(threads ? "sw.js?isolated" : "sw.js", document.baseURI).href;
   const answers = () => serviceWorker.controller?.scriptURL === script;
   try {
-    await serviceWorker.register(script);
-    if (answers()) return true;
+    const registered = serviceWorker.register(script); // It looks for a new one also where one answers already.
+    if (answers()) {
+      registered.catch(() => {});
+      return true;
+    }
+    await registered;
     return await new Promise((resolve) => {
       serviceWorker.addEventListener("controllerchange", () => answers() && resolve(true));
       setTimeout(() => resolve(answers()), CLAIM_MS);

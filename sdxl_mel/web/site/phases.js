@@ -10,21 +10,17 @@ const LEAST_WEIGHT = 1e-6;
  * The spectrum (frames, coarse bins) to start from, with the magnitudes `coarse` and phases that follow the partials of
  * `target` (frames, bins). They are random in the first frame, or those of a sound that is `known`, {spectrum, last}:
  * where there is any, and continued from its last whole frame (-1 = none is). Of two halves the second continues the
- * first one's, which it has from its `neighbour`.
+ * first one's, whose end it has from its `neighbour`.
  */
 export async function initialSpectrum(target, coarse, spec, generator, { known = null, neighbour = null } = {}) {
   const bins = spec.n_fft / 2 + 1;
   const frames = target.length / bins;
   const coarseBins = coarse.length / frames;
   const share = (bins - 1) / (coarseBins - 1);
+  const halfHop = spec.hop_length / spec.n_fft / 2; // From frame to frame a partial turns by its mean frequency there.
   const [frequencies, before] = [new Float64Array(bins), new Float64Array(coarseBins)];
   const [cycles, offsets] = [new Float64Array(coarseBins), new Float64Array(coarseBins)];
   const spectrum = new Float32Array(2 * coarse.length);
-  if (neighbour?.before) {
-    const state = await neighbour.exchange(new Float64Array(0));
-    before.set(state.subarray(0, coarseBins));
-    cycles.set(state.subarray(coarseBins));
-  }
   for (let frame = 0; frame < frames; frame++) {
     partialFrequencies(target.subarray(frame * bins, (frame + 1) * bins), spec, frequencies);
     if (frame === 0 && !neighbour?.before && !(known?.last >= 0)) {
@@ -33,7 +29,7 @@ export async function initialSpectrum(target, coarse, spec, generator, { known =
     }
     for (let bin = 0, at = frame * coarseBins; bin < coarseBins; bin++, at++) {
       const frequency = frequencies[bin * share];
-      if (frame > 0 || neighbour?.before) cycles[bin] += (frequency + before[bin]) * (spec.hop_length / spec.n_fft / 2);
+      if (frame > 0 || neighbour?.before) cycles[bin] += (frequency + before[bin]) * halfHop;
       cycles[bin] -= Math.floor(cycles[bin]);
       before[bin] = frequency;
       if (known?.last === frame) {
@@ -42,8 +38,10 @@ export async function initialSpectrum(target, coarse, spec, generator, { known =
       spectrum[2 * at] = cycles[bin]; // Until the offsets are known.
     }
   }
-  if (neighbour && !neighbour.before) {
-    await neighbour.exchange(Float64Array.from([...before, ...cycles.map((cycle, bin) => cycle + offsets[bin])]));
+  if (neighbour) {
+    const onwards = cycles.map((cycle, bin) => cycle + offsets[bin] + before[bin] * halfHop);
+    const theirs = await neighbour.exchange(onwards);
+    if (neighbour.before) offsets.set(theirs);
   }
   for (let at = 0; at < coarse.length; at++) {
     const continued = 2 * Math.PI * (spectrum[2 * at] + offsets[at % coarseBins]);

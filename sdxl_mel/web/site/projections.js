@@ -5,6 +5,7 @@
  * pass over the sound, a frame at a time.
  */
 
+import { joined } from "./bytes.js";
 import { RealFft } from "./fft.js";
 import { binsBelowFmin, marginOf, reachOf, windowOf } from "./mel.js";
 
@@ -33,6 +34,8 @@ export class KnownSound {
  * whose `neighbour` has the other one.
  */
 export class Consistency {
+  #totals = [[], []];
+
   constructor(spec, fftLength, frames, { loop = false, known = null, neighbour = null } = {}) {
     this.spec = spec;
     this.frames = frames;
@@ -67,29 +70,47 @@ export class Consistency {
   }
 
   /** The sounds nearest to spectra in least squares (Griffin and Lim 1984, equation 6), one a channel. */
-  async soundsOf(spectra) {
-    const bins = new Float64Array(2 * this.bins);
-    const totals = spectra.map((spectrum) => {
-      const total = new Float64Array(reachOf(this.frames, this.spec));
-      for (let frame = 0; frame < this.frames; frame++) {
-        bins.set(spectrum.subarray(2 * frame * this.bins, 2 * (frame + 1) * this.bins));
-        this.#add(total, frame, bins);
-      }
-      return total;
+  soundsOf(spectra) {
+    const size = 2 * this.bins;
+    return this.#synthesised(spectra.length, (frame, bins) => {
+      bins.forEach((each, channel) => each.set(spectra[channel].subarray(frame * size, (frame + 1) * size)));
     });
-    return this.#finished(totals);
   }
 
   /** The sounds nearest to the updated spectra of `sounds`; `update` (frame, bins of each channel) works in place. */
-  async updated(update, sounds) {
-    const bins = sounds.map(() => new Float64Array(2 * this.bins));
-    const totals = sounds.map((sound) => new Float64Array(sound.length));
-    for (let frame = 0; frame < this.frames; frame++) {
+  updated(update, sounds) {
+    return this.#synthesised(sounds.length, (frame, bins) => {
       sounds.forEach((sound, channel) => this.analyse(sound, frame, bins[channel]));
       update(frame, bins);
+    });
+  }
+
+  /**
+   * The sounds of what `write` (frame, bins of each channel) writes; they hold until the next call but one. Of a half
+   * the frames at the other half come first: while the rest is made, what both share is on its way.
+   */
+  async #synthesised(channels, write) {
+    const { frames, neighbour, spec } = this;
+    const bins = Array.from({ length: channels }, () => new Float64Array(2 * this.bins));
+    const totals = this.#silence(channels);
+    const border = Math.min(Math.ceil(spec.win_length / spec.hop_length) - 1, frames);
+    let theirs = null;
+    for (let done = 0; done < frames; done++) {
+      const frame = neighbour && !neighbour.before ? frames - 1 - done : done;
+      write(frame, bins);
       totals.forEach((total, channel) => this.#add(total, frame, bins[channel]));
+      if (neighbour && done + 1 === border) theirs = neighbour.exchange(joined(this.#shared(totals)));
     }
+    if (theirs) this.#addTheirs(totals, await theirs);
     return this.#finished(totals);
+  }
+
+  /** Zeros for the sounds of so many channels, in the arrays of the last call but one. */
+  #silence(channels) {
+    this.#totals.reverse();
+    const [totals] = this.#totals;
+    while (totals.length < channels) totals.push(new Float64Array(reachOf(this.frames, this.spec)));
+    return totals.map((total) => total.fill(0));
   }
 
   #add(total, frame, bins) {
@@ -102,9 +123,8 @@ export class Consistency {
     }
   }
 
-  async #finished(totals) {
+  #finished(totals) {
     const { norm, known } = this;
-    if (this.neighbour) await this.#share(totals);
     const sounds = this.loop ? totals.map((total) => this.#wrapped(total)) : totals;
     sounds.forEach((sound, channel) => {
       for (let i = 0; i < sound.length; i++) sound[i] *= norm[i];
@@ -115,13 +135,16 @@ export class Consistency {
     return sounds;
   }
 
-  /** Add to totals what the frames of the other half have in them. */
-  async #share(totals) {
+  /** Where the frames of both halves lie in totals. */
+  #shared(totals) {
     const { win_length: length, hop_length: hop } = this.spec;
-    const [count, last] = [length - hop, reachOf(this.frames, this.spec)];
-    const first = this.neighbour.before ? 0 : last - count;
-    const shared = totals.map((total) => total.subarray(first, first + count));
-    const theirs = await this.neighbour.exchange(Float64Array.from(shared.flatMap((part) => [...part])));
+    const first = this.neighbour.before ? 0 : this.frames * hop;
+    return totals.map((total) => total.subarray(first, first + length - hop));
+  }
+
+  #addTheirs(totals, theirs) {
+    const shared = this.#shared(totals);
+    const count = theirs.length / shared.length;
     shared.forEach((part, channel) => part.forEach((_, i) => (part[i] += theirs[channel * count + i])));
   }
 

@@ -1,51 +1,27 @@
 /**
- * Prompts as `generate` reads them: the anchor before them, and words with weights, `(banjo:1.3)`:
- * sdxl_mel/captions/anchor.py and weights.py.
+ * Prompts as `generate` reads them: the anchor before them, words with weights, `(banjo:1.3)`, and what is longer than
+ * the encoders read in chunks: sdxl_mel/captions/anchor.py, weights.py and sdxl_mel/synthesis/prompting.py.
  */
 
 import { TOKENS } from "./tokenizer.js";
 
 const MOST_TOKENS = TOKENS - 2; // The first and the last are the encoders' own.
-const PHRASE_END = /[,;.!?]+\s+|\s+[-–]\s+/g;
+const PHRASE = /[^,]*,?\s*/g;
 const ESCAPED = "\\( and \\) are brackets themselves";
-const OUTER_SIGNS = " ,;.!?-–";
 const WEIGHT = /:\s*(\d+(?:\.\d+)?)\s*\)/y;
 const ANY_WEIGHT = /\([^()]*:\s*\d|:\s*\d+(?:\.\d+)?\s*\)/;
 
-/**
- * {text, kept, dropped}: `anchor, prompt` within what the encoders read, what is kept of the prompt, and what is not.
- * A prompt too long loses its weights and its last phrases, again and again until it fits, a single phrase its last
- * words. `count` counts the tokens of a text.
- */
-export function fittedPrompt(prompt, anchor, count) {
-  const whole = withoutAnchor(prompt, anchor);
-  const text = withAnchor(anchor, whole);
-  if (count(plainPrompt(text)) <= MOST_TOKENS) return { text, kept: prompt, dropped: "" };
-  const plain = plainPrompt(whole);
-  let kept = plain;
-  while (kept && count(withAnchor(anchor, kept)) > MOST_TOKENS) kept = shortened(kept);
-  const dropped = plain.slice(kept.length).replace(/^[ ,;.\-–]+|[ ,;.\-–]+$/g, "");
-  return { text: withAnchor(anchor, kept), kept, dropped };
+/** `anchor, prompt`, the anchor once, wherever and however often it stands in the prompt. */
+export function anchored(prompt, anchor) {
+  return [anchor.trim(), withoutAnchor(prompt, anchor)].filter(Boolean).join(", ");
 }
 
-function withAnchor(anchor, prompt) {
-  return [anchor.trim(), prompt].filter(Boolean).join(", ");
-}
-
-/** A prompt without the anchor, wherever and however often it stands in it. */
 function withoutAnchor(prompt, anchor) {
   if (!anchor.trim()) return prompt;
   const escaped = anchor.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   const pattern = new RegExp(`(?<![\\p{L}\\p{N}_])${escaped}(?![\\p{L}\\p{N}_])\\s*[,:;]?\\s*`, "giu");
   const left = prompt.replace(pattern, "").replace(/(?:,\s*)+,/g, ",").replace(/\s+/g, " ");
   return left.replace(/^[ ,;:]+|[ ,;:]+$/g, "");
-}
-
-function shortened(prompt) {
-  let end = prompt.length;
-  while (OUTER_SIGNS.includes(prompt[end - 1])) end--;
-  const last = [...prompt.slice(0, end).matchAll(PHRASE_END)].at(-1);
-  return last ? prompt.slice(0, last.index) : prompt.trim().split(/\s+/).slice(0, -1).join(" ");
 }
 
 /**
@@ -80,9 +56,29 @@ export function parseWeights(prompt) {
   return spans;
 }
 
-/** The words of a prompt without its weights. */
-export function plainPrompt(prompt) {
-  return parseWeights(prompt).map(({ text }) => text).join("");
+/**
+ * Spans in chunks that the encoders read one by one: whole phrases (to a comma), and words of a phrase that is longer
+ * than a chunk. `count` counts the tokens of a text.
+ */
+export function chunked(spans, count) {
+  const chunks = [[]];
+  for (const { text, weight } of spans) {
+    for (const piece of text.match(PHRASE).flatMap((phrase) => piecesOf(phrase, count))) {
+      const before = textOf(chunks.at(-1));
+      if (before.trim() && count(before + piece) > MOST_TOKENS) chunks.push([]);
+      chunks.at(-1).push({ text: piece, weight });
+    }
+  }
+  return chunks;
+}
+
+function piecesOf(phrase, count) {
+  return count(phrase) <= MOST_TOKENS ? [phrase] : (phrase.match(/\S+\s*/g) ?? []);
+}
+
+/** The words of spans without their weights. */
+export function textOf(spans) {
+  return spans.map(({ text }) => text).join("");
 }
 
 /** The weight of each of the TOKENS tokens that the encoders read of some spans. */

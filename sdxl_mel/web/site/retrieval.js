@@ -1,5 +1,6 @@
 /** The sound of a picture by workers: that of a tile by two of them, that of a long one block by block. */
 
+import { joined } from "./bytes.js";
 import { BLOCK_FRAMES, withoutEqualChannels } from "./inversion.js";
 import { framesOf } from "./levels.js";
 
@@ -44,14 +45,5 @@ async function retrieveHalves(crew, picture, told, signal) {
 
 /** Blocks that follow each other, one array a channel, as one. */
 function samplesJoined(blocks) {
-  const length = blocks.reduce((sum, [first]) => sum + first.length, 0);
-  return blocks[0].map((_, channel) => {
-    const whole = new Float32Array(length);
-    let at = 0;
-    for (const block of blocks) {
-      whole.set(block[channel], at);
-      at += block[channel].length;
-    }
-    return whole;
-  });
+  return blocks[0].map((_, channel) => joined(blocks.map((block) => block[channel])));
 }

@@ -52,7 +52,8 @@ export class NoiseSchedule {
 
 /**
  * The plan of a drawing: `timesteps`, the standard deviation of the `first` noise, and for each step what latents are
- * multiplied by before the UNet sees them (`scaleAt`) and how they go on (`advance`, in place).
+ * multiplied by before the UNet sees them (`scaleAt`) and how they go on (`advance`, in place, which returns the clean
+ * latents that the prediction says).
  */
 const PLANS = { euler: eulerPlan, dpmpp_2m: dpmppPlan, ddim: ddimPlan };
 
@@ -72,9 +73,13 @@ function eulerPlan(schedule, steps, timesteps) {
     advance(step, latents, prediction) {
       const [sigma, next] = [sigmas[step], sigmas[step + 1]];
       const [ofPrediction, ofLatents] = directionAt(sigma, schedule.prediction);
+      const clean = new Float32Array(latents.length);
       for (let i = 0; i < latents.length; i++) {
-        latents[i] += (ofPrediction * prediction[i] + ofLatents * latents[i]) * (next - sigma);
+        const direction = ofPrediction * prediction[i] + ofLatents * latents[i];
+        clean[i] = latents[i] - sigma * direction;
+        latents[i] += direction * (next - sigma);
       }
+      return clean;
     },
   };
 }
@@ -111,6 +116,7 @@ function dpmppPlan(schedule, steps, timesteps) {
         latents[i] = kept * latents[i] + taken * (clean[i] + change);
       }
       before = clean;
+      return clean;
     },
   };
 }
@@ -133,6 +139,7 @@ function ddimPlan(schedule, steps, timesteps) {
       for (let i = 0; i < latents.length; i++) {
         latents[i] = nextSignal * clean[i] + (nextNoise * (latents[i] - signal * clean[i])) / noise;
       }
+      return clean;
     },
   };
 }
@@ -145,7 +152,8 @@ function cleanLatents(latents, prediction, signal, noise, kind) {
 
 /**
  * Walk from `noise` to clean latents. `predict` (scaled noisy latents, timestep, step) resolves to what the model
- * predicts, in the shape of the latents; `onStep` is given (step, latents) after every step, and may throw to stop.
+ * predicts, in the shape of the latents; `onStep` is given (step, clean latents as they are predicted there) after
+ * every step, and may throw to stop.
  */
 export async function sample(schedule, { sampler, steps, timesteps }, noise, predict, onStep = () => {}) {
   if (!PLANS[sampler]) throw new Error(`unknown sampler ${sampler}; known: ${SAMPLERS.join(", ")}`);
@@ -154,8 +162,7 @@ export async function sample(schedule, { sampler, steps, timesteps }, noise, pre
   for (const [step, timestep] of plan.timesteps.entries()) {
     const scale = plan.scaleAt(step);
     const scaled = scale === 1 ? latents : latents.map((latent) => latent * scale);
-    plan.advance(step, latents, await predict(scaled, timestep, step));
-    onStep(step, latents);
+    onStep(step, plan.advance(step, latents, await predict(scaled, timestep, step)));
   }
   return latents;
 }

@@ -87,7 +87,12 @@ function rotated(word, bits) {
   return (word >>> bits) | (word << (32 - bits));
 }
 
-/** A digest as people write it. */
-export function hexadecimal(digest) {
+/** The digest of bytes as people write it, made by the browser where it may. */
+export async function digestOf(content) {
+  if (globalThis.crypto?.subtle) return hexadecimal(new Uint8Array(await crypto.subtle.digest("SHA-256", content)));
+  return hexadecimal(new Sha256().update(content).digest());
+}
+
+function hexadecimal(digest) {
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

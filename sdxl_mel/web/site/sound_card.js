@@ -13,6 +13,7 @@ const LONGEST_NAME = 48;
 /** The card of a record of the history; `on` has star(record), reuse(record), vary(record), remove(record). */
 export class SoundCard {
   #star;
+  #player = element("mel-player");
   #urls = [];
 
   constructor(record, on) {
@@ -28,6 +29,11 @@ export class SoundCard {
     this.#star.setAttribute("aria-pressed", String(this.record.starred));
   }
 
+  /** Go on with what was heard of this sound while it was made; the card is in the page. */
+  takeOver(stream) {
+    return this.#player.follow(stream);
+  }
+
   /** Give back what the card holds of its files. */
   close() {
     this.#urls.forEach((url) => URL.revokeObjectURL(url));
@@ -39,7 +45,8 @@ export class SoundCard {
     const title = `${settings.prompt}, seed ${settings.seed}`;
     const [picture, sound] = [record.picture, record.sound].map((file) => URL.createObjectURL(file));
     this.#urls = [picture, sound];
-    const player = element("mel-player", { label: title });
+    const player = this.#player;
+    player.setAttribute("label", title);
     player.sources = [{ picture, sound, name: "" }];
     const link = (text, href, suffix) =>
       element("a", { href, download: `${fileName(settings)}.${suffix}`, textContent: text });

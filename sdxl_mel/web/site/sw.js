@@ -9,6 +9,8 @@ const PAGES = [PAGE, new URL("index.html", PAGE).href];
 const MANIFEST = new URL("manifest.json", PAGE).href;
 const CACHE = `sdxl-mel ${PAGE}`; // Sites in other folders of the same host have caches of their own.
 const HASHED = /[\w./-]+\.[0-9a-f]{16}\.\w+/g;
+const PACKED = /\.packed\d+$/;
+const arriving = new Map(); // Until what has come is written, by its address: who asks for it too waits for that.
 const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 self.addEventListener("install", (event) => event.waitUntil(keepPage()));
@@ -18,7 +20,7 @@ self.addEventListener("fetch", (event) => {
   const url = new URL(request.url);
   if (request.method !== "GET" || !url.href.startsWith(PAGE)) return;
   const isPage = PAGES.includes(url.origin + url.pathname);
-  const answer = hashed(url) ? kept(url.href) : fresh(isPage ? PAGE : url.href);
+  const answer = hashed(url) ? kept(url.href) : fresh(isPage ? PAGE : url.href, event);
   event.respondWith(new URL(self.location).searchParams.has("isolated") ? answer.then(isolated) : answer);
 });
 
@@ -32,23 +34,28 @@ async function keepPage() {
   await Promise.all([...named].map(kept));
 }
 
-/** A file that never changes. */
+/** A file that never changes; a packed one is kept unpacked, so that it is unpacked once. */
 async function kept(url) {
   const cache = await caches.open(CACHE);
+  await arriving.get(url);
   const known = await cache.match(url);
   if (known) return known;
-  const response = await fetch(url);
-  if (response.ok) cache.put(url, response.clone()).catch(() => {}); // A full disk: it is loaded again next time.
+  const come = await fetch(url);
+  const response = come.ok && PACKED.test(url) ? unpacked(come) : come;
+  if (response.ok) {
+    const written = cache.put(url, response.clone()).catch(() => {}); // A full disk: it is loaded again next time.
+    arriving.set(url, written.finally(() => arriving.delete(url)));
+  }
   return response;
 }
 
 /** The page, the manifest or an icon as the server has it now, else as it was. */
-async function fresh(url) {
+async function fresh(url, event) {
   const cache = await caches.open(CACHE);
   const response = await fetch(url, { cache: "no-cache" }).catch(() => null);
   if (!response?.ok) return (await cache.match(url)) ?? response ?? Response.error();
-  await cache.put(url, response.clone());
-  if (url === MANIFEST) await tidy(cache);
+  const stored = cache.put(url, response.clone()).then(() => (url === MANIFEST ? tidy(cache) : null));
+  event.waitUntil(stored.catch(() => {})); // A full disk: it is there as long as the network is.
   return response;
 }
 
@@ -67,6 +74,10 @@ async function namesIn(response) {
 
 function hashed(url) {
   return url.pathname.match(HASHED) !== null;
+}
+
+function unpacked({ body }) {
+  return new Response(body.pipeThrough(new DecompressionStream("gzip")), { headers: { Unpacked: "gzip" } });
 }
 
 function isolated(response) {

@@ -1,10 +1,13 @@
 /** What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one. */
 
+import { release } from "./bytes.js";
 import { invertBlocks } from "./inversion.js";
 import { Neighbour } from "./neighbour.js";
 
-const LORA_FILE = "lora.bin";
-/** Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. */
+/**
+ * Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. The
+ * weights stay int8 in memory: as float32 (disable_quant_qdq) they would be faster, and too much for a tab.
+ */
 const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
 let ort = null;
 const sessions = new Map();
@@ -23,20 +26,19 @@ const TASKS = {
     ort.env.logLevel = "error";
   },
 
-  /** Open a model in place of the one that had the name; `factors` are its LoRA's. */
-  async open({ name, model, factors }) {
+  /** Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}. */
+  async open({ name, model, beside }) {
     await sessions.get(name)?.release();
     sessions.delete(name);
     const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
-    if (factors) options.externalData = [{ path: LORA_FILE, data: factors }];
-    sessions.set(name, await ort.InferenceSession.create(model, options));
+    sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
+    [model, ...beside.map(({ data }) => data)].forEach(release);
   },
 
-  /** The embeddings of texts, given by their tokens. */
-  async text({ ids, ids_2: otherIds, count }) {
-    const dims = [count, ids.length / count];
-    const feeds = { ids: new ort.Tensor("int64", ids, dims), ids_2: new ort.Tensor("int64", otherIds, dims) };
-    const { hidden, pooled } = await sessions.get("text").run(feeds);
+  /** The embeddings of a text, given by its tokens. */
+  async text({ ids, ids_2: otherIds }) {
+    const tensor = (tokens) => new ort.Tensor("int64", tokens, [1, tokens.length]);
+    const { hidden, pooled } = await sessions.get("text").run({ ids: tensor(ids), ids_2: tensor(otherIds) });
     return { hidden: hidden.data, pooled: pooled.data };
   },
 
@@ -87,15 +89,13 @@ const TASKS = {
   },
 };
 
+const turns = new MessageChannel();
+
 /** Let messages that have come be heard: a timer would wait for milliseconds. */
 function turn() {
   return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
+    turns.port1.onmessage = resolve;
+    turns.port2.postMessage(null);
   });
 }
 

@@ -2,11 +2,10 @@
 
 import { chosenColours, pixels } from "../colours.js";
 import { element } from "../elements.js";
-import { icon } from "../icons.js";
 import { bytesOf } from "../picture.js";
-import { BlockStream } from "../sound.js";
 import { post } from "./api.js";
 import { button, duration, progressBar } from "./controls.js";
+import { ListenButton } from "./listen.js";
 import { attempt } from "./notices.js";
 
 const WORDS = {
@@ -23,7 +22,7 @@ const WORDS = {
 export class RunningCard {
   #store;
   #parts;
-  #stream = null;
+  #listen = new ListenButton();
   #result = null;
   #reading = Promise.resolve();
   #acts = "";
@@ -35,14 +34,13 @@ export class RunningCard {
       preview: element("div", { className: "preview" }),
       state: element("div", { className: "state" }),
       notes: element("div", { className: "notes" }),
-      listen: button("Listen", () => this.#listen(), { name: "play", kind: "quiet", hidden: true }),
       actions: element("div", { className: "actions" }),
     };
     this.#parts = parts;
     this.node = element(
       "article",
       { className: "card running", "aria-label": `Job ${job.id}` },
-      element("header", {}, parts.title, parts.listen, parts.actions),
+      element("header", {}, parts.title, this.#listen.node, parts.actions),
       parts.preview,
       parts.state,
       parts.notes,
@@ -59,7 +57,7 @@ export class RunningCard {
     if (job.state !== "running" || !state.querySelector("progress"))
       state.replaceChildren(element("p", { className: job.error ? "error" : "meta", textContent: words }));
     // What is heard of a result that is finished is heard in its own card.
-    if (job.results.some(({ name }) => name === this.#result)) this.#parts.listen.hidden = true;
+    if (job.results.some(({ name }) => name === this.#result)) this.#listen.node.hidden = true;
     this.#parts.notes.replaceChildren(
       ...job.notes.map((textContent) => element("p", { className: "note", textContent })),
     );
@@ -96,35 +94,18 @@ export class RunningCard {
 
   /** Take a block of the sound, {result, sound}: what there is can be heard while the rest is made. */
   block({ result, sound }) {
-    if (result !== this.#result) {
-      this.#stream?.pause();
-      [this.#result, this.#stream] = [result, new BlockStream()];
-    }
-    const stream = this.#stream;
     this.#reading = this.#reading.then(async () => {
-      stream.append(await bytesOf(sound));
-      this.#showListen();
+      const bytes = await bytesOf(sound);
+      if (result !== this.#result) this.#listen.restart();
+      this.#result = result;
+      this.#listen.append(bytes);
     });
     attempt(() => this.#reading);
   }
 
-  async #listen() {
-    if (this.#stream.playing) this.#stream.pause();
-    else await this.#stream.play();
-    this.#showListen();
-  }
-
-  #showListen() {
-    const { listen } = this.#parts;
-    const { playing, seconds } = this.#stream;
-    listen.hidden = false;
-    listen.innerHTML = icon(playing ? "pause" : "play");
-    listen.append(element("span", { textContent: `${playing ? "Pause" : "Listen"}: ${duration(seconds)} are there` }));
-  }
-
   /** What is heard of a result that is being made, {result, stream}, or null. */
   get heard() {
-    return this.#stream?.playing ? { result: this.#result, stream: this.#stream } : null;
+    return this.#listen.heard && { result: this.#result, stream: this.#listen.heard };
   }
 
   /** Show a step: {number, total, rate, remaining_seconds, previews}. */
