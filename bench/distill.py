@@ -151,7 +151,7 @@ if __name__ == "__main__":
     words = parser.parse_args()
     log("judging")
     if words.style:
-        chosen = words.adapter[0] if words.adapter else step_adapter("mini")
-        print(run_style(words.style, chosen, words.prompts).markdown())
+        stated: list[Path] = words.adapter or list(filter(None, [step_adapter("mini")]))
+        print(run_style(words.style, stated[0], words.prompts).markdown())
     else:
         print(run(words.prompts, words.adapter, words.student).markdown())

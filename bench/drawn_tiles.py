@@ -31,7 +31,7 @@ BLOCK = 20
 TRACK_SECONDS = 8.0
 START = 1.0
 """Seconds into a render, where its tile begins: sound before the render's start is missing there."""
-TRAINING_TILES = 600
+TRAINING_TILES = 400
 
 Tiles = NDArray[np.uint8]
 Rows = NDArray[np.float64]
