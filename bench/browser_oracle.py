@@ -7,19 +7,18 @@ them, block by block, under a hash of what drew them: a table that was interrupt
 import base64
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import sync_playwright
 
 from bench.browser import LEVELS, chromium, opened
-from bench.distill import BLOCK, FOLDER, SPLITS, TEACHER, Judge, Tiles, seed_of, told
+from bench.distill import TEACHER, judged, told
+from bench.drawn_tiles import BLOCK, Tiles, TileStore, seed_of
 from bench.table import Table
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
 from sdxl_mel.export.manifest import Manifest, read_manifest
-from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.metrics.intervals import paired_interval, share_interval
 from sdxl_mel.stages import export
 from tests.web.static import hosted
@@ -31,11 +30,11 @@ DRAW = "async ([prompt, seed]) => { window.drawn = await engine.draw({ prompt, s
 
 def run() -> Table:
     """Draw the duets of test pieces twice, and compare what is found in them."""
-    judge = Judge(FOLDER, PROMPTS // len(SPLITS))
+    store = judged(PROMPTS // 2)
     with tempfile.TemporaryDirectory() as folder:
         export.run(export.Config(base="mini", out=Path(folder) / "site"))
-        page = judge.right(in_the_page(Path(folder) / "site", judge))
-    python = judge.right(judge.tiles(TEACHER))
+        page = store.right_in(in_the_page(Path(folder) / "site", store))
+    python = store.right(TEACHER)
     shares = [share_interval(right) for right in (page, python)]
     return Table(
         title="browser: the oracle at the page's defaults",
@@ -54,7 +53,7 @@ def run() -> Table:
     )
 
 
-def in_the_page(site: Path, judge: Judge) -> Tiles:
+def in_the_page(site: Path, store: TileStore) -> Tiles:
     """Return a tile of every prompt, as an exported page of mini draws it."""
     key, blocks = key_of(read_manifest(site)), []
     with sync_playwright() as playwright, hosted(site=site, web=web.FOLDER) as host, chromium(playwright) as browser:
@@ -64,14 +63,11 @@ def in_the_page(site: Path, judge: Judge) -> Tiles:
             page.evaluate(DRAW, [prompt, str(seed)])
             return np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1)
 
-        for split in SPLITS:
-            asked = [(plan.captions[0], seed_of(split, index)) for index, plan in enumerate(judge.plans[split])]
-            for first in range(0, len(asked), BLOCK):
-                tiles = kept(
-                    FOLDER / f"{key}-{split}-{first:03d}.npy",
-                    lambda part=asked[first : first + BLOCK]: np.stack([draw(*each) for each in part]),
-                )
-                blocks.append(tiles)
+        for group, first in store.prompts.blocks:
+            plans = store.prompts.groups[group][first : first + BLOCK]
+            asked = [(plan.captions[0], seed_of(group, index)) for index, plan in enumerate(plans, first)]
+            name = f"{key}-{group}-{first:03d}"
+            blocks.append(store.kept.array(name, lambda part=asked: np.stack([draw(*each) for each in part])))
     return np.concatenate(blocks)
 
 
@@ -79,13 +75,3 @@ def key_of(manifest: Manifest) -> str:
     """Return a hash of what an export holds, and of how it is drawn."""
     asked = [manifest.drawing.model_dump_json(), *(file.sha256 for file in manifest.all_files())]
     return f"page-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:16]}"
-
-
-def kept(path: Path, make: Callable[[], Tiles]) -> Tiles:
-    """Return tiles from a file, made first where it is not there."""
-    if not path.exists():
-        made = make()
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, made)
-    tiles: Tiles = np.load(path)
-    return tiles

@@ -6,6 +6,8 @@ Prediction = Literal["epsilon", "v_prediction"]
 """What the UNet predicts."""
 LossName = Literal["l2", "huber"]
 """The losses of `losses.LOSSES`."""
+WalkSampler = Literal["ddim", "dpmpp_2m"]
+"""How a teacher walks a trajectory."""
 Normalise = Literal["mse", "l1"]
 Weighting = Literal["none", "min-snr", "debiased"]
 Distribution = Literal["uniform", "logit-normal"]

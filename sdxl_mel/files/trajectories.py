@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sdxl_mel.diffusion.options import Prediction
+from sdxl_mel.diffusion.options import Prediction, WalkSampler
 from sdxl_mel.diffusion.trajectories import Grid
 from sdxl_mel.errors import FormatError
 from sdxl_mel.files.atomic import write_json
@@ -43,6 +43,7 @@ class TrajectoriesHeader(Frozen):
     identity: dict[str, str]
     loras: dict[str, str] = {}
     guidance: float
+    sampler: WalkSampler = "ddim"
     prediction: Prediction
     timesteps: tuple[int, ...]
     alphas: tuple[float, ...]

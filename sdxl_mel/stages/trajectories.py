@@ -7,6 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
+from sdxl_mel.diffusion.options import WalkSampler
+from sdxl_mel.diffusion.samplers import MOST_TIMESTEP
 from sdxl_mel.options import Format
 from sdxl_mel.synthesis.settings import Precision, listed
 
@@ -35,6 +37,10 @@ class Config(StageConfig):
     """trajectories"""
     steps: int = Field(24, ge=2)
     """points of each: a number that those to be trained divide"""
+    sampler: WalkSampler = "ddim"
+    """how the teacher steps: dpmpp_2m, of second order, needs half the points"""
+    first: int | None = Field(None, ge=1, le=MOST_TIMESTEP)
+    """timestep of its first step, none = that of pure noise; 961 is that of 25 leading steps"""
     guidance: float | None = Field(None, ge=0)
     """classifier-free guidance that will be learnt; none = the model's own"""
     seed: int = 0
@@ -94,9 +100,8 @@ def run(config: Config) -> Report:
         config.out,
         teacher,
         trajectories.texts_for(teacher, config.cache, config.prompts),
+        trajectories.Course(config.steps, config.sampler, config.first, guidance),
         count=config.count,
-        steps=config.steps,
-        guidance=guidance,
         seed=config.seed,
         batch=config.batch,
     )

@@ -47,17 +47,26 @@ class Estimate:
         ]
 
 
-def estimate(model: Model, spec: MelSpec, settings: LoopSettings, processes: int, asked_again: float = 0.0) -> Estimate:
+def estimate(
+    model: Model,
+    spec: MelSpec,
+    settings: LoopSettings,
+    processes: int,
+    *,
+    calls: int = 1,
+    asked_again: float = 0.0,
+) -> Estimate:
     """Estimate a step of this run on this device; text encoders that are trained are not in it.
 
-    `asked_again` is the share of examples that the base predicts as well, which keeps nothing for the way back.
+    The gradient of an example passes through so many `calls` of the UNet. `asked_again` is the share of examples that
+    the base predicts as well, which keeps nothing for the way back.
     """
     share = share_of(settings.batch, 0, processes)
     largest = max((len(piece) for piece in micro_batches(share, settings.micro_batch)), default=1)
     _, height, width = latent_shape(spec)
     checkpointing = model.unet.is_gradient_checkpointing
     costs = count_costs(
-        model.unet, batch=largest, height=height, width=width, dtype=model.dtype, checkpointing=checkpointing
+        model.unet, batch=largest * calls, height=height, width=width, dtype=model.dtype, checkpointing=checkpointing
     )
     memory = memory_of(costs, settings.optimizer.name, model.dtype, len(settings.averages.lengths))
     if model.device.type == "cuda":

@@ -41,7 +41,7 @@ def train_lora(config: Config) -> Results | None:
     # Costs are counted for the line that one process prints.
     spec, processes = cache.header.spec, run.accelerator.num_processes
     again = config.regularization.share if config.regularization.target == "base" else 0.0
-    expected = estimate(task.model, spec, config.loop, processes, again) if run.main else None
+    expected = estimate(task.model, spec, config.loop, processes, asked_again=again) if run.main else None
     notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya") if run.main else ()
     if config.hardware.compile:
         compile_blocks(task.model.unet)

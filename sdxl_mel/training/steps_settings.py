@@ -19,7 +19,7 @@ from sdxl_mel.training.settings import (
     ValidationSettings,
 )
 
-ObjectiveName = Literal["segments", "consistency"]
+ObjectiveName = Literal["segments", "unrolled", "consistency"]
 Measured = Literal["noise", "landing"]
 
 
@@ -38,7 +38,7 @@ class StepLossSettings(Settings):
     delta: Positive = 0.1
     """residual from which pseudo-Huber grows like the absolute error"""
     measured: Measured = "noise"
-    """error of what is predicted, or of where its jump lands (segments)"""
+    """error of what is predicted, or of where its jump lands, in units of the signal there (segments)"""
 
 
 class StepValidationSettings(ValidationSettings):
@@ -62,11 +62,9 @@ class Config(TrainingConfig):
     draw_steps: Annotated[tuple[AtLeastOne, ...], Field(min_length=1), Before("steps")] = (4,)
     """steps to draw in; several share the training, and the file asks for the first"""
     objective: Annotated[ObjectiveName, Before("steps")] = "segments"
-    """each step lands where the teacher was then, or every point leads to one end (latent consistency)"""
+    """segments: each step lands where the teacher was; unrolled: all steps of a drawing do; consistency: one end"""
     starts: Annotated[Share, Show.ADVANCED, Before("trackers")] = 0.75
-    """share of examples at the start of a segment; the others start within one"""
-    rollouts: Annotated[Share, Show.ADVANCED, Before("trackers")] = 0.0
-    """share of later segments' examples that start where the adapter itself got to, not where the teacher was"""
+    """share of examples at the start of a segment; the others start within one (segments)"""
     adapter: Annotated[StepAdapterSettings, Before("optimizer")] = StepAdapterSettings()
     loss: Annotated[StepLossSettings, Before("averages")] = StepLossSettings()
     validation: StepValidationSettings = StepValidationSettings()
@@ -74,7 +72,5 @@ class Config(TrainingConfig):
     @model_validator(mode="after")
     def _measurable(self) -> Self:
         if self.objective == "consistency" and self.loss.measured == "landing":
-            raise ValueError("loss.measured 'landing' needs the objective 'segments'; a consistency model has one end")
-        if self.objective == "consistency" and self.rollouts:
-            raise ValueError("rollouts need the objective 'segments'; a consistency model has one end")
+            raise ValueError("loss.measured 'landing' is for segments and unrolled; a consistency model has one end")
         return self

@@ -58,7 +58,7 @@ TASKS: Mapping[TaskName, Row] = {
     ),
     "steps": Row(
         steps_settings.Config,
-        "sdxl_mel.training.steps_task:train_steps",
+        "sdxl_mel.training.steps_run:train_steps",
         "step adapter",
         LORA_NAME,
         """\

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from sdxl_mel.dataset.cache import Encoded, Encoder, existing_shards, make_shards, reusable_rows
 from sdxl_mel.dataset.cache_plan import ShardPlan, deal_shards, latent_bytes
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, stacked
+from sdxl_mel.diffusion.options import WalkSampler
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise
-from sdxl_mel.diffusion.trajectories import Grid, trailing_grid, walk
+from sdxl_mel.diffusion.trajectories import Grid, beginning_at, trailing_grid, walk
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.cache import Kind, key_of, latent_shape, open_cache, read_header, text_key
@@ -33,6 +34,20 @@ TEXTS_AT_ONCE = 32
 TEXT_BYTES = 1 << 18
 """About what the embeddings of a text take; it decides how many share a file."""
 DOING: Mapping[Kind, str] = {"text": "reading texts", "trajectories": "drawing trajectories"}
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a teacher goes from noise: in how many `steps` of what sampler, with what guidance.
+
+    Its first step is at pure noise, or at the timestep `first`: where its own spacing begins there, its trajectories
+    are then its own drawings, and what learns from them begins at pure noise all the same.
+    """
+
+    steps: int
+    sampler: WalkSampler
+    first: int | None
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -85,14 +100,13 @@ def make_trajectories(
     folder: Path,
     teacher: Generator,
     texts: Sequence[str],
+    course: Course,
     *,
     count: int,
-    steps: int,
-    guidance: float,
     seed: int,
     batch: int,
 ) -> Made:
-    """Draw `count` trajectories of a teacher in `steps` steps, for texts in turn, `batch` at a time.
+    """Draw `count` trajectories of a teacher, for texts in turn, `batch` at a time.
 
     A row is addressed by all that decides it: rows that are there already, of a run that was interrupted or of a
     smaller one, are kept. The texts are shuffled anew whenever all of them had their turn. Raises InputError for a
@@ -102,18 +116,19 @@ def make_trajectories(
         raise InputError("--lora: a teacher's LoRAs act at every noise level and in all layers; leave @ and # out")
     with clear_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    grid = trailing_grid(teacher.models.base.scheduler, steps)
-    about = about_teacher(teacher, grid, guidance)
+    grid = trailing_grid(teacher.models.base.scheduler, course.steps)
+    walked = beginning_at(grid, course.first, teacher.models.base.scheduler)
+    about = about_teacher(teacher, walked, course)
     trajectories = plan_trajectories(texts, about, count, seed)
     words = {each.text: each.prompt for each in trajectories}
-    plans = plan_shards(teacher.spec, words, trajectories, about, steps)
+    plans = plan_shards(teacher.spec, words, trajectories, about, course.steps)
     found, damaged = existing_shards(folder)
     todo = [plan for plan in plans if folder / plan.name not in found]
     rows = reusable_rows(found.values(), {key for plan in todo for key, _ in plan.rows})
     by_key = {each.key: each for each in trajectories}
     encoders: dict[Kind, Encoder] = {
         "text": text_encoder(teacher),
-        "trajectories": walker(teacher, grid, guidance, by_key, batch),
+        "trajectories": walker(teacher, walked, course, by_key, batch),
     }
     drawn = 0
     for kind, encoder in encoders.items():
@@ -128,7 +143,8 @@ def make_trajectories(
         clip_skip=teacher.trained.clip_skip,
         identity={str(part): digest for part, digest in base.identity.items() if part != "vae"},
         loras=loras_of(teacher.loras),
-        guidance=guidance,
+        guidance=course.guidance,
+        sampler=course.sampler,
         prediction=prediction_of(base.scheduler.config),
         timesteps=grid.timesteps,
         alphas=grid.alphas,
@@ -136,7 +152,7 @@ def make_trajectories(
         trajectories=tuple(trajectories),
         record=Record(
             stage="trajectories",
-            settings={"count": count, "steps": steps, "guidance": guidance, "seed": seed},
+            settings={"count": count, "seed": seed} | asdict(course),
             inputs=teacher.inputs,
         ),
     )
@@ -150,16 +166,18 @@ def loras_of(loras: Sequence[ScaledLora]) -> dict[str, str]:
     return {str(place): f"{digest}:{each.scale:g}" for place, (digest, each) in enumerate(zip(hashes, loras), 1)}
 
 
-def about_teacher(teacher: Generator, grid: Grid, guidance: float) -> dict[str, str]:
+def about_teacher(teacher: Generator, grid: Grid, course: Course) -> dict[str, str]:
     """Return what all rows of trajectories share: everything that decides them but prompt and seed."""
     identity = {str(part): digest for part, digest in teacher.models.base.identity.items() if part != "vae"}
     drawn = {
         "spec": teacher.spec.to_json(),
         "clip_skip": str(teacher.trained.clip_skip),
-        "guidance": f"{guidance:g}",
+        "guidance": f"{course.guidance:g}",
         "timesteps": ",".join(map(str, grid.timesteps)),
         "dtype": teacher.dtype,
     }
+    # DDIM was the only one once: its rows keep their keys.
+    drawn |= {} if course.sampler == "ddim" else {"sampler": course.sampler}
     return identity | {f"lora {place}": digest for place, digest in loras_of(teacher.loras).items()} | drawn
 
 
@@ -206,7 +224,7 @@ def text_encoder(teacher: Generator) -> Encoder:
     return Encoder(lambda label: label, encode, TEXTS_AT_ONCE)
 
 
-def walker(teacher: Generator, grid: Grid, guidance: float, by_key: Mapping[str, Trajectory], batch: int) -> Encoder:
+def walker(teacher: Generator, grid: Grid, course: Course, by_key: Mapping[str, Trajectory], batch: int) -> Encoder:
     """Return what draws the trajectories of `by_key`, `batch` at a time."""
     models, prediction = teacher.models, prediction_of(teacher.models.base.scheduler.config)
     shape = latent_shape(teacher.spec)
@@ -219,8 +237,8 @@ def walker(teacher: Generator, grid: Grid, guidance: float, by_key: Mapping[str,
         text = stacked([texts[each.prompt] for each in drawn])
         noise = draw_noise([each.seed for each in drawn], shape, models.device)
         with models.working("unet") as unet:
-            denoiser = Denoiser(unet, time_ids, texts[""], Guidance(guidance))
-            states = list(walk(noise, grid, prediction, lambda x, t: denoiser.predict(x, t, text)))
+            denoiser = Denoiser(unet, time_ids, texts[""], Guidance(course.guidance))
+            states = list(walk(noise, grid, prediction, lambda x, t: denoiser.predict(x, t, text), course.sampler))
         return noise.to("cpu"), torch.stack(states, dim=1).to("cpu")
 
     return Encoder(lambda key: key, encode, batch)

@@ -2,10 +2,19 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from sdxl_mel.diffusion.sampling import sample
-from sdxl_mel.diffusion.trajectories import Grid, joining, parts_of, predicted_of, reach, trailing_grid, walk
+from sdxl_mel.diffusion.trajectories import (
+    Grid,
+    beginning_at,
+    joining,
+    parts_of,
+    predicted_of,
+    reach,
+    trailing_grid,
+    walk,
+)
 from sdxl_mel.errors import InputError
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -32,6 +41,32 @@ def test_a_walk_is_ddim_of_diffusers(prediction: str, steps: int) -> None:
     *_, last = walk(noise(0), grid, prediction, lambda x, t: (x * 0.3).sin())
     torch.testing.assert_close(last, expected, atol=1e-4, rtol=1e-4)
     assert grid.timesteps == tuple(scheduler.timesteps.tolist())
+
+
+@KINDS
+@pytest.mark.parametrize("steps", [2, 4, 8, 20])
+def test_a_walk_of_second_order_is_dpmpp_2m_of_diffusers(prediction: str, steps: int) -> None:
+    config = base(prediction).config
+    scheduler = DPMSolverMultistepScheduler.from_config(config, timestep_spacing="trailing", use_karras_sigmas=False)
+    expected = sample(scheduler, steps, noise(0), lambda x, t, _: (x * 0.3).sin(), seeds=[0, 1])
+    grid = trailing_grid(base(prediction), steps)
+    *_, last = walk(noise(0), grid, prediction, lambda x, t: (x * 0.3).sin(), "dpmpp_2m")
+    torch.testing.assert_close(last, expected, atol=1e-4, rtol=1e-4)
+    assert grid.timesteps == tuple(scheduler.timesteps.tolist())
+
+
+def test_a_walk_may_begin_at_another_timestep_than_that_of_pure_noise() -> None:
+    grid = trailing_grid(base(), 8)
+    moved = beginning_at(grid, 961, base())
+    assert moved.timesteps == (961, 874, 749, 624, 499, 374, 249, 124)
+    assert moved.alphas == (float(base().alphas_cumprod.double()[961]), *grid.alphas[1:])
+    assert beginning_at(grid, None, base()) == grid
+    with pytest.raises(InputError, match="--first 800: the second step is at timestep 874; give a larger one"):
+        beginning_at(grid, 800, base())
+
+
+def test_after_a_point_without_signal_the_step_is_of_first_order() -> None:
+    assert Grid((999, 499), (0.0, 0.3, 0.9, 1.0)).ratio(1) == 0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 8, 12, 24])

@@ -19,7 +19,7 @@ TASKS = {
         "adapter": {"rank": 2, "targets": ["attention"], "rank_dropout": 0.2, "module_dropout": 0.1},
         "regularization": {"share": 0.4},
     },
-    "steps": {"task": "steps", "adapter": {"rank": 2}, "draw_steps": [2], "rollouts": 0.5},
+    "steps": {"task": "steps", "adapter": {"rank": 2}, "draw_steps": [2], "objective": "unrolled"},
     "student": {"task": "student", "student": {"block_out_channels": [16, 32, 48]}},
     "text-encoder": {"task": "text-encoder", "encoder": {"layers": [2, 2]}},
     "small-decoder": {"task": "small-decoder", "decoder": {"block_out_channels": [4, 4, 8, 8]}},

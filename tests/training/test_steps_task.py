@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from sdxl_mel.commands import parse_command
 from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.diffusion.trajectories import Grid, parts_of, walk
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.run import read_run
 from sdxl_mel.files.trajectories import open_trajectories
@@ -17,8 +19,9 @@ from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.stages import train
 from sdxl_mel.synthesis.generator import Generator
+from sdxl_mel.training.jumps import JumpData, Jumps
+from sdxl_mel.training.step_objectives import Consistency, Segments, Unrolled
 from sdxl_mel.training.steps_settings import Config
-from sdxl_mel.training.steps_task import JumpData
 from tests.caches import draw_trajectories
 
 SMALL = {
@@ -46,17 +49,14 @@ def _bytes(folder: Path) -> bytes:
     return (folder / "lora.safetensors").read_bytes()
 
 
-def _data(folder: Path, **changes) -> JumpData:
+def _data(folder: Path) -> JumpData:
     source = open_trajectories(folder)
-    drawn = {
-        "draw_steps": (2,),
-        "objective": "segments",
-        "starts": 0.75,
-        "rollouts": 0.0,
-        "batch": 8,
-        "seed": 0,
-    } | changes
-    return JumpData(source, source.header.trajectories, **drawn)
+    return JumpData(source, source.header.trajectories, draw_steps=(2,), batch=8, seed=0)
+
+
+def _timesteps(batches: Iterable[Sequence[Jumps]]) -> set[tuple[int, int]]:
+    every = [jumps for batch in batches for jumps in batch]
+    return {(int(a), int(b)) for each in every for a, b in zip(each.timesteps, each.end_timesteps)}
 
 
 def test_a_run_leaves_an_adapter_that_says_how_it_is_drawn(settings, slim_sdxl):
@@ -91,7 +91,7 @@ def test_a_teacher_without_guidance_is_its_own_student(slim_sdxl, small_cache, t
     assert results["squared error of where a step lands, held out"][0] == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["segments", "consistency"])
+@pytest.mark.parametrize("objective", ["segments", "unrolled", "consistency"])
 def test_training_makes_the_error_smaller(settings, objective):
     results = _run(settings, steps=30, objective=objective, validation={"every": 30, "clips": 1}).results
     before, after = results["squared error of where a step lands, trained"]
@@ -102,10 +102,11 @@ class _Killed(BaseException):
     pass
 
 
-def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", ["segments", "unrolled"])
+def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(objective, settings, tmp_path, monkeypatch):
     from sdxl_mel.training.loop import Loop
 
-    settings |= {"draw_steps": (2, 4), "averages": {"lengths": (0.1,)}, "rollouts": 0.5}
+    settings |= {"draw_steps": (2, 4), "averages": {"lengths": (0.1,)}, "objective": objective}
     _run(settings)
     whole = _bytes(settings["out"])
     settings["out"] = tmp_path / "killed"
@@ -123,50 +124,65 @@ def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(settings, tmp_pa
     assert _bytes(settings["out"]) == whole
 
 
-def test_a_batch_is_the_same_in_pieces(six_trajectories):
-    data = _data(six_trajectories)
-    whole, parts = data.batch(3, range(8)), [data.batch(3, piece) for piece in (range(3), range(3, 8))]
-    for name in ("start", "end", "timesteps", "segments"):
-        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+@pytest.mark.parametrize("kind", [lambda data: Segments(data, 0.75, "noise"), Unrolled, Consistency])
+def test_a_batch_is_the_same_in_pieces(kind, six_trajectories):
+    objective = kind(_data(six_trajectories))
+    whole, *parts = (objective.batch(3, piece) for piece in (range(8), range(3), range(3, 8)))
+    for one, *pieces in zip(whole, *parts):
+        for name in ("start", "end", "timesteps", "segments"):
+            assert torch.equal(getattr(one, name), torch.cat([getattr(piece, name) for piece in pieces])), name
 
 
 def test_starts_are_spread_evenly_and_jumps_stay_in_their_segment(six_trajectories):
-    data = _data(six_trajectories, starts=1.0)
-    batches = [data.batch(step, range(8)) for step in range(20)]
-    assert all(batch.segments.bincount().tolist() == [4, 4] for batch in batches)
-    assert {int(each) for batch in batches for each in batch.timesteps} == {999, 499}
-    data = _data(six_trajectories, starts=0.0)
-    batches = [data.batch(step, range(8)) for step in range(20)]
-    jumps = {(int(a), int(b)) for batch in batches for a, b in zip(batch.timesteps, batch.end_timesteps)}
-    assert jumps == {(999, 499), (749, 499), (499, 0), (249, 0)}
+    data = _data(six_trajectories)
+    starts, within = (Segments(data, share, "noise") for share in (1.0, 0.0))
+    batches = [starts.batch(step, range(8)) for step in range(20)]
+    assert all(jumps.segments.bincount().tolist() == [4, 4] for (jumps,) in batches)
+    assert _timesteps(batches) == {(999, 499), (499, 0)}
+    batches = [within.batch(step, range(8)) for step in range(20)]
+    assert _timesteps(batches) == {(999, 499), (749, 499), (499, 0), (249, 0)}
 
 
-def test_rolled_examples_start_where_the_adapter_got_to(settings, six_trajectories):
-    """Half of the starts have steps before them. The error that is minimised is then that of the whole drawing."""
-    batches = [_data(six_trajectories, rollouts=1.0, starts=1.0).batch(step, range(8)) for step in range(5)]
-    for batch in batches:
-        assert torch.equal(batch.rolled, batch.first > 0)
-        assert int(batch.rolled.sum()) == 4
-    before, after = _run(settings, steps=30, rollouts=1.0, validation={"every": 30, "clips": 1}).results[
-        "squared error of where a step lands, trained"
-    ]
-    assert after < before
+def test_a_landing_is_measured_in_units_of_the_signal_there(six_trajectories):
+    segments = Segments(_data(six_trajectories), 0.5, "landing")
+    ((jumps,), prediction) = segments.batch(0, range(8)), segments.data.prediction
+    (landed,) = segments.landed([jumps], lambda latents, timesteps, text: latents * 0.3)
+    missed = parts_of(jumps.start, jumps.start * 0.3, jumps.at, prediction).at(jumps.to) - jumps.end
+    minimised = (landed.found - landed.wanted) * landed.weight
+    torch.testing.assert_close(minimised.abs(), (missed / jumps.to.signal).abs(), atol=1e-4, rtol=1e-3)
 
 
-def test_a_teacher_without_guidance_rolls_onto_its_own_way(slim_sdxl, small_cache, tmp_path):
+def test_an_unrolled_drawing_is_a_walk_and_its_gradient_passes_through_every_step(six_trajectories):
+    data = _data(six_trajectories)
+    batch = Unrolled(data).batch(0, range(3))
+    grid = Grid(data.grid.timesteps[::2], data.grid.alphas[::2])
+
+    def ends(scale: torch.Tensor) -> list[torch.Tensor]:
+        landed = Unrolled(data).landed(batch, lambda latents, timesteps, text: (latents * scale).sin())
+        return [each.found for each in landed]
+
+    scale = torch.tensor(0.3, requires_grad=True)
+    expected = walk(batch[0].start, grid, data.prediction, lambda latents, timestep: (latents * 0.3).sin())
+    for found, wanted in zip(ends(scale), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    ends(scale)[-1].mean().backward()
+    more, less = (ends(torch.tensor(0.3 + change))[-1].double().mean() for change in (1e-2, -1e-2))
+    assert scale.grad.item() == pytest.approx(float(more - less) / 2e-2, rel=1e-2)
+
+
+def test_a_teacher_without_guidance_draws_its_own_way(slim_sdxl, small_cache, tmp_path):
     """The adapter changes nothing yet: where it gets to from the noise is where the teacher was."""
     draw_trajectories(slim_sdxl, small_cache, tmp_path / "t", "--count", "4", guidance=1.0)
     settings = SMALL | {"base": str(slim_sdxl), "trajectories": tmp_path / "t", "out": tmp_path / "run", "steps": 1}
-    _run(settings, draw_steps=(4,), rollouts=1.0, batch=4, optimizer={"rate": 1e-12}, validation={"every": 0})
+    _run(settings, draw_steps=(4,), objective="unrolled", optimizer={"rate": 1e-12}, validation={"every": 0})
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert row["squared_error"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_consistency_model_steps_to_the_next_point(six_trajectories):
-    data = _data(six_trajectories, objective="consistency")
-    batches = [data.batch(step, range(8)) for step in range(20)]
-    jumps = {(int(a), int(b)) for batch in batches for a, b in zip(batch.timesteps, batch.end_timesteps)}
-    assert jumps == {(999, 749), (749, 499), (499, 249), (249, 0)}
+    objective = Consistency(_data(six_trajectories))
+    batches = [objective.batch(step, range(8)) for step in range(20)]
+    assert _timesteps(batches) == {(999, 749), (749, 499), (499, 249), (249, 0)}
 
 
 @pytest.mark.parametrize(
@@ -175,8 +191,7 @@ def test_a_consistency_model_steps_to_the_next_point(six_trajectories):
         ({"draw_steps": (3,)}, "3 steps: no divisor of the 4 of the trajectories; give one of 1, 2"),
         ({"steps": 0}, "steps: found 0"),
         ({"draw_steps": (0,)}, "draw_steps.0: found 0"),
-        ({"objective": "consistency", "loss": {"measured": "landing"}}, "needs the objective 'segments'"),
-        ({"objective": "consistency", "rollouts": 0.5}, "rollouts need the objective 'segments'"),
+        ({"objective": "consistency", "loss": {"measured": "landing"}}, "is for segments and unrolled"),
         ({"base": "mini"}, "base mini and .* were made with different specs"),
         ({"task": "lora"}, "these are the settings of 'steps'"),
     ],

@@ -41,6 +41,23 @@ def test_more_of_them_keep_those_that_are_there(six_trajectories, slim_sdxl, sma
     assert len({each.seed for each in after.values()}) == 8
 
 
+@pytest.mark.parametrize(("words", "first_too"), [(["--sampler", "dpmpp_2m"], False), (["--first", "961"], True)])
+def test_another_course_makes_other_trajectories_of_the_same_points(
+    words, first_too, six_trajectories, slim_sdxl, small_cache, tmp_path
+):
+    """The first step of a second-order sampler is of first order."""
+    copy = shutil.copytree(six_trajectories, tmp_path / "copy")
+    assert draw_trajectories(slim_sdxl, small_cache, copy, "--count", "2", *words).drawn == 2
+    before, after = (open_trajectories(folder) for folder in (six_trajectories, copy))
+    assert before.header.grid == after.header.grid
+    (noise, first, end), (own, moved, other) = (
+        made.states(made.header.trajectories[0], (0, 1, 4)) for made in (before, after)
+    )
+    assert torch.equal(noise, own)
+    assert torch.allclose(first, moved, atol=1e-3) is not first_too
+    assert not torch.allclose(end, other)
+
+
 def test_the_same_command_makes_the_same_bytes(six_trajectories, slim_sdxl, small_cache, tmp_path):
     draw_trajectories(slim_sdxl, small_cache, tmp_path / "again", "--count", "6")
     for path in six_trajectories.glob("**/*.*"):
