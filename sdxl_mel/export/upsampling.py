@@ -18,7 +18,7 @@ SUMS = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.
 class UpsampledConv(nn.Module):
     """A 3 x 3 convolution of a picture that is upsampled by 2, given the small picture.
 
-    It keeps the weights as they were trained: rounded, they are rounded as elsewhere, and there are nine and not sixteen.
+    It keeps the weights as they were trained: nine and not sixteen, and rounded as all are where they are stored small.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
