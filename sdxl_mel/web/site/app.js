@@ -43,10 +43,12 @@ function showLoading(model, place, kept) {
   let bar = null;
   model.addEventListener("progress", ({ detail: { loaded, total } }) => {
     const words = `Loads the model: ${Math.round(loaded / MEGABYTE)} of ${Math.round(total / MEGABYTE)} MB`;
-    if (!bar) place.replaceChildren((bar = progressBar(0, words)));
+    if (!bar) {
+      place.replaceChildren((bar = progressBar(0, words)));
+      showState("starting", "loads the model");
+    }
     const [shown, text] = bar.children;
-    [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
-    showState("starting", "loads the model");
+    if (text.textContent !== words) [shown.value, text.textContent] = [loaded / Math.max(total, 1), words];
   });
   model.addEventListener("ready", () => {
     bar = null;

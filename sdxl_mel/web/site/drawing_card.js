@@ -29,14 +29,9 @@ export class DrawingCard {
     );
   }
 
-  /** Say that it waits for others. */
-  waits(words) {
+  /** Say what it waits for or what is done to it, where nobody knows how long that takes. */
+  says(words) {
     this.#runs(element("p", { className: "meta", textContent: words }));
-  }
-
-  /** Say what is done to it, where nobody knows how long it takes. */
-  does(words) {
-    this.#runs(progressBar(null, words));
   }
 
   #runs(said) {

@@ -17,9 +17,9 @@ export class Neighbour {
     };
   }
 
-  /** Give numbers away, and resolve to those that the neighbour sends. Throws an AbortError where it has stopped. */
+  /** Send numbers, and resolve to those that the neighbour sends. Throws an AbortError where it has stopped. */
   async exchange(numbers) {
-    this.#port.postMessage(numbers, [numbers.buffer]);
+    this.#port.postMessage(numbers);
     const theirs = this.#come.length ? this.#come.shift() : await new Promise((resolve) => (this.#waiting = resolve));
     if (theirs === null) throw new DOMException("the other half was stopped", "AbortError");
     return theirs;

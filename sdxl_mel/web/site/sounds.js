@@ -63,7 +63,7 @@ export class Sounds {
     this.#records.unshift(record);
     const abort = new AbortController();
     this.#aborts.set(id, abort);
-    this.#drawingCard(record).waits("waits for its turn");
+    this.#drawingCard(record).says("waits for its turn");
     this.#show();
     this.#cards.get(id).node.scrollIntoView({ block: "nearest" });
     return this.inTurn(() => this.#make(record, abort.signal));
@@ -82,7 +82,7 @@ export class Sounds {
     this.#making = record;
     try {
       await attempt(() => this.#history.put(record)); // Before it is drawn: a tab that is killed shows it as cut short.
-      card.does("waits for the model");
+      card.says("waits for the model");
       await this.#draw(record, card, signal);
       this.#replaceCard(record);
       await attempt(() => this.#history.put(record));
@@ -104,12 +104,12 @@ export class Sounds {
     const engine = await until(this.#model.engine, signal);
     this.#busy(true);
     const { method, ...asked } = record.settings;
-    card.does("reads the prompt");
+    card.says("reads the prompt");
     const drawn = await engine.draw({ ...asked, signal, onStep: (step) => card.step(step, this.#manifest) });
-    card.does("makes the sound from the picture");
+    card.says("makes the sound from the picture");
     const { sample_rate: rate } = this.#manifest.spec;
-    const onBlock = (channels) => {
-      if (channels[0].length < Math.round(drawn.seconds * rate)) card.block(engine.wav({ rate, channels }));
+    const onBlock = async (channels) => {
+      if (channels[0].length < Math.round(drawn.seconds * rate)) card.block(await engine.wav({ rate, channels }));
     };
     const sound = await engine.sound(drawn, { method, signal, onBlock });
     signal.throwIfAborted();

@@ -4,8 +4,11 @@ import { release } from "./bytes.js";
 import { invertBlocks } from "./inversion.js";
 import { Neighbour } from "./neighbour.js";
 
-/** int8 weights become float32 when a model is opened: kept, they would be turned at every call. */
-const FLOAT_WEIGHTS = { session: { disable_quant_qdq: "1" } };
+/**
+ * Products of int8 weights are computed in float32: by default onnxruntime rounds what they are multiplied with too. The
+ * weights stay int8 in memory: as float32 (disable_quant_qdq) they would be faster, and too much for a tab.
+ */
+const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
 let ort = null;
 const sessions = new Map();
 const stopped = new Set();
@@ -27,7 +30,7 @@ const TASKS = {
   async open({ name, model, beside }) {
     await sessions.get(name)?.release();
     sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_WEIGHTS };
+    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
     [model, ...beside.map(({ data }) => data)].forEach(release);
   },
