@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,8 @@ class Python:
 
     def __init__(self, base: str, drawn: Drawn, adapter: Path | None = None) -> None:
         self.generator = Generator.open(base, loras=[adapter] if adapter else [])
-        asked = Drawing(drawn.sampler, drawn.steps, drawn.guidance, drawn.timesteps)
+        timesteps: Any = drawn.timesteps
+        asked = Drawing(drawn.sampler, drawn.steps, drawn.guidance, timesteps)
         self.sampling = self.generator.settle(asked).sampling
 
     def draw(self, prompt: str = PROMPT, seed: int = SEED) -> Levels:

@@ -7,17 +7,18 @@ them, block by block, under a hash of what drew them: a table that was interrupt
 import base64
 import hashlib
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from bench.browser import LEVELS, chromium, opened
 from bench.distill import TEACHER, judged, told
 from bench.drawn_tiles import BLOCK, Tiles, TileStore, seed_of
 from bench.table import Table
 from sdxl_mel import web
-from sdxl_mel.arrays import Levels
 from sdxl_mel.export.manifest import Manifest, read_manifest
 from sdxl_mel.metrics.intervals import paired_interval, share_interval
 from sdxl_mel.stages import export
@@ -58,17 +59,20 @@ def in_the_page(site: Path, store: TileStore) -> Tiles:
     key, blocks = key_of(read_manifest(site)), []
     with sync_playwright() as playwright, hosted(site=site, web=web.FOLDER) as host, chromium(playwright) as browser:
         page, _ = opened(browser, host)
-
-        def draw(prompt: str, seed: int) -> Levels:
-            page.evaluate(DRAW, [prompt, str(seed)])
-            return np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1)
-
         for group, first in store.prompts.blocks:
             plans = store.prompts.groups[group][first : first + BLOCK]
             asked = [(plan.captions[0], seed_of(group, index)) for index, plan in enumerate(plans, first)]
-            name = f"{key}-{group}-{first:03d}"
-            blocks.append(store.kept.array(name, lambda part=asked: np.stack([draw(*each) for each in part])))
+            blocks.append(store.kept.array(f"{key}-{group}-{first:03d}", partial(drawn, page, asked)))
     return np.concatenate(blocks)
+
+
+def drawn(page: Page, asked: Sequence[tuple[str, int]]) -> Tiles:
+    """Return a tile for every prompt and seed, as the engine draws it by itself."""
+    tiles = []
+    for prompt, seed in asked:
+        page.evaluate(DRAW, [prompt, str(seed)])
+        tiles.append(np.frombuffer(base64.b64decode(page.evaluate(LEVELS)), np.uint8).reshape(128, -1))
+    return np.stack(tiles)
 
 
 def key_of(manifest: Manifest) -> str:

@@ -55,7 +55,7 @@ class Judge:
 
     def draw(self, plans: Sequence[TrackPlan], each: int, seed: int) -> Tiles:
         """Return `each` tiles of every prompt, one after the other: (tiles, n_mels, frames)."""
-        jobs = []
+        jobs: list[Job] = []
         for index, plan in enumerate(plans):
             prompt = f"{ANCHOR}, {plan.captions[0]}"
             for number in range(each):

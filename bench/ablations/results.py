@@ -37,7 +37,7 @@ def fingerprint(row: Row, seed: int) -> str:
 
 def write_result(row: Row, seed: int, measured: Measured, results: Path = RESULTS) -> None:
     """Write what a run came to."""
-    content = {"settings": fingerprint(row, seed), "measured": asdict(measured)}
+    content: JsonValue = {"settings": fingerprint(row, seed), "measured": asdict(measured)}
     write_json(_path(row, seed, results), content)
 
 

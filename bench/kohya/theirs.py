@@ -78,7 +78,8 @@ def random_unet(width: int, dtype: torch.dtype) -> Any:
 
 def random_batch(chosen: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Return a batch as its collator makes one from caches."""
-    count, height, width = chosen.batch, *chosen.pixels
+    count: int = chosen.batch
+    height, width = chosen.pixels
     sizes = torch.tensor([[height, width]] * count, device=device)
     return {
         "latents": torch.randn(count, 4, height // 8, width // 8),

@@ -59,7 +59,7 @@ def instruments(
     order = numpy_generator(seed, "shuffled instruments").permutation(len(wanted))
     shuffled = oracle.found(pictures, [wanted[index] for index in order])
     groups = [", ".join(names) for names in wanted]
-    whole = np.array([all(flags) for flags in found], dtype=np.float32)
+    whole = np.array([all(flags) for flags in found], dtype=np.float64)
     everyone = share_interval(whole, groups)
     flat = [(name, flag) for names, flags in zip(wanted, found) for name, flag in zip(names, flags)]
     one_each = share_interval([flag for _, flag in flat], [group for group, flags in zip(groups, found) for _ in flags])

@@ -35,7 +35,7 @@ def large_tensors(model: "ModelProto") -> list[str]:
     """Return the names of a graph's own large tensors, wide numbers first, so that all are aligned."""
     from onnx import TensorProto, helper
 
-    large = []
+    large: list[tuple[int, int, str]] = []
     for tensor in model.graph.initializer:
         width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         if tensor.data_location != TensorProto.EXTERNAL and len(tensor.raw_data) >= LEAST_BYTES:

@@ -113,8 +113,7 @@ def text_part(base: Base, clip_skip: int) -> Part:
 
 
 def unet_part(unet: Any, spec: MelSpec, factors: Factors | None = None) -> Part:
-    """Return the UNet as a part, its upsampling layers changed in place, with the factors beside its weights."""
-    transpose_upsampling(unet)
+    """Return the UNet as a part, with the factors that stand beside its weights."""
     generator, config = torch_generator(0, "export", "unet"), unet.config
     height, width = spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR
     inputs = {

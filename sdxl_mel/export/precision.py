@@ -25,7 +25,7 @@ from sdxl_mel.seeding import torch_generator
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-HALF_SHARE = 1 / 6
+HALF_SHARE = 1 / 5
 """Of the numbers of a UNet that int8 is for, at most so many stay float16."""
 PROMPT = "mel spectrogram, flute and guitar, fast, lively"
 PROBES = 5

@@ -9,34 +9,37 @@ from typing import TypeGuard
 import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SUMS = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 """Row t holds which of a kernel's three places fall on the same small pixel at place t of the transposed kernel."""
 
 
+class UpsampledConv(nn.Module):
+    """A 3 x 3 convolution of a picture that is upsampled by 2, given the small picture.
+
+    It keeps the weights as they were trained: nine and not sixteen, and rounded as all are where they are stored small.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.register_buffer("sums", torch.kron(SUMS, SUMS).T.contiguous(), persistent=False)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Return the large picture."""
+        kernel = (self.weight.flatten(2) @ self.sums).unflatten(2, (4, 4)).transpose(0, 1)
+        return F.conv_transpose2d(picture, kernel, self.bias, stride=2, padding=1)
+
+
 def transpose_upsampling(model: nn.Module) -> None:
     """Replace what upsamples and convolves in a model of diffusers by transposed convolutions, in place.
 
-    What is not a plain 3 x 3 convolution after nearest upsampling, one with factors beside it for example, stays.
+    What is not a plain 3 x 3 convolution after nearest upsampling stays.
     """
     for layer in model.modules():
         if isinstance(layer, Upsample2D) and layer.interpolate and layer.norm is None and _plain(layer.conv):
-            layer.conv, layer.use_conv_transpose = transposed(layer.conv), True
-
-
-def transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
-    """Return what a 3 x 3 convolution makes of a picture that is upsampled by 2, as a layer on the small picture."""
-    with torch.device("meta"):
-        layer = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1)
-    layer.weight = nn.Parameter(transposed_kernel(conv.weight.detach()), False)
-    layer.bias = conv.bias
-    return layer
-
-
-def transposed_kernel(kernel: Tensor) -> Tensor:
-    """Return the kernel (in, out, 4, 4) of the transposed convolution of one (out, in, 3, 3)."""
-    sums = SUMS.to(kernel)
-    return torch.einsum("oiyx,ay,bx->ioab", kernel, sums, sums).contiguous()
+            layer.conv, layer.use_conv_transpose = UpsampledConv(layer.conv), True
 
 
 def _plain(conv: object) -> TypeGuard[nn.Conv2d]:

@@ -172,8 +172,8 @@ def _blocks(width: int, count: int) -> nn.ModuleList:
     return nn.ModuleList(Block(width) for _ in range(count))
 
 
-def _through(level: nn.ModuleList, x: Tensor, time: Tensor) -> Tensor:
-    for block in level:
+def _through(level: nn.Module, x: Tensor, time: Tensor) -> Tensor:
+    for block in level.children():
         x = block(x, time)
     return x
 

@@ -24,7 +24,7 @@ def decibels_by_level(spec: MelSpec, most: float) -> Tensor:
 
     The laws are flat where it is dark: an error of a level there is more decibels.
     """
-    values = np.arange(256, dtype=np.float32) / 255
+    values = np.linspace(0, 1, 256, dtype=np.float32)
     mel = np.maximum(mel_of_values(values, spec).astype(np.float64), SMALLEST_MEL)
     slopes = np.abs(np.gradient(DECIBELS_PER_DECADE[spec.quantity] * np.log10(mel)))
     return torch.from_numpy(np.minimum(slopes / slopes[slopes > 0].min(), most).astype(np.float32))

@@ -39,7 +39,7 @@ export async function open(manifestUrl, { onProgress }) {
       const block = Math.round(BLOCK_SECONDS * rate);
       for (let at = 0; seconds > BLOCK_SECONDS && at < whole.length; at += block) {
         onBlock?.([whole.slice(at, at + block)]);
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        await new Promise((resolve) => setTimeout(resolve, 500));
       }
       return { rate, channels: [whole] };
     },

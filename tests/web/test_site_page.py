@@ -27,6 +27,7 @@ STAND_IN = Path(__file__).with_name("stand_in_engine.js")
 WITHOUT_SERVICE_WORKER = "Object.defineProperty(Navigator.prototype, 'serviceWorker', { value: undefined })"
 SERIOUS = ("serious", "critical")
 MANIFEST: dict[str, JsonValue] = {
+    "format": 1,
     "title": "mini",
     "made_with": "sdxl-mel",
     "spec": SPEC.model_dump(mode="json"),
@@ -162,8 +163,8 @@ def test_the_picture_appears_step_by_step_and_cancel_takes_a_step(page: Page) ->
 
 def test_a_long_sound_is_heard_before_all_of_it_is_made(page: Page) -> None:
     make(page, prompt="long", steps=1, seconds=30)
-    page.get_by_role("button", name="Listen: 8 s are there").click()
-    expect(page.get_by_role("button", name=re.compile("Pause: (16|24) s are there"))).to_be_visible()
+    page.get_by_role("button", name=re.compile(r"Listen: \d+ s are there")).click()
+    expect(page.get_by_role("button", name=re.compile(r"Pause: \d+ s are there"))).to_be_visible()
     player = cards(page).locator("mel-player")
     expect(player).to_have_attribute("data-playing", "")
     assert player.evaluate("(player) => player.time") > 0

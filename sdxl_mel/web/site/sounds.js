@@ -108,8 +108,8 @@ export class Sounds {
     const drawn = await engine.draw({ ...asked, signal, onStep: (step) => card.step(step, this.#manifest) });
     card.says("makes the sound from the picture");
     const { sample_rate: rate } = this.#manifest.spec;
-    const onBlock = (channels) => {
-      if (channels[0].length < Math.round(drawn.seconds * rate)) card.block(engine.wav({ rate, channels }));
+    const onBlock = async (channels) => {
+      if (channels[0].length < Math.round(drawn.seconds * rate)) card.block(await engine.wav({ rate, channels }));
     };
     const sound = await engine.sound(drawn, { method, signal, onBlock });
     signal.throwIfAborted();
