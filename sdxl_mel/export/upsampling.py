@@ -21,6 +21,8 @@ class UpsampledConv(nn.Module):
     It keeps the weights as they were trained: nine and not sixteen, and rounded as all are where they are stored small.
     """
 
+    sums: Tensor
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
