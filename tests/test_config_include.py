@@ -36,8 +36,10 @@ def test_what_cannot_be_included(tmp_path, content, message):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_every_config_that_ships_is_valid(path):
-    source = "--trajectories" if read_toml(path).get("task") == "steps" else "--cache"
-    config = parse_command("train", ["--config", str(path), "--base", "b", source, "c", "--out", "o"])
+    task = read_toml(path).get("task")
+    source = ["--trajectories", "t"] if task == "steps" else ["--cache", "c"]
+    pictures = ["--dataset", "d"] if task in ("decoder", "refiner") else []
+    config = parse_command("train", ["--config", str(path), "--base", "b", *source, *pictures, "--out", "o"])
     assert config.task == read_toml(path).get("task", "lora")
     assert config.batch >= 4
     if path.parent.name == "ablations":

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from bench.ablations.rows import Row, config_of
 from sdxl_mel.files.atomic import write_json
 from sdxl_mel.record import sha256_bytes

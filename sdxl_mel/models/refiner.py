@@ -180,8 +180,8 @@ def _through(level: nn.Module, x: Tensor, time: Tensor) -> Tensor:
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     """Return the layer with weights of 0, so that at first it changes nothing."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
 
 
