@@ -128,8 +128,8 @@ class Clip:
     mean_square: float
     band_error_db: Float
     band_change_db: Float
-    energy_before: Float
-    energy_after: Float
+    energy_before: Vectors
+    energy_after: Vectors
 
     @property
     def mel_error_db(self) -> float:
@@ -212,16 +212,22 @@ def audit_vae(
     name, items = choose_clips(dataset, split, count, measuring.seed)
     clips = measure_clips(opened.vae, dataset, items, measuring.batch_pixels)
     pictures = {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
-    sets, hashes = [clips], [opened.identity]
+    sets, bases = [clips], [opened]
     if against is not None:
         other = open_base(base, ("vae",), vae=against, device=place, config=base_config)
         others = {clip.source: clip for clip in measure_clips(other.vae, dataset, items, measuring.batch_pixels)}
         sets.append([others[clip.source] for clip in clips])
-        hashes.append(other.identity)
+        bases.append(other)
     sounds, distances = hear(sets, dataset.spec, measuring, embedder)
     mine, *earlier = (
-        VaeAudit(summarise(clips, heard, measuring.inverted, dataset.spec, name), clips, heard, dataset.spec, inputs)
-        for clips, heard, inputs in zip(sets, sounds, hashes)
+        VaeAudit(
+            summarise(clips, heard, measuring.inverted, dataset.spec, name),
+            clips,
+            heard,
+            dataset.spec,
+            inputs={"vae": each.identity_of("vae")},
+        )
+        for clips, heard, each in zip(sets, sounds, bases)
     )
     inputs = mine.inputs | {f"{part} against": digest for each in earlier for part, digest in each.inputs.items()}
     return replace(mine, inputs=inputs | pictures, against=next(iter(earlier), None), distances=distances)
