@@ -212,12 +212,12 @@ def audit_vae(
     name, items = choose_clips(dataset, split, count, measuring.seed)
     clips = measure_clips(opened.vae, dataset, items, measuring.batch_pixels)
     pictures = {"pictures": pairs_hash((item.file, sha256_file(dataset.path(item))) for item in items)}
-    sets, hashes = [clips], [opened.identity]
+    sets, bases = [clips], [opened]
     if against is not None:
         other = open_base(base, ("vae",), vae=against, device=place, config=base_config)
         others = {clip.source: clip for clip in measure_clips(other.vae, dataset, items, measuring.batch_pixels)}
         sets.append([others[clip.source] for clip in clips])
-        hashes.append(other.identity)
+        bases.append(other)
     sounds, distances = hear(sets, dataset.spec, measuring, embedder)
     mine, *earlier = (
         VaeAudit(
@@ -225,9 +225,9 @@ def audit_vae(
             clips,
             heard,
             dataset.spec,
-            {str(part): digest for part, digest in identity.items()},
+            inputs={"vae": each.identity_of("vae")},
         )
-        for clips, heard, identity in zip(sets, sounds, hashes)
+        for clips, heard, each in zip(sets, sounds, bases)
     )
     inputs = mine.inputs | {f"{part} against": digest for each in earlier for part, digest in each.inputs.items()}
     return replace(mine, inputs=inputs | pictures, against=next(iter(earlier), None), distances=distances)

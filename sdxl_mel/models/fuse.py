@@ -108,8 +108,8 @@ def fuse(
             metadata = header_metadata(header, out.stem) | configs_metadata(source, replaced)
             write_single_file(out, checkpoint, weights.types, put, metadata, marks=marks_of(source.scheduler_config))
         else:
-            own = source.small_files() | {name: json_bytes(each) for name, each in replaced.items()}
-            write_folder(out, checkpoint, weights.types, put, own | header_files(header))
+            small = source.small_files() | {name: json_bytes(each) for name, each in replaced.items()}
+            write_folder(out, checkpoint, weights.types, put, small | header_files(header))
     return Fused(
         dtype=precision_of(chosen),
         loras=tuple(loras),

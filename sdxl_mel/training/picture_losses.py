@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdxl_mel.sound.laws import DECIBELS_PER_DECADE
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.sound.pixels import mel_of_values
+from sdxl_mel.sound.pixels import dequantise, mel_of_values
 
 LEVELS = 255 / 2
 """Of one unit of an image."""
@@ -24,9 +24,9 @@ def decibels_by_level(spec: MelSpec, most: float) -> Tensor:
 
     The laws are flat where it is dark: an error of a level there is more decibels.
     """
-    values = np.linspace(0, 1, 256, dtype=np.float32)
-    mel = np.maximum(mel_of_values(values, spec).astype(np.float64), SMALLEST_MEL)
-    slopes = np.abs(np.gradient(DECIBELS_PER_DECADE[spec.quantity] * np.log10(mel)))
+    mel = mel_of_values(dequantise(np.arange(256, dtype=np.uint8)), spec)
+    decibels = DECIBELS_PER_DECADE[spec.quantity] * np.log10(np.maximum(mel.astype(np.float64), SMALLEST_MEL))
+    slopes = np.abs(np.gradient(decibels))
     return torch.from_numpy(np.minimum(slopes / slopes[slopes > 0].min(), most).astype(np.float32))
 
 
