@@ -39,16 +39,16 @@ def test_checkpointing_keeps_less_and_computes_more():
 @pytest.mark.parametrize(
     ("frames", "checkpointing", "gib", "tflop"),
     [
-        pytest.param(1024, True, 0, 0),
-        pytest.param(1024, False, 0, 0, marks=pytest.mark.slow),
-        pytest.param(512, True, 0, 0, marks=pytest.mark.slow),
-        pytest.param(512, False, 0, 0, marks=pytest.mark.slow),
+        (1024, False, 10.80, 15.36),
+        pytest.param(1024, True, 6.76, 20.48, marks=pytest.mark.slow),
+        pytest.param(512, False, 6.11, 7.56, marks=pytest.mark.slow),
+        pytest.param(512, True, 4.05, 10.08, marks=pytest.mark.slow),
     ],
 )
 def test_sdxls_decoder_is_trained_on_whole_tiles_of_std_on_a_card_of_24_gb(frames, checkpointing, gib, tflop):
     given = read_toml(CONFIG) | {"base": "b", "dataset": "d", "cache": "c", "out": "o"}
     config = validated(Config, given, "decoder-24gb")
-    assert config.crop is None and config.micro_batch == 1 and config.hardware.gradient_checkpointing
+    assert config.crop is None and config.micro_batch == 1 and not config.hardware.gradient_checkpointing
     height = PRESETS["std"].n_mels // 8
     costs = count_decoder(
         meta_sdxl()["vae"],
@@ -60,8 +60,8 @@ def test_sdxls_decoder_is_trained_on_whole_tiles_of_std_on_a_card_of_24_gb(frame
     )
     total = sum(memory_of_decoder(costs, config.loop, torch.bfloat16).values()) / GIB
     print(f"{frames} frames, checkpointing {checkpointing}: {total:.1f} GiB, {costs.flops / 1e12:.1f} TFLOP")
-    assert total == pytest.approx(gib, rel=0.02)
-    assert costs.flops / 1e12 == pytest.approx(tflop, rel=0.02)
+    assert total == pytest.approx(gib, rel=0.01)
+    assert costs.flops / 1e12 == pytest.approx(tflop, rel=0.01)
 
 
 @pytest.mark.slow
