@@ -36,7 +36,7 @@ class Refiner(CarriedModel):
     `channels` are the picture's, 1 or 3; `widths` those of the layers from the picture inwards, each level at half the
     size of the one before, the first at half the picture's; `blocks` the residual blocks of each level on the way in
     and on the way out, `middle` those of the last. `draw_steps` are the steps in which it refines where none are
-    stated, `churn` how much noise is new in each (see `diffusion.flow`). `vae` is the SHA-256 of the VAE whose
+    stated, `churn` by how much each begins earlier (see `diffusion.flow`). `vae` is the SHA-256 of the VAE whose
     pictures it refines.
     """
 
@@ -63,11 +63,6 @@ class Refiner(CarriedModel):
         self.doubling = nn.ModuleList(nn.Conv2d(inner, 4 * outer, 1) for outer, inner in pairs)
         self.outwards = nn.ModuleList(_blocks(width, blocks) for width in widths[:-1])
         self.conv_out = _zero(nn.Conv2d(widths[0], PATCH**2 * channels, 3, padding=1))
-
-    @property
-    def multiple(self) -> int:
-        """Return what the height and the width of a picture must be multiples of."""
-        return int(PATCH * 2 ** len(self.halving))
 
     def forward(self, pictures: Tensor, states: Tensor, times: Tensor) -> Tensor:
         """Return velocities (batch, channels, height, width) of states at times 0..1, (batch,).
@@ -160,7 +155,7 @@ def refiner_for(base: Base) -> Refiner | None:
 
 
 def refining_flops(refiner: Refiner, height: int, width: int) -> int:
-    """Return the floating-point operations of one step on a picture, counted without computing them."""
+    """Return the floating-point operations of one call for a picture, counted without computing them."""
     empty = copy.deepcopy(refiner).to("meta")
     picture = torch.empty(1, refiner.config.channels, height, width, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
