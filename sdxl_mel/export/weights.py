@@ -22,6 +22,8 @@ SMALLEST_INT8 = 20_000
 """Smaller tensors are stored as float16: a thirtieth of the bytes, and all norms and biases."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 LARGEST_INT8 = 127
+KERNEL = 4
+"""Dimensions of the weights of a convolution."""
 
 
 class Use(NamedTuple):
@@ -119,12 +121,12 @@ def _channel_axis(uses: Sequence[Use], dimensions: int) -> int | None:
 
 def _axis_in(use: Use, dimensions: int) -> int | None:
     match use.node.op_type, use.place:
-        case "Conv", 1:
-            return 0
-        case "Gather", 0:
+        case ("Conv", 1) | ("Gather", 0):
             return 0
         case "ConvTranspose", 1:
             return 1
+        case "Reshape", 0:  # A kernel, channels first, of which another one is made.
+            return 0 if dimensions == KERNEL else None
         case "MatMul", 1:
             return dimensions - 1
         case "Gemm", 1:
