@@ -22,11 +22,9 @@ from sdxl_mel.progress import log  # noqa: E402
 from sdxl_mel.seeding import numpy_generator  # noqa: E402
 from tools.mini_base.captions import drawn_caption  # noqa: E402
 
-TRACKS = 2048
-COURSE = ("--steps", "8", "--sampler", "dpmpp_2m", "--first", "961", "--count", "1280")
-TEACHER = ("--base", "mini", "--dtype", "bf16", "--batch", "32")
-PHASES = ("mini-steps.toml", "mini-steps-unrolled.toml")
-"""The settings of each training; the second goes on from the first."""
+TRACKS = 1024
+PHASES = (("mini-steps.toml", 448), ("mini-steps-rolled.toml", 704))
+"""The settings of each training, and the trajectories there are by then; each goes on from the one before."""
 
 
 def main() -> None:
@@ -36,12 +34,12 @@ def main() -> None:
     work = parser.parse_args().work
     prompts, trajectories, result = work / "prompts.txt", work / "trajectories", work / "step_adapter.safetensors"
     write_text(prompts, "".join(f"{caption}\n" for caption in captions()))
-    words = ["--prompts", str(prompts), "--out", str(trajectories)]
-    log(run_command("trajectories", [*TEACHER, *COURSE, *words]).summary())
     before: list[str] = []
-    for config in PHASES:
+    for config, count in PHASES:
         run = work / config.removesuffix(".toml")
         if not (run / LORA_NAME).exists():
+            teacher = ["--base", "mini", "--prompts", str(prompts), "--dtype", "bf16", "--batch", "16"]
+            log(run_command("trajectories", [*teacher, "--count", str(count), "--out", str(trajectories)]).summary())
             words = ["--config", str(ROOT / "configs" / config), "--trajectories", str(trajectories), "--out", str(run)]
             log(run_command("train", [*words, *before, *(["--resume"] if is_run(run) else [])]).summary())
         before = ["--adapter.init", str(run / LORA_NAME)]

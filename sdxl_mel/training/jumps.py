@@ -15,9 +15,17 @@ from sdxl_mel.training.batches import Stream
 
 @dataclass(frozen=True)
 class Jumps:
-    """Pairs of points of trajectories; tensors have the batch first, `segments` count from the clean end."""
+    """Pairs of points of trajectories; tensors have the batch first, `segments` count from the clean end.
+
+    `first` and `lengths`, on the CPU, are the points where jumps start and how many points they skip; those that are
+    `rolled` start from where the adapter itself got to from the `noise`.
+    """
 
     sources: tuple[str, ...]
+    first: Tensor
+    lengths: Tensor
+    rolled: Tensor
+    noise: Tensor
     start: Tensor
     end: Tensor
     at: Level
@@ -32,18 +40,19 @@ class Jumps:
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Jumps":
         """Return the pairs on a device, the text in the dtype of the UNet."""
-        names = ("start", "end", "timesteps", "end_timesteps", "segments")
+        names = ("noise", "start", "end", "timesteps", "end_timesteps", "segments")
         moved = {name: getattr(self, name).to(device) for name in names}
         text = TextEmbeddings(*(each.to(device, dtype) for each in self.text))
         return replace(self, **moved, at=self.at.on(device), to=self.to.on(device), text=text)
 
 
 class Pair(NamedTuple):
-    """A jump from one point of a trajectory to a later one."""
+    """A jump from one point of a trajectory to a later one; `rolled`, it starts where the adapter itself got to."""
 
     trajectory: Trajectory
     first: int
     last: int
+    rolled: bool = False
 
 
 class JumpData:
@@ -73,13 +82,17 @@ class JumpData:
 
     def jumps(self, pairs: Sequence[Pair]) -> Jumps:
         """Return jumps with their latents and texts."""
-        found = [self.source.states(pair.trajectory, (pair.first, pair.last)) for pair in pairs]
-        start, end = (torch.stack(each) for each in zip(*found))
+        found = [self.source.states(pair.trajectory, (0, pair.first, pair.last)) for pair in pairs]
+        noise, start, end = (torch.stack(each) for each in zip(*found))
         texts = [self.source.text(pair.trajectory.text) for pair in pairs]
         first, last = (torch.tensor([getattr(pair, name) for pair in pairs]) for name in ("first", "last"))
         timesteps = torch.tensor([*self.grid.timesteps, 0])
         return Jumps(
             sources=tuple(pair.trajectory.prompt for pair in pairs),
+            first=first,
+            lengths=last - first,
+            rolled=torch.tensor([pair.rolled for pair in pairs]),
+            noise=noise,
             start=start,
             end=end,
             at=self.grid.level(first),

@@ -61,10 +61,14 @@ class Objective(Protocol):
 
 
 class Segments:
-    """Jumps within a segment, from where the teacher was: a share of them, `starts`, from its first point."""
+    """Jumps within a segment, a share of them, `starts`, from its first point.
 
-    def __init__(self, data: JumpData, starts: float, measured: Measured) -> None:
-        self.data, self.starts, self.measured = data, starts, measured
+    They start where the teacher was, or, a share of those of later segments, `rollouts`, where the adapter itself got
+    to: without gradient.
+    """
+
+    def __init__(self, data: JumpData, starts: float, rollouts: float, measured: Measured) -> None:
+        self.data, self.starts, self.rollouts, self.measured = data, starts, rollouts, measured
 
     def batch(self, step: int, places: range) -> Sequence[Jumps]:
         """Return jumps whose starts are spread evenly over the segments."""
@@ -78,6 +82,8 @@ class Segments:
         steps = self.data.draw_steps[int(generator.integers(len(self.data.draw_steps)))]
         length = self.data.grid.segment(steps)
         begin = min(int(place * steps), steps - 1) * length
+        if begin and self.rollouts and generator.random() < self.rollouts:
+            return Pair(self.data.at(slot), begin, begin + length, rolled=True)
         within = 0 if generator.random() < self.starts else int(generator.integers(length))
         return Pair(self.data.at(slot), begin + within, begin + length)
 
@@ -90,12 +96,31 @@ class Segments:
         return [self._landed(jumps, predict) for jumps in batch]
 
     def _landed(self, jumps: Jumps, predict: Predict) -> Landed:
-        found = predict(jumps.start, jumps.timesteps, jumps.text)
-        parts = joining(jumps.start, jumps.at, jumps.end, jumps.to)
+        start = self._rolled(jumps, predict)
+        found = predict(start, jumps.timesteps, jumps.text)
+        parts = joining(start, jumps.at, jumps.end, jumps.to)
         scale = reach(jumps.at, jumps.to, self.data.prediction)
         # An error of a landing grows on the way to the clean end about as the signal does.
         weight = scale / jumps.to.signal if self.measured == "landing" else 1.0
         return Landed(found, predicted_of(parts, jumps.at, self.data.prediction), scale, weight)
+
+    @torch.no_grad()
+    def _rolled(self, jumps: Jumps, predict: Predict) -> Tensor:
+        """Return where the jumps start: on the trajectory, or where the adapter gets to from its noise."""
+        if not bool(jumps.rolled.any()):
+            return jumps.start
+        grid, device = self.data.grid, jumps.start.device
+        latents = torch.where(jumps.rolled.to(device).view(-1, 1, 1, 1), jumps.noise, jumps.start)
+        points = torch.zeros_like(jumps.first)
+        while len(some := (jumps.rolled & (points < jumps.first)).nonzero().flatten()):
+            at, to = grid.level(points[some]).on(device), grid.level(points[some] + jumps.lengths[some]).on(device)
+            timesteps = torch.tensor([grid.timesteps[point] for point in points[some]], device=device)
+            there = some.to(device)
+            text = TextEmbeddings(*(each[there] for each in jumps.text))
+            predicted = predict(latents[there], timesteps, text)
+            latents[there] = parts_of(latents[there], predicted, at, self.data.prediction).at(to)
+            points[some] += jumps.lengths[some]
+        return latents
 
 
 class Unrolled:

@@ -133,7 +133,7 @@ def objective_of(config: Config, data: JumpData) -> Objective:
     """Return what the adapter is trained for."""
     match config.objective:
         case "segments":
-            return Segments(data, config.starts, config.loss.measured)
+            return Segments(data, config.starts, config.rollouts, config.loss.measured)
         case "unrolled":
             return Unrolled(data)
         case "consistency":

@@ -65,6 +65,8 @@ class Config(TrainingConfig):
     """segments: each step lands where the teacher was; unrolled: all steps of a drawing do; consistency: one end"""
     starts: Annotated[Share, Show.ADVANCED, Before("trackers")] = 0.75
     """share of examples at the start of a segment; the others start within one (segments)"""
+    rollouts: Annotated[Share, Show.ADVANCED, Before("trackers")] = 0.0
+    """share of later segments' examples that start where the adapter itself got to, not where the teacher was"""
     adapter: Annotated[StepAdapterSettings, Before("optimizer")] = StepAdapterSettings()
     loss: Annotated[StepLossSettings, Before("averages")] = StepLossSettings()
     validation: StepValidationSettings = StepValidationSettings()
@@ -73,4 +75,6 @@ class Config(TrainingConfig):
     def _measurable(self) -> Self:
         if self.objective == "consistency" and self.loss.measured == "landing":
             raise ValueError("loss.measured 'landing' is for segments and unrolled; a consistency model has one end")
+        if self.objective != "segments" and self.rollouts:
+            raise ValueError("rollouts need the objective 'segments'; the others have none")
         return self

@@ -102,11 +102,11 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("objective", ["segments", "unrolled"])
-def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(objective, settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("learnt", [{"rollouts": 0.5}, {"objective": "unrolled"}])
+def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(learnt, settings, tmp_path, monkeypatch):
     from sdxl_mel.training.loop import Loop
 
-    settings |= {"draw_steps": (2, 4), "averages": {"lengths": (0.1,)}, "objective": objective}
+    settings |= {"draw_steps": (2, 4), "averages": {"lengths": (0.1,)}} | learnt
     _run(settings)
     whole = _bytes(settings["out"])
     settings["out"] = tmp_path / "killed"
@@ -124,7 +124,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_run_that_was_not(objective, setti
     assert _bytes(settings["out"]) == whole
 
 
-@pytest.mark.parametrize("kind", [lambda data: Segments(data, 0.75, "noise"), Unrolled, Consistency])
+@pytest.mark.parametrize("kind", [lambda data: Segments(data, 0.75, 0.5, "noise"), Unrolled, Consistency])
 def test_a_batch_is_the_same_in_pieces(kind, six_trajectories):
     objective = kind(_data(six_trajectories))
     whole, *parts = (objective.batch(3, piece) for piece in (range(8), range(3), range(3, 8)))
@@ -135,7 +135,7 @@ def test_a_batch_is_the_same_in_pieces(kind, six_trajectories):
 
 def test_starts_are_spread_evenly_and_jumps_stay_in_their_segment(six_trajectories):
     data = _data(six_trajectories)
-    starts, within = (Segments(data, share, "noise") for share in (1.0, 0.0))
+    starts, within = (Segments(data, share, 0.0, "noise") for share in (1.0, 0.0))
     batches = [starts.batch(step, range(8)) for step in range(20)]
     assert all(jumps.segments.bincount().tolist() == [4, 4] for (jumps,) in batches)
     assert _timesteps(batches) == {(999, 499), (499, 0)}
@@ -144,12 +144,24 @@ def test_starts_are_spread_evenly_and_jumps_stay_in_their_segment(six_trajectori
 
 
 def test_a_landing_is_measured_in_units_of_the_signal_there(six_trajectories):
-    segments = Segments(_data(six_trajectories), 0.5, "landing")
+    segments = Segments(_data(six_trajectories), 0.5, 0.0, "landing")
     ((jumps,), prediction) = segments.batch(0, range(8)), segments.data.prediction
     (landed,) = segments.landed([jumps], lambda latents, timesteps, text: latents * 0.3)
     missed = parts_of(jumps.start, jumps.start * 0.3, jumps.at, prediction).at(jumps.to) - jumps.end
     minimised = (landed.found - landed.wanted) * landed.weight
     torch.testing.assert_close(minimised.abs(), (missed / jumps.to.signal).abs(), atol=1e-4, rtol=1e-3)
+
+
+def test_rolled_examples_start_where_the_adapter_got_to(settings, six_trajectories):
+    """Half of the starts have steps before them. The error that is minimised is then that of the whole drawing."""
+    objective = Segments(_data(six_trajectories), 1.0, 1.0, "noise")
+    for (jumps,) in (objective.batch(step, range(8)) for step in range(5)):
+        assert torch.equal(jumps.rolled, jumps.first > 0)
+        assert int(jumps.rolled.sum()) == 4
+    before, after = _run(settings, steps=30, rollouts=1.0, validation={"every": 30, "clips": 1}).results[
+        "squared error of where a step lands, trained"
+    ]
+    assert after < before
 
 
 def test_an_unrolled_drawing_is_a_walk_and_its_gradient_passes_through_every_step(six_trajectories):
@@ -170,11 +182,12 @@ def test_an_unrolled_drawing_is_a_walk_and_its_gradient_passes_through_every_ste
     assert scale.grad.item() == pytest.approx(float(more - less) / 2e-2, rel=1e-2)
 
 
-def test_a_teacher_without_guidance_draws_its_own_way(slim_sdxl, small_cache, tmp_path):
+@pytest.mark.parametrize("drawn", [{"objective": "unrolled"}, {"rollouts": 1.0}])
+def test_a_teacher_without_guidance_draws_its_own_way(drawn, slim_sdxl, small_cache, tmp_path):
     """The adapter changes nothing yet: where it gets to from the noise is where the teacher was."""
     draw_trajectories(slim_sdxl, small_cache, tmp_path / "t", "--count", "4", guidance=1.0)
     settings = SMALL | {"base": str(slim_sdxl), "trajectories": tmp_path / "t", "out": tmp_path / "run", "steps": 1}
-    _run(settings, draw_steps=(4,), objective="unrolled", optimizer={"rate": 1e-12}, validation={"every": 0})
+    _run(settings, draw_steps=(4,), batch=4, optimizer={"rate": 1e-12}, validation={"every": 0}, **drawn)
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert row["squared_error"] == pytest.approx(0, abs=1e-5)
 
@@ -192,6 +205,7 @@ def test_a_consistency_model_steps_to_the_next_point(six_trajectories):
         ({"steps": 0}, "steps: found 0"),
         ({"draw_steps": (0,)}, "draw_steps.0: found 0"),
         ({"objective": "consistency", "loss": {"measured": "landing"}}, "is for segments and unrolled"),
+        ({"objective": "unrolled", "rollouts": 0.5}, "rollouts need the objective 'segments'"),
         ({"base": "mini"}, "base mini and .* were made with different specs"),
         ({"task": "lora"}, "these are the settings of 'steps'"),
     ],
