@@ -14,8 +14,11 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 QUOTED_FILE = re.compile(r"`((?:sdxl_mel|tests|tools|bench|configs|docs|examples)/[\w/.-]+)`")
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w(?![\w-])")
 OF_THE_PARSER = {"--config", "--help", "--help-all"}
-OF_OTHER_PROGRAMS = {"--logdir", "--num_processes", "--num_cpu_threads_per_process", "--directory", "--work", "--judge"}
-"""TensorBoard's, accelerate's, http.server's, and those of tools/train_mini_base.py."""
+OF_OTHER_PROGRAMS = {
+    *("--logdir", "--num_processes", "--num_cpu_threads_per_process", "--directory"),
+    *("--work", "--judge", "--style"),
+}
+"""TensorBoard's, accelerate's and http.server's; those of tools/train_mini_base.py and bench/distill.py."""
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
