@@ -16,7 +16,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w(?![\w-])")
 OF_THE_PARSER = {"--config", "--help", "--help-all"}
 OF_OTHER_PROGRAMS = {
     *("--logdir", "--num_processes", "--num_cpu_threads_per_process", "--directory"),
-    *("--work", "--judge", "--kohya"),
+    *("--work", "--judge", "--kohya", "--style"),
 }
 """TensorBoard's, accelerate's, http.server's, those of tools/train_mini_base.py and of `python -m bench`."""
 
