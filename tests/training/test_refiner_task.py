@@ -48,17 +48,19 @@ def finished(run_of, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_it_learns(run_of, finished, tmp_path):
     """The tiles are noise: all that can be learnt is what is at a place already."""
-    results = run_of(tmp_path / "run", steps=60, pairs=finished / "pairs", validation={"every": 60, "clips": 2}).results
+    changes = {"steps": 120, "optimizer": {"rate": 1e-2, "warmup": 5}, "validation": {"every": 120, "clips": 2}}
+    results = run_of(tmp_path / "run", pairs=finished / "pairs", **changes).results
     before, after = results["squared error of the flow, held out"]
     assert after < 0.9 * before
 
 
 def test_pictures_are_decoded_once_and_hold_their_spec(finished, run_of, tmp_path):
-    """One for each of 10 training and 2 judged clips, some of them drawn anew."""
+    """One for each training clip and 2 held-out and 2 regularisation clips that are judged, some drawn anew."""
     pictures = sorted((finished / "pairs").glob("*.png"))
-    assert len(pictures) == 10 + 2
+    assert len(pictures) == 10 + 2 + 2
     assert {path.name.split("-")[0] for path in pictures} == {"decoded", "redrawn"}
     assert all(read_spectrogram(path).spec == read_run(finished).spec for path in pictures)
     times = [path.stat().st_mtime_ns for path in pictures]
@@ -104,7 +106,7 @@ def test_tiles_that_are_not_those_of_the_cache_are_refused(run_of, small_cache, 
     dataset = shutil.copytree(small_cache.parent / "dataset", tmp_path / "dataset")
     tile = dataset / "train" / "003.png"
     shutil.copyfile(dataset / "train" / "004.png", tile)
-    with pytest.raises(MismatchError, match="003.png: changed since it was cached"):
+    with pytest.raises(MismatchError, match="003.png: changed since"):
         run_of(tmp_path / "run", dataset=dataset)
     with pytest.raises(InputError, match="nowhere.*no prepared dataset"):
         run_of(tmp_path / "other", dataset=tmp_path / "nowhere")
