@@ -3,6 +3,7 @@
  * in overlapping blocks, so that memory does not grow with the length of a picture.
  */
 
+import { release } from "./bytes.js";
 import { framesOf, melOfLevels } from "./levels.js";
 import { FilterBank, marginOf, reachOf } from "./mel.js";
 import { initialSpectrum } from "./phases.js";
@@ -135,6 +136,7 @@ async function invertBlock(picture, spec, iterations, generator, pause, { known 
     const consistency = new Consistency(spec, coarse, frames, { loop, known, neighbour });
     const spectra = stereoFromLeading(consistency.spectrumOf(sounds[0]), coarseTargets);
     sounds = await consistency.soundsOf(spectra);
+    spectra.forEach(release);
     sounds = await fastGriffinLim(sounds, coarseTargets, consistency, iterations.stereo, pause);
   }
   const consistency = new Consistency(spec, spec.n_fft, frames, { loop, known, neighbour });
@@ -142,7 +144,10 @@ async function invertBlock(picture, spec, iterations, generator, pause, { known 
   const follow = (frame, sizes) => {
     sizes.forEach((size, channel) => updated(size, mel[channel], frame * spec.n_mels, spec, bank));
   };
-  return fastGriffinLim(sounds, targets, consistency, iterations.final, pause, follow);
+  sounds = await fastGriffinLim(sounds, targets, consistency, iterations.final, pause, follow);
+  // A worker that goes on to the next block collects no garbage for long, and there are tens of MB of it.
+  [...mel, ...targets, ...coarseTargets, start].forEach(release);
+  return sounds;
 }
 
 function firstUnknown(weight) {

@@ -5,7 +5,7 @@
  * pass over the sound, a frame at a time.
  */
 
-import { joined } from "./bytes.js";
+import { joined, release } from "./bytes.js";
 import { RealFft } from "./fft.js";
 import { binsBelowFmin, marginOf, reachOf, windowOf } from "./mel.js";
 
@@ -199,7 +199,9 @@ export async function raar(spectrum, target, consistency, iterations, pause) {
     await pause();
     sounds = await consistency.updated(update, sounds);
   }
-  return (await consistency.soundsOf([projected]))[0];
+  const [sound] = await consistency.soundsOf([projected]);
+  release(reflected);
+  return sound;
 }
 
 /**
@@ -225,6 +227,7 @@ export async function fastGriffinLim(sounds, targets, consistency, iterations, p
       project(bins, targets, frame * count, consistency.freeBins);
     }, sounds);
   }
+  before.forEach(release);
   return sounds;
 }
 
