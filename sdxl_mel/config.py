@@ -45,7 +45,13 @@ class Settings(BaseModel):
     """A group of settings: frozen, and closed to unknown keys. A field's docstring is its help text."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        # Built when the first is made: a command line's help needs the validators of none.
+        defer_build=True,
     )
 
     @classmethod
@@ -60,7 +66,6 @@ class Settings(BaseModel):
                     order.insert(order.index(mark.name), name)
         if order != list(cls.model_fields):
             cls.__pydantic_fields__ = {name: cls.model_fields[name] for name in order}
-            cls.model_rebuild(force=True)
 
     def recorded(self) -> dict[str, JsonValue]:
         """Return the settings that decide the result, for its record: all but those marked UNRECORDED."""

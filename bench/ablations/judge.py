@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.kept import Kept
 from sdxl_mel.corpus.tracks import Group, TrackPlan, plan_tracks
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.evaluation.embeddings import SetEmbeddings
-from sdxl_mel.files.atomic import atomic_path
 from sdxl_mel.files.dataset import read_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
@@ -81,16 +81,13 @@ class Judge:
     @cached_property
     def reference(self) -> NDArray[np.float64]:
         """Return the vectors of the corpus's real test tiles, made once."""
-        path = self.folder / "reference.npy"
-        if not path.exists():
-            dataset = read_dataset(self.dataset)
-            items = dataset.splits["test"]
-            levels = (read_spectrogram(dataset.path(item)).levels for item in items)
-            tiles = np.stack([np.rint(each.mean(-1)).astype(np.uint8) for each in levels])
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, self.embedded(tiles))
-        kept: NDArray[np.float64] = np.load(path)
+        kept: NDArray[np.float64] = Kept(self.folder).array("reference", self._embedded_reference)
         return kept
+
+    def _embedded_reference(self) -> NDArray[np.float64]:
+        dataset = read_dataset(self.dataset)
+        levels = (read_spectrogram(dataset.path(item)).levels for item in dataset.splits["test"])
+        return self.embedded(np.stack([np.rint(each.mean(-1)).astype(np.uint8) for each in levels]))
 
     @cached_property
     def generator(self) -> Generator:

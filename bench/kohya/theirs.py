@@ -40,7 +40,7 @@ def kohya_step(chosen: argparse.Namespace) -> tuple[Callable[[], None], torch.nn
     # A network asks for text encoders although it adapts none of their layers here.
     network = network_module.create_network(1.0, chosen.rank, chosen.rank, None, [torch.nn.Module()] * 2, unet)
     network.apply_to(None, unet, apply_text_encoder=False, apply_unet=True)
-    groups, _ = network.prepare_optimizer_params_with_multiple_te_lrs(None, None, 1e-4)
+    groups, _ = network.prepare_optimizer_params(None, None, 1e-4)
     _, _, optimizer = train_util.get_optimizer(args, groups)
     unet, network, optimizer = accelerator.prepare(unet, network, optimizer)
     unet.eval()

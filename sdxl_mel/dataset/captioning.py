@@ -49,17 +49,20 @@ def caption_track(
 ) -> TrackCaptions:
     """Return what becomes of a track's captions; `voice` is the probability that one is heard, where it was measured.
 
-    A track for regularization has the class caption alone and no anchor. A track none of whose captions is left has
-    the anchor alone; one for which there is no anchor either keeps nothing.
+    A track for regularization has its captions as they are, one that becomes so the class caption alone, both after
+    the anchor for regularization. A track none of whose captions is left has the anchor alone; one for which there is
+    no anchor either keeps nothing.
     """
     decision = decide(track.captions, track.tags, voice) if track.split != "regularization" else Decision(False)
+    plain_anchor = captioning.regularization_anchor
     if track.split == "regularization":
-        return TrackCaptions(track.identifier, decision, tuple(_plain(text) for text in track.captions))
+        plain = tuple(_plain(text, plain_anchor, counter) for text in track.captions)
+        return TrackCaptions(track.identifier, decision, plain)
     if decision.vocal and captioning.vocals != "keep":
         stand_in = captioning.class_caption if captioning.vocals == "regularization" else ""
         why = f"vocals: {stand_in!r} in its place" if stand_in else "vocals: the track is dropped"
         dropped = [Caption(text, "", "dropped", why) for text in track.captions]
-        kept = [Caption("", stand_in, "kept")] if stand_in else []
+        kept = [Caption("", _behind(plain_anchor, stand_in, counter), "kept")] if stand_in else []
         return TrackCaptions(track.identifier, decision, (*dropped, *kept))
     captions: list[Caption] = []
     for text in track.captions:
@@ -92,9 +95,14 @@ def fates(tracks: Sequence[TrackCaptions]) -> dict[str, int]:
     return dict(sorted(counts.items())) | ({"dropped: empty": empty} if empty else {})
 
 
-def _plain(text: str) -> Caption:
+def _plain(text: str, anchor: str, counter: TokenCounter) -> Caption:
     edited = normalise(Edited(text))
-    return Caption(text, edited.text, "cleaned" if edited.edits else "kept", "", edited.edits)
+    after = _behind(anchor, edited.text, counter)
+    return Caption(text, after, "cleaned" if edited.edits else "kept", "", edited.edits)
+
+
+def _behind(anchor: str, text: str, counter: TokenCounter) -> str:
+    return anchored(text, anchor, counter).text if anchor else text
 
 
 def _trained(text: str, names: Sequence[str], instrumental: bool, anchor: str, counter: TokenCounter) -> Caption:

@@ -99,7 +99,10 @@ def prepare(
         voices = {name: track.voice for name, track in rendered.items()}
         captions = [caption_track(each, captioning, counter, voices.get(each.identifier)) for each in found.tracks]
         assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
-    anchors = {name: "" if each.split == "regularization" else captioning.anchor for name, each in assigned.items()}
+    anchors = {
+        name: captioning.regularization_anchor if each.split == "regularization" else captioning.anchor
+        for name, each in assigned.items()
+    }
     captions = [with_stated_caption(each, edits, anchors[each.track], counter) for each in captions]
     tracks = [
         PreparedTrack(track, texts, rendered.get(track.identifier)) for track, texts in zip(found.tracks, captions)

@@ -74,12 +74,14 @@ class RejectSettings(Settings):
 class Captioning:
     """What training captions are: `anchor` in front, and what becomes of the captions of vocal tracks.
 
-    With `vocals` "regularization" they are replaced by `class_caption`, with "drop" the track is left out.
+    With `vocals` "regularization" they are replaced by `class_caption`, with "drop" the track is left out. In front of
+    captions for regularization stands `regularization_anchor`.
     """
 
     anchor: str = DEFAULT_ANCHOR
     vocals: Vocals = "regularization"
     class_caption: str = "song with vocals"
+    regularization_anchor: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ PREPARE = Line(
     "prepare",
     "render scores for instruments that the base has never heard",
     "prepare",
-    "--source demo --preset mini --tracks {tracks} --base mini --seed {seed} --out {dataset}",
+    "--source demo --preset mini --tracks {tracks} --base mini --regularization-anchor {anchor} --seed {seed} "
+    "--out {dataset}",
 )
 
 LINES = (

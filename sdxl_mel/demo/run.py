@@ -12,7 +12,7 @@ from sdxl_mel.demo.steps import config_path, run_steps
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.audio import write_audio
-from sdxl_mel.files.dataset import Item, read_dataset
+from sdxl_mel.files.dataset import DEFAULT_ANCHOR, Item, read_dataset
 
 SONG = "instrumental, banjo and harmonica, fast, major key, folk tune"
 EXAMPLE_SECONDS = 12.0
@@ -28,6 +28,7 @@ def run_demo(folder: Path, minutes: float, seed: int, known: int | None = None) 
         "seed": str(seed),
         "tracks": str(size.tracks),
         "steps": str(size.steps),
+        "anchor": DEFAULT_ANCHOR,
         "song": SONG,
         "dtype": quick_dtype(),
         "config": str(config_path("mini")),

@@ -1,5 +1,6 @@
 """How a picture is drawn: samplers by name, few-step kinds of models, timesteps. Settings read it without torch."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -27,6 +28,8 @@ SCHEDULER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 DISTILLED = ("LCMScheduler", "TCDScheduler")
 """For few-step models; they take SDXL's noise schedule though diffusers does not list them beside its own."""
+ZERO_SNR = "rescale_betas_zero_snr"
+"""The setting of diffusers' schedulers that takes the last of the signal away (arXiv 2305.08891, algorithm 1)."""
 
 Merge = Literal["swap", "average", "roll"]
 """What the views of a long piece do where they overlap; see `long_form.JointPredictor`."""
@@ -36,6 +39,11 @@ Timesteps = Spacing | tuple[int, ...]
 """A spacing, or every timestep itself, falling."""
 MOST_TIMESTEP = 999
 NO_GUIDANCE = 1.0
+
+
+def takes_zero_snr(kind: Any) -> bool:
+    """Return whether diffusers' scheduler of this class can have zero terminal SNR."""
+    return kind is not None and ZERO_SNR in inspect.signature(kind).parameters
 
 
 @dataclass(frozen=True)

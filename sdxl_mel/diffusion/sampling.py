@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
-from sdxl_mel.diffusion.samplers import DISTILLED, SAMPLERS, SCHEDULER_OPTIONS, Timesteps
+from sdxl_mel.diffusion.samplers import (
+    DISTILLED,
+    SAMPLERS,
+    SCHEDULER_OPTIONS,
+    ZERO_SNR,
+    Timesteps,
+    takes_zero_snr,
+)
 from sdxl_mel.errors import InputError
 from sdxl_mel.names import near_miss
 from sdxl_mel.seeding import torch_generator
-
-ZERO_SNR = "rescale_betas_zero_snr"
-"""The setting of diffusers' schedulers that takes the last of the signal away (arXiv 2305.08891, algorithm 1)."""
 
 
 def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None = None) -> Any:
@@ -50,11 +54,6 @@ def make_scheduler(name: str, base_scheduler: Any, timesteps: Timesteps | None =
     if isinstance(timesteps, str):
         options["timestep_spacing"] = timesteps
     return kind.from_config(config, **options)
-
-
-def takes_zero_snr(kind: Any) -> bool:
-    """Return whether diffusers' scheduler of this class can have zero terminal SNR."""
-    return kind is not None and ZERO_SNR in inspect.signature(kind).parameters
 
 
 def set_steps(

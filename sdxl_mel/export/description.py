@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel import __version__
-from sdxl_mel.diffusion.samplers import Drawing, settle
-from sdxl_mel.diffusion.sampling import ZERO_SNR, make_scheduler
+from sdxl_mel.diffusion.samplers import ZERO_SNR, Drawing, settle
+from sdxl_mel.diffusion.sampling import make_scheduler
 from sdxl_mel.errors import InputError
 from sdxl_mel.export.graphs import TOKENS
 from sdxl_mel.export.manifest import Command, Description, Drawn, Latent, Preview, Scheduler, Text

@@ -44,9 +44,7 @@ def large_tensors(model: "ModelProto") -> list[str]:
 
 
 def _refer(tensor: "TensorProto", location: str, offset: int, length: int) -> None:
-    from onnx import TensorProto
-
     tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
+    tensor.data_location = type(tensor).EXTERNAL
     for key, value in {"location": location, "offset": offset, "length": length}.items():
         tensor.external_data.add(key=key, value=str(value))

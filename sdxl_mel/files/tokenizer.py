@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer
 
 from sdxl_mel.assets import CLIP_MERGES
 from sdxl_mel.errors import FormatError
@@ -26,7 +25,7 @@ def read_tokenizer(place: Path, folder: str = "") -> Any:
     Raises FormatError for what is none.
     """
     try:
-        return CLIPTokenizer.from_pretrained(str(place), subfolder=folder, local_files_only=place.is_dir())
+        return _kind().from_pretrained(str(place), subfolder=folder, local_files_only=place.is_dir())
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise FormatError(f"{place / folder}: not a CLIP tokenizer: {reason}") from error
@@ -48,7 +47,7 @@ def public_tokenizer(padding: str = END) -> Any:
     merges = [tuple(line.split()) for line in lines[1 : 1 + VOCABULARY - 2 * len(letters) - 2]]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), START, END]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=padding, model_max_length=MAX_LENGTH)
+    return _kind()(vocab=vocabulary, merges=merges, pad_token=padding, model_max_length=MAX_LENGTH)
 
 
 def is_public(tokenizer: Any, padding: str) -> bool:
@@ -70,3 +69,10 @@ def tokenizer_of_files(files: Files) -> Any:
         for file, content in files.items():
             (Path(name) / file).write_text(json.dumps(content), encoding="utf-8")
         return read_tokenizer(Path(name))
+
+
+def _kind() -> Any:
+    # Imported here, so that whoever only moves tensors does not wait for it.
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer

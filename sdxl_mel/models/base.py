@@ -20,7 +20,6 @@ from sdxl_mel.models.families import family_of_file, require_vae
 from sdxl_mel.models.family import PARTS, Family, Part
 from sdxl_mel.models.folder import INDEX_FILE, Folder, public_configs
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK, Architecture
-from sdxl_mel.models.loading import load_model
 from sdxl_mel.models.scheduler import make_base_scheduler
 from sdxl_mel.models.single_file import SingleFile, VaeFile
 from sdxl_mel.sound.melspec import MelSpec
@@ -96,8 +95,7 @@ def _fetched(hub_id: str, parts: Sequence[Part]) -> Path:
             "(owner/name) or mini"
         )
     # Imported here, so that a base on this machine needs no client of the hub.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import errors, snapshot_download
 
     wanted = ["*.json", "tokenizer*/*", *(f"{part}/*.safetensors" for part in parts)]
     if list(parts) == ["vae"]:
@@ -107,7 +105,13 @@ def _fetched(hub_id: str, parts: Sequence[Part]) -> Path:
         folder = Folder(path)
         if not all(folder.weights(part) for part in parts if folder.config(part) is not None):
             path = Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*non_ema*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.HFValidationError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        OSError,
+    ) as error:
         raise MissingError(
             f"{hub_id}: not a folder here, not in the hub cache and cannot be fetched; download it to a folder "
             f"and give that ({type(error).__name__})"
@@ -267,6 +271,9 @@ def _latents_identity(source: PartSource, stamps: Stamps) -> str:
 
 
 def _loaded(source: PartSource, part: Part, dtype: torch.dtype) -> Any:
+    # Imported here: who fuses or describes reads tensors alone, and diffusers takes longer to import than all else.
+    from sdxl_mel.models.loading import load_model
+
     config = source.config(part)
     if config is None:
         raise InputError(f"{source.path}: the base has no config of a {part} to read this with; give a folder")

@@ -7,10 +7,8 @@ ComfyUI, Forge and A1111 know a single file of v-prediction by an empty tensor `
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import diffusers
-
 from sdxl_mel.diffusion.options import Prediction
-from sdxl_mel.diffusion.sampling import ZERO_SNR, takes_zero_snr
+from sdxl_mel.diffusion.samplers import ZERO_SNR, takes_zero_snr
 from sdxl_mel.errors import FormatError, MissingError
 from sdxl_mel.models.family import Config
 
@@ -66,4 +64,7 @@ def prediction_of(config: Config) -> Prediction:
 
 
 def _kind(config: Config) -> Any:
+    # Imported here: who reads a scheduler's config or writes its marks needs none of its schedulers.
+    import diffusers
+
     return getattr(diffusers, str(config.get("_class_name", "")), None)

@@ -81,6 +81,8 @@ class Config(StageConfig):
     """instruments of --source demo: those that the mini base has heard, or those it has not"""
     class_caption: Annotated[str, Show.ADVANCED] = "song with vocals"
     """caption of vocal tracks in the regularization split"""
+    regularization_anchor: Annotated[str, Show.ADVANCED] = ""
+    """words in front of captions for regularization: the anchor, where the base knows it, as mini does"""
     valid_subset: Annotated[bool, Show.ADVANCED] = False
     """use only the captions of Song Describer's validated subset"""
     uncaptioned: Annotated[bool, Show.ADVANCED] = False
@@ -137,7 +139,7 @@ def run(config: Config) -> Report:
         _source(config),
         config.out,
         named_spec(config.preset),
-        captioning=Captioning(config.anchor, config.vocals, config.class_caption),
+        captioning=Captioning(config.anchor, config.vocals, config.class_caption, config.regularization_anchor),
         cutting=Cutting(config.stride, config.count, config.skip_seconds, config.offsets),
         reject=config.reject,
         splitting=Splitting(config.validation, config.test, config.hold_out_combinations, config.seed),

@@ -29,12 +29,14 @@ BLOCK = "BasicTransformerBlock"
 class Costs:
     """Counts of a forward and backward pass: parameters, floating-point operations, bytes kept for the way back.
 
-    `transient_bytes` is what recomputing the largest checkpointed block keeps on top.
+    `forward_flops` is the part of the operations that one way forward takes, `transient_bytes` what recomputing the
+    largest checkpointed block keeps on top.
     """
 
     base_parameters: int
     adapter_parameters: int
     flops: int
+    forward_flops: int
     saved_bytes: int
     transient_bytes: int = 0
 
@@ -78,10 +80,11 @@ def count_pass(
     ):
         prediction = run()
         F.mse_loss(prediction.float(), torch.empty(prediction.shape))
-    # A third of the work is the way forward; checkpointing does it twice.
-    flops = operations.flops + operations.flops // 3 if checkpointing else operations.flops
+    forward, back = operations.forward, operations.back
+    # Checkpointing takes the way forward twice.
+    flops = forward + back + forward * checkpointing
     total = sum(parameter.numel() for parameter in shapes.values())
-    return Costs(total - trained, trained, flops, kept.bytes, kept.largest)
+    return Costs(total - trained, trained, flops, forward, kept.bytes, kept.largest)
 
 
 def memory_of(costs: Costs, optimizer: OptimizerName, dtype: torch.dtype, averages: int = 0) -> dict[str, float]:
@@ -145,21 +148,23 @@ class _Kept:
 class _Operations(TorchFunctionMode):
     """Counts the floating-point operations of products, forward and back."""
 
-    flops = 0
+    forward = 0
+    back = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is F.scaled_dot_product_attention:
             query, key, value = args[:3] if len(args) > 2 else (kwargs[name] for name in ("query", "key", "value"))
             result = _FlashAttention.apply(query, key, value)
             shapes = query.shape, key.shape, value.shape
-            self.flops += sdpa_flop_count(*shapes)
-            self.flops += sdpa_backward_flop_count(result.shape, *shapes) if result.requires_grad else 0
+            self.forward += sdpa_flop_count(*shapes)
+            self.back += sdpa_backward_flop_count(result.shape, *shapes) if result.requires_grad else 0
             return result
         result = function(*args, **(kwargs or {}))
         if function is F.linear or function is F.conv2d:
-            # One product forward, and one back for each side that wants a gradient.
-            sides = 1 + args[0].requires_grad + args[1].requires_grad
-            self.flops += 2 * result.numel() * math.prod(args[1].shape[1:]) * sides
+            product = 2 * result.numel() * math.prod(args[1].shape[1:])
+            self.forward += product
+            # One product for each side that wants a gradient: a frozen weight wants none.
+            self.back += product * (args[0].requires_grad + args[1].requires_grad)
         return result
 
 
@@ -180,7 +185,8 @@ class _FlashAttention(torch.autograd.Function):
 class _Count:
     """What a call of a block cost: operations, bytes kept beside its arguments, which arguments it kept, its result."""
 
-    flops: int
+    forward: int
+    back: int
     own_bytes: int
     arguments: tuple[int, ...]
     result: Tensor
@@ -199,14 +205,21 @@ def _counted_once(unet: nn.Module, kept: _Kept, operations: _Operations) -> Iter
             tensors = [each for each in flat if isinstance(each, Tensor)]
             key = structure, tuple((each.shape, each.dtype, each.requires_grad) for each in tensors), len(flat)
             if (count := known.get(key)) is None:
-                before, flops = kept.bytes, operations.flops
+                before, started = kept.bytes, (operations.forward, operations.back)
                 held = [tensor in kept for tensor in tensors]
                 result = real(*arguments, **named)
                 took = [index for index, tensor in enumerate(tensors) if tensor in kept]
                 new = sum(tensors[index].untyped_storage().nbytes() for index in took if not held[index])
-                known[key] = _Count(operations.flops - flops, kept.bytes - before - new, tuple(took), result)
+                known[key] = _Count(
+                    operations.forward - started[0],
+                    operations.back - started[1],
+                    kept.bytes - before - new,
+                    tuple(took),
+                    result,
+                )
                 return result
-            operations.flops += count.flops
+            operations.forward += count.forward
+            operations.back += count.back
             kept.again += count.own_bytes
             for index in count.arguments:
                 kept.add(tensors[index])

@@ -17,8 +17,6 @@ CONTEXT_BYTES = 1.2 * 2**30
 """What CUDA, its libraries and their workspaces take beside the tensors."""
 UTILISATION = 0.5
 """Share of the speed of one large matrix product that a whole step reaches."""
-FORWARD = 0.47
-"""Part of a step's work that is the way forward; a frozen layer has as many products forward as back."""
 PROBE = (1024, 2048)
 """Its size on a CPU, and on a GPU."""
 GIB = 2**30
@@ -71,7 +69,7 @@ def estimate(
     memory = memory_of(costs, settings.optimizer.name, model.dtype, len(settings.averages.lengths))
     if model.device.type == "cuda":
         memory["context"] = CONTEXT_BYTES
-    flops = costs.flops * (1 + asked_again * FORWARD)
+    flops = costs.flops + asked_again * costs.forward_flops
     seconds = flops * len(share) / largest / (speed_of(model.device, model.dtype) * UTILISATION)
     return Estimate(memory, seconds, costs)
 

@@ -96,7 +96,7 @@ class HardwareSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """dtype of what is frozen and of the computation; what is trained is float32 always"""
     gradient_checkpointing: Annotated[bool, UNRECORDED] = False
-    """keep a tenth of the activations, compute a third more"""
+    """keep a tenth of the activations, take the way forward twice"""
     compile: bool = False
     """compile the blocks of the UNet (minutes at the start)"""
     tf32: bool = True

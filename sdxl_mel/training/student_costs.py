@@ -1,5 +1,6 @@
 """What a step that distils a UNet costs, counted before it is taken."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,8 +28,11 @@ def count_distillation(
     twice = 2 * batch
     own = count_costs(computed, batch=twice, height=height, width=width, dtype=dtype, checkpointing=checkpointing)
     whole = count_costs(teacher, batch=twice, height=height, width=width, dtype=dtype)
-    return Costs(
-        whole.base_parameters, own.adapter_parameters, own.flops + whole.flops, own.saved_bytes, own.transient_bytes
+    return replace(
+        own,
+        base_parameters=whole.base_parameters,
+        flops=own.flops + whole.flops,
+        forward_flops=own.forward_flops + whole.flops,
     )
 
 

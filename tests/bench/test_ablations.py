@@ -65,6 +65,8 @@ def test_a_verdict_needs_an_interval_without_zero():
     runs = {(name, seed): measured(each) for name, both in found.items() for seed, each in enumerate(both)}
     assert [row[2] for row in table(runs, [FLOOR, HALVES]).rows] == ["", "indeterminate", "learns more"]
     assert table({}, [FLOOR]).rows == []
+    floor = dict(zip(table(runs, [FLOOR, HALVES]).header, table(runs, [FLOOR, HALVES]).rows[1]))
+    assert floor["diversity"] and not floor["held-out error"], "its noise is another"
 
 
 def test_a_run_is_made_anew_only_when_its_settings_changed(tmp_path):

@@ -72,6 +72,13 @@ def test_captions_of_a_given_regularization_split_stay_plain() -> None:
     assert captioned("solo  flute", split="regularization").texts == ("solo flute",)
 
 
+def test_captions_for_regularization_have_an_anchor_of_their_own() -> None:
+    own = {"regularization_anchor": "spectrogram"}
+    assert captioned("solo  flute", split="regularization", **own).texts == ("spectrogram, solo flute",)
+    assert captioned("a female singer", **own).texts == ("spectrogram, song with vocals",)
+    assert captioned("solo flute", **own).texts == ("mel spectrogram, solo flute",)
+
+
 def test_the_log_leads_back(tmp_path: Path) -> None:
     caption = "“Slow” piano, great for a party"
     write_log(tmp_path / "log.jsonl", [captioned(caption)])

@@ -20,7 +20,15 @@ from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 
-VALUES = {"seed": "0", "tracks": "10", "steps": "10", "song": "solo banjo", "dtype": "fp32", "config": "mini.toml"}
+VALUES = {
+    "seed": "0",
+    "tracks": "10",
+    "steps": "10",
+    "anchor": "mel spectrogram",
+    "song": "solo banjo",
+    "dtype": "fp32",
+    "config": "mini.toml",
+}
 
 
 @pytest.mark.parametrize("line", [PREPARE, *LINES], ids=lambda line: line.name)

@@ -15,7 +15,7 @@ from sdxl_mel.studio.forms import STAGES, checked, command_of, form, kinds_of, s
 TEXTS = {
     "prompt", "region", "negative_prompt", "sampler", "schedule", "prompt_to", "anchor", "timesteps", "overlap",
     "device", "hold_out_combinations", "class_caption", "splits", "split", "adapter.targets", "adapter.text_targets",
-    "push_to_hub", "samples.prompts",
+    "push_to_hub", "regularization_anchor", "samples.prompts",
 }  # fmt: skip
 """Settings whose value is a text, and never opened as a file."""
 REFUSED = {"task", "out", "resume", "resume_with_changes", "push_to_hub", "trackers", "overrides"}
