@@ -138,6 +138,7 @@ class Files(Stored):
     small_decoder: Model | None = None
     steps: Steps | None = None
     runtime: dict[str, File] | None = None
+    webgpu: dict[str, File] | None = None
 
 
 class Description(Stored):
@@ -173,7 +174,7 @@ class Manifest(Description):
         models = (files.text, files.unet, files.decoder, files.small_decoder, files.steps.unet if files.steps else None)
         for model in models:
             yield from model.all_files() if model else ()
-        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values())
+        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values(), *(files.webgpu or {}).values())
         yield from [self.lora.file] if self.lora else []
         yield self.vectors
 

@@ -26,13 +26,21 @@ const TASKS = {
     ort.env.logLevel = "error";
   },
 
-  /** Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}. */
-  async open({ name, model, beside }) {
-    await sessions.get(name)?.release();
-    sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
+  /**
+   * Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}, and
+   * `provider` is what computes it, wasm or webgpu.
+   */
+  async open({ name, model, beside, provider }) {
+    await TASKS.close({ name });
+    const options = { executionProviders: [provider], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
     [model, ...beside.map(({ data }) => data)].forEach(release);
+  },
+
+  /** Let go of a model. */
+  async close({ name }) {
+    await sessions.get(name)?.release();
+    sessions.delete(name);
   },
 
   /** The embeddings of a text, given by its tokens. */
