@@ -40,14 +40,15 @@ class File(Stored):
 
 
 class Model(File):
-    """A graph, and the file of its weights where they do not lie in it."""
+    """A graph, the file of its weights where they lie apart, and the graph of its conditions where it is in two."""
 
     weights: File | None = None
+    conditions: File | None = None
 
     def all_files(self) -> Iterator[File]:
-        """Yield the graph, and its weights."""
+        """Yield the graph, and what lies apart from it."""
         yield self
-        yield from [self.weights] if self.weights else []
+        yield from (file for file in (self.weights, self.conditions) if file)
 
 
 class Latent(Stored):

@@ -211,7 +211,8 @@ TRY = """async ([manifest, gpu]) => {
   Function(gpu)();
   const onDevice = Promise.withResolvers();
   const engine = await again(1, { manifest, onDevice: onDevice.resolve });
-  const said = await onDevice.promise;
+  const late = new Promise((resolve) => setTimeout(resolve, 20000, "nothing"));
+  const said = await Promise.race([onDevice.promise, late]);
   delete navigator.gpu;
   const { levels } = await engine.draw({ prompt: "piano", steps: 1 });
   engine.close();

@@ -81,7 +81,7 @@ class Engine {
   async load({ threads, onProgress, signal }) {
     const { files, lora } = this.manifest;
     const { runtime, tokenizer, tokenizer_2: second, text, unet, decoder } = files;
-    const models = [text, unet, unet.weights, decoder, ...(lora ? [lora.file] : [])];
+    const models = [text, unet, unet.weights, unet.conditions, decoder, ...(lora ? [lora.file] : [])];
     const wanted = [runtime.ort, runtime.wasm, tokenizer, second, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
     let loaded = 0;
@@ -105,7 +105,8 @@ class Engine {
   /** Ask for the files that another way of drawing needs, so that a page that is kept offline has them too. */
   async #keepOthers() {
     const { steps, small_decoder: small } = this.manifest.files;
-    for (const file of [steps?.unet, steps?.unet.weights, small]) if (file) await this.#files.keep(file).catch(() => {});
+    const unet = steps ? [steps.unet, steps.unet.weights, steps.unet.conditions] : [];
+    for (const file of [...unet, small]) if (file) await this.#files.keep(file).catch(() => {});
   }
 
   /**
@@ -225,9 +226,9 @@ class Engine {
     };
     const found = await compared(await models(this.#predictors, this.#painter), await models([other], other));
     if (found.taken) {
-      const left = [[this.#painter, "decoder"], ...this.#predictors.map((each) => [each, "unet"])];
+      const names = ["conditions", "unet", "decoder"];
       this.#graphics = other;
-      await Promise.all(left.map(([each, name]) => each.do("close", { name })));
+      await Promise.all(this.#crew.flatMap((each) => names.map((name) => each.do("close", { name }))));
     }
     return found;
   }
@@ -294,10 +295,12 @@ class Engine {
   async #openUnet(crewmen, { quick, loraScale }, options) {
     const { files, lora } = this.manifest;
     const graph = quick ? files.steps.unet : files.unet;
-    const [model, data] = await Promise.all([graph, graph.weights].map((file) => this.#files.load(file, options)));
-    const beside = [{ path: WEIGHTS_FILE, data }];
-    if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
-    await this.#open(crewmen, "unet", model, beside);
+    const wanted = [graph.conditions, graph, graph.weights].map((file) => this.#files.load(file, options));
+    const [conditions, model, data] = await Promise.all(wanted);
+    const factors = lora ? [{ path: LORA_FILE, data: await this.#factors(loraScale, options) }] : [];
+    const copies = factors.map((each) => ({ ...each, data: each.data.slice() }));
+    await this.#open(crewmen, "conditions", conditions, copies);
+    await this.#open(crewmen, "unet", model, [{ path: WEIGHTS_FILE, data }, ...factors]);
   }
 
   async #hold(name, wanted, opened) {
@@ -396,7 +399,7 @@ class Engine {
     if (this.#lora) settings.lora = this.#lora.name;
     const decoder = (quick && files.small_decoder) || files.decoder;
     const unet = quick ? files.steps.unet : files.unet;
-    const used = { text: files.text, unet, "unet weights": unet.weights, decoder };
+    const used = { text: files.text, unet, "unet weights": unet.weights, conditions: unet.conditions, decoder };
     const inputs = Object.fromEntries(Object.entries(used).map(([name, { sha256 }]) => [`onnx ${name}`, sha256]));
     if (this.#lora?.sha256) inputs.lora = this.#lora.sha256;
     return { stage: STAGE, settings, inputs, toolkit: manifest.made_with };
