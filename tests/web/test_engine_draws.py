@@ -15,6 +15,7 @@ from sdxl_mel import web
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.folder import hashed_name
 from sdxl_mel.export.options import Weights
 from sdxl_mel.export.site import export_folder
 from sdxl_mel.files.prompts import PromptLine
@@ -40,9 +41,12 @@ PAGE = """<!doctype html><link rel="icon" href="data:,">"""
 
 
 @contextmanager
-def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:
-    """Yield a page on which `engine` is open on an exported folder, and `again` (workers) opens another."""
-    with hosted(folder=folder, web=web.FOLDER) as host, opened(browser) as page:
+def engine_page(browser: Browser, folder: Path, **others: Path) -> Iterator[Page]:
+    """Yield a page on which `engine` is open on an exported folder, and `again` (workers, more) opens another.
+
+    `others` are folders of the same host.
+    """
+    with hosted(folder=folder, web=web.FOLDER, **others) as host, opened(browser) as page:
         page.route(f"{host.address}start.html", lambda route: route.fulfill(body=PAGE, content_type="text/html"))
         page.goto(f"{host.address}start.html")
         page.unroute(f"{host.address}start.html")
@@ -55,8 +59,14 @@ def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, slim_site: Site) -> Iterator[Page]:
-    with engine_page(browser, slim_site.folder) as page:
+def runtimes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the host, at ../runtimes."""
+    return tmp_path_factory.mktemp("runtimes")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, slim_site: Site, runtimes: Path) -> Iterator[Page]:
+    with engine_page(browser, slim_site.folder, runtimes=runtimes) as page:
         yield page
 
 
@@ -230,17 +240,15 @@ TRY = """async ([manifest, gpu]) => {
     ids=["none", "wrong", "fails"],
 )
 def test_without_a_webgpu_that_works_webassembly_draws(
-    page: Page, slim_site: Site, adapter: str, numbers: str, words: str
+    page: Page, slim_site: Site, runtimes: Path, adapter: str, numbers: str, words: str
 ) -> None:
-    module, wasm = STAND_IN.replace("NUMBERS", numbers).encode(), b"\0"
-    page.route("**/runtime/stand-in.*", lambda route: route.fulfill(body=module, content_type="text/javascript"))
-    page.route("**/runtime/none.wasm", lambda route: route.fulfill(body=wasm))
     manifest = json.loads((slim_site.folder / "manifest.json").read_text())
-    paths = {"ort": ("runtime/stand-in.mjs", module), "wasm": ("runtime/none.wasm", wasm)}
-    manifest["files"]["webgpu"] = {
-        key: {"path": path, "parts": [path], "bytes": len(content), "sha256": sha256_bytes(content)}
-        for key, (path, content) in paths.items()
-    }
+    manifest["files"]["webgpu"] = {}
+    for key, name, content in (("ort", "ort.mjs", STAND_IN.replace("NUMBERS", numbers)), ("wasm", "none.wasm", "")):
+        hashed = hashed_name(name, content.encode())
+        (runtimes / hashed).write_text(content)
+        path, size, digest = f"../runtimes/{hashed}", len(content), sha256_bytes(content.encode())
+        manifest["files"]["webgpu"][key] = {"path": path, "parts": [path], "bytes": size, "sha256": digest}
     said, levels = page.evaluate(TRY, [manifest, GPU.replace("ADAPTER", adapter)])
     assert said == words
     usual = page.evaluate("async () => textOf((await engine.draw({ prompt: 'piano', steps: 1 })).levels)")

@@ -33,8 +33,8 @@ const TRIED_TIMESTEP = 500;
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
  * that the page carries in itself, `manifest` is a promise of what the page reads of it itself, `onProgress` is told
  * {loaded, total} in bytes. Where the site has a runtime for WebGPU, that is tried once the models are open, and
- * `onDevice` is told in words what computes them from then on. Throws an Error of one sentence; that of a file
- * has the `paths` to be loaded again.
+ * `onDevice` is told in words what computes them from then on. Throws an Error of one sentence; that of a file has the
+ * `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
   const { worker = new URL("./worker.js", import.meta.url).href, read = null, signal } = options;
