@@ -40,14 +40,15 @@ class File(Stored):
 
 
 class Model(File):
-    """A graph, and the file of its weights where they do not lie in it."""
+    """A graph, the file of its weights where they lie apart, and the graph of its conditions where it is in two."""
 
     weights: File | None = None
+    conditions: File | None = None
 
     def all_files(self) -> Iterator[File]:
-        """Yield the graph, and its weights."""
+        """Yield the graph, and what lies apart from it."""
         yield self
-        yield from [self.weights] if self.weights else []
+        yield from (file for file in (self.weights, self.conditions) if file)
 
 
 class Latent(Stored):
@@ -138,6 +139,7 @@ class Files(Stored):
     small_decoder: Model | None = None
     steps: Steps | None = None
     runtime: dict[str, File] | None = None
+    webgpu: dict[str, File] | None = None
 
 
 class Description(Stored):
@@ -173,7 +175,7 @@ class Manifest(Description):
         models = (files.text, files.unet, files.decoder, files.small_decoder, files.steps.unet if files.steps else None)
         for model in models:
             yield from model.all_files() if model else ()
-        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values())
+        yield from (files.tokenizer, files.tokenizer_2, *(files.runtime or {}).values(), *(files.webgpu or {}).values())
         yield from [self.lora.file] if self.lora else []
         yield self.vectors
 

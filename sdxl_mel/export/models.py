@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.export.checks import graph_error, picture_error
+from sdxl_mel.export.conditions import split_conditions
 from sdxl_mel.export.description import Chosen, asked_drawing, describe, lora_name
 from sdxl_mel.export.external import large_tensors, move_out
 from sdxl_mel.export.factors import Factors, set_apart
@@ -18,7 +19,15 @@ from sdxl_mel.export.manifest import Description, Drawn, Factor, Files, Lora, Ma
 from sdxl_mel.export.opening import open_chosen, require_step_adapter
 from sdxl_mel.export.options import Weights
 from sdxl_mel.export.precision import worth_halves
-from sdxl_mel.export.runner import LORA_FILE, WEIGHTS_FILE, Exported, Models, Session, read_tokenizer
+from sdxl_mel.export.runner import (
+    LORA_FILE,
+    WEIGHTS_FILE,
+    ConditionedUnet,
+    Exported,
+    Models,
+    Session,
+    read_tokenizer,
+)
 from sdxl_mel.export.vectors import TEXTS, vectors
 from sdxl_mel.export.weights import store
 from sdxl_mel.files.tokenizer import tokenizer_files
@@ -64,18 +73,19 @@ class _Graph:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A model with stored weights, in its graph or apart."""
+    """A model with stored weights, in its graph or apart, and the graph of its conditions where that is another."""
 
-    session: Session
+    session: Session | ConditionedUnet
     content: bytes
-    weights: bytes | None
+    weights: bytes | None = None
+    conditions: bytes | None = None
 
 
 def export_models(chosen: Chosen, out: HashedFolder, *, page: bool) -> Written:
     """Write the models of a base, its tokenizers and test vectors; return what was written.
 
-    For a `page` models are packed, and UNets have their weights beside them, which takes a browser less memory; else
-    each model is one file.
+    For a `page` models are packed, UNets have their weights beside them, which takes a browser less memory, and what
+    they are told is a graph of its own, computed once a prompt; else each model is one file.
 
     Raises InputError for what cannot be exported, MismatchError where an export draws something else than the base,
     MissingError without onnx.
@@ -155,19 +165,28 @@ def _graph(part: Part) -> _Graph:
 
 
 def _store(graph: _Graph, weights: Weights, halves: Collection[str], *, apart: bool) -> _Stored:
-    """Store a model's weights; `apart` in a file of their own."""
-    model, beside = graph.model, _beside(graph.part, graph.factors)
+    """Store a model's weights; `apart` as a page wants a UNet: in two graphs, its weights in a file of their own."""
+    model, factors = graph.model, _beside(graph.part, graph.factors)
     store(model, weights, graph.part.kept, halves)
-    moved = move_out(model, large_tensors(model), WEIGHTS_FILE).content if apart else None
-    beside |= {WEIGHTS_FILE: moved} if moved is not None else {}
+    if not apart:
+        content = model.SerializeToString()
+        return _Stored(Session(content, factors), content)
+    conditions = split_conditions(model).SerializeToString()
+    moved = move_out(model, large_tensors(model), WEIGHTS_FILE).content
     content = model.SerializeToString()
-    return _Stored(Session(content, beside), content, moved)
+    unet = Session(content, factors | {WEIGHTS_FILE: moved})
+    return _Stored(ConditionedUnet(Session(conditions, factors), unet), content, moved, conditions)
 
 
 def _write(out: HashedFolder, name: str, model: _Stored, *, packed: bool) -> Model:
     graph = out.write_parts(f"models/{name}.onnx", model.content, packed=packed)
-    weights = model.weights and out.write_parts(f"models/{name}.weights", model.weights, packed=packed)
-    return Model(**dict(graph), weights=weights)
+    apart = {"weights": model.weights, "conditions": model.conditions}
+    files = {
+        key: out.write_parts(f"models/{name}.{key}", content, packed=packed)
+        for key, content in apart.items()
+        if content is not None
+    }
+    return Model(**dict(graph), **files)
 
 
 def _beside(part: Part, factors: bytes) -> dict[str, bytes]:

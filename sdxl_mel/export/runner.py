@@ -48,9 +48,28 @@ class Session:
             )
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Return the outputs in the order of the graph."""
-        return self._session.run(None, dict(inputs))
+        return self._session.run(None, {name: inputs[name] for name in self._inputs})
+
+    def named(self, inputs: Arrays) -> Arrays:
+        """Return the outputs by their names."""
+        return dict(zip(self._outputs, self(inputs)))
+
+
+@dataclass(frozen=True)
+class ConditionedUnet:
+    """A UNet in two graphs, called as one; a page computes the first one's outputs once a prompt."""
+
+    conditions: Session
+    unet: Session
+
+    def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
+        """Return the outputs of the second."""
+        return self.unet({**inputs, **self.conditions.named(inputs)})
 
 
 def onnxruntime() -> Any:
@@ -86,11 +105,14 @@ class Exported:
         files = manifest.files
         decoder = files.small_decoder if small_decoder and files.small_decoder else files.decoder
         read = lambda file: read_file(folder, file)  # noqa: E731
-        beside = {LORA_FILE: read(manifest.lora.file)} if manifest.lora else {}
-        beside |= {WEIGHTS_FILE: read(files.unet.weights)} if files.unet.weights else {}
+        factors = {LORA_FILE: read(manifest.lora.file)} if manifest.lora else {}
+        weights = {WEIGHTS_FILE: read(files.unet.weights)} if files.unet.weights else {}
+        unet: Any = Session(read(files.unet), factors | weights)
+        if files.unet.conditions:
+            unet = ConditionedUnet(Session(read(files.unet.conditions), factors), unet)
         return cls(
             manifest,
-            Models(Session(read(files.text)), Session(read(files.unet), beside), Session(read(decoder))),
+            Models(Session(read(files.text)), unet, Session(read(decoder))),
             (read_tokenizer(read(files.tokenizer)), read_tokenizer(read(files.tokenizer_2))),
         )
 

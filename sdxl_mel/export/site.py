@@ -1,6 +1,6 @@
 """The page of an export: a folder for any static host, or one HTML file that opens from a disk."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,33 +8,46 @@ from sdxl_mel import web
 from sdxl_mel.errors import InputError
 from sdxl_mel.export.description import Chosen
 from sdxl_mel.export.folder import HashedFolder, read_file, require_own
-from sdxl_mel.export.manifest import MANIFEST, Manifest, read_manifest
+from sdxl_mel.export.manifest import MANIFEST, File, Manifest, read_manifest
 from sdxl_mel.export.models import Written, export_models
 from sdxl_mel.export.options import LARGEST_MODEL
-from sdxl_mel.export.runtime import runtime_files
+from sdxl_mel.export.runtime import runtime_files, webgpu_files
 from sdxl_mel.files.atomic import atomic_path, require_writable
 from sdxl_mel.web import site_page
 
 PAGE = "index.html"
 
 
-def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool) -> Written:
+def export_folder(chosen: Chosen, out: Path, part_bytes: int, *, page: bool, webgpu: Path | None = None) -> Written:
     """Write an export into a folder: its models packed and the page that draws with them, or its models alone.
 
-    An earlier export there is replaced; until the end of this one it stays whole. Raises InputError for a folder of
-    other files.
+    `webgpu` is an npm package from which the page has a second runtime. An earlier export there is replaced; until the
+    end of this one it stays whole. Raises InputError for a folder of other files, and for another package.
     """
     require_own(out)
+    second = webgpu_files(webgpu) if webgpu else {}  # Before the models, which take long.
     folder = HashedFolder(out, part_bytes)
     written = export_models(chosen, folder, page=page)
     manifest = written.manifest
     pages = {}
     if page:
-        runtime = {key: folder.write_parts(f"runtime/{name}", content) for key, name, content in runtime_files()}
-        manifest = manifest.model_copy(update={"files": manifest.files.model_copy(update={"runtime": runtime})})
+        runtimes: dict[str, dict[str, File]] = {"runtime": _write_runtime(folder, runtime_files())}
+        if webgpu:
+            runtimes["webgpu"] = _write_runtime(folder, second, packed=("wasm",))
+        manifest = manifest.model_copy(update={"files": manifest.files.model_copy(update=runtimes)})
         pages = _write_page(folder, manifest.title)
     folder.finish(manifest, pages)
     return Written(manifest, written.graph_errors, written.picture_error)
+
+
+def _write_runtime(
+    folder: HashedFolder, files: Mapping[str, tuple[str, bytes]], packed: Collection[str] = ()
+) -> dict[str, File]:
+    """Write the files of a runtime by their keys; those that a browser is to read by their address are not packed."""
+    return {
+        key: folder.write_parts(f"runtime/{name}", content, packed=key in packed)
+        for key, (name, content) in files.items()
+    }
 
 
 def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
@@ -48,7 +61,7 @@ def _write_page(folder: HashedFolder, title: str) -> dict[str, str]:
     }
 
 
-def export_single_file(chosen: Chosen, out: Path) -> Written:
+def export_single_file(chosen: Chosen, out: Path, webgpu: Path | None = None) -> Written:
     """Write an export as one HTML file that opens from a disk.
 
     Raises InputError for a folder, ResourceError for a place that cannot be written.
@@ -58,7 +71,7 @@ def export_single_file(chosen: Chosen, out: Path) -> Written:
         raise InputError(f"{out}: a folder; --single-file writes one page, give --out another name")
     with TemporaryDirectory() as name:
         folder = Path(name) / "site"
-        written = export_folder(chosen, folder, part_bytes=LARGEST_MODEL, page=True)
+        written = export_folder(chosen, folder, part_bytes=LARGEST_MODEL, page=True, webgpu=webgpu)
         write_single_file(folder, out)
     return written
 

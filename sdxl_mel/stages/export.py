@@ -40,6 +40,8 @@ class Config(StageConfig):
     """LoRAs added into the weights, or as factors that the page can scale and exchange"""
     step_lora: str | None = None
     """step adapter: a LoRA for few steps, in a UNet of its own with which the page draws quickly"""
+    webgpu: Path | None = None
+    """folder of the npm package onnxruntime-web, unpacked: the page tries its WebGPU, and takes what is faster"""
     title: str | None = None
     """title of the page; none = the name of the LoRA, or of the base"""
     example: str = ""
@@ -67,6 +69,10 @@ class Config(StageConfig):
             raise ValueError("--single-file is a page, and --onnx-only leaves the page out; give one of the two")
         if self.single_file and self.out.suffix != ".html":
             raise ValueError(f"--single-file writes one page; give --out a name that ends in .html, not {self.out}")
+        if self.webgpu is not None and self.onnx_only:
+            raise ValueError(
+                "--webgpu is a runtime of the page, and --onnx-only leaves the page out; give one of the two"
+            )
         if self.lora_rank is not None and self.lora_mode != "factors":
             raise ValueError("--lora-rank is that of --lora-mode factors; give both or none")
         return self
@@ -113,9 +119,11 @@ def run(config: Config) -> Report:
         vae=config.vae,
     )
     if config.single_file:
-        written = site.export_single_file(chosen, config.out)
+        written = site.export_single_file(chosen, config.out, config.webgpu)
     else:
-        written = site.export_folder(chosen, config.out, config.part_bytes, page=not config.onnx_only)
+        written = site.export_folder(
+            chosen, config.out, config.part_bytes, page=not config.onnx_only, webgpu=config.webgpu
+        )
     return Report(
         out=config.out,
         weights=config.weights,

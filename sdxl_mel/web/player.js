@@ -1,20 +1,17 @@
 /** <mel-player>: a spectrogram picture that plays. Its picture is the instrument: seek, loop, zoom, compare, mark. */
 
-import { hzAt, noteName, timeText } from "./axes.js";
-import { COLOUR_MAPS, chosenColours, pixels } from "./colours.js";
-import { drawAxes, drawOverview, place, sized } from "./drawing.js";
+import { hzAt } from "./axes.js";
+import { COLOUR_MAPS, chosenColours } from "./colours.js";
+import { Display } from "./display.js";
 import { element, remember, remembered } from "./elements.js";
 import { gestures } from "./gestures.js";
 import { icon } from "./icons.js";
 import { actOfKey } from "./keys.js";
 import { buildParts } from "./parts.js";
-import { boxOf, placeAt } from "./places.js";
 import { Regions } from "./regions.js";
 import { picturesOf, sourcesOfChildren, transportOf } from "./sources.js";
 import { isZoomed, panHeight, panTime, whole, zoomHeight, zoomTime } from "./view.js";
 
-const COMPACT_WIDTH = 420;
-const NARROW_WIDTH = 600;
 const COLOURS_CHANGED = "mel-colours";
 
 /**
@@ -36,9 +33,9 @@ export class MelPlayer extends HTMLElement {
   #loop = null;
   #restingTime = 0;
   #frame = 0;
-  #drawn = "";
   #channel = "mid";
   #parts = null;
+  #display = null;
   #regions = null;
   #watchers = [];
   #reading = 0;
@@ -214,7 +211,6 @@ export class MelPlayer extends HTMLElement {
       this.#setSeconds(Math.max(...pictures.map((picture) => picture?.seconds ?? 0)) || this.#seconds);
       this.removeAttribute("data-failed");
       this.dataset.ready = "";
-      this.#drawn = "";
     } catch (error) {
       if (reading === this.#reading) this.#say(`This picture cannot be shown: ${error.message}`);
     }
@@ -284,9 +280,17 @@ export class MelPlayer extends HTMLElement {
       setChannel: (name) => this.#setChannel(name),
     });
     this.#parts = parts;
+    const display = new Display(this, parts, {
+      picture: () => this.#picture(),
+      channel: () => this.#channel,
+      view: () => this.#view,
+      seconds: () => this.#seconds,
+      several: () => this.#sources.length > 1,
+    });
+    this.#display = display;
     this.#regions = new Regions(parts.plot, {
-      boxOf: (region) => this.#boxOf(region),
-      at: (x, y) => this.#placeOf(x, y),
+      boxOf: (region) => display.boxOf(region),
+      at: (x, y) => display.placeOf(x, y),
       changed: (list) => this.dispatchEvent(new CustomEvent("regions", { detail: list, bubbles: true })),
       seconds: () => this.#seconds,
     });
@@ -294,13 +298,13 @@ export class MelPlayer extends HTMLElement {
     this.setAttribute("role", "group");
     this.#channel = remembered("channel", "mid");
     gestures(parts.surface, {
-      point: (x, y) => this.#point(x, y),
-      leave: () => this.#point(null),
-      click: (x, y) => this.seek(this.#placeOf(x, y).time),
+      point: (x, y) => display.point(x, y),
+      leave: () => display.point(null),
+      click: (x, y) => this.seek(display.placeOf(x, y).time),
       drag: (from, to, done) => this.#drag(from, to, done),
       pan: (dx, dy, width, height) => this.#pan(dx / width, dy / height),
-      zoomTime: (factor, x) => this.#setView(zoomTime(this.#view, factor, this.#placeOf(x, 0).time, this.#seconds)),
-      zoomHeight: (factor, y) => this.#setView(zoomHeight(this.#view, factor, this.#placeOf(0, y).height)),
+      zoomTime: (factor, x) => this.#setView(zoomTime(this.#view, factor, display.placeOf(x, 0).time, this.#seconds)),
+      zoomHeight: (factor, y) => this.#setView(zoomHeight(this.#view, factor, display.placeOf(0, y).height)),
       pansByTouch: () => isZoomed(this.#view, this.#seconds) && !this.#brushes(),
     });
     parts.surface.addEventListener("keydown", (event) => this.#key(event));
@@ -387,19 +391,18 @@ export class MelPlayer extends HTMLElement {
   }
 
   #drag(from, to, done) {
-    const [one, other] = [this.#placeOf(from.x, from.y), this.#placeOf(to.x, to.y)];
+    const [one, other] = [this.#display.placeOf(from.x, from.y), this.#display.placeOf(to.x, to.y)];
     const [start, end] = [one.time, other.time].sort((a, b) => a - b);
     const [low, high] = [one.hz, other.hz].sort((a, b) => a - b);
     if (!this.#brushes()) {
-      this.#parts.draft.hidden = true;
+      this.#display.showDraft(null);
       if (done) {
         this.loop = { start, end };
         this.seek(start);
-      } else this.#showLoop({ start, end });
+      } else this.#display.showLoop({ start, end });
       return;
     }
-    this.#parts.draft.hidden = done;
-    place(this.#parts.draft, this.#boxOf({ start, end, low, high }));
+    this.#display.showDraft(done ? null : { start, end, low, high });
     if (done && end > start && high > low) this.mark({ start, end, low, high });
   }
 
@@ -480,34 +483,6 @@ export class MelPlayer extends HTMLElement {
     return this.#pictures[this.#selected] ?? null;
   }
 
-  #placeOf(x, y) {
-    return placeAt(x, y, this.#view, this.#size(), this.#seconds, this.#picture()?.spec);
-  }
-
-  #boxOf(range) {
-    return boxOf(range, this.#view, this.#size(), this.#picture()?.spec);
-  }
-
-  #size() {
-    const { clientWidth, clientHeight } = this.#parts.plot;
-    return { width: Math.max(clientWidth, 1), height: Math.max(clientHeight, 1) };
-  }
-
-  #point(x, y) {
-    const { readout } = this.#parts;
-    readout.hidden = x === null || !this.#picture();
-    if (readout.hidden) return;
-    const { time, height, hz } = this.#placeOf(x, y);
-    const level = this.#picture().levelAt(time, height, this.#channel);
-    const note = noteName(Math.max(hz, 8), true);
-    readout.textContent = `${timeText(time)} s · ${Math.round(hz)} Hz · ${note} · ${level} of 255`;
-  }
-
-  #showLoop(range) {
-    this.#parts.looped.hidden = !range;
-    if (range) place(this.#parts.looped, this.#boxOf(range));
-  }
-
   #draw() {
     if (!this.#frame && this.#parts) this.#frame = requestAnimationFrame(() => this.#drawNow());
   }
@@ -517,81 +492,11 @@ export class MelPlayer extends HTMLElement {
     if (!this.isConnected) return;
     const time = this.time;
     if (this.playing) this.#keepInSight(time);
-    this.#drawPicture();
-    this.#drawCursor(time);
-    this.#showLoop(this.#loop);
+    this.#display.drawPicture();
+    this.#display.drawCursor(time);
+    this.#display.showLoop(this.#loop);
     this.#regions.draw();
     if (this.playing) this.#frame = requestAnimationFrame(() => this.#drawNow());
-  }
-
-  #drawPicture() {
-    const { canvas, overview, whole: fit, marks } = this.#parts;
-    const stage = canvas.parentElement;
-    const [width, height, ratio] = [stage.clientWidth, stage.clientHeight, devicePixelRatio];
-    const compact = width < COMPACT_WIDTH;
-    this.toggleAttribute("data-compact", compact);
-    this.toggleAttribute("data-narrow", width < NARROW_WIDTH && this.#sources.length > 1);
-    const style = getComputedStyle(this);
-    const ink = style.getPropertyValue("--mel-soft").trim() || style.color;
-    const key = [
-      width,
-      height,
-      ratio,
-      ink,
-      this.#selected,
-      this.#channel,
-      chosenColours(),
-      ...Object.values(this.#view),
-    ].join(" ");
-    if (key === this.#drawn || !width) return; // Only the cursor has moved.
-    this.#drawn = key;
-    const context = sized(canvas, width, height, ratio);
-    const plot = this.#parts.plot;
-    const area = { x: plot.offsetLeft, y: plot.offsetTop, width: plot.clientWidth, height: plot.clientHeight };
-    context.clearRect(0, 0, width, height);
-    const picture = this.#picture();
-    if (!picture) return;
-    const name = chosenColours();
-    const table = pixels(name);
-    context.save();
-    context.beginPath();
-    context.rect(area.x, area.y, area.width, area.height);
-    context.clip();
-    picture.draw(context, this.#view, area, this.#channel, name, table);
-    context.restore();
-    drawAxes(context, area, this.#view, picture.spec, { ink, compact, family: style.fontFamily });
-    const zoomed = isZoomed(this.#view, this.#seconds);
-    fit.disabled = !zoomed && this.#view.high - this.#view.low > 1 - 1e-6;
-    overview.hidden = !zoomed;
-    if (zoomed) drawOverview(overview, picture, this.#view, this.#channel, name, ratio);
-    this.#drawMarks(marks);
-  }
-
-  #drawMarks(marks) {
-    const ranges = JSON.parse(this.getAttribute("marks") ?? "[]");
-    marks.replaceChildren(
-      ...ranges.map(([start, end]) => {
-        const mark = element("div", { className: "mel-mark", title: `a join at ${timeText((start + end) / 2)} s` });
-        const inside = end > this.#view.start && start < this.#view.end;
-        mark.hidden = !inside;
-        if (inside) place(mark, this.#boxOf({ start, end }));
-        return mark;
-      }),
-    );
-  }
-
-  #drawCursor(time) {
-    const { cursor, clock, surface } = this.#parts;
-    const { start, end } = this.#view;
-    const inside = time >= start && time <= end;
-    cursor.hidden = !inside;
-    if (inside) cursor.style.transform = `translateX(${((time - start) / (end - start)) * this.#size().width}px)`;
-    const shown = `${timeText(time, 1)} / ${timeText(this.#seconds, 1)} s`;
-    if (clock.textContent === shown) return;
-    clock.textContent = shown;
-    surface.setAttribute("aria-valuemax", this.#seconds.toFixed(2));
-    surface.setAttribute("aria-valuenow", time.toFixed(2));
-    surface.setAttribute("aria-valuetext", `${timeText(time, 1)} of ${timeText(this.#seconds, 1)} seconds`);
   }
 }
 

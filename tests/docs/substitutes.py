@@ -42,6 +42,8 @@ NOT_RUN = {
     "sdxl-mel studio --open": "the same",
     "sdxl-mel studio --root my-project --open": "the same",
     "sdxl-mel export --base mini --lora runs/mine/lora.safetensors --out site": "takes a minute; tests/export exports",
+    "npm pack onnxruntime-web@1.30.0": "asks npm",
+    "tar xzf onnxruntime-web-1.30.0.tgz": "unpacks what npm gave",
     "make site": "exports mini, as tests/export does",
     "python examples/codec.py song.flac --out codec": "tests/examples executes it",
     "python examples/train_and_generate.py --out small-lora": "tests/examples executes it with fewer steps",

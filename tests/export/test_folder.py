@@ -13,6 +13,7 @@ from sdxl_mel.cli import main
 from sdxl_mel.errors import FormatError, InputError, ResourceError
 from sdxl_mel.export.folder import HASHED, HashedFolder, hashed_name, read_file, require_own
 from sdxl_mel.export.manifest import MANIFEST, read_manifest
+from sdxl_mel.export.runtime import VERSION
 from sdxl_mel.export.site import PAGE, write_single_file
 from sdxl_mel.record import sha256_bytes
 from tests.exported import Site
@@ -132,6 +133,22 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, capsys:
         ("--weights", "int4", "--out", "x"): "int8",
     }.items():
         assert message in said(capsys, "--base", "mini", *words)
+
+
+def test_a_webgpu_runtime_is_of_the_version_that_the_page_works_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, package, about = tmp_path / "site", tmp_path / "package", tmp_path / "package" / "package.json"
+    words = ("--base", "mini", "--out", site, "--webgpu", package)
+    assert f"npm pack onnxruntime-web@{VERSION}" in said(capsys, *words)
+    package.mkdir()
+    about.write_text('{"name": "onnxruntime-web", "version": "1.2.3"}')
+    assert f"is onnxruntime-web 1.2.3, the page works with onnxruntime-web {VERSION}" in said(capsys, *words)
+    about.write_text("[1]")
+    assert "package.json is missing or damaged" in said(capsys, *words)
+    about.write_text(json.dumps({"name": "onnxruntime-web", "version": VERSION}))
+    assert "dist/ort.webgpu.bundle.min.mjs is missing" in said(capsys, *words)
+    assert not site.exists()
 
 
 def test_bases_that_no_page_can_draw_with_are_refused(

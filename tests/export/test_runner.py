@@ -16,7 +16,7 @@ from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.export.folder import read_file
 from sdxl_mel.export.manifest import Drawn, read_manifest
 from sdxl_mel.export.options import SAMPLERS
-from sdxl_mel.export.runner import LORA_FILE, WEIGHTS_FILE, Exported, Models, Session
+from sdxl_mel.export.runner import LORA_FILE, WEIGHTS_FILE, ConditionedUnet, Exported, Models, Session
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
@@ -60,7 +60,9 @@ def test_factors_can_be_scaled_and_taken_away(slim_site: Site, exported: Exporte
     assert manifest.lora is not None
     unet = manifest.files.unet
     assert unet.weights is not None
-    stored, graph, weights = (read_file(slim_site.folder, file) for file in (manifest.lora.file, unet, unet.weights))
+    assert unet.conditions is not None
+    files = (manifest.lora.file, unet, unet.weights, unet.conditions)
+    stored, graph, weights, conditions = (read_file(slim_site.folder, file) for file in files)
     assert manifest.lora.rank == 2
     latents = draw_noise([2], (4, 16, 32), "cpu").numpy()
     hidden, pooled = exported.models.text(dict(zip(("ids", "ids_2"), exported.tokens([PROMPT]))))
@@ -79,11 +81,14 @@ def test_factors_can_be_scaled_and_taken_away(slim_site: Site, exported: Exporte
             factors[offset // 4 :][: np.prod(shape)] *= scale / 0.5
         generator.rescale(scale)
         with torch.inference_mode():
-            conditions = {"text_embeds": torch.from_numpy(pooled), "time_ids": torch.from_numpy(inputs["sizes"])}
+            added = {"text_embeds": torch.from_numpy(pooled), "time_ids": torch.from_numpy(inputs["sizes"])}
             wanted = generator.models.base.unet(
-                torch.from_numpy(latents), 400, torch.from_numpy(hidden), added_cond_kwargs=conditions
+                torch.from_numpy(latents), 400, torch.from_numpy(hidden), added_cond_kwargs=added
             ).sample.numpy()
-        (found,) = Session(graph, {LORA_FILE: factors.tobytes(), WEIGHTS_FILE: weights})(inputs)
+        beside = {LORA_FILE: factors.tobytes()}
+        (found,) = ConditionedUnet(Session(conditions, beside), Session(graph, beside | {WEIGHTS_FILE: weights}))(
+            inputs
+        )
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 

@@ -8,7 +8,7 @@ const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
   return value >>> 0;
 });
 
-export async function open(manifestUrl, { onProgress }) {
+export async function open(manifestUrl, { onProgress, onDevice }) {
   const manifest = await (await fetch(manifestUrl)).json();
   const { spec } = manifest;
   const total = 2e7;
@@ -16,6 +16,7 @@ export async function open(manifestUrl, { onProgress }) {
     onProgress({ what: "UNet", loaded, total });
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+  onDevice("WebGPU, 3.0 times as fast here as WebAssembly");
   if (localStorage.getItem("refuse")) throw new Error("models/unet.onnx is damaged: load the page again.");
   return {
     manifest,

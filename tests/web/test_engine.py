@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -564,14 +565,41 @@ def test_transforms_are_numpys(page: Page) -> None:
     for size in (32, 64, 1024, 2048, 4096, 8192):
         signal = numpy_generator(0, "fft", size).normal(size=size).astype(np.float32)
         body = (
-            "const fft = new m.RealFft(a.size); fft.input.set(floatsOf(a.signal));"
-            "const bins = new Float64Array(a.size + 2); fft.forward(bins); const forward = Float32Array.from(bins);"
-            "const back = Float32Array.from(fft.inverse(bins));"
-            "return [textOf(forward), textOf(back.map((_, i) => back[i ^ 1]))];"
+            "const fft = new m.RealFft(a.size, 2), signal = floatsOf(a.signal);"
+            "signal.forEach((each, i) => ((i % 2 ? fft.odd : fft.even)[i >> 1] = each));"
+            "fft.forward(1); const forward = fft.bins[1].slice(); const [even, odd] = fft.inverse(1);"
+            "return [textOf(forward), textOf(signal.map((_, i) => (i % 2 ? odd : even)[i >> 1]))];"
         )
         forward, back = map(floats, run(page, "fft", body, {"size": size, "signal": packed(signal)}))
         np.testing.assert_allclose(forward.view(np.complex64), np.fft.rfft(signal), atol=1e-4)
         np.testing.assert_allclose(back, signal, atol=1e-6)
+
+
+WITHIN, BEYOND = 1 + 1e-4, 1 + 1e-2
+
+
+@pytest.mark.parametrize(
+    ("slower", "faster", "factor", "words"),
+    [
+        ("usual", "other", WITHIN, r"WebGPU, \d+\.\d times as fast here as WebAssembly"),
+        ("other", "usual", WITHIN, r"WebAssembly, \d+\.\d times as fast here as WebGPU"),
+        ("usual", "other", BEYOND, "WebAssembly: WebGPU finds other numbers here"),
+        ("usual", "other", None, "WebAssembly: WebGPU finds other numbers here"),
+    ],
+)
+def test_webgpu_is_taken_where_it_is_right_and_faster(
+    page: Page, slower: str, faster: str, factor: float | None, words: str
+) -> None:
+    body = (
+        "const numbers = Float32Array.of(3, -1, 0), wait = (ms) => new Promise((done) => setTimeout(done, ms));"
+        "const other = numbers.map((each, i) => (i ? each : each * (a.factor ?? NaN)));"
+        "const waits = { [a.slower]: 40, [a.faster]: 4 };"
+        "const model = (name, found) => async () => (await wait(waits[name]), found);"
+        "return m.compared([model('usual', numbers)], [model('other', other)]);"
+    )
+    found = run(page, "devices", body, {"slower": slower, "faster": faster, "factor": factor})
+    assert re.fullmatch(words, found["words"])
+    assert found["taken"] == found["words"].startswith("WebGPU")
 
 
 def test_torch_draws_are_torchs(page: Page) -> None:

@@ -1,6 +1,7 @@
 """The page's engine on an exported folder, in a browser, against the Generator on the base itself."""
 
 import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from sdxl_mel import web
 from sdxl_mel.arrays import Levels
 from sdxl_mel.diffusion.samplers import Sampling
 from sdxl_mel.export.description import Chosen
+from sdxl_mel.export.folder import hashed_name
 from sdxl_mel.export.options import Weights
 from sdxl_mel.export.site import export_folder
 from sdxl_mel.files.prompts import PromptLine
 from sdxl_mel.files.spectrogram import decode_png
-from sdxl_mel.record import sha256_file
+from sdxl_mel.record import sha256_bytes, sha256_file
 from sdxl_mel.synthesis.generator import Generator
 from sdxl_mel.synthesis.jobs import Prompts, plan_jobs
 from sdxl_mel.synthesis.layout import lay_out
@@ -30,31 +32,41 @@ from tests.web.static import hosted
 FEW_LEVELS = 0.002
 """Share of levels that may differ by one: sums are rounded in another order."""
 PROMPT = "slow (piano:1.3), soft"
-OPEN = """async ([address, workers]) => {
+OPEN = """async ([address, workers, more]) => {
   window.openEngine ??= (await import(`${address}web/site/engine.js`)).open;
   window.textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-  return openEngine(`${address}folder/manifest.json`, { workers });
+  return openEngine(`${address}folder/manifest.json`, { workers, ...more });
 }"""
 PAGE = """<!doctype html><link rel="icon" href="data:,">"""
 
 
 @contextmanager
-def engine_page(browser: Browser, folder: Path) -> Iterator[Page]:
-    """Yield a page on which `engine` is open on an exported folder, and `again` (workers) opens another."""
-    with hosted(folder=folder, web=web.FOLDER) as host, opened(browser) as page:
+def engine_page(browser: Browser, folder: Path, **others: Path) -> Iterator[Page]:
+    """Yield a page on which `engine` is open on an exported folder, and `again` (workers, more) opens another.
+
+    `others` are folders of the same host.
+    """
+    with hosted(folder=folder, web=web.FOLDER, **others) as host, opened(browser) as page:
         page.route(f"{host.address}start.html", lambda route: route.fulfill(body=PAGE, content_type="text/html"))
         page.goto(f"{host.address}start.html")
         page.unroute(f"{host.address}start.html")
         page.evaluate(
-            f"async (address) => {{ window.again = (workers) => ({OPEN})([address, workers]); }}", host.address
+            f"async (address) => {{ window.again = (workers, more) => ({OPEN})([address, workers, more]); }}",
+            host.address,
         )
         page.evaluate("async () => { window.engine = await again(2); }")
         yield page
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, slim_site: Site) -> Iterator[Page]:
-    with engine_page(browser, slim_site.folder) as page:
+def runtimes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the host, at ../runtimes."""
+    return tmp_path_factory.mktemp("runtimes")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, slim_site: Site, runtimes: Path) -> Iterator[Page]:
+    with engine_page(browser, slim_site.folder, runtimes=runtimes) as page:
         yield page
 
 
@@ -195,6 +207,52 @@ def test_a_damaged_part_is_named(page: Page) -> None:
     page.unroute("**/models/decoder*")
     assert "is damaged" in message
     assert all(path.startswith("models/decoder") for path in paths)
+
+
+STAND_IN = """
+export const env = { wasm: {} };
+export class Tensor {}
+export const InferenceSession = { create: async () => ({ run: async () => NUMBERS, release() {} }) };"""
+WRONG = (
+    "({ noise: { data: new Float32Array(2048) }, values: { data: new Float32Array(32768), dims: [1, 1, 128, 256] } })"
+)
+GPU = "Object.defineProperty(navigator, 'gpu', { configurable: true, value: { requestAdapter: async () => ADAPTER } })"
+TRY = """async ([manifest, gpu]) => {
+  Function(gpu)();
+  const onDevice = Promise.withResolvers();
+  const engine = await again(1, { manifest, onDevice: onDevice.resolve });
+  const late = new Promise((resolve) => setTimeout(resolve, 20000, "nothing"));
+  const said = await Promise.race([onDevice.promise, late]);
+  delete navigator.gpu;
+  const { levels } = await engine.draw({ prompt: "piano", steps: 1 });
+  engine.close();
+  return [said, textOf(levels)];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("adapter", "numbers", "words"),
+    [
+        ("null", WRONG, "WebAssembly: this browser has no WebGPU on this device"),
+        ("({})", WRONG, "WebAssembly: WebGPU finds other numbers here"),
+        ("({})", "(await Promise.reject(new Error('lost')))", "WebAssembly: WebGPU does not work here (lost)"),
+    ],
+    ids=["none", "wrong", "fails"],
+)
+def test_without_a_webgpu_that_works_webassembly_draws(
+    page: Page, slim_site: Site, runtimes: Path, adapter: str, numbers: str, words: str
+) -> None:
+    manifest = json.loads((slim_site.folder / "manifest.json").read_text())
+    manifest["files"]["webgpu"] = {}
+    for key, name, content in (("ort", "ort.mjs", STAND_IN.replace("NUMBERS", numbers)), ("wasm", "none.wasm", "")):
+        hashed = hashed_name(name, content.encode())
+        (runtimes / hashed).write_text(content)
+        path, size, digest = f"../runtimes/{hashed}", len(content), sha256_bytes(content.encode())
+        manifest["files"]["webgpu"][key] = {"path": path, "parts": [path], "bytes": size, "sha256": digest}
+    said, levels = page.evaluate(TRY, [manifest, GPU.replace("ADAPTER", adapter)])
+    assert said == words
+    usual = page.evaluate("async () => textOf((await engine.draw({ prompt: 'piano', steps: 1 })).levels)")
+    assert levels == usual
 
 
 @pytest.mark.slow

@@ -128,6 +128,10 @@ def test_a_sound_is_made_and_its_files_are_what_the_package_reads(page: Page, tm
     expect(card.locator("mel-player[data-playing]")).to_be_visible()
 
 
+def test_the_foot_of_the_page_says_what_computes(page: Page) -> None:
+    expect(page.locator("footer")).to_contain_text("Computes with WebGPU, 3.0 times as fast here as WebAssembly.")
+
+
 def test_the_anchor_stands_before_the_prompt(page: Page) -> None:
     assert page.locator(".prompt").inner_text().startswith("mel spectrogram,")
     prompt = page.get_by_label("Prompt", exact=True)

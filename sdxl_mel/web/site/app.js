@@ -91,6 +91,8 @@ async function start() {
   const kept = document.body.dataset.worker ? await keepPage(remembered(THREADS, "") === "true") : false;
   const files = await source();
   const model = new Model(files);
+  const device = element("p", { className: "meta", role: "status" });
+  model.addEventListener("device", ({ detail }) => (device.textContent = `Computes with ${detail}.`));
   model.engine.catch(() => null); // Said in the form.
   const manifest = await files.manifest;
   // Sites in other folders of the same host share the browser's storage with this one.
@@ -121,7 +123,7 @@ async function start() {
   main.replaceChildren(element("div", { className: "split" }, form.node, sounds.node));
   document
     .querySelector("footer#facts")
-    .append(element("p", { className: "meta", textContent: facts(manifest) }), threadsChoice() ?? "");
+    .append(element("p", { className: "meta", textContent: facts(manifest) }), device, threadsChoice() ?? "");
   await attempt(() => sounds.open());
   document.body.dataset.ready = "";
 }

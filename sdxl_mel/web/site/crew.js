@@ -2,7 +2,7 @@
 
 const NO_MEMORY = /memory|allocat|bad_alloc/i;
 
-/** A worker that is given tasks. */
+/** A worker that is given tasks; `provider` is what computes its models, WebAssembly or WebGPU. */
 export class Crewman {
   #worker;
   #waiting = new Map();
@@ -10,7 +10,8 @@ export class Crewman {
   #ended = null; // Why it does nothing any more.
 
   /** `address` is that of the worker's script; a page opened from a disk can start classic ones only. */
-  constructor(address, type) {
+  constructor(address, type, provider = "wasm") {
+    this.provider = provider;
     this.#worker = new Worker(address, { type });
     this.#worker.onmessage = ({ data }) => this.#heard(data);
     this.#worker.onerror = (event) => {

@@ -6,6 +6,7 @@
 import { joined, release } from "./bytes.js";
 import { commandOf } from "./command.js";
 import { Crewman } from "./crew.js";
+import { compared, hasWebGpu } from "./devices.js";
 import { guidedPredictor } from "./guidance.js";
 import { LATENT_FACTOR, decodingWindows, layOut } from "./layout.js";
 import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from "./levels.js";
@@ -25,22 +26,29 @@ const MOST_WORKERS = 2; // With and without the prompt: the two halves of guidan
 const STAGE = "generate";
 /** Where the UNet's graph looks for its weights, and for the factors of its LoRA. */
 const [WEIGHTS_FILE, LORA_FILE] = ["unet.weights", "lora.bin"];
+/** Where in the noise schedule WebGPU is tried. */
+const TRIED_TIMESTEP = 500;
 
 /**
  * Open the models that a manifest names. `worker` is the address of the worker's script, `read` (path) gives the files
  * that the page carries in itself, `manifest` is a promise of what the page reads of it itself, `onProgress` is told
- * {loaded, total} in bytes. Throws an Error of one sentence; that of a file has the `paths` to be loaded again.
+ * {loaded, total} in bytes. Where the site has a runtime for WebGPU, that is tried once the models are open, and
+ * `onDevice` is told in words what computes them from then on. Throws an Error of one sentence; that of a file has the
+ * `paths` to be loaded again.
  */
 export async function open(manifestUrl, options = {}) {
-  const { worker = new URL("./worker.js", import.meta.url).href, read = null, onProgress = () => {}, signal } = options;
+  const { worker = new URL("./worker.js", import.meta.url).href, read = null, signal } = options;
+  const { onProgress = () => {}, onDevice = () => {} } = options;
   const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
   const { workers: count = Math.min(MOST_WORKERS, cores) } = options;
   const threads = globalThis.crossOriginIsolated ? Math.max(1, Math.floor(cores / count)) : 1;
-  const crew = Array.from({ length: count }, () => new Crewman(worker, read ? "classic" : "module"));
+  const hire = (provider) => new Crewman(worker, read ? "classic" : "module", provider);
+  const crew = Array.from({ length: count }, () => hire("wasm"));
   try {
     const files = new SiteFiles(manifestUrl, read);
     const engine = new Engine(await (options.manifest ?? files.manifest()), files, crew);
     await engine.load({ threads, onProgress, signal });
+    if (engine.manifest.files.webgpu) engine.tryWebGpu(() => hire("webgpu")).then(onDevice);
     return engine;
   } catch (error) {
     crew.forEach((each) => each.close());
@@ -52,6 +60,7 @@ export async function open(manifestUrl, options = {}) {
 class Engine {
   #files;
   #crew;
+  #graphics = null; // The worker that predicts and decodes in place of the crew.
   #schedule;
   #tokenizers;
   #empty = null; // The embeddings of an empty prompt.
@@ -72,12 +81,12 @@ class Engine {
   async load({ threads, onProgress, signal }) {
     const { files, lora } = this.manifest;
     const { runtime, tokenizer, tokenizer_2: second, text, unet, decoder } = files;
-    const models = [text, unet, unet.weights, decoder, ...(lora ? [lora.file] : [])];
+    const models = [text, unet, unet.weights, unet.conditions, decoder, ...(lora ? [lora.file] : [])];
     const wanted = [runtime.ort, runtime.wasm, tokenizer, second, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
     let loaded = 0;
     const options = { signal, onBytes: (bytes) => onProgress({ loaded: (loaded += bytes), total }) };
-    this.#started = this.#start(threads, options);
+    this.#started = this.#start(this.#crew, runtime, threads, options);
     try {
       await Promise.all([
         this.#started,
@@ -96,7 +105,8 @@ class Engine {
   /** Ask for the files that another way of drawing needs, so that a page that is kept offline has them too. */
   async #keepOthers() {
     const { steps, small_decoder: small } = this.manifest.files;
-    for (const file of [steps?.unet, steps?.unet.weights, small]) if (file) await this.#files.keep(file).catch(() => {});
+    const unet = steps ? [steps.unet, steps.unet.weights, steps.unet.conditions] : [];
+    for (const file of [...unet, small]) if (file) await this.#files.keep(file).catch(() => {});
   }
 
   /**
@@ -125,7 +135,7 @@ class Engine {
     signal?.throwIfAborted();
     await this.#use(settings, { signal });
     const embeddings = await this.#embeddings(text);
-    const predict = await guidedPredictor(this.#crew, embeddings, guidance, manifest);
+    const predict = await guidedPredictor(this.#predictors, embeddings, guidance, manifest);
     const whole = layout.starts.length > 1 ? jointPredictor(predict, layout, seed) : predict;
     const noise = drawNoise(seed, latent.channels * latent.height * layout.columns);
     const timesteps = this.#timesteps(settings);
@@ -184,14 +194,57 @@ class Engine {
     return unused;
   }
 
-  /** Let go of the models. */
-  close() {
-    this.#crew.forEach((each) => each.close());
+  /** Have WebGPU predict and decode from now on, if that is better; resolves to what does, in words. */
+  async tryWebGpu(hire) {
+    if (!(await hasWebGpu())) return "WebAssembly: this browser has no WebGPU on this device";
+    const other = hire();
+    try {
+      await this.#start([other], this.manifest.files.webgpu, 1, {});
+      const { taken, words } = await this.#alone(() => this.#compare(other));
+      if (!taken) other.close();
+      return words;
+    } catch (error) {
+      other.close();
+      return `WebAssembly: WebGPU does not work here (${error.message})`;
+    }
   }
 
-  /** The worker with the decoder, and the one with the text encoders, which makes the sounds. */
+  async #compare(other) {
+    const { latent, drawing, files } = this.manifest;
+    const usual = { quick: false, loraScale: 1 };
+    await this.#use(usual, {});
+    await this.#decoding;
+    await this.#openUnet([other], usual, {});
+    await this.#open([other], "decoder", await this.#files.load(files.decoder));
+    const embeddings = await this.#embeddings(this.manifest.anchor);
+    const dims = [latent.channels, latent.height, latent.columns];
+    const noise = drawNoise(0, latent.channels * latent.height * latent.columns);
+    const models = async (predictors, painter) => {
+      const predict = await guidedPredictor(predictors, embeddings, drawing.guidance, this.manifest);
+      const decode = async () => (await painter.do("decode", { latents: noise, dims })).values;
+      return [() => predict(noise, TRIED_TIMESTEP), decode];
+    };
+    const found = await compared(await models(this.#predictors, this.#painter), await models([other], other));
+    if (found.taken) {
+      const names = ["conditions", "unet", "decoder"];
+      this.#graphics = other;
+      await Promise.all(this.#crew.flatMap((each) => names.map((name) => each.do("close", { name }))));
+    }
+    return found;
+  }
+
+  /** Let go of the models. */
+  close() {
+    [...this.#crew, this.#graphics].forEach((each) => each?.close());
+  }
+
+  /** The workers with the UNet, that with the decoder, and that with the text encoders, which makes the sounds. */
+  get #predictors() {
+    return this.#graphics ? [this.#graphics] : this.#crew;
+  }
+
   get #painter() {
-    return this.#crew[0];
+    return this.#graphics ?? this.#crew[0];
   }
 
   get #reader() {
@@ -204,11 +257,10 @@ class Engine {
     return done;
   }
 
-  /** Start the workers. They fetch the runtime themselves where they can: browsers keep the code of what streams in. */
-  async #start(threads, options) {
-    const { ort, wasm } = this.manifest.files.runtime;
+  /** Start workers. They fetch the runtime themselves where they can: browsers keep the code of what streams in. */
+  async #start(crewmen, { ort, wasm }, threads, options) {
     const [module, binary] = await Promise.all([ort, wasm].map((file) => this.#files.place(file, options)));
-    await Promise.all(this.#crew.map((each) => each.do("start", { module, wasm: binary, threads })));
+    await Promise.all(crewmen.map((each) => each.do("start", { module, wasm: binary, threads })));
   }
 
   async #readVocabularies(options) {
@@ -219,7 +271,7 @@ class Engine {
 
   async #open(crewmen, name, model, beside = []) {
     await this.#started;
-    await Promise.all(crewmen.map((each) => each.do("open", { name, model, beside })));
+    await Promise.all(crewmen.map((each) => each.do("open", { name, model, beside, provider: each.provider })));
     [model, ...beside.map(({ data }) => data)].forEach(release);
   }
 
@@ -229,14 +281,8 @@ class Engine {
    */
   async #use({ quick, loraScale }, options) {
     const { files, lora } = this.manifest;
-    const unet = this.#hold("unet", JSON.stringify([quick, lora ? loraScale : 1]), async () => {
-      const graph = quick ? files.steps.unet : files.unet;
-      const both = [graph, graph.weights].map((file) => this.#files.load(file, options));
-      const [model, data] = await Promise.all(both);
-      const beside = [{ path: WEIGHTS_FILE, data }];
-      if (lora) beside.push({ path: LORA_FILE, data: await this.#factors(loraScale, options) });
-      await this.#open(this.#crew, "unet", model, beside);
-    });
+    const wanted = JSON.stringify([quick, lora ? loraScale : 1]);
+    const unet = this.#hold("unet", wanted, () => this.#openUnet(this.#predictors, { quick, loraScale }, options));
     const decoder = (quick && files.small_decoder) || files.decoder;
     const loaded = this.#hold("decoder", decoder.sha256, async () => {
       const model = await this.#files.load(decoder, options);
@@ -244,6 +290,17 @@ class Engine {
       this.#decoding.catch(() => (this.#held.decoder = null)); // It is awaited where it decodes.
     });
     await Promise.all([unet, loaded]);
+  }
+
+  async #openUnet(crewmen, { quick, loraScale }, options) {
+    const { files, lora } = this.manifest;
+    const graph = quick ? files.steps.unet : files.unet;
+    const wanted = [graph.conditions, graph, graph.weights].map((file) => this.#files.load(file, options));
+    const [conditions, model, data] = await Promise.all(wanted);
+    const factors = lora ? [{ path: LORA_FILE, data: await this.#factors(loraScale, options) }] : [];
+    const copies = factors.map((each) => ({ ...each, data: each.data.slice() }));
+    await this.#open(crewmen, "conditions", conditions, copies);
+    await this.#open(crewmen, "unet", model, [{ path: WEIGHTS_FILE, data }, ...factors]);
   }
 
   async #hold(name, wanted, opened) {
@@ -342,7 +399,7 @@ class Engine {
     if (this.#lora) settings.lora = this.#lora.name;
     const decoder = (quick && files.small_decoder) || files.decoder;
     const unet = quick ? files.steps.unet : files.unet;
-    const used = { text: files.text, unet, "unet weights": unet.weights, decoder };
+    const used = { text: files.text, unet, "unet weights": unet.weights, conditions: unet.conditions, decoder };
     const inputs = Object.fromEntries(Object.entries(used).map(([name, { sha256 }]) => [`onnx ${name}`, sha256]));
     if (this.#lora?.sha256) inputs.lora = this.#lora.sha256;
     return { stage: STAGE, settings, inputs, toolkit: manifest.made_with };

@@ -133,13 +133,14 @@ async function invertBlock(picture, spec, iterations, generator, pause, { known 
   const start = await initialSpectrum(targets[lead], coarseTargets[lead], spec, generator, beginning);
   let sounds = [await raar(start, coarseTargets[lead], leadConsistency, iterations.raar, pause)];
   if (targets.length === 3) {
-    const consistency = new Consistency(spec, coarse, frames, { loop, known, neighbour });
+    const consistency = new Consistency(spec, coarse, frames, { channels: 2, loop, known, neighbour });
     const spectra = stereoFromLeading(consistency.spectrumOf(sounds[0]), coarseTargets);
     sounds = await consistency.soundsOf(spectra);
     spectra.forEach(release);
     sounds = await fastGriffinLim(sounds, coarseTargets, consistency, iterations.stereo, pause);
   }
-  const consistency = new Consistency(spec, spec.n_fft, frames, { loop, known, neighbour });
+  const channels = sounds.length;
+  const consistency = new Consistency(spec, spec.n_fft, frames, { channels, loop, known, neighbour });
   /** Move the sound's own magnitudes one step towards the mel values (Masuyama et al. 2023, arXiv 2307.12232). */
   const follow = (frame, sizes) => {
     sizes.forEach((size, channel) => updated(size, mel[channel], frame * spec.n_mels, spec, bank));

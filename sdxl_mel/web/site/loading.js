@@ -52,11 +52,11 @@ export class SiteFiles {
   }
 
   /**
-   * Where a worker finds a file that is whole: its address, or its bytes where it lies in parts or in the page. What this
-   * browser keeps is not read for it.
+   * Where a worker finds a file that is whole: its address, or its bytes where it is packed, in parts or in the page.
+   * What this browser keeps is not read for it.
    */
   async place(file, options) {
-    if (this.#read || file.parts.length > 1) return this.load(file, options);
+    if (this.#read || file.packed || file.parts.length > 1) return this.load(file, options);
     if (await this.#keeps(file)) options.onBytes(file.bytes);
     else await this.load(file, options);
     return new URL(file.parts[0], this.#base).href;

@@ -3,7 +3,7 @@
 import { forget } from "./offline.js";
 import { open } from "./engine.js";
 
-/** Events: `progress` (detail: {loaded, total}), `ready`, `failed` (detail: the Error). */
+/** Events: `progress` (detail: {loaded, total}), `ready`, `device` (detail: words), `failed` (detail: the Error). */
 export class Model extends EventTarget {
   #source;
   #engine = null;
@@ -37,9 +37,10 @@ export class Model extends EventTarget {
 
   async #open() {
     const { manifestUrl, ...given } = this.#source;
-    const onProgress = (detail) => this.dispatchEvent(new CustomEvent("progress", { detail }));
+    const told = (name) => (detail) => this.dispatchEvent(new CustomEvent(name, { detail }));
+    const [onProgress, onDevice] = [told("progress"), told("device")];
     try {
-      const engine = await open(manifestUrl, { ...given, onProgress });
+      const engine = await open(manifestUrl, { ...given, onProgress, onDevice });
       if (this.#lora) await engine.setLora(this.#lora);
       this.dispatchEvent(new Event("ready"));
       return engine;

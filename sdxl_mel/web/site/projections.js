@@ -36,12 +36,12 @@ export class KnownSound {
 export class Consistency {
   #totals = [[], []];
 
-  constructor(spec, fftLength, frames, { loop = false, known = null, neighbour = null } = {}) {
+  constructor(spec, fftLength, frames, { channels = 1, loop = false, known = null, neighbour = null } = {}) {
     this.spec = spec;
     this.frames = frames;
     this.bins = fftLength / 2 + 1;
     this.freeBins = binsBelowFmin(spec, fftLength);
-    this.fft = new RealFft(fftLength);
+    this.fft = new RealFft(fftLength, channels);
     this.window = windowOf(spec);
     this.loop = loop;
     this.known = known;
@@ -49,22 +49,26 @@ export class Consistency {
     this.norm = this.#windowSum().map((sum) => 1 / sum);
   }
 
-  /** Write the bins of one frame of a sound. */
-  analyse(sound, frame, bins) {
+  /** Write the bins of one frame of a sound to those of a channel. */
+  analyse(sound, frame, channel) {
     const { window, fft, spec } = this;
-    const { input } = fft;
-    const first = frame * spec.hop_length;
-    for (let i = 0; i < window.length; i++) input[i] = sound[first + i] * window[i];
-    input.fill(0, window.length);
-    fft.forward(bins);
+    const { even, odd } = fft;
+    const half = window.length / 2;
+    for (let i = 0, at = frame * spec.hop_length; i < half; i++, at += 2) {
+      even[i] = sound[at] * window[2 * i];
+      odd[i] = sound[at + 1] * window[2 * i + 1];
+    }
+    even.fill(0, half);
+    odd.fill(0, half);
+    fft.forward(channel);
   }
 
   /** The spectrum of a sound. */
   spectrumOf(sound) {
-    const [spectrum, bins] = [new Float32Array(2 * this.frames * this.bins), new Float64Array(2 * this.bins)];
+    const spectrum = new Float32Array(2 * this.frames * this.bins);
     for (let frame = 0; frame < this.frames; frame++) {
-      this.analyse(sound, frame, bins);
-      spectrum.set(bins, 2 * frame * this.bins);
+      this.analyse(sound, frame, 0);
+      spectrum.set(this.fft.bins[0], 2 * frame * this.bins);
     }
     return spectrum;
   }
@@ -73,14 +77,14 @@ export class Consistency {
   soundsOf(spectra) {
     const size = 2 * this.bins;
     return this.#synthesised(spectra.length, (frame, bins) => {
-      bins.forEach((each, channel) => each.set(spectra[channel].subarray(frame * size, (frame + 1) * size)));
+      spectra.forEach((each, channel) => bins[channel].set(each.subarray(frame * size, (frame + 1) * size)));
     });
   }
 
   /** The sounds nearest to the updated spectra of `sounds`; `update` (frame, bins of each channel) works in place. */
   updated(update, sounds) {
     return this.#synthesised(sounds.length, (frame, bins) => {
-      sounds.forEach((sound, channel) => this.analyse(sound, frame, bins[channel]));
+      sounds.forEach((sound, channel) => this.analyse(sound, frame, channel));
       update(frame, bins);
     });
   }
@@ -91,14 +95,13 @@ export class Consistency {
    */
   async #synthesised(channels, write) {
     const { frames, neighbour, spec } = this;
-    const bins = Array.from({ length: channels }, () => new Float64Array(2 * this.bins));
     const totals = this.#silence(channels);
     const border = Math.min(Math.ceil(spec.win_length / spec.hop_length) - 1, frames);
     let theirs = null;
     for (let done = 0; done < frames; done++) {
       const frame = neighbour && !neighbour.before ? frames - 1 - done : done;
-      write(frame, bins);
-      totals.forEach((total, channel) => this.#add(total, frame, bins[channel]));
+      write(frame, this.fft.bins);
+      totals.forEach((total, channel) => this.#add(total, frame, channel));
       if (neighbour && done + 1 === border) theirs = neighbour.exchange(joined(this.#shared(totals)));
     }
     if (theirs) this.#addTheirs(totals, await theirs);
@@ -113,13 +116,13 @@ export class Consistency {
     return totals.map((total) => total.fill(0));
   }
 
-  #add(total, frame, bins) {
+  #add(total, frame, channel) {
     const { window, fft, spec } = this;
-    const samples = fft.inverse(bins);
-    const first = frame * spec.hop_length;
-    for (let i = 0; i < window.length; i += 2) {
-      total[first + i] += samples[i + 1] * window[i];
-      total[first + i + 1] += samples[i] * window[i + 1];
+    const [even, odd] = fft.inverse(channel);
+    const half = window.length / 2;
+    for (let i = 0, at = frame * spec.hop_length; i < half; i++, at += 2) {
+      total[at] += even[i] * window[2 * i];
+      total[at + 1] += odd[i] * window[2 * i + 1];
     }
   }
 

@@ -26,13 +26,21 @@ const TASKS = {
     ort.env.logLevel = "error";
   },
 
-  /** Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}. */
-  async open({ name, model, beside }) {
-    await sessions.get(name)?.release();
-    sessions.delete(name);
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
+  /**
+   * Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}, and
+   * `provider` is what computes it, wasm or webgpu.
+   */
+  async open({ name, model, beside, provider }) {
+    await TASKS.close({ name });
+    const options = { executionProviders: [provider], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
     sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
     [model, ...beside.map(({ data }) => data)].forEach(release);
+  },
+
+  /** Let go of a model. */
+  async close({ name }) {
+    await sessions.get(name)?.release();
+    sessions.delete(name);
   },
 
   /** The embeddings of a text, given by its tokens. */
@@ -42,27 +50,27 @@ const TASKS = {
     return { hidden: hidden.data, pooled: pooled.data };
   },
 
-  /** Keep what the UNet is told besides the latents, for a batch of `count`. */
-  condition({ hidden, pooled, sizes, tokens, count }) {
+  /** Keep what the UNet makes of all that it is told besides the latents, for a batch of `count`. */
+  async condition({ hidden, pooled, sizes, tokens, count }) {
     const of = (data, ...dims) => new ort.Tensor("float32", data, [count, ...dims]);
-    conditions = {
-      count,
+    const told = {
       hidden: of(hidden, tokens, hidden.length / count / tokens),
       pooled: of(pooled, pooled.length / count),
       sizes: of(sizes, sizes.length / count),
     };
+    conditions = { count, made: await sessions.get("conditions").run(told) };
   },
 
   /** The UNet's prediction for the same latents under every condition. */
   async predict({ latents, dims, timestep }) {
-    const { count, ...told } = conditions;
+    const { count, made } = conditions;
     const batch = new Float32Array(count * latents.length);
     for (let each = 0; each < count; each++) batch.set(latents, each * latents.length);
     const feeds = {
       latents: new ort.Tensor("float32", batch, [count, ...dims]),
       timestep: new ort.Tensor("float32", Float32Array.of(timestep), [1]),
     };
-    return (await sessions.get("unet").run({ ...feeds, ...told })).noise.data;
+    return (await sessions.get("unet").run({ ...feeds, ...made })).noise.data;
   },
 
   /** The picture values of latents: {values, dims}. */
