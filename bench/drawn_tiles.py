@@ -51,7 +51,7 @@ class Way:
         """Return a hash of all that decides its tiles."""
         weights = b"".join(path.read_bytes() for path in self.loras)
         if self.base != "mini":
-            weights += b"".join(path.read_bytes() for path in sorted(Path(self.base).glob("unet/*.safetensors")))
+            weights += b"".join(path.read_bytes() for path in sorted(Path(self.base).glob("*/*.safetensors")))
         return hashlib.sha256(repr(self.drawing).encode() + weights).hexdigest()[:16]
 
 
