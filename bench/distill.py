@@ -2,7 +2,7 @@
 
 Tiles are kept below runs/distill, block by block, under a hash of what drew them: a table that was interrupted goes
 on, and only what changed is drawn anew. `python -m bench.distill --prompts 100 --adapter runs/steps/lora.safetensors`
-judges another adapter with fewer prompts, `--student runs/student/base` a base with a smaller UNet, and `--style LORA`
+judges another adapter with fewer prompts, `--student runs/student/base` a base with a smaller part, and `--style LORA`
 what is left of a LoRA for new instruments under the adapter, which has never seen it.
 """
 
@@ -151,7 +151,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="prompts of each kind, a multiple of 20")
     parser.add_argument("--adapter", type=Path, action="append", default=[], help="adapter in place of the shipped one")
-    parser.add_argument("--student", type=Path, action="append", default=[], help="base with a smaller UNet")
+    parser.add_argument("--student", type=Path, action="append", default=[], help="base with a smaller part")
     parser.add_argument("--style", type=Path, help="LoRA for new instruments: judge what the adapter keeps of it")
     words = parser.parse_args()
     log("judging")

@@ -13,6 +13,7 @@ from bench.kept import Kept
 from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.tracks import Group, Split, TrackPlan, plan_tracks, render_track
 from sdxl_mel.diffusion.samplers import Drawing
+from sdxl_mel.errors import InputError
 from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
 from sdxl_mel.metrics.frechet import frechet_change
 from sdxl_mel.metrics.intervals import Interval
@@ -51,7 +52,10 @@ class Way:
         """Return a hash of all that decides its tiles."""
         weights = b"".join(path.read_bytes() for path in self.loras)
         if self.base != "mini":
-            weights += b"".join(path.read_bytes() for path in sorted(Path(self.base).glob("unet/*.safetensors")))
+            files = sorted(Path(self.base).glob("*/*.safetensors"))
+            if not files:
+                raise InputError(f"{self.base}: no folder of a base; give RUN/base of a training")
+            weights += b"".join(path.read_bytes() for path in files)
         return hashlib.sha256(repr(self.drawing).encode() + weights).hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.adapters import select_targets
 from sdxl_mel.models.lora.module import LoraModule
-from sdxl_mel.models.lora.scaled import ScaledLora, changes_of
+from sdxl_mel.models.lora.scaled import ScaledLora, changes_of, in_unet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -88,9 +88,8 @@ def _modules(base: Base, loras: Sequence[ScaledLora]) -> dict[str, list[LoraModu
     def shape_of(param: Param) -> Sequence[int] | None:
         return shapes.get(param[1])
 
-    unet = [each._replace(lora=each.lora.only(lambda part, _: part == "unet")) for each in loras]
     found: dict[str, list[LoraModule]] = {}
-    for (_, name), changes in changes_of(unet, shape_of, base.family, base.name).items():
+    for (_, name), changes in changes_of(in_unet(loras), shape_of, base.family, base.name).items():
         scaled = [(change.module, change.scale) for change in changes]
         found[name.removesuffix(".weight")] = [
             LoraModule(module.down, module.up, module.alpha * scale)

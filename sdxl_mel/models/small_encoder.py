@@ -46,6 +46,8 @@ def smaller_encoder(encoder: Any, layers: Sequence[int], tokens: Sequence[int], 
     config.num_hidden_layers, config.vocab_size = len(layers), len(tokens)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     config.pad_token_id = tokenizer.pad_token_id
+    # transformers builds the inner model in the dtype in which the whole one was stored, and the projection in float32.
+    config.dtype = encoder.dtype
     small = type(encoder)(config)
     whole = encoder.state_dict()
     for name, own in small.state_dict().items():

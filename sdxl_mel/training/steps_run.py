@@ -10,7 +10,7 @@ from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.lora.actions import remarks
 from sdxl_mel.models.lora.adapters import attach
 from sdxl_mel.models.lora.file import DIFFUSERS_FILE, Lora, LoraHeader
-from sdxl_mel.models.lora.scaled import read_loras
+from sdxl_mel.models.lora.scaled import in_unet, read_loras
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.synthesis.attached import AttachedLoras
@@ -37,7 +37,8 @@ def train_steps(config: Config) -> Results | None:
     source = open_trajectories(config.trajectories)
     base = open_base(config.base, ("unet",), run.dtype)
     header = header_of_run(config, run, base, source.header)
-    AttachedLoras(base, keep=False).replace(read_loras(config.lora))
+    # The texts of the trajectories are as the LoRAs' text encoders read them.
+    AttachedLoras(base, keep=False).replace(in_unet(read_loras(config.lora)))
     task = open_task(config, run, base, source, header)
     spec, processes = source.header.spec, run.accelerator.num_processes
     calls = max(config.draw_steps) if config.objective == "unrolled" else 1

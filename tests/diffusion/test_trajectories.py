@@ -43,6 +43,41 @@ def test_a_walk_is_ddim_of_diffusers(prediction: str, steps: int) -> None:
     assert grid.timesteps == tuple(scheduler.timesteps.tolist())
 
 
+@pytest.mark.parametrize(("scheduler", "most"), [("simple", 1e-4), ("sgm_uniform", 0.02), ("ddim_uniform", None)])
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_comfyui_walks_the_same_way(steps: int, scheduler: str, most: float | None) -> None:
+    """Its `euler`, and its `ddim`, which is the same, in its own noise levels: x = x_0 + sigma eps.
+
+    From comfy/samplers.py and comfy/model_sampling.py: the timestep of a level is the nearest. `ddim_uniform` begins
+    where a quarter of the signal is there already.
+    """
+    grid = trailing_grid(base(), steps)
+    alphas = base().alphas_cumprod
+    sigmas = ((1 - alphas) / alphas).sqrt()
+    match scheduler:
+        case "simple":
+            places = [999.0 - int(step * 1000 / steps) for step in range(steps)]
+        case "sgm_uniform":
+            places = torch.linspace(999, 0, steps + 1)[:-1].tolist()
+        case "ddim_uniform":
+            places = [1.0 + step * (1000 // steps) for step in reversed(range(steps))]
+    places = [*places]
+    log = sigmas.log()
+    levels = [float(torch.lerp(log[int(at)], log[min(int(at) + 1, 999)], at % 1).exp()) for at in places]
+    latents = noise(0) * (1 + levels[0] ** 2) ** 0.5
+    for at, here, after in zip(places, levels, [*levels[1:], 0.0]):
+        predicted = predicted_at(latents / (1 + here**2) ** 0.5, torch.tensor(round(at)))
+        latents = latents + predicted * (after - here)
+    *_, expected = walk(noise(0), grid, "epsilon", predicted_at)
+    apart = float((latents - expected).abs().max() / expected.abs().max())
+    assert apart < most if most else apart > 0.1
+
+
+def predicted_at(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """Return what depends on both, as a UNet does."""
+    return (latents * 0.3 + timestep / 1000).sin()
+
+
 @KINDS
 @pytest.mark.parametrize("steps", [2, 4, 8, 20])
 def test_a_walk_of_second_order_is_dpmpp_2m_of_diffusers(prediction: str, steps: int) -> None:

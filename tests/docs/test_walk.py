@@ -96,7 +96,8 @@ def test_every_command_of_the_table(tmp_path: Path) -> None:
 PYTHON = {
     page: [text for _, language, text in blocks_of(page) if language == "python"]
     for page in PAGES
-    if page.name not in ("api.md", "browser.md")  # tests/studio and tests/export execute them, on what they need
+    # tests/studio, tests/export and tests/docs/test_few_steps.py execute them, on what they need
+    if page.name not in ("api.md", "browser.md", "distillation.md")
 }
 
 

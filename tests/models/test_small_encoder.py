@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.tokenizer import public_tokenizer
@@ -39,6 +39,17 @@ def test_other_words_are_spelt_out_in_smaller_pieces(tokenizers):
     text = "xylophone, 叉"
     assert len(small.tokenize(text)) > len(whole.tokenize(text))
     assert whole.convert_tokens_to_string(small.tokenize(text)) == whole.convert_tokens_to_string(whole.tokenize(text))
+
+
+def test_a_base_that_is_stored_in_half_precision_is_trained_in_float32(tokenizers):
+    """Its config names float16, in which transformers would make all but the projection."""
+    whole, small, tokens = tokenizers
+    config = CLIPTextConfig(
+        vocab_size=len(whole), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    config.dtype = torch.float16
+    encoder = CLIPTextModelWithProjection(config).float()
+    assert {each.dtype for each in smaller_encoder(encoder, (0, 1), tokens, small).parameters()} == {torch.float32}
 
 
 def test_all_layers_with_the_tokens_of_captions_compute_what_they_did(tokenizers):

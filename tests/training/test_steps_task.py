@@ -223,21 +223,23 @@ def test_trajectories_of_another_teacher_are_refused(settings, tiny_sdxl, tiny_s
         _run(settings, base=str(tiny_sdxl))
     with pytest.raises(MismatchError, match="its .*text_encoder_2.* differ; give the base that drew them"):
         _run(settings, base=str(tiny_sd15))
-    lora = write_lora_of_one(tmp_path / "style.safetensors")
+    lora = write_style_lora(tmp_path / "style.safetensors")
     with pytest.raises(MismatchError, match="drawn with 0 LoRAs, found 1"):
         _run(settings, lora=(str(lora),))
 
 
-def write_lora_of_one(path: Path) -> Path:
-    """Write a LoRA of the slim SDXL that changes one layer."""
+def write_style_lora(path: Path) -> Path:
+    """Write a LoRA of the slim SDXL that changes one layer of its UNet and one of a text encoder."""
     module = LoraModule(torch.full((1, 4, 3, 3), 0.1), torch.full((32, 1, 1, 1), 0.1), 1.0)
-    write_lora(path, Lora({("unet", "conv_in"): module}, LoraHeader()))
+    words = LoraModule(torch.full((1, 32), 0.1), torch.full((32, 1), 0.1), 1.0)
+    read = ("text_encoder", "text_model.encoder.layers.0.self_attn.q_proj")
+    write_lora(path, Lora({("unet", "conv_in"): module, read: words}, LoraHeader()))
     return path
 
 
 def test_an_adapter_on_a_style_lora_learns_from_both(slim_sdxl, small_cache, tmp_path):
     """It is trained on the base with the LoRA in its weights, holds the adapter alone, and is drawn with both."""
-    style = write_lora_of_one(tmp_path / "style.safetensors")
+    style = write_style_lora(tmp_path / "style.safetensors")
     draw_trajectories(slim_sdxl, small_cache, tmp_path / "t", "--count", "4", "--lora", f"{style}:0.5")
     settings = SMALL | {"base": str(slim_sdxl), "trajectories": tmp_path / "t", "out": tmp_path / "run", "steps": 1}
     with pytest.raises(MismatchError, match="as sdxl-mel trajectories had it"):

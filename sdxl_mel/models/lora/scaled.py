@@ -37,6 +37,11 @@ def read_loras(files: Sequence[str], scales: Sequence[float] = (), alpha: Alpha 
     return [ScaledLora(path, read_lora(path, alpha), scale) for path, scale in paired_scales(files, scales)]
 
 
+def in_unet(loras: Sequence[ScaledLora]) -> list[ScaledLora]:
+    """Return what LoRAs change of the UNet alone."""
+    return [each._replace(lora=each.lora.only(lambda part, _: part == "unet")) for each in loras]
+
+
 def left_out_of(loras: Sequence[ScaledLora]) -> tuple[Skipped, ...]:
     """Return what the files of the LoRAs hold that is not used."""
     return tuple(Skipped(what=str(path), why=why) for path, lora, _ in loras for why in lora.unused)
