@@ -51,12 +51,13 @@ class Refining:
 def refining_with(base: Base, steps: int | None, channels: int, device: str) -> Refining:
     """Return the refiner that a base carries, to refine in `steps` steps, None = as many as it asks for.
 
-    Raises InputError where the base carries none for its VAE, or one for pictures of other channels.
+    Raises InputError where the base carries none for the VAE in use, or one for pictures of other channels.
     """
     refiner = refiner_for(base)
     if refiner is None:
         raise InputError(
-            f"--refine: {base.name} carries no refiner for its VAE; train one with --task refiner and copy it there"
+            f"--refine: {base.name} carries no refiner for the VAE in use; train one with --task refiner and copy it "
+            "there"
         )
     if refiner.config.channels != channels:
         raise InputError(

@@ -10,7 +10,9 @@ from sdxl_mel.diffusion.circular import circular_in_time
 from sdxl_mel.errors import FormatError, InputError
 from sdxl_mel.models.carried import write_carried
 from sdxl_mel.models.refiner import Refiner, new_refiner, read_refiner, refine, refining_flops
-from sdxl_mel.sound.melspec import PRESETS
+from sdxl_mel.models.small_decoder import decoding_flops
+from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS
+from tests.true_size import meta_sdxl
 
 
 def _refiner(channels: int = 1) -> Refiner:
@@ -63,11 +65,19 @@ def test_the_spread_is_that_of_a_places_level():
     assert torch.equal(refiner.spread_in(torch.full((1, 1, 2, 2), 1.5)).flatten()[:1], refiner.spread[-1:])
 
 
-def test_what_it_takes_for_a_tile_of_mini():
+@pytest.mark.parametrize(("preset", "gflop"), [("mini", 2.02), ("std", 32.35)])
+def test_what_a_call_takes_for_a_tile(preset, gflop):
     refiner = new_refiner(1, (32, 64, 128), 1, 2, draw_steps=4, churn=0.0, vae="")
-    spec = PRESETS["mini"]
-    assert refining_flops(refiner, spec.n_mels, spec.width) / 1e9 == pytest.approx(2.02, abs=0.005)
+    spec = PRESETS[preset]
+    assert refining_flops(refiner, spec.n_mels, spec.width) / 1e9 == pytest.approx(gflop, abs=0.005)
     assert sum(each.numel() for each in refiner.parameters()) / 1e6 == pytest.approx(0.92, abs=0.005)
+
+
+def test_beside_sdxls_decoder_its_steps_are_few_percent():
+    refiner = new_refiner(1, (32, 64, 128), 1, 2, draw_steps=2, churn=0.0, vae="")
+    vae, spec = meta_sdxl()["vae"], PRESETS["std"]
+    decoding = decoding_flops(vae, spec.n_mels // LATENT_FACTOR, spec.width // LATENT_FACTOR)
+    assert 4 * refining_flops(refiner, spec.n_mels, spec.width) / decoding == pytest.approx(0.0253, abs=0.0003)
 
 
 def test_written_and_read_again(tmp_path):

@@ -111,7 +111,7 @@ def test_a_loop_of_a_tile_has_time_as_a_circle(base: Path, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_refined_is_refused(base: Path, slim_sdxl: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="carries no refiner for its VAE; train one with --task refiner"):
+    with pytest.raises(InputError, match="carries no refiner for the VAE in use; train one with --task refiner"):
         _draw(slim_sdxl, tmp_path / "none")
     with pytest.raises(InputError, match="--refine-steps needs --refine"):
         _draw(base, tmp_path / "steps", refine=False, refine_steps=2)
@@ -119,7 +119,7 @@ def test_what_cannot_be_refined_is_refused(base: Path, slim_sdxl: Path, tmp_path
         _draw(base, tmp_path / "steps", refine_steps=0)
     other = shutil.copytree(base, tmp_path / "other")
     write_carried(other / "refiner", _refiner("another VAE"))
-    with pytest.raises(InputError, match="carries no refiner for its VAE"):
+    with pytest.raises(InputError, match="carries no refiner for the VAE in use"):
         _draw(other, tmp_path / "vae")
     write_carried(other / "refiner", _refiner(open_base(base, ("vae",)).identity_of("vae"), channels=3))
     with pytest.raises(InputError, match="is for pictures of 3 channels; these have 1"):
