@@ -1,6 +1,6 @@
 """A site with a runtime for WebGPU in Chromium, whose adapter is software: right, slow, and used if it were faster.
 
-SDXL_MEL_ONNXRUNTIME_WEB names the folder of the npm package onnxruntime-web, unpacked.
+SDXL_MEL_ONNXRUNTIME_WEB names the folder of the npm package onnxruntime-web, unpacked. Software takes minutes and more.
 """
 
 import base64

@@ -9,6 +9,7 @@ import { Neighbour } from "./neighbour.js";
  * weights stay int8 in memory: as float32 (disable_quant_qdq) they would be faster, and too much for a tab.
  */
 const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
+const ONLY_ERRORS = 3;
 let ort = null;
 const sessions = new Map();
 const stopped = new Set();
@@ -32,8 +33,14 @@ const TASKS = {
    */
   async open({ name, model, beside, provider }) {
     await TASKS.close({ name });
-    const options = { executionProviders: [provider], graphOptimizationLevel: "all", extra: FLOAT_PRODUCTS };
-    sessions.set(name, await ort.InferenceSession.create(model, { ...options, externalData: beside }));
+    const options = {
+      executionProviders: [provider],
+      externalData: beside,
+      graphOptimizationLevel: "all",
+      logSeverityLevel: ONLY_ERRORS, // Of WebGPU it would also warn that sizes are computed without it.
+      extra: FLOAT_PRODUCTS,
+    };
+    sessions.set(name, await ort.InferenceSession.create(model, options));
     [model, ...beside.map(({ data }) => data)].forEach(release);
   },
 
