@@ -34,7 +34,7 @@ class Size:
         """Return the size of a demo of about so many minutes on two cores."""
         share = minutes / FULL_MINUTES
         return cls(
-            tracks=max(10, round(360 * share)), steps=max(10, round(600 * share)), known=max(4, round(64 * share))
+            tracks=max(10, round(360 * share)), steps=max(10, round(300 * share)), known=max(4, round(64 * share))
         )
 
 

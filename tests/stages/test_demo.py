@@ -41,8 +41,8 @@ def test_every_command_is_one_that_its_stage_accepts(line, tmp_path, monkeypatch
 
 
 def test_the_size_grows_with_the_minutes():
-    assert Size.of(10) == Size(tracks=360, steps=600, known=64)
-    assert Size.of(5) == Size(tracks=180, steps=300, known=32)
+    assert Size.of(10) == Size(tracks=360, steps=300, known=64)
+    assert Size.of(5) == Size(tracks=180, steps=150, known=32)
     assert Size.of(0.01) == Size(tracks=10, steps=10, known=4)
 
 
