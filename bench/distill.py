@@ -3,7 +3,7 @@
 Tiles are kept below runs/distill, block by block, under a hash of what drew them: a table that was interrupted goes
 on, and only what changed is drawn anew. `python -m bench.distill --prompts 100 --adapter runs/steps/lora.safetensors`
 judges another adapter with fewer prompts, `--student runs/student/base` a base with a smaller part, and `--style LORA`
-what is left of a LoRA for new instruments under the adapter, which has never seen it.
+what is left of a LoRA for new instruments under the adapter, the shipped one, which has never seen it, or another.
 """
 
 import argparse
@@ -106,17 +106,22 @@ def row(store: TileStore, way: Way, *, heard: bool) -> list[str]:
     ]
 
 
-def run_style(style: Path, adapter: Path, prompts: int) -> Table:
-    """Judge how much of what a LoRA for new instruments finds is found with the adapter, which has not seen it."""
+def run_style(style: Path, adapter: Path, prompts: int, guidance: float | None = None) -> Table:
+    """Judge how much of what a LoRA for new instruments finds is found with the adapter, at a guidance or with none."""
     store = TileStore(FOLDER, Prompts({"new instruments": duets("test-seen", prompts, "left-out")}))
     guided = replace(read_lora(style).header.drawing, sampler="euler", steps=25)
     loras = ((), (style,))
     many = [Way("25 guided steps of Euler", guided, 50, each) for each in loras]
     few = [way for each in loras for way in adapted(adapter, (4,), each)]
+    if guidance is not None:
+        few = [
+            Way(f"4 steps, guidance {guidance:g}", replace(way.drawing, guidance=guidance), 2 * way.calls, way.loras)
+            for way in few
+        ]
     found = {way: new_found(store, way) for way in (*many, *few)}
     gains = [found[styled] - found[plain] for plain, styled in (many, few)]
     return Table(
-        title=f"A LoRA that the step adapter has never seen: {style}",
+        title=f"A LoRA under the step adapter: {style}",
         header=["on", "how", "UNet calls", "new instruments found", "both right"],
         rows=[
             ["LoRA" if style in way.loras else "base", way.name, str(way.calls), share(new), share(store.right(way))]
@@ -153,10 +158,11 @@ if __name__ == "__main__":
     parser.add_argument("--adapter", type=Path, action="append", default=[], help="adapter in place of the shipped one")
     parser.add_argument("--student", type=Path, action="append", default=[], help="base with a smaller part")
     parser.add_argument("--style", type=Path, help="LoRA for new instruments: judge what the adapter keeps of it")
+    parser.add_argument("--guidance", type=float, help="guidance of the few steps with --style; none = without")
     words = parser.parse_args()
     log("judging")
     if words.style:
         stated: list[Path] = words.adapter or list(filter(None, [step_adapter("mini")]))
-        print(run_style(words.style, stated[0], words.prompts).markdown())
+        print(run_style(words.style, stated[0], words.prompts, words.guidance).markdown())
     else:
         print(run(words.prompts, words.adapter, words.student).markdown())
