@@ -1,11 +1,11 @@
 """onnxruntime-web, which runs the models in a browser: its files ship with the package, compressed."""
 
-import json
 import lzma
 from pathlib import Path
 
 from sdxl_mel.assets import ASSETS
 from sdxl_mel.errors import InputError
+from sdxl_mel.files.header import parse_json
 
 FOLDER = ASSETS / "onnxruntime-web"
 FILES = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
@@ -30,7 +30,7 @@ def webgpu_files(package: Path) -> dict[str, tuple[str, bytes]]:
     ask = f"give the folder that npm pack {PACKAGE}@{VERSION} and tar make"
     about = package / "package.json"
     try:
-        stated = json.loads(about.read_bytes())
+        stated = parse_json(about.read_bytes())
         found = f"{stated['name']} {stated['version']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--webgpu {package}: no npm package (package.json is missing or damaged); {ask}") from error

@@ -64,13 +64,11 @@ def store(model: "ModelProto", weights: Weights, apart: Collection[str] = (), ha
 
 def int8_axes(model: "ModelProto", apart: Collection[str] = ()) -> dict[str, int]:
     """Return the weights that int8 is for, by name, each with the axis of its channels."""
-    from onnx import TensorProto
-
     uses = _uses(model)
     large = (
         tensor
         for tensor in model.graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= SMALLEST_INT8 and tensor.name not in apart
+        if tensor.data_type == tensor.FLOAT and np.prod(tensor.dims) >= SMALLEST_INT8 and tensor.name not in apart
     )
     axes = {tensor.name: _channel_axis(uses[tensor.name], len(tensor.dims)) for tensor in large}
     return {name: axis for name, axis in axes.items() if axis is not None}

@@ -76,6 +76,7 @@ def test_the_whole_job(base: Path, tmp_path: Path) -> None:
     assert read_spectrogram(long).levels.shape[1] > SPEC.width
 
 
+@pytest.mark.slow
 def test_from_music_to_scores(base: Path, tmp_path: Path) -> None:
     """Music of our own format, frozen text encoder; what is drawn is judged against what it was trained on."""
     music = write_folder(tmp_path / "music", {f"{name}.wav": name for name in ("flute", "harp", "oboe")}, seconds=7.0)

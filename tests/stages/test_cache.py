@@ -182,6 +182,7 @@ def clean(tiles: Path, tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory
     return contents(out)
 
 
+@pytest.mark.slow
 def test_killed_ten_times_makes_the_same_bytes(
     tiles: Path, tiny_sdxl: Path, clean: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def _levels(folder: Path, name: str = "0001") -> np.ndarray:
     return read_spectrogram(folder / f"{name}.png").levels.astype(int)
 
 
+@pytest.mark.slow
 def test_it_is_in_the_record_and_repeats_itself(base: Path, tmp_path: Path) -> None:
     _draw(base, tmp_path / "one", num=2)
     _draw(base, tmp_path / "two")
