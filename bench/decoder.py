@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.decoder_tiles import SPEC, TRACKS, JudgedTiles, Tiles, all_tiles
+from bench.decoder_tiles import GROUPS, SPEC, TRACKS, Instruments, JudgedTiles, Tiles, all_tiles
 from bench.table import Table
 from sdxl_mel.arrays import Float, Owner, Vectors
 from sdxl_mel.metrics.embedders.base import unit_rows
@@ -62,16 +62,20 @@ def run(
     folder: Path = FOLDER,
     *,
     tracks: int = TRACKS,
+    seed: int = 0,
     lora: Path | None = None,
+    kinds: Sequence[Instruments] = tuple(GROUPS),
+    real: bool = True,
     drawn: bool = True,
 ) -> Table:
-    """Judge ways to decode beside the first of them, or the shipped decoder alone."""
+    """Judge ways to decode beside the first of them, or the shipped decoder alone; `seed` is that of the tracks."""
     chosen = list(ways) or [way_of_vae("VAE as shipped")]
     rows = []
-    for tiles in all_tiles(folder, tracks, lora):
-        rows += [_real_row(tiles, way, chosen[0]) for way in chosen]
+    if real:
+        for tiles in all_tiles(folder, kinds, tracks, lora, seed):
+            rows += [_real_row(tiles, way, chosen[0]) for way in chosen]
     if drawn:
-        for tiles in all_tiles(folder, tracks, lora):
+        for tiles in all_tiles(folder, kinds, tracks, lora, seed):
             if tiles.instruments == "known" or lora is not None:
                 rows += [_drawn_row(tiles, way, chosen[0]) for way in chosen]
     return Table(
@@ -82,8 +86,8 @@ def run(
         ],
         rows=rows,
         notes=[
-            f"{tracks} held-out tracks of known and of new instruments. Mel error and level bias: mean absolute and "
-            "mean difference, cut off 60 dB under the loudest pixel. Texture: energy of changes in time against the "
+            f"{tracks} held-out tracks of {' and of '.join(kinds)} instruments. Mel error and level bias: mean absolute "
+            "and mean difference, cut off 60 dB under the loudest pixel. Texture: energy of changes in time against the "
             "original's, by quarters of Nyquist, slowest first; of drawn tiles against real ones.",
             "FAD: musicnn-msd of sound inverted with `fast`; paired: against the same tiles undecoded, others: against "
             "the tiles that follow them in their tracks (floor: of the undecoded tiles themselves). Of drawn tiles "
@@ -185,7 +189,21 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where pictures and embeddings are kept")
     parser.add_argument("--tracks", type=int, default=TRACKS)
     parser.add_argument("--lora", type=Path, help="LoRA for the new instruments; without one none are drawn of them")
-    parser.add_argument("--real", action="store_true", help="real tiles alone")
+    parser.add_argument("--seed", type=int, default=0, help="of the tracks; another one has none of the same")
+    parser.add_argument("--instruments", nargs="+", choices=GROUPS, default=list(GROUPS))
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--real", action="store_true", help="real tiles alone")
+    alone.add_argument("--drawn", action="store_true", help="drawn tiles alone")
     words = parser.parse_args()
     judged = [way_of_vae("VAE as shipped"), *(way_of_vae(vae, vae) for vae in words.vae)]
-    print(run(judged, words.folder, tracks=words.tracks, lora=words.lora, drawn=not words.real).markdown())
+    table = run(
+        judged,
+        words.folder,
+        tracks=words.tracks,
+        seed=words.seed,
+        lora=words.lora,
+        kinds=words.instruments,
+        real=not words.drawn,
+        drawn=not words.real,
+    )
+    print(table.markdown())

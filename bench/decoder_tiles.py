@@ -4,7 +4,7 @@ Of every track there are two tiles, one that goes through the VAE and the one af
 music of the same kind. Instruments are those that the mini base knows, or those that no part of it has heard.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -48,10 +48,12 @@ Tiles = NDArray[np.uint8]
 class JudgedTiles:
     """The tiles for one kind of instruments, kept in a folder; `lora` is put on the base where tiles are drawn."""
 
-    def __init__(self, folder: Path, instruments: Instruments, tracks: int = TRACKS, lora: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, instruments: Instruments, tracks: int = TRACKS, lora: Path | None = None, seed: int = 0
+    ) -> None:
         self.kept, self.instruments, self.lora = Kept(folder), instruments, lora
-        self.plans: list[TrackPlan] = plan_tracks("test-seen", tracks, SECONDS, group=GROUPS[instruments])
-        self.name = f"{instruments}-{tracks}"
+        self.plans: list[TrackPlan] = plan_tracks("test-seen", tracks, SECONDS, group=GROUPS[instruments], seed=seed)
+        self.name = f"{instruments}-{tracks}" + (f"-of-{seed}" if seed else "")
 
     @cached_property
     def both(self) -> Tiles:
@@ -154,7 +156,9 @@ def _drawing(lora: Path | None, plans: list[TrackPlan]) -> Callable[[int], NDArr
     return draw
 
 
-def all_tiles(folder: Path, tracks: int, lora: Path | None) -> Iterator[JudgedTiles]:
-    """Yield the tiles for known and for new instruments; the LoRA is for the new ones."""
-    yield JudgedTiles(folder, "known", tracks)
-    yield JudgedTiles(folder, "new", tracks, lora)
+def all_tiles(
+    folder: Path, kinds: Sequence[Instruments], tracks: int, lora: Path | None, seed: int
+) -> Iterator[JudgedTiles]:
+    """Yield the tiles for each kind of instruments; the LoRA is for the new ones."""
+    for kind in kinds:
+        yield JudgedTiles(folder, kind, tracks, lora if kind == "new" else None, seed)
