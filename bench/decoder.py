@@ -86,9 +86,9 @@ def run(
         ],
         rows=rows,
         notes=[
-            f"{tracks} held-out tracks of {' and of '.join(kinds)} instruments. Mel error and level bias: mean absolute "
-            "and mean difference, cut off 60 dB under the loudest pixel. Texture: energy of changes in time against the "
-            "original's, by quarters of Nyquist, slowest first; of drawn tiles against real ones.",
+            f"{tracks} held-out tracks of {' and of '.join(kinds)} instruments. Mel error and level bias: mean "
+            "absolute and mean difference, cut off 60 dB under the loudest pixel. Texture: energy of changes in time "
+            "against the original's, by quarters of Nyquist, slowest first; of drawn tiles against real ones.",
             "FAD: musicnn-msd of sound inverted with `fast`; paired: against the same tiles undecoded, others: against "
             "the tiles that follow them in their tracks (floor: of the undecoded tiles themselves). Of drawn tiles "
             "both are tiles of the tracks whose captions they were drawn for. 95 % jackknife intervals over tracks, "

@@ -22,6 +22,7 @@ VALUES = {
 """Another value for a flag wherever it is shown."""
 
 ADDED = {
+    "prepare": ("--jobs", "1"),
     "encode": ("--preset", "mini"),
     "roundtrip": ("--seconds", "1"),
     "generate": ("--steps", "2"),
@@ -30,7 +31,7 @@ ADDED = {
     "invert": ("--method", "fast"),
     "convert-clap": ("--tokenizer", "words"),
 }
-"""Flags that a stage is told besides: less sound, fewer steps, and a folder for what would come from the hub."""
+"""Flags a stage is told besides: one process, less sound, few steps, and a folder for what would come from the hub."""
 
 DISTILLED = "is for SDXL's widths; tests/training/test_distillation.py executes the task on a small model"
 AUDITED = "turns dozens of clips into sound; tests/stages/test_vae_audit.py executes it on a small model"
