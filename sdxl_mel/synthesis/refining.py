@@ -57,7 +57,7 @@ def refining_with(base: Base, steps: int | None, channels: int, device: str) -> 
     if refiner is None:
         raise InputError(
             f"--refine: {base.name} carries no refiner for the VAE in use; train one with --task refiner and copy it "
-            "there"
+            "into the folder of the base"
         )
     if refiner.config.channels != channels:
         raise InputError(
