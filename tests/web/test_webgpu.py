@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Playwright
+from playwright.sync_api import Browser
 
 from sdxl_mel import web
 from sdxl_mel.arrays import Levels
@@ -48,7 +48,7 @@ DRAW = """async ([address, prompt, seed, steps, shorter]) => {
 
 
 @pytest.mark.slow
-def test_webgpu_draws_what_webassembly_draws(playwright: Playwright, slim_sdxl: Path, tmp_path: Path) -> None:
+def test_webgpu_draws_what_webassembly_draws(browser: Browser, slim_sdxl: Path, tmp_path: Path) -> None:
     package = os.environ.get("SDXL_MEL_ONNXRUNTIME_WEB")
     if package is None:
         pytest.skip("SDXL_MEL_ONNXRUNTIME_WEB names no npm package onnxruntime-web")
@@ -58,12 +58,12 @@ def test_webgpu_draws_what_webassembly_draws(playwright: Playwright, slim_sdxl: 
     write_lora(lora, Lora(random_lora_modules(open_base(str(slim_sdxl)), alpha=0.2), header))
     chosen = Chosen(str(slim_sdxl), (str(lora),), weights="fp32")
     export_folder(chosen, site, PART_BYTES, page=True, webgpu=Path(package))
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=SOFTWARE)
+    software = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=SOFTWARE)
     with hosted(site=site, web=web.FOLDER) as host:
-        page = browser.new_page()
+        page = software.new_page()
         page.goto(f"{host.address}site/manifest.json")
         words, levels = page.evaluate(DRAW, [host.address, PROMPT, SEED, STEPS, SHORTER])
-    browser.close()
+    software.close()
     assert words.startswith("WebGPU, ")
     found = np.frombuffer(base64.b64decode(levels), np.uint8).astype(int)
     wanted = drawn(site).transpose(2, 0, 1).ravel().astype(int)
