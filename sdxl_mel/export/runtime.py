@@ -5,21 +5,27 @@ from pathlib import Path
 
 from sdxl_mel.assets import ASSETS
 from sdxl_mel.errors import InputError
+from sdxl_mel.export.products import with_products
 from sdxl_mel.files.header import parse_json
 
 FOLDER = ASSETS / "onnxruntime-web"
 FILES = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
 """The module that a page imports, and the WebAssembly that it loads: the CPU's operators, with threads and SIMD."""
-
-
+RELAXED = "ort-wasm-relaxed-simd-threaded.wasm"
 WEBGPU_FILES = {"ort": "ort.webgpu.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.asyncify.wasm"}
 """The same with operators for WebGPU: twice as large, so that it does not ship with the package."""
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 
 
 def runtime_files() -> dict[str, tuple[str, bytes]]:
-    """Return (name, content) of the files by their keys in a manifest."""
-    return {key: (name, lzma.decompress((FOLDER / f"{name}.xz").read_bytes())) for key, name in FILES.items()}
+    """Return (name, content) of the files by their keys in a manifest.
+
+    Of the WebAssembly, with other products of matrices, there are two: `relaxed` is for browsers with relaxed SIMD.
+    """
+    files = {key: (name, lzma.decompress((FOLDER / f"{name}.xz").read_bytes())) for key, name in FILES.items()}
+    name, content = files["wasm"]
+    products = {"wasm": (name, False), "relaxed": (RELAXED, True)}
+    return files | {key: (name, with_products(content, fused=fused)) for key, (name, fused) in products.items()}
 
 
 def webgpu_files(package: Path) -> dict[str, tuple[str, bytes]]:

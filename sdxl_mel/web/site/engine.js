@@ -6,7 +6,7 @@
 import { joined, release } from "./bytes.js";
 import { commandOf } from "./command.js";
 import { Crewman } from "./crew.js";
-import { compared, hasWebGpu } from "./devices.js";
+import { compared, hasRelaxedSimd, hasWebGpu } from "./devices.js";
 import { guidedPredictor } from "./guidance.js";
 import { LATENT_FACTOR, decodingWindows, layOut } from "./layout.js";
 import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from "./levels.js";
@@ -80,7 +80,9 @@ class Engine {
   /** Everything is loaded side by side; a worker opens each model as soon as it has come. */
   async load({ threads, onProgress, signal }) {
     const { files, lora } = this.manifest;
-    const { runtime, tokenizer, tokenizer_2: second, text, unet, decoder } = files;
+    const { tokenizer, tokenizer_2: second, text, unet, decoder } = files;
+    const { ort, wasm, relaxed } = files.runtime;
+    const runtime = { ort, wasm: hasRelaxedSimd() ? relaxed : wasm };
     const models = [text, unet, unet.weights, unet.conditions, decoder, ...(lora ? [lora.file] : [])];
     const wanted = [runtime.ort, runtime.wasm, tokenizer, second, ...models];
     const total = wanted.reduce((sum, file) => sum + file.bytes, 0);

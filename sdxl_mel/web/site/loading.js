@@ -62,9 +62,11 @@ export class SiteFiles {
     return new URL(file.parts[0], this.#base).href;
   }
 
-  /** Ask for a file that this browser may want without a network. */
+  /** Have the service worker, where one answers, keep a file that may be wanted without a network. */
   async keep(file) {
-    if (!this.#read && !(await this.#keeps(file))) await this.load(file);
+    const kept = globalThis.navigator?.serviceWorker?.controller && !this.#read;
+    if (!kept || (await this.#keeps(file))) return;
+    for (const part of file.parts) await (await this.#response(part, {})).body.pipeTo(new WritableStream());
   }
 
   async #keeps(file) {
