@@ -65,6 +65,7 @@ def test_the_choice_fits_and_nothing_better_is_left_that_would_fit(
         assert worthier + sizes[name] > room
 
 
+@pytest.mark.slow
 def test_a_unets_steps_are_looked_at_and_a_share_is_chosen(slim_site: Site) -> None:
     exact, drawing = slim_site.opened(), Drawn(sampler="dpmpp_2m", steps=6, guidance=GUIDANCE)
     steps = unet_steps(exact, "flute", drawing)
