@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from bench.default_dtype import default_dtype
 from sdxl_mel.files.cache import (
     Cache,
     CachedExample,
@@ -116,7 +117,8 @@ def random_models(size: Size, device: torch.device, dtype: torch.dtype, whole: b
     """Return the UNet, and with `whole` the VAE (float32) and the text encoders; frozen."""
     pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
     with torch.device(device):
-        unet = UNet2DConditionModel.from_config(size.unet).to(dtype).requires_grad_(False)
+        with default_dtype(dtype):
+            unet = UNet2DConditionModel.from_config(size.unet).requires_grad_(False)
         vae = text_encoder = text_encoder_2 = None
         if whole:
             vae = AutoencoderKL(

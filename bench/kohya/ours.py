@@ -16,6 +16,7 @@ from bench.train_models import MINI, SDXL, SDXL_UNET, Size, random_models
 from bench.train_peer import LINEAR, peer_step
 from sdxl_mel.models.family import DTYPES
 from sdxl_mel.sound.melspec import PRESETS
+from sdxl_mel.training.model import quick_attention
 
 LEVELS = (1, 2, 4)
 HEAD = 64
@@ -45,7 +46,7 @@ def main(whose: str, chosen: dict[str, Any]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         task, loop = open_loop(size, device, dtype, Path(folder), ("all-linear",))
-        with closing(loop.drawn_ahead()) as batches:
+        with closing(loop.drawn_ahead()) as batches, quick_attention(task.model):
             tell(measure(our_step(loop, batches), task.model.unet, chosen["steps"]))
 
 

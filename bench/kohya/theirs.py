@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from bench.default_dtype import default_dtype
 from bench.kohya.measure import measure, tell
 
 MIXED = {"bf16": "bf16", "fp32": "no"}
@@ -68,12 +69,8 @@ def random_unet(width: int, dtype: torch.dtype) -> Any:
     """Return its UNet with random weights; SDXL's is 320 wide."""
     module: Any = importlib.import_module("library.sdxl_original_unet")
     module.MODEL_CHANNELS, module.TIME_EMBED_DIM = width, 4 * width
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         return module.SdxlUNet2DConditionModel()
-    finally:
-        torch.set_default_dtype(before)
 
 
 def random_batch(chosen: argparse.Namespace, device: torch.device) -> dict[str, Any]:
