@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,7 @@ def test_shown_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for text in PYTHON[page]:
-        for shown, quick in QUICKER.items():
-            text = text.replace(shown, quick)
-        exec(text, names)
+        exec(reduce(lambda quick, item: quick.replace(*item), QUICKER.items(), text), names)
 
 
 def test_nothing_shown_is_left_out() -> None:
