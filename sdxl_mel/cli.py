@@ -12,7 +12,6 @@ from typing import get_args
 from sdxl_mel import __version__
 from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
-from sdxl_mel.completion import completion_script
 from sdxl_mel.config import StageReport
 from sdxl_mel.errors import SdxlMelError, printable
 from sdxl_mel.names import near_miss
@@ -109,6 +108,8 @@ def common_parser(program: str) -> argparse.ArgumentParser:
 
 def _print_completion(words: Sequence[str]) -> None:
     """Print the completion script of a shell, `bash` if none is named."""
+    from sdxl_mel.completion import completion_script  # brings shtab, which no other command needs
+
     sys.stdout.write(completion_script(words[0] if words else "bash", COMMANDS, common_parser("sdxl-mel")))
 
 

@@ -13,7 +13,8 @@ from sdxl_mel.arrays import Float, Levels
 from sdxl_mel.config import Skipped
 from sdxl_mel.errors import InputError, printable
 from sdxl_mel.execution import map_jobs
-from sdxl_mel.files.audio import SUBTYPES, open_audio, read_audio, write_audio
+from sdxl_mel.files.audio import AUDIO_SUFFIXES, CONTAINERS, SUBTYPES, open_audio, read_audio, write_audio
+from sdxl_mel.files.finding import files_given
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.metrics.codec_fidelity import fidelity, pixel_rmse
 from sdxl_mel.options import Bits, Method
@@ -26,7 +27,16 @@ from sdxl_mel.sound.mel import margin
 from sdxl_mel.sound.melspec import LATENT_FACTOR, PRESETS, MelSpec
 from sdxl_mel.sound.pixels import quantise, values_of
 
-__all__ = ["convert_files", "encode", "encode_file", "fidelity_ladder", "invert", "invert_file", "outputs"]
+__all__ = [
+    "convert_files",
+    "encode",
+    "encode_file",
+    "fidelity_ladder",
+    "invert",
+    "invert_file",
+    "pictures_given",
+    "sounds_given",
+]
 
 SILENCE_DBFS = -70.0
 LOUDNESS_LUFS = -16.0
@@ -132,7 +142,27 @@ def _of(record: Record, path: Path) -> Record:
     return record.model_copy(update={"inputs": {printable(path.name): sha256_file(path)}})
 
 
-def outputs(
+def sounds_given(given: Sequence[Path], out: Path) -> tuple[list[Conversion], list[Skipped]]:
+    """Return the sounds that a command line names, each with the picture it becomes, and what is left out.
+
+    Raises InputError for a folder without any, and for several and one picture.
+    """
+    sounds, unusable = files_given(given, AUDIO_SUFFIXES, "sounds")
+    jobs, doubled = _outputs(sounds, out, (".png",), ".png", "sounds")
+    return jobs, [*doubled, *unusable]
+
+
+def pictures_given(given: Sequence[Path], out: Path, suffix: str) -> tuple[list[Conversion], list[Skipped]]:
+    """Return the pictures that a command line names, each with the sound it becomes, and what is left out.
+
+    `suffix` is that of sounds in a folder. Raises InputError for a folder without any, and for several and one sound.
+    """
+    pictures, unusable = files_given(given, [".png"], "pictures")
+    jobs, doubled = _outputs(pictures, out, CONTAINERS, suffix, "pictures")
+    return jobs, [*doubled, *unusable]
+
+
+def _outputs(
     paths: Sequence[Path], out: Path, single: Collection[str], suffix: str, what: str
 ) -> tuple[list[Conversion], list[Skipped]]:
     """Return each path with the file it becomes, and those left out, as an earlier one becomes the same file.

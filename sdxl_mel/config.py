@@ -1,12 +1,17 @@
 """Settings of a stage: pydantic models filled from a TOML file and from flags, and the report a stage returns."""
 
+import ast
+import inspect
 import json
 import re
+import sys
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -47,7 +52,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         validate_default=True,
         allow_inf_nan=False,
         # Built when the first is made: a command line's help needs the validators of none.
@@ -56,8 +60,14 @@ class Settings(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Put settings in the order that their marks ask for; pydantic has the inherited ones first."""
+        """Describe settings by their docstrings and put them in the order of their marks; pydantic has inherited first.
+
+        pydantic's own `use_attribute_docstrings` reads a file anew for every class, token by token.
+        """
         super().__pydantic_init_subclass__(**options)
+        for name, text in _docstrings_in(cls.__module__).get(cls.__qualname__, {}).items():
+            if name in cls.model_fields and cls.model_fields[name].description is None:
+                cls.model_fields[name].description = text
         order = list(cls.model_fields)
         for name, field in cls.model_fields.items():
             for mark in field.metadata:
@@ -79,6 +89,34 @@ class Settings(BaseModel):
         return values
 
 
+@cache
+def _docstrings_in(module: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings of attributes in a module's source, by the qualified name of their class."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError):  # What was typed or made by `exec` has no source.
+        return {}
+    return dict(_docstrings_of(tree, ""))
+
+
+def _docstrings_of(scope: ast.AST, within: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.ClassDef):
+            texts = {
+                attribute.target.id: inspect.cleandoc(text.value.value)
+                for attribute, text in pairwise(node.body)
+                if isinstance(attribute, ast.AnnAssign)
+                and isinstance(attribute.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            }
+            yield f"{within}{node.name}", texts
+            yield from _docstrings_of(node, f"{within}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield from _docstrings_of(node, f"{within}{node.name}.<locals>.")
+
+
 class StageConfig(Settings):
     """All settings of one stage."""
 
@@ -86,7 +124,7 @@ class StageConfig(Settings):
 class Skipped(BaseModel):
     """An input that was left out, and why; what cannot be written in one line is escaped."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     what: Annotated[str, BeforeValidator(in_one_line)]
     why: Annotated[str, BeforeValidator(in_one_line)]
@@ -95,7 +133,7 @@ class Skipped(BaseModel):
 class StageReport(BaseModel):
     """What a stage did; the command line prints `summary()` and lists what was skipped."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     skipped: tuple[Skipped, ...] = ()
     failures: tuple[str, ...] = ()

@@ -1,12 +1,15 @@
 """Durations as settings have them, `25%` of a tile, `192` frames, `1.5s`; and points in time, `1:30`, `90`."""
 
 import re
+from typing import TYPE_CHECKING
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.sound.melspec import MelSpec
+
+if TYPE_CHECKING:
+    from sdxl_mel.sound.melspec import MelSpec
 
 
-def frames_of(text: str, spec: MelSpec, what: str) -> int:
+def frames_of(text: str, spec: "MelSpec", what: str) -> int:
     """Return a duration in frames: a percentage of the tile width, a number of frames, or seconds with `s`.
 
     Raises InputError that names `what` for anything else.

@@ -16,3 +16,5 @@ Precision = Literal["fp32", "fp16", "bf16"]
 """Precision of the numbers of a network."""
 Dialect = Literal["kohya", "diffusers"]
 """Names of the tensors of a LoRA file; `models.lora.names` has the rules of each."""
+DEFAULT_ANCHOR = "mel spectrogram"
+"""The words in front of every training caption, where no others are asked for."""

@@ -184,10 +184,10 @@ class Bar:
 
     def __init__(self, verbose: bool = False) -> None:
         # Bars alone need rich, which takes a tenth of a second to load.
-        from rich.console import Console
+        from rich import console, progress
 
-        self.verbose = verbose
-        self.console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
+        self.verbose, self._bars = verbose, progress
+        self.console = console.Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
         self.shown: Progress | None = None
         self.tasks: dict[int, TaskID] = {}
 
@@ -208,16 +208,15 @@ class Bar:
                     self.shown = None
 
     def _begin(self, event: Started) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         if self.shown is None:
-            self.shown = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+            bars = self._bars
+            self.shown = bars.Progress(
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.MofNCompleteColumn(),
+                bars.TextColumn("{task.fields[rate]}"),
+                bars.TimeRemainingColumn(),
+                bars.TextColumn("{task.fields[note]}"),
                 console=self.console,
             )
             self.shown.start()

@@ -14,7 +14,7 @@ from sdxl_mel import __version__
 class Record(BaseModel):
     """What made a file: the stage, its settings, and the SHA-256 of everything it read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     stage: str
     settings: dict[str, JsonValue] = {}

@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ LEVELS = (
     {"arguments", "corpus", "sound", "diffusion"},
     {"files", "durations"},
     {"captions", "models", "metrics", "report"},
-    {"codec", "dataset", "evaluation", "synthesis"},
+    {"codec", "tiles", "dataset", "evaluation", "synthesis"},
     {"training", "export"},
     {"stages"},
     {"commands"},
@@ -31,6 +32,7 @@ MOST_INNER_IMPORTS = 40
 LARGEST_SHARE = 0.2
 
 
+@cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -51,13 +53,14 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
-def _own_imports(path: Path) -> Iterator[str]:
-    """Yield what a module imports of the package, from the part on: `sound.melspec.MelSpec`."""
-    for name in _imports(_tree(path)):
-        if name.startswith("sdxl_mel."):
-            yield name.removeprefix("sdxl_mel.")
+@cache
+def _own_imports(path: Path) -> list[str]:
+    """Return what a module imports of the package, from the part on: `sound.melspec.MelSpec`."""
+    names = _imports(_tree(path))
+    return [name.removeprefix("sdxl_mel.") for name in names if name.startswith("sdxl_mel.")]
 
 
+@cache
 def _inner_imports(path: Path) -> set[ast.AST]:
     return {
         node

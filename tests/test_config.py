@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sdxl_mel.config import Before, Settings, Skipped, StageConfig, StageReport, merged, read_toml, validated
 from sdxl_mel.errors import FormatError, InputError
@@ -151,6 +151,56 @@ class Own(Shared):
 class OwnAgain(Own):
     start: Annotated[int, Before("first")] = 0
     """before all"""
+
+
+class ByPydantic(BaseModel):
+    """The same settings, described by pydantic."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    plain: int = 1
+    """one line"""
+    long: Annotated[int, Field(ge=0)] = 2
+    """two lines, the second
+    of which is indented"""
+    bare: int = 3
+
+    limit: float = 4.0
+    "in single quotes"
+    stated: int = Field(5, description="in the field")
+    """not this"""
+
+
+class ByOurs(Settings):
+    plain: int = 1
+    """one line"""
+    long: Annotated[int, Field(ge=0)] = 2
+    """two lines, the second
+    of which is indented"""
+    bare: int = 3
+
+    limit: float = 4.0
+    "in single quotes"
+    stated: int = Field(5, description="in the field")
+    """not this"""
+
+
+def test_settings_are_described_as_pydantic_describes_them() -> None:
+    class Local(ByOurs):
+        """One more setting, and one that is declared anew."""
+
+        more: int = 6
+        """one more"""
+        plain: int = 7
+
+    def described(model: type[BaseModel]) -> dict[str, str | None]:
+        return {name: field.description for name, field in model.model_fields.items()}
+
+    assert described(ByOurs) == described(ByPydantic)
+    assert described(Local) == described(ByPydantic) | {"more": "one more", "plain": None}
+    typed: dict[str, object] = {"Settings": Settings}
+    exec("class Typed(Settings):\n    size: int = 1\n    'not read: there is no file'", typed)
+    assert described(typed["Typed"]) == {"size": None}  # type: ignore[arg-type]
 
 
 def test_a_setting_stands_where_its_mark_says() -> None:

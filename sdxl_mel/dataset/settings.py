@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from sdxl_mel.config import Settings, StageReport
-from sdxl_mel.files.dataset import DEFAULT_ANCHOR
+from sdxl_mel.options import DEFAULT_ANCHOR
 
 SourceKind = Literal["auto", "folder", "table", "song-describer", "musiccaps", "audiofolder", "datasets", "demo"]
 Vocals = Literal["regularization", "drop", "keep"]

@@ -12,7 +12,8 @@ from sdxl_mel.demo.steps import config_path, run_steps
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.audio import write_audio
-from sdxl_mel.files.dataset import DEFAULT_ANCHOR, Item, read_dataset
+from sdxl_mel.files.dataset import Item, read_dataset
+from sdxl_mel.options import DEFAULT_ANCHOR
 
 SONG = "instrumental, banjo and harmonica, fast, major key, folk tune"
 EXAMPLE_SECONDS = 12.0

@@ -23,15 +23,15 @@ from sdxl_mel.evaluation.page import EvaluationResult, write_page
 from sdxl_mel.evaluation.prompts import pair_prompts
 from sdxl_mel.evaluation.tables import clip_table, metric_table
 from sdxl_mel.files.atomic import write_text
-from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 from sdxl_mel.files.evaluation import FILE_NAME, Absent, EmbedderInfo, Evaluation, Metric, SetInfo, write_evaluation
-from sdxl_mel.metrics.embedders.base import DEFAULT_EMBEDDERS, AudioEmbedder, TextAudioEmbedder
+from sdxl_mel.metrics.embedders.base import AudioEmbedder, TextAudioEmbedder
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedders
 from sdxl_mel.metrics.intervals import mean_interval
 from sdxl_mel.metrics.memorization import SAMPLE_RATE
+from sdxl_mel.metrics.options import DEFAULT_EMBEDDERS
 from sdxl_mel.metrics.oracle import load_oracle
 from sdxl_mel.metrics.signal_checks import FACTS, Facts
-from sdxl_mel.options import Method
+from sdxl_mel.options import DEFAULT_ANCHOR, Method
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
 

@@ -16,10 +16,11 @@ from sdxl_mel.evaluation.embeddings import SetEmbeddings
 from sdxl_mel.files.dataset import Dataset, Item, read_dataset
 from sdxl_mel.files.header import Frozen
 from sdxl_mel.files.spectrogram import read_tile
-from sdxl_mel.metrics.embedders.base import AudioEmbedder, EmbedderName
+from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.registry import Sources, open_embedder
 from sdxl_mel.metrics.frechet import distance_between, distance_change
 from sdxl_mel.metrics.intervals import tied_interval
+from sdxl_mel.metrics.options import EmbedderName
 from sdxl_mel.metrics.picture_fidelity import (
     band_edges_hz,
     mean_square,

@@ -28,7 +28,6 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test", "regularization")
 HEADER_NAME = "dataset.json"
 ROWS_NAME = "metadata.jsonl"
-DEFAULT_ANCHOR = "mel spectrogram"
 
 
 class Item(Frozen):

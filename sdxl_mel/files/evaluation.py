@@ -56,7 +56,7 @@ class Details(BaseModel):
     `by_instrument` has how often each was found and asked for.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
     __pydantic_extra__: dict[str, JsonValue]
 
     p: float | None = None

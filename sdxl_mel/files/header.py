@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Frozen(BaseModel):
     """What a JSON file of ours holds: values that do not change, closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def parse_json(text: str | bytes) -> Any:

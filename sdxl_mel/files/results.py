@@ -20,7 +20,7 @@ PLAYLIST = "playlist.m3u8"
 class Entry(BaseModel):
     """One finished result: its files, what was asked for, and what was measured."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     picture: str
     sound: str | None

@@ -1,4 +1,4 @@
-"""A training run's folder: `run.json` says what it is, was given and came to.
+"""A training run's folder: what lies in it, by name.
 
 RUN/run.json  config.toml  metrics.jsonl  README.md  curves.png
 RUN/lora.safetensors                         kohya's names (ComfyUI, A1111, Civitai)
@@ -17,12 +17,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from sdxl_mel.files.atomic import write_json, write_text
-from sdxl_mel.files.header import Frozen, parse_json, read_versioned
-from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import MelSpec
+from sdxl_mel.files.header import parse_json
 
-FORMAT = 1
 HEADER_NAME = "run.json"
 CONFIG_NAME = "config.toml"
 LORA_NAME = "lora.safetensors"
@@ -36,36 +32,9 @@ METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
 
 
-class RunHeader(Frozen):
-    """What `run.json` says; `changes` lists what each resume altered, `results` is empty until the run has ended."""
-
-    format: int = FORMAT
-    spec: MelSpec
-    anchor: str
-    clip_skip: int
-    identity: dict[str, str]
-    settings: dict[str, JsonValue]
-    changes: tuple[dict[str, JsonValue], ...] = ()
-    results: dict[str, JsonValue] = {}
-    record: Record
-
-
 def is_run(folder: Path) -> bool:
     """Say whether a folder holds a run."""
     return (folder / HEADER_NAME).is_file()
-
-
-def write_run(folder: Path, header: RunHeader) -> None:
-    """Write what a run is, and its settings as a config that starts it again."""
-    write_text(folder / CONFIG_NAME, to_toml(header.settings))
-    write_json(folder / HEADER_NAME, header.model_dump(mode="json"))
-
-
-def read_run(folder: Path) -> RunHeader:
-    """Read `run.json`. Raises InputError where there is none and FormatError where it is damaged."""
-    missing = "no training run; make one with train_lora.py"
-    path = folder / HEADER_NAME
-    return read_versioned(path, RunHeader, newest=FORMAT, what="run", missing=missing, again="train it again")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -7,7 +7,8 @@ this one holds a single tensor and makes the same bytes every time.
 import json
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from math import prod
 from pathlib import Path
@@ -130,9 +131,18 @@ def refuse_pickle(path: Path) -> None:
 
 
 def write_tensors(
-    path: Path, types: Mapping[str, TensorType], metadata: Mapping[str, str], put: Callable[[str, Tensor], object]
+    path: Path,
+    types: Mapping[str, TensorType],
+    metadata: Mapping[str, str],
+    put: Callable[[str, Tensor], object],
+    *,
+    beside: Sequence[Callable[[], object]] = (),
+    final: Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
     """Write a safetensors file, whole or not at all, calling `put(name, tensor)` once to fill each tensor.
+
+    `beside` is long work that the same threads begin first, and `final` returns the metadata when all is done, such as
+    hashes that were made meanwhile: as long as `metadata`, whose place in the file it takes.
 
     Each of torch's threads fills tensors, which lie in the file's own pages; `put` must bear that. Calls that write
     would hold the lock of the file, so that one thread waits for the other, and copy every number once more.
@@ -140,22 +150,30 @@ def write_tensors(
     """
     order = sorted(types, key=lambda name: (-types[name].dtype.itemsize, name))
     header = _header(types, metadata, order)
-    *places, end = accumulate((types[name].nbytes for name in order), initial=len(header))
+    size = len(header)
+    *places, end = accumulate((types[name].nbytes for name in order), initial=size)
     with atomic_path(path) as temporary, temporary.open("w+b") as file:
         _reserve(file.fileno(), end)
         content = mmap.mmap(file.fileno(), end)
         pages = Pages(content)
 
-        def fill(tensor: tuple[str, int]) -> None:
-            name, place = tensor
+        def fill(name: str, place: int) -> None:
             put(name, pages.tensor(types[name], place))
             pages.forget(types[name], place)
 
-        for _ in map_jobs(fill, zip(order, places)):
+        jobs: list[Callable[[], object]] = [*beside, *(partial(fill, *tensor) for tensor in zip(order, places))]
+        for _ in map_jobs(_call, jobs, look_ahead=len(jobs) if beside else None):
             pass
         content.close()  # Windows renames no file that is still mapped.
+        if final is not None:
+            header = _header(types, final(), order)
+            assert len(header) == size, "what is known last takes the place that was kept for it"
         # Last, so that no loader accepts what a kill leaves.
         file.write(header)
+
+
+def _call(job: Callable[[], object]) -> None:
+    job()
 
 
 def _reserve(file: int, size: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from sdxl_mel.files.atomic import atomic_folder
 from sdxl_mel.files.header import parse_json
 from sdxl_mel.files.tensors import TensorType, write_tensors
 from sdxl_mel.models.checkpoint import Checkpoint
-from sdxl_mel.models.family import Component, weights_stem
+from sdxl_mel.models.family import Component, Part, weights_stem
 from sdxl_mel.models.folder import INDEX_FILE, json_bytes
 from sdxl_mel.models.layouts import Param, Stored
 
@@ -38,11 +38,19 @@ def require_space(path: Path, types: Types) -> None:
 
 
 def write_single_file(
-    path: Path, source: Checkpoint, types: Types, put: Put, metadata: Mapping[str, str], *, marks: Iterable[str] = ()
+    path: Path,
+    source: Checkpoint,
+    types: Types,
+    put: Put,
+    metadata: Mapping[str, str],
+    *,
+    marks: Iterable[str] = (),
+    beside: Sequence[Callable[[], object]] = (),
+    final: Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
     """Write a checkpoint as ComfyUI and A1111 load it; tensors that only a single file has come from the source.
 
-    `marks` are names of empty tensors; see `models.scheduler`.
+    `marks` are names of empty tensors; see `models.scheduler`. `beside` and `final` are as in `write_tensors`.
     """
     layout = _single_layout(source, types)
     kinds = {name: _kind(params, types) for name, params in layout.items()}
@@ -64,18 +72,33 @@ def write_single_file(
             # OpenCLIP's scale ends training at its limit, 100; no image is ever compared here.
             out.fill_(math.log(100.0))
 
-    write_tensors(path, kinds, {**metadata, **source.latents_metadata}, assemble)
+    own = source.latents_metadata
+    known_last = None if final is None else lambda: {**final(), **own}
+    write_tensors(path, kinds, {**metadata, **own}, assemble, beside=beside, final=known_last)
 
 
-def write_folder(path: Path, source: Checkpoint, types: Types, put: Put, small_files: Mapping[str, bytes]) -> None:
-    """Write a diffusers folder; `small_files` are all others by name. Its model_index.json is written last."""
+def write_folder(
+    path: Path,
+    source: Checkpoint,
+    types: Types,
+    put: Put,
+    small_files: Mapping[str, bytes],
+    *,
+    beside: Mapping[Part, Callable[[], object]] | None = None,
+    final: Callable[[], Mapping[str, bytes]] = dict,
+) -> None:
+    """Write a diffusers folder; `small_files` are all others by name. Its model_index.json is written last.
+
+    `beside` is long work that is done while a part is written, `final` returns more small files when all is done.
+    """
     with atomic_folder(path) as folder:
-        for name, content in small_files.items():
+        for component in source.architecture.family.components:
+            work = [beside[component.part]] if beside else []
+            _write_part(folder / component.part, component, source, types, put, beside=work)
+        for name, content in {**small_files, **final()}.items():
             (folder / name).parent.mkdir(exist_ok=True)
             if name != INDEX_FILE:
                 (folder / name).write_bytes(content)
-        for component in source.architecture.family.components:
-            _write_part(folder / component.part, component, source, types, put)
         (folder / INDEX_FILE).write_bytes(_index(small_files[INDEX_FILE], folder))
 
 
@@ -90,7 +113,15 @@ def _index(content: bytes, folder: Path) -> bytes:
     return json_bytes(index | {name: [None, None] for name in absent} | {"requires_safety_checker": False})
 
 
-def _write_part(folder: Path, component: Component, source: Checkpoint, types: Types, put: Put) -> None:
+def _write_part(
+    folder: Path,
+    component: Component,
+    source: Checkpoint,
+    types: Types,
+    put: Put,
+    *,
+    beside: Sequence[Callable[[], object]],
+) -> None:
     own = [param for param in types if param[0] == component.part]
     # A source folder's names are kept. Every version of transformers loads `text_model.`; only those that dropped it
     # from CLIPTextModel load without.
@@ -98,7 +129,7 @@ def _write_part(folder: Path, component: Component, source: Checkpoint, types: T
     kinds = {name: types[param] for name, param in params.items()}
     file = folder / f"{weights_stem(component.part)}.safetensors"
     metadata = {"format": "pt"} | (source.latents_metadata if component.part == "vae" else {})
-    write_tensors(file, kinds, metadata, lambda name, out: put(params[name], out))
+    write_tensors(file, kinds, metadata, lambda name, out: put(params[name], out), beside=beside)
 
 
 def _single_layout(source: Checkpoint, types: Types) -> dict[str, list[tuple[Stored, Param]]]:

@@ -15,7 +15,7 @@ from sdxl_mel.files.run import REFINER_NAME, SMALL_DECODER_NAME
 from sdxl_mel.files.tokenizer import VOCABULARY, public_tokenizer, read_tokenizer, tokenizer_files
 from sdxl_mel.models.checkpoint import Checkpoint, open_folder
 from sdxl_mel.models.families import family_of_configs
-from sdxl_mel.models.family import PARTS, Config, Family, Part, weights_stem
+from sdxl_mel.models.family import PARTS, Component, Config, Family, Part, weights_stem
 from sdxl_mel.models.layouts import LAYERS_PER_BLOCK
 from sdxl_mel.sound.melspec import MelSpec
 
@@ -123,16 +123,25 @@ class Folder:
 
     def tokenizer(self, name: str) -> Any:
         """Return `tokenizer` or `tokenizer_2`; CLIP's own where it is missing and the encoder has CLIP's vocabulary."""
-        if (self.path / name).is_dir():
+        if self.has_tokenizer(name):
             return read_tokenizer(self.path / name)
-        encoder = next(each for each in self.family.text_encoders if each.tokenizer == name)
+        return public_tokenizer(self._encoder_of(name).padding)
+
+    def _encoder_of(self, tokenizer: str) -> Component:
+        return next(each for each in self.family.text_encoders if each.tokenizer == tokenizer)
+
+    def has_tokenizer(self, name: str) -> bool:
+        """Return whether a tokenizer lies in the folder. Raises InputError where CLIP's own does not do instead."""
+        if (self.path / name).is_dir():
+            return True
+        encoder = self._encoder_of(name)
         size = (self.config(encoder.part) or {}).get("vocab_size")
         if size != VOCABULARY:
             raise InputError(
                 f"{self.path}: lacks {name}/, and its {encoder.part} reads {size} tokens, CLIP has {VOCABULARY}; copy "
                 "the whole pipeline or download it again"
             )
-        return public_tokenizer(encoder.padding)
+        return False
 
     def small_files(self) -> dict[str, bytes]:
         """Return all but the weights of parts by name: index, configs, scheduler, tokenizers, what it carries."""

@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from math import isfinite
 from pathlib import Path
 from threading import Lock
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from sdxl_mel.config import Skipped
@@ -17,7 +18,7 @@ from sdxl_mel.files.tensors import TensorType
 from sdxl_mel.models.base import PartSource, Source, find_vae, open_checkpoint
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.checkpoint_writer import require_space, write_folder, write_single_file
-from sdxl_mel.models.family import DTYPES, Config, precision_of
+from sdxl_mel.models.family import DTYPES, Config, Part, precision_of
 from sdxl_mel.models.folder import Folder, json_bytes
 from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
@@ -43,6 +44,8 @@ from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import require_equal
 
 SINGLE_FILE = ".safetensors"
+UNKNOWN = 64 * "0"
+"""Stands for a hash that is not known yet."""
 Changes = Mapping[Param, Sequence[Change]]
 
 
@@ -94,8 +97,24 @@ def fuse(
     shapes = {param: checkpoint.type_of(param).shape for param in checkpoint.places}
     changes = changes_of(loras, shapes.get, checkpoint.architecture.family, base)
     weights = FusedWeights(checkpoint, changes, chosen)
-    header = fused_header(loras, checkpoint, source, base=base, dtype=precision_of(chosen), alpha=alpha)
+    header = fused_header(loras, checkpoint, source, base)
     require_space(out, weights.types)
+    identity = dict.fromkeys(checkpoint.architecture.family.parts, UNKNOWN)
+    settings: dict[str, JsonValue] = {
+        "base": Path(base).name,
+        "scale": [scale for _, _, scale in loras],
+        "dtype": precision_of(chosen),
+        "alpha": alpha,
+    }
+
+    hashes = input_hashes(loras)
+
+    def recorded() -> LoraHeader:
+        inputs = {f"base {part}": sha256 for part, sha256 in identity.items()} | hashes
+        return replace(header, record=Record(stage="fuse", settings=settings, inputs=inputs))
+
+    # A hash takes as long as a copy: it is made while the tensors are written, and put where UNKNOWN stood.
+    hashing = {part: partial(_set_identity, identity, checkpoint, part) for part in identity}
     with progress(len(weights.types), "fuse", "tensors") as ticker:
         counting = Lock()
 
@@ -105,11 +124,28 @@ def fuse(
                 ticker.advance()
 
         if single:
-            metadata = header_metadata(header, out.stem) | configs_metadata(source, replaced)
-            write_single_file(out, checkpoint, weights.types, put, metadata, marks=marks_of(source.scheduler_config))
+            carried = configs_metadata(source, replaced)
+            write_single_file(
+                out,
+                checkpoint,
+                weights.types,
+                put,
+                header_metadata(recorded(), out.stem) | carried,
+                marks=marks_of(source.scheduler_config),
+                beside=[*hashing.values()],
+                final=lambda: header_metadata(recorded(), out.stem) | carried,
+            )
         else:
             small = source.small_files() | {name: json_bytes(each) for name, each in replaced.items()}
-            write_folder(out, checkpoint, weights.types, put, small | header_files(header))
+            write_folder(
+                out,
+                checkpoint,
+                weights.types,
+                put,
+                small,
+                beside=hashing,
+                final=lambda: header_files(recorded()),
+            )
     return Fused(
         dtype=precision_of(chosen),
         loras=tuple(loras),
@@ -119,6 +155,10 @@ def fuse(
         notes=notes_on(loras),
         left_out=left_out_of(loras),
     )
+
+
+def _set_identity(identity: dict[Part, str], checkpoint: Checkpoint, part: Part) -> None:
+    identity[part] = checkpoint.identity(part)
 
 
 def with_vae(checkpoint: Checkpoint, vae: PartSource) -> tuple[Checkpoint, Config]:
@@ -138,12 +178,9 @@ def _refuse_existing(out: Path) -> None:
         raise InputError(f"{out}: pickles are not written; choose NAME.safetensors or a folder")
 
 
-def fused_header(
-    loras: Sequence[ScaledLora], checkpoint: Checkpoint, source: Source, *, base: str, dtype: str, alpha: Alpha | None
-) -> LoraHeader:
-    """Return what the LoRAs say, checked against the base's spec, its guidance, and the record of the fusion.
+def fused_header(loras: Sequence[ScaledLora], checkpoint: Checkpoint, source: Source, base: str) -> LoraHeader:
+    """Return what the LoRAs say, checked against the base's spec, and its guidance.
 
-    `alpha` is what was stated for LoRA files that hold none; the record has it, and the hashes of base and LoRAs.
     Raises MismatchError when any two specs differ.
     """
     header = joint_header(loras)
@@ -151,22 +188,10 @@ def fused_header(
     if own is not None and header.spec is not None:
         require_equal(own, header.spec, base, str(loras[0].path))
     say_other_prediction(loras, prediction_of(source.scheduler_config), base)
-    record = Record(
-        stage="fuse",
-        settings={
-            "base": Path(base).name,
-            "scale": [scale for _, _, scale in loras],
-            "dtype": dtype,
-            "alpha": alpha,
-        },
-        inputs={f"base {part}": checkpoint.identity(part) for part in checkpoint.architecture.family.parts}
-        | input_hashes(loras),
-    )
     before = read_model_header(checkpoint.path)
     return replace(
         header,
         spec=header.spec or own,
-        record=record,
         architecture=checkpoint.architecture,
         drawing=header.drawing if before is None else header.drawing.filled(before.drawing),
         prediction=prediction_of(source.scheduler_config),

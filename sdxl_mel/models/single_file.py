@@ -86,6 +86,10 @@ class SingleFile:
         files = files_in(self.carried, name)
         return tokenizer_of_files(files) if files else self.configs.tokenizer(name)
 
+    def has_tokenizer(self, name: str) -> bool:
+        """Return whether the file or its configs hold a tokenizer; see `Folder`."""
+        return bool(files_in(self.carried, name)) or self.configs.has_tokenizer(name)
+
     def small_files(self) -> dict[str, bytes]:
         """Return all but the weights by name, as a folder has them."""
         folders = {Path(file).parts[0] for file in self.carried if len(Path(file).parts) > 1}
@@ -126,6 +130,8 @@ def configs_metadata(source: Folder | SingleFile, replaced: Mapping[str, Config]
     own |= {name: _telling(config) for name, config in (replaced or {}).items()}
     carried = {name: config for name, config in own.items() if config != public[name]}
     for encoder in source.family.text_encoders:
+        if not source.has_tokenizer(encoder.tokenizer):
+            continue  # It is CLIP's own, and transformers need not be imported to find that.
         tokenizer = source.tokenizer(encoder.tokenizer)
         if not is_public(tokenizer, encoder.padding):
             files = tokenizer_files(tokenizer)

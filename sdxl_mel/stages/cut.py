@@ -5,15 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.durations import frames_of
-from sdxl_mel.errors import InputError
-from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.options import Format
-from sdxl_mel.record import Record, sha256_file
-from sdxl_mel.sound.blend import cut_starts
-from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
   sdxl-mel cut long.png --overlap 25% --out tiles
@@ -50,27 +45,9 @@ class Report(StageReport):
 
 
 def run(config: Config) -> Report:
-    """Cut the picture; the last tile is narrower where the tiles do not fill the picture, so nothing is lost."""
-    stated = named_spec(config.format) if config.format else None
-    picture = read_spectrogram(config.picture, stated)
-    frames = picture.levels.shape[1]
-    width = min(config.width or picture.spec.width, frames)
-    overlap = frames_of(config.overlap, picture.spec, "--overlap")
-    starts = cut_starts(frames, width, overlap)
-    names = [f"{number:04}.png" for number in range(1, len(starts) + 1)]
-    _refuse_other_pictures(config.out, names)
-    source = sha256_file(config.picture)
-    for name, start in zip(names, starts):
-        levels = picture.levels[:, start : start + width]
-        record = Record(stage="cut", settings={"start": start, "overlap": overlap}, inputs={"picture": source})
-        write_spectrogram(config.out / name, Spectrogram(levels, picture.spec, record))
-    return Report(out=config.out, widths=tuple(min(width, frames - start) for start in starts), overlap=overlap)
+    """Cut the picture."""
+    from sdxl_mel.tiles import cut_picture
 
-
-def _refuse_other_pictures(folder: Path, names: list[str]) -> None:
-    others = {path.name for path in folder.glob("*.png")} - set(names)
-    if others:
-        raise InputError(
-            f"{folder}: already holds {min(others)}, which would be taken for one of the {len(names)} tiles; "
-            "choose another --out or empty it"
-        )
+    stated = sdxl_mel.named_spec(config.format) if config.format else None
+    widths, overlap = cut_picture(config.picture, config.out, overlap=config.overlap, width=config.width, stated=stated)
+    return Report(out=config.out, widths=widths, overlap=overlap)

@@ -6,14 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.audio import AUDIO_SUFFIXES
-from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Preset
 from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
   sdxl-mel encode song.flac --out tile.png --start 30
@@ -54,14 +52,13 @@ def run(config: Config) -> Report:
 
     if config.out.suffix.lower() not in ("", ".png") and not config.out.is_dir():
         raise InputError(f"{config.out}: pictures are written as .png; give NAME.png or a folder as --out")
-    sounds, unusable = files_given(config.audio, AUDIO_SUFFIXES, "sounds")
-    jobs, doubled = codec.outputs(sounds, config.out, (".png",), ".png", "sounds")
+    jobs, left_out = codec.sounds_given(config.audio, config.out)
     work = partial(
         codec.encode_file,
-        spec=named_spec(config.preset),
+        spec=sdxl_mel.named_spec(config.preset),
         record=Record(stage="encode", settings=config.recorded()),
         start=config.start,
         seconds=config.seconds,
     )
     written, skipped = codec.convert_files(work, jobs, "sounds", "encoding", config.jobs)
-    return Report(written=tuple(written), skipped=(*skipped, *doubled, *unusable))
+    return Report(written=tuple(written), skipped=(*skipped, *left_out))

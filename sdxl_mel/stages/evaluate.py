@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.tables import metric_table
-from sdxl_mel.files.dataset import DEFAULT_ANCHOR
 from sdxl_mel.files.evaluation import Evaluation, failed_thresholds
-from sdxl_mel.metrics.embedders.base import DEFAULT_EMBEDDERS, EmbedderName
-from sdxl_mel.options import Format, Method
-from sdxl_mel.sound.melspec import named_spec
+from sdxl_mel.metrics.options import DEFAULT_EMBEDDERS, EmbedderName
+from sdxl_mel.options import DEFAULT_ANCHOR, Format, Method
 
 EXAMPLES = """\
   sdxl-mel evaluate --generated out/ --reference data/mine --training data/mine --out eval
@@ -94,7 +93,7 @@ def run(config: Config) -> Report:
         laion_clap=config.laion_clap,
         device=config.device,
         inversion=config.inversion,
-        stated=named_spec(config.format) if config.format else None,
+        stated=sdxl_mel.named_spec(config.format) if config.format else None,
         with_instruments=config.instruments,
         seed=config.seed,
         cache=config.cache or config.out / "cache",

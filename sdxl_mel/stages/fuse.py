@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.options import Precision
@@ -44,7 +45,7 @@ class Config(StageConfig):
 class BlockLoss(BaseModel):
     """One block: tensors changed, the root mean square of the change, the part of it that rounding lost."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     block: str
     tensors: int
@@ -78,9 +79,7 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Read the LoRAs, add them to the base, and stream the sum to `out`."""
-    from sdxl_mel.models.fuse import fuse
-
-    fused = fuse(
+    fused = sdxl_mel.fuse(
         config.base,
         config.lora,
         config.out,

@@ -8,7 +8,6 @@ from pydantic import JsonValue
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
-from sdxl_mel.files.describe import description
 
 EXAMPLES = """\
   sdxl-mel inspect tile.png
@@ -43,6 +42,8 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Describe one artefact."""
+    from sdxl_mel.files.describe import description
+
     return Report(content=description(config.file), machine=config.json_)
 
 

@@ -6,13 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
-from sdxl_mel.files.audio import CONTAINERS
-from sdxl_mel.files.finding import files_given
 from sdxl_mel.options import Bits, Container, Format, Method
 from sdxl_mel.record import Record
-from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
   sdxl-mel invert tile.png --out tile.wav
@@ -63,15 +61,14 @@ def run(config: Config) -> Report:
     """Invert every picture; of several, those that cannot be read are skipped and reported."""
     from sdxl_mel import codec
 
-    pictures, unusable = files_given(config.pictures, [".png"], "pictures")
-    jobs, doubled = codec.outputs(pictures, config.out, CONTAINERS, f".{config.suffix}", "pictures")
+    jobs, left_out = codec.pictures_given(config.pictures, config.out, f".{config.suffix}")
     work = partial(
         codec.invert_file,
         record=Record(stage="invert", settings=config.recorded()),
         method=config.method,
         seed=config.seed,
         loop=config.loop,
-        stated=named_spec(config.format) if config.format else None,
+        stated=sdxl_mel.named_spec(config.format) if config.format else None,
         bits=config.bits,
         device=config.device,
     )
@@ -80,5 +77,5 @@ def run(config: Config) -> Report:
         written=tuple(sound.path for sound in sounds),
         seconds=sum(sound.seconds for sound in sounds),
         clipped=sum(sound.clipped for sound in sounds),
-        skipped=(*skipped, *doubled, *unusable),
+        skipped=(*skipped, *left_out),
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
 from sdxl_mel.dataset.settings import (
@@ -19,9 +20,7 @@ from sdxl_mel.dataset.settings import (
     Splitting,
     Vocals,
 )
-from sdxl_mel.files.dataset import DEFAULT_ANCHOR
-from sdxl_mel.options import Preset
-from sdxl_mel.sound.melspec import named_spec
+from sdxl_mel.options import DEFAULT_ANCHOR, Preset
 
 EXAMPLES = """\
   sdxl-mel prepare my-music/ --out data/mine
@@ -133,12 +132,10 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Prepare a dataset, or continue or update one."""
-    from sdxl_mel.dataset.prepare import prepare
-
-    prepared = prepare(
+    prepared = sdxl_mel.prepare(
         _source(config),
         config.out,
-        named_spec(config.preset),
+        sdxl_mel.named_spec(config.preset),
         captioning=Captioning(config.anchor, config.vocals, config.class_caption, config.regularization_anchor),
         cutting=Cutting(config.stride, config.count, config.skip_seconds, config.offsets),
         reject=config.reject,

@@ -5,12 +5,11 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+import sdxl_mel
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import StageConfig, StageReport
 from sdxl_mel.files.atomic import write_json
-from sdxl_mel.files.audio import read_audio
 from sdxl_mel.options import Preset
-from sdxl_mel.sound.melspec import named_spec
 
 EXAMPLES = """\
   sdxl-mel roundtrip song.flac
@@ -78,11 +77,9 @@ class Report(StageReport):
 
 def run(config: Config) -> Report:
     """Encode and invert a sound step by step, and measure each."""
-    from sdxl_mel import codec
-
-    sound = read_audio(config.audio)
-    spec = named_spec(config.preset)
-    seconds, rows = codec.fidelity_ladder(
+    sound = sdxl_mel.read_audio(config.audio)
+    spec = sdxl_mel.named_spec(config.preset)
+    seconds, rows = sdxl_mel.fidelity_ladder(
         *sound, spec, start=config.start, seconds=config.seconds, seed=config.seed, name=str(config.audio)
     )
     if config.out is not None:

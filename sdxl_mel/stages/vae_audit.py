@@ -7,7 +7,7 @@ from pydantic import Field
 
 from sdxl_mel.arguments import Show
 from sdxl_mel.config import UNRECORDED, StageConfig, StageReport
-from sdxl_mel.metrics.embedders.base import EmbedderName
+from sdxl_mel.metrics.options import EmbedderName
 from sdxl_mel.options import Method
 from sdxl_mel.record import Record
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.run import LORA_NAME, read_metrics, read_run
+from sdxl_mel.files.run import LORA_NAME, read_metrics
+from sdxl_mel.files.run_header import read_run
 
 SAMPLES = "samples"
 

@@ -8,7 +8,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 
 from sdxl_mel.errors import MissingError, ResourceError
 from sdxl_mel.files.atomic import write_text
-from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME, RunHeader
+from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME
+from sdxl_mel.files.run_header import RunHeader
 
 
 def write_card(run: Path, header: RunHeader, what: str, notes: Sequence[str] = ()) -> None:

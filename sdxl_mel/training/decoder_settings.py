@@ -6,7 +6,6 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from sdxl_mel.config import UNRECORDED, Before, Settings
-from sdxl_mel.sound.melspec import LATENT_FACTOR
 from sdxl_mel.training.lora_settings import DataSettings, Posterior
 from sdxl_mel.training.settings import AtLeastOne, ChosenTask, Count, OptimizerSettings, Positive, TrainingConfig
 
@@ -63,6 +62,8 @@ class Config(TrainingConfig):
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Self:
+        from sdxl_mel.sound.melspec import LATENT_FACTOR  # brings numpy, for which a help need not wait
+
         if self.crop is not None and (self.crop % LATENT_FACTOR or self.crop < max(self.loss.sizes) * 3 // 2):
             least = -(-max(self.loss.sizes) * 3 // 2 // LATENT_FACTOR) * LATENT_FACTOR
             raise ValueError(

@@ -10,7 +10,8 @@ from torch import Tensor
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.cache import Cache, CachedExample
-from sdxl_mel.files.run import CURVES_NAME, RunHeader
+from sdxl_mel.files.run import CURVES_NAME
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Architecture

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.errors import MismatchError
-from sdxl_mel.files.run import RunHeader
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.files.trajectories import Trajectories, Trajectory, open_trajectories
 from sdxl_mel.seeding import numpy_generator
 from sdxl_mel.sound.melspec import require_equal

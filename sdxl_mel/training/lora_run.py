@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
-from sdxl_mel.files.run import RunHeader
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.lora.actions import remarks

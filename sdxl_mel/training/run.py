@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError, MissingError, ResourceError
-from sdxl_mel.files.run import RunHeader, is_run, read_run, to_toml, write_run
+from sdxl_mel.files.run import is_run, to_toml
+from sdxl_mel.files.run_header import RunHeader, read_run, write_run
 from sdxl_mel.models.family import DTYPES
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record

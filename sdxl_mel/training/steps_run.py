@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdxl_mel.errors import MismatchError
-from sdxl_mel.files.run import RunHeader
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.files.trajectories import HEADER_NAME, Trajectories, TrajectoriesHeader, Trajectory, open_trajectories
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.lora.actions import remarks

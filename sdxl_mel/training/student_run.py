@@ -6,7 +6,8 @@ import torch
 
 from sdxl_mel.diffusion.conditioning import TextEmbeddings, unet_conditions
 from sdxl_mel.files.cache import latent_shape, open_cache
-from sdxl_mel.files.run import BASE_NAME, RunHeader
+from sdxl_mel.files.run import BASE_NAME
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.files.trajectories import HEADER_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base

@@ -11,7 +11,8 @@ import torch
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, CachedExample, open_cache
 from sdxl_mel.files.prompts import read_prompts
-from sdxl_mel.files.run import BASE_NAME, RunHeader
+from sdxl_mel.files.run import BASE_NAME
+from sdxl_mel.files.run_header import RunHeader
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.derived import write_derived_base
 from sdxl_mel.models.family import TEXT_ENCODERS, Component

@@ -25,13 +25,23 @@ ADDED = {
     "prepare": ("--jobs", "1"),
     "encode": ("--preset", "mini"),
     "roundtrip": ("--seconds", "1"),
-    "generate": ("--steps", "2"),
+    "generate": ("--steps", "2", "--method", "fast"),
     "edit": ("--steps", "2", "--method", "fast"),
     "vary": ("--steps", "2"),
+    "stitch": ("--method", "fast"),
     "invert": ("--method", "fast"),
+    "vae-audit": ("--method", "fast"),
+    "evaluate": ("--inversion", "fast", "--cache", "embedded"),
     "convert-clap": ("--tokenizer", "words"),
 }
-"""Flags a stage is told besides: one process, less sound, few steps, and a folder for what would come from the hub."""
+"""Flags a stage is told besides: one process, less sound, few steps, one cache of embeddings, and a folder for
+what would come from the hub."""
+
+QUICKER = {
+    "width=256": "width=256, num_inference_steps=1",
+    '"steps": 2': '"steps": 2, "validation": {"every": 0}',
+}
+"""Another text for a text of the shown Python."""
 
 DISTILLED = "is for SDXL's widths; tests/training/test_distillation.py executes the task on a small model"
 AUDITED = "turns dozens of clips into sound; tests/stages/test_vae_audit.py executes it on a small model"

@@ -5,7 +5,8 @@ import tomllib
 import pytest
 
 from sdxl_mel.errors import FormatError, InputError
-from sdxl_mel.files.run import RunHeader, checkpoints, is_run, read_run, to_toml, write_run
+from sdxl_mel.files.run import checkpoints, is_run, to_toml
+from sdxl_mel.files.run_header import RunHeader, read_run, write_run
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 

@@ -1,6 +1,8 @@
 """A fused model is base + LoRA, in either layout, from either layout, and says what it was made for."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from sdxl_mel.models.lora.scaled import ScaledLora, read_loras
 from sdxl_mel.models.sdxl import SDXL
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages.fuse import Config, run
+from tests.checkpoints import write_single_file
 from tests.loras import random_lora_modules, random_modules
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -181,10 +184,36 @@ def test_the_guidance_of_the_base_stays(tiny_sdxl, lora, tmp_path):
         assert read_model_header(out).drawing.guidance == 2.5
 
 
-def test_the_same_command_makes_the_same_bytes(single, tiny_sdxl, lora, tmp_path):
-    again = tmp_path / "fused.safetensors"
-    run(Config(base=str(tiny_sdxl), lora=(f"{lora}:{SCALE}",), out=again))
-    assert again.read_bytes() == single.read_bytes()
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_same_command_makes_the_same_bytes(threads, single, folder, tiny_sdxl, lora, tmp_path):
+    """Of one thread and of several, which hash the base while others write; the record has the hashes all the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for out in (tmp_path / "fused.safetensors", tmp_path / "fused"):
+            run(Config(base=str(tiny_sdxl), lora=(f"{lora}:{SCALE}",), out=out))
+    finally:
+        torch.set_num_threads(before)
+    assert (tmp_path / "fused.safetensors").read_bytes() == single.read_bytes()
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = {path: (tmp_path / "fused" / path).read_bytes() for path in files}
+    assert again == files
+    hashes = {f"base {part}": identity for part, identity in open_base(str(tiny_sdxl), ()).identity.items()}
+    for fused in (single, folder):
+        assert read_model_header(fused).record.inputs.items() >= hashes.items()
+
+
+def test_a_public_base_is_fused_without_transformers_and_diffusers(tiny_sdxl, lora, tmp_path):
+    base = write_single_file(tiny_sdxl, tmp_path / "base.safetensors")
+    shutil.rmtree(base.with_suffix(""))  # its configs: what it lacks is public
+    words = ["fuse", "--base", str(base), "--lora", str(lora), "--out", str(tmp_path / "fused.safetensors")]
+    script = (
+        "import sys\nfrom sdxl_mel.cli import main\n"
+        f"assert main({words!r}) == 0\n"
+        "assert not {'transformers', 'diffusers', 'peft', 'accelerate', 'scipy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_comfyui_finds_a_place_for_every_tensor(single, lora):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from sdxl_mel.commands import parse_command
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.run import checkpoints, read_run
+from sdxl_mel.files.run import checkpoints
+from sdxl_mel.files.run_header import read_run
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.small_decoder import read_small_decoder

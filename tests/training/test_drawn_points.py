@@ -5,7 +5,8 @@ import torch
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import MismatchError
-from sdxl_mel.files.run import read_metrics, read_run
+from sdxl_mel.files.run import read_metrics
+from sdxl_mel.files.run_header import read_run
 from sdxl_mel.files.trajectories import open_trajectories
 from sdxl_mel.stages import train
 from sdxl_mel.training.drawn_points import DrawnPoints, open_drawn_points

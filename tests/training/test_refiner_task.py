@@ -10,7 +10,7 @@ import torch
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.run import read_run
+from sdxl_mel.files.run_header import read_run
 from sdxl_mel.files.spectrogram import read_spectrogram
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.refiner import refiner_for

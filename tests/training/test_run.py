@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from sdxl_mel.config import read_toml, validated
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.run import checkpoints, read_run
+from sdxl_mel.files.run import checkpoints
+from sdxl_mel.files.run_header import read_run
 from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.stages import train
 from sdxl_mel.training import lora_run

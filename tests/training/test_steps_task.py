@@ -13,7 +13,7 @@ from sdxl_mel.commands import parse_command
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.diffusion.trajectories import Grid, parts_of, walk
 from sdxl_mel.errors import InputError, MismatchError
-from sdxl_mel.files.run import read_run
+from sdxl_mel.files.run_header import read_run
 from sdxl_mel.files.trajectories import open_trajectories
 from sdxl_mel.models.lora.file import Lora, LoraHeader, read_lora, write_lora
 from sdxl_mel.models.lora.module import LoraModule

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from safetensors.numpy import save_file
 
 from sdxl_mel.files.evaluation import Evaluation, Metric, write_evaluation
-from sdxl_mel.files.run import RunHeader, write_run
+from sdxl_mel.files.run_header import RunHeader, write_run
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png, write_spectrogram
 from sdxl_mel.record import Record
 from sdxl_mel.report.page import Page as Report

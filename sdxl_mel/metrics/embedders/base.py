@@ -2,16 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_mel.arrays import Float, Vectors
-
-EmbedderName = Literal["clap", "laion-clap", "musicnn-msd", "musicnn-mtt", "tag-score", "mel"]
-DEFAULT_EMBEDDERS: tuple[EmbedderName, ...] = ("clap", "musicnn-msd", "mel", "tag-score")
-"""The first that can be opened and is a space names the plain metrics."""
 
 
 @dataclass(frozen=True)

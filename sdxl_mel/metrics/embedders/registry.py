@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 from sdxl_mel.errors import InputError, MissingError
-from sdxl_mel.metrics.embedders.base import AudioEmbedder, EmbedderName
+from sdxl_mel.metrics.embedders.base import AudioEmbedder
 from sdxl_mel.metrics.embedders.clap import HOW_TO_GET, ClapEmbedder
 from sdxl_mel.metrics.embedders.laion_clap import LaionClapEmbedder
 from sdxl_mel.metrics.embedders.mel_statistics import MelEmbedder
 from sdxl_mel.metrics.embedders.musicnn import MusicnnEmbedder
 from sdxl_mel.metrics.embedders.tag_score import TagScore
+from sdxl_mel.metrics.options import EmbedderName
 from sdxl_mel.names import near_miss
 
 
