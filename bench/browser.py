@@ -116,7 +116,8 @@ class Python:
 
 def bytes_of(site: Path, manifest: Manifest) -> list[list[str]]:
     """Return the rows of what is downloaded, without the UNet of a step adapter and the runtime of other browsers."""
-    steps, runtime = manifest.files.steps, manifest.files.runtime or {}
+    steps, runtime = manifest.files.steps, manifest.files.runtime
+    assert runtime is not None
     unloaded = [manifest.vectors, *(steps.unet.all_files() if steps else ()), runtime["wasm"]]
     left_out = {part for file in unloaded for part in file.parts}
     files = [path for path in site.rglob("*") if path.is_file() and path.relative_to(site).as_posix() not in left_out]

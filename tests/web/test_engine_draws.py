@@ -200,6 +200,14 @@ def test_a_picture_and_its_sound_become_files(page: Page, generator: Generator) 
     assert content.count(b"melspec") == 1
 
 
+def test_what_loads_files_ends_with_it(page: Page) -> None:
+    """What it leaves behind, as much as the models again, goes with it."""
+    page.evaluate("async () => { window.other = await again(1); }")
+    page.wait_for_timeout(300)  # That a worker ended is told later.
+    assert len(page.workers) == 2 + 1
+    page.evaluate("() => { other.close(); delete window.other; }")
+
+
 def test_a_damaged_part_is_named(page: Page) -> None:
     page.route("**/models/decoder*", lambda route: route.fulfill(body=b"other"))
     said = "async () => again(1).catch((error) => [error.message, error.paths])"
@@ -251,7 +259,10 @@ def test_without_a_webgpu_that_works_webassembly_draws(
 ) -> None:
     manifest = json.loads((slim_site.folder / "manifest.json").read_text())
     manifest["files"]["webgpu"] = {}
-    for key, name, content in (("ort", "ort.mjs", STAND_IN.replace("NUMBERS", numbers)), ("wasm", "none.wasm", "")):
+    for key, name, content in (
+        ("ort", "ort.mjs", STAND_IN.replace("NUMBERS", numbers)),
+        ("wasm", "none.wasm", "\0asm\1\0\0\0"),
+    ):
         hashed = hashed_name(name, content.encode())
         (runtimes / hashed).write_text(content)
         path, size, digest = f"../runtimes/{hashed}", len(content), sha256_bytes(content.encode())

@@ -58,7 +58,7 @@ export class Crewman {
   }
 }
 
-function explained({ name, message }) {
-  if (!NO_MEMORY.test(message)) return Object.assign(new Error(message), { name });
+function explained({ name, message, paths }) {
+  if (!NO_MEMORY.test(message)) return Object.assign(new Error(message), { name, paths });
   return new Error("This device has too little free memory for the model: close other tabs, or make a shorter piece.");
 }

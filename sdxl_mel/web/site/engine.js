@@ -3,13 +3,14 @@
  * prompts, makes sounds of them, and writes both as files.
  */
 
-import { joined, release } from "./bytes.js";
+import { joined } from "./bytes.js";
 import { commandOf } from "./command.js";
 import { Crewman } from "./crew.js";
 import { compared, hasRelaxedSimd, hasWebGpu } from "./devices.js";
 import { guidedPredictor } from "./guidance.js";
 import { LATENT_FACTOR, decodingWindows, layOut } from "./layout.js";
 import { blankPicture, closedLoop, framesOf, paste, quantised, turnedLoop } from "./levels.js";
+import { Loader } from "./loader.js";
 import { SiteFiles } from "./loading.js";
 import { filledFactors, readTensors } from "./lora.js";
 import { pngBytes } from "./png.js";
@@ -45,8 +46,9 @@ export async function open(manifestUrl, options = {}) {
   const hire = (provider) => new Crewman(worker, read ? "classic" : "module", provider);
   const crew = Array.from({ length: count }, () => hire("wasm"));
   try {
-    const files = new SiteFiles(manifestUrl, read);
-    const engine = new Engine(await (options.manifest ?? files.manifest()), files, crew);
+    const own = new SiteFiles(manifestUrl, read);
+    const files = read ? own : new Loader(new URL(manifestUrl, globalThis.location?.href).href, () => hire("wasm"));
+    const engine = new Engine(await (options.manifest ?? own.manifest()), files, crew);
     await engine.load({ threads, onProgress, signal });
     if (engine.manifest.files.webgpu) engine.tryWebGpu(() => hire("webgpu")).then(onDevice);
     return engine;
@@ -259,22 +261,32 @@ class Engine {
     return done;
   }
 
-  /** Start workers. They fetch the runtime themselves where they can: browsers keep the code of what streams in. */
+  /** Start workers. The runtime is compiled once for all of them. */
   async #start(crewmen, { ort, wasm }, threads, options) {
-    const [module, binary] = await Promise.all([ort, wasm].map((file) => this.#files.place(file, options)));
-    await Promise.all(crewmen.map((each) => each.do("start", { module, wasm: binary, threads })));
+    const files = this.#files;
+    const [module, compiled] = await Promise.all([files.place(ort, options), files.compiled(wasm, options)]);
+    await Promise.all(crewmen.map((each) => each.do("start", { module, wasm: compiled, threads })));
   }
 
   async #readVocabularies(options) {
     const { files, text } = this.manifest;
-    const read = await Promise.all([files.tokenizer, files.tokenizer_2].map((file) => this.#files.json(file, options)));
-    this.#tokenizers = read.map((file, index) => new Tokenizer(file, text.padding[index]));
+    const load = (file) => this.#files.load(file, options);
+    const read = await Promise.all([files.tokenizer, files.tokenizer_2].map(load));
+    this.#tokenizers = read.map((content, index) => {
+      return new Tokenizer(JSON.parse(new TextDecoder().decode(content)), text.padding[index]);
+    });
   }
 
+  /** Every worker is given bytes of its own: those of a message that is copied stay in memory, until garbage goes. */
   async #open(crewmen, name, model, beside = []) {
     await this.#started;
-    await Promise.all(crewmen.map((each) => each.do("open", { name, model, beside, provider: each.provider })));
-    [model, ...beside.map(({ data }) => data)].forEach(release);
+    const opened = crewmen.map((each) => {
+      const own = (data) => (each === crewmen.at(-1) ? data : data.slice());
+      const files = [{ data: model }, ...beside].map(({ path, data }) => ({ path, data: own(data) }));
+      const transfer = files.map(({ data }) => data.buffer);
+      return each.do("open", { name, files, provider: each.provider }, { transfer });
+    });
+    await Promise.all(opened);
   }
 
   /**
@@ -318,8 +330,8 @@ class Engine {
 
   async #factors(scale, options) {
     const { lora } = this.manifest;
-    const stored = this.#lora?.content ?? new Float32Array((await this.#files.load(lora.file, options)).buffer);
-    const factors = stored.slice();
+    const taken = this.#lora?.content.slice();
+    const factors = taken ?? new Float32Array((await this.#files.load(lora.file, options)).buffer);
     for (const { up: [offset, shape] } of lora.factors) {
       const first = offset / Float32Array.BYTES_PER_ELEMENT;
       const last = first + shape.reduce((product, size) => product * size, 1);

@@ -46,11 +46,6 @@ export class SiteFiles {
     return content;
   }
 
-  /** The content of a file that is JSON. */
-  async json(file, options) {
-    return JSON.parse(new TextDecoder().decode(await this.load(file, options)));
-  }
-
   /**
    * Where a worker finds a file that is whole: its address, or its bytes where it is packed, in parts or in the page.
    * What this browser keeps is not read for it.
@@ -62,10 +57,17 @@ export class SiteFiles {
     return new URL(file.parts[0], this.#base).href;
   }
 
-  /** Have the service worker, where one answers, keep a file that may be wanted without a network. */
+  /** A file of WebAssembly, compiled: browsers keep the code of what streams in. */
+  async compiled(file, options) {
+    const place = await this.place(file, options);
+    if (typeof place !== "string") return WebAssembly.compile(place);
+    // A host that does not know what it serves keeps it from streaming.
+    return WebAssembly.compileStreaming(fetch(place)).catch(async () => WebAssembly.compile(await this.load(file)));
+  }
+
+  /** Have the service worker keep a file that may be wanted without a network. */
   async keep(file) {
-    const kept = globalThis.navigator?.serviceWorker?.controller && !this.#read;
-    if (!kept || (await this.#keeps(file))) return;
+    if (this.#read || (await this.#keeps(file))) return;
     for (const part of file.parts) await (await this.#response(part, {})).body.pipeTo(new WritableStream());
   }
 

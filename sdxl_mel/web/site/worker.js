@@ -1,7 +1,11 @@
-/** What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one. */
+/**
+ * What runs in a worker of the page: the models, and sound from pictures, one after the other as it is asked; in a worker
+ * of its own the loading of files, side by side.
+ */
 
 import { release } from "./bytes.js";
 import { invertBlocks } from "./inversion.js";
+import { SiteFiles } from "./loading.js";
 import { Neighbour } from "./neighbour.js";
 
 /**
@@ -12,27 +16,36 @@ const FLOAT_PRODUCTS = { session: { qdq_matmulnbits_accuracy_level: "1" } };
 const ONLY_ERRORS = 3;
 let ort = null;
 const sessions = new Map();
-const stopped = new Set();
+const asked = new Map(); // What stops each task, by its number.
 let conditions = {};
 
 const TASKS = {
-  /** Load onnxruntime-web: its module and its WebAssembly, by their addresses or their bytes. */
+  /** A file of a site, by the method `how` of its files. */
+  file({ manifestUrl, how, file }, { id, signal }) {
+    const onBytes = (block) => postMessage({ id, block });
+    return new SiteFiles(manifestUrl)[how](file, { signal, onBytes });
+  },
+
+  /** Load onnxruntime-web: its module, by its address or its bytes, and its WebAssembly, which is compiled. */
   async start({ module, wasm, threads }) {
     // A page opened from a disk may import what the worker itself made an address for, and nothing else.
     const own = typeof module !== "string" && URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
     ort = await import(own || module);
     ort.env.wasm.numThreads = threads;
-    if (typeof wasm === "string") ort.env.wasm.wasmPaths = { wasm };
-    else ort.env.wasm.wasmBinary = wasm;
+    // It takes an address or bytes; given none, it has what it asks to be compiled.
+    const { instantiate } = WebAssembly;
+    WebAssembly.instantiate = async (_, imports) => ({ module: wasm, instance: await instantiate(wasm, imports) });
+    ort.env.wasm.wasmBinary = new Uint8Array();
     ort.env.logLevel = "error";
   },
 
   /**
-   * Open a model in place of the one that had the name; `beside` are the files of its external data, {path, data}, and
-   * `provider` is what computes it, wasm or webgpu.
+   * Open a model in place of the one that had the name; `files` are the model and those of its external data, {path,
+   * data}, and `provider` is what computes it, wasm or webgpu.
    */
-  async open({ name, model, beside, provider }) {
+  async open({ name, files, provider }) {
     await TASKS.close({ name });
+    const [model, ...beside] = files;
     const options = {
       executionProviders: [provider],
       externalData: beside,
@@ -40,8 +53,8 @@ const TASKS = {
       logSeverityLevel: ONLY_ERRORS, // Of WebGPU it would also warn that sizes are computed without it.
       extra: FLOAT_PRODUCTS,
     };
-    sessions.set(name, await ort.InferenceSession.create(model, options));
-    [model, ...beside.map(({ data }) => data)].forEach(release);
+    sessions.set(name, await ort.InferenceSession.create(model.data, options));
+    files.forEach(({ data }) => release(data));
   },
 
   /** Let go of a model. */
@@ -88,11 +101,11 @@ const TASKS = {
   },
 
   /** The sound of a picture block by block, or of one half of it, whose other one is at the end of `port`. */
-  async sound({ picture, spec, options, port, before }, id) {
+  async sound({ picture, spec, options, port, before }, { id, signal }) {
     const neighbour = port ? new Neighbour(port, before) : null;
     const pause = async () => {
       await turn();
-      if (stopped.delete(id)) throw new DOMException("stopped", "AbortError");
+      signal.throwIfAborted();
     };
     try {
       for await (const block of invertBlocks(picture, spec, { ...options, pause, neighbour })) {
@@ -116,14 +129,19 @@ function turn() {
 
 async function perform({ id, task, ...content }) {
   try {
-    postMessage({ id, value: await TASKS[task](content, id) });
+    const value = await TASKS[task](content, { id, signal: asked.get(id).signal });
+    postMessage({ id, value }, value instanceof Uint8Array ? [value.buffer] : []);
   } catch (error) {
-    postMessage({ id, error: { name: error?.name ?? "Error", message: String(error?.message ?? error) } });
+    const { name = "Error", message = error, paths } = error ?? {};
+    postMessage({ id, error: { name, message: String(message), paths } });
   }
+  asked.delete(id);
 }
 
 let last = Promise.resolve();
 self.onmessage = ({ data }) => {
-  if (data.stop === undefined) last = last.then(() => perform(data));
-  else stopped.add(data.stop);
+  if (data.stop !== undefined) return asked.get(data.stop)?.abort();
+  asked.set(data.id, new AbortController());
+  if (data.task === "file") perform(data);
+  else last = last.then(() => perform(data));
 };
