@@ -261,10 +261,10 @@ class Engine {
     return done;
   }
 
-  /** Start workers. The runtime is compiled once for all of them. */
+  /** Start workers. The first compiles the runtime for all of them, as long as it lives: browsers keep the code then. */
   async #start(crewmen, { ort, wasm }, threads, options) {
-    const files = this.#files;
-    const [module, compiled] = await Promise.all([files.place(ort, options), files.compiled(wasm, options)]);
+    const [module, binary] = await Promise.all([ort, wasm].map((file) => this.#files.place(file, options)));
+    const compiled = await crewmen[0].do("compile", { wasm: binary });
     await Promise.all(crewmen.map((each) => each.do("start", { module, wasm: compiled, threads })));
   }
 

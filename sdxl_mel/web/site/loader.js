@@ -19,10 +19,6 @@ export class Loader {
     return this.#ask("place", file, options);
   }
 
-  compiled(file, options) {
-    return this.#ask("compiled", file, options);
-  }
-
   async keep(file) {
     if (globalThis.navigator?.serviceWorker?.controller) await this.#ask("keep", file);
   }

@@ -26,6 +26,13 @@ const TASKS = {
     return new SiteFiles(manifestUrl)[how](file, { signal, onBytes });
   },
 
+  /** WebAssembly, compiled, by its address or its bytes: browsers keep the code of what streams in. */
+  async compile({ wasm }) {
+    if (typeof wasm !== "string") return WebAssembly.compile(wasm);
+    const bytes = async () => (await fetch(wasm)).arrayBuffer(); // From a host that does not know what it serves.
+    return WebAssembly.compileStreaming(fetch(wasm)).catch(async () => WebAssembly.compile(await bytes()));
+  },
+
   /** Load onnxruntime-web: its module, by its address or its bytes, and its WebAssembly, which is compiled. */
   async start({ module, wasm, threads }) {
     // A page opened from a disk may import what the worker itself made an address for, and nothing else.
