@@ -1,6 +1,6 @@
 /**
- * What runs in a worker of the page: the models, and sound from pictures, one after the other as it is asked; in a worker
- * of its own the loading of files, side by side.
+ * What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one; files, in
+ * a worker of their own, side by side.
  */
 
 import { release } from "./bytes.js";
@@ -39,7 +39,7 @@ const TASKS = {
     const own = typeof module !== "string" && URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
     ort = await import(own || module);
     ort.env.wasm.numThreads = threads;
-    // It takes an address or bytes; given none, it has what it asks to be compiled.
+    // It takes an address or bytes, which it asks to be compiled and instantiated: the first is done.
     const { instantiate } = WebAssembly;
     WebAssembly.instantiate = async (_, imports) => ({ module: wasm, instance: await instantiate(wasm, imports) });
     ort.env.wasm.wasmBinary = new Uint8Array();
