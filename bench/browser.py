@@ -87,7 +87,8 @@ def run(base: str = "mini") -> Table:
             "with its small decoder, in Python with the VAE's.",
             "Opening: from the address to a page that is ready, from a host on the same machine; warm: a later visit, "
             "from what the service worker and the browser have kept of the first, in which a sound was made.",
-            "Memory: the resident set of the process that shows the page, its workers included.",
+            "Memory: the resident set of the process that shows the page, its workers included, and what playwright's "
+            "inspector keeps there of files that have come.",
         ],
     )
 

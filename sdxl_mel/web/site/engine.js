@@ -261,10 +261,10 @@ class Engine {
     return done;
   }
 
-  /** Start workers. The runtime is compiled once for all of them. */
+  /** Start workers. The first one compiles the runtime for all: browsers keep the code of a worker that lives on. */
   async #start(crewmen, { ort, wasm }, threads, options) {
-    const files = this.#files;
-    const [module, compiled] = await Promise.all([files.place(ort, options), files.compiled(wasm, options)]);
+    const [module, binary] = await Promise.all([ort, wasm].map((file) => this.#files.place(file, options)));
+    const compiled = await crewmen[0].do("compile", { wasm: binary });
     await Promise.all(crewmen.map((each) => each.do("start", { module, wasm: compiled, threads })));
   }
 
@@ -277,7 +277,7 @@ class Engine {
     });
   }
 
-  /** Every worker is given bytes of its own: those of a message that is copied stay in memory, until garbage goes. */
+  /** Open a model. Each worker is given bytes of its own: what a message copies stays until garbage is collected. */
   async #open(crewmen, name, model, beside = []) {
     await this.#started;
     const opened = crewmen.map((each) => {

@@ -1,4 +1,4 @@
-/** Files of a site by a worker that only loads: what that leaves in memory goes with the worker, not with garbage. */
+/** The files of a site by a worker that only loads: what that leaves in memory goes with the worker. */
 
 /** Loads as SiteFiles does, of the site of a manifest; `hire` starts a worker, which lives while anything is loaded. */
 export class Loader {
@@ -17,10 +17,6 @@ export class Loader {
 
   place(file, options) {
     return this.#ask("place", file, options);
-  }
-
-  compiled(file, options) {
-    return this.#ask("compiled", file, options);
   }
 
   async keep(file) {

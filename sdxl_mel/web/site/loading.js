@@ -57,14 +57,6 @@ export class SiteFiles {
     return new URL(file.parts[0], this.#base).href;
   }
 
-  /** A file of WebAssembly, compiled: browsers keep the code of what streams in. */
-  async compiled(file, options) {
-    const place = await this.place(file, options);
-    if (typeof place !== "string") return WebAssembly.compile(place);
-    // A host that does not know what it serves keeps it from streaming.
-    return WebAssembly.compileStreaming(fetch(place)).catch(async () => WebAssembly.compile(await this.load(file)));
-  }
-
   /** Have the service worker keep a file that may be wanted without a network. */
   async keep(file) {
     if (this.#read || (await this.#keeps(file))) return;

@@ -1,6 +1,6 @@
 /**
- * What runs in a worker of the page: the models, and sound from pictures, one after the other as it is asked; in a worker
- * of its own the loading of files, side by side.
+ * What runs in a worker of the page: the models, and sound from pictures. It does what it is asked, one by one; files, in
+ * a worker of their own, side by side.
  */
 
 import { release } from "./bytes.js";
@@ -26,13 +26,20 @@ const TASKS = {
     return new SiteFiles(manifestUrl)[how](file, { signal, onBytes });
   },
 
+  /** WebAssembly, compiled, by its address or its bytes: browsers keep the code of what streams in. */
+  async compile({ wasm }) {
+    if (typeof wasm !== "string") return WebAssembly.compile(wasm);
+    const bytes = async () => (await fetch(wasm)).arrayBuffer(); // From a host that does not know what it serves.
+    return WebAssembly.compileStreaming(fetch(wasm)).catch(async () => WebAssembly.compile(await bytes()));
+  },
+
   /** Load onnxruntime-web: its module, by its address or its bytes, and its WebAssembly, which is compiled. */
   async start({ module, wasm, threads }) {
     // A page opened from a disk may import what the worker itself made an address for, and nothing else.
     const own = typeof module !== "string" && URL.createObjectURL(new Blob([module], { type: "text/javascript" }));
     ort = await import(own || module);
     ort.env.wasm.numThreads = threads;
-    // It takes an address or bytes; given none, it has what it asks to be compiled.
+    // It takes an address or bytes, which it asks to be compiled and instantiated: the first is done.
     const { instantiate } = WebAssembly;
     WebAssembly.instantiate = async (_, imports) => ({ module: wasm, instance: await instantiate(wasm, imports) });
     ort.env.wasm.wasmBinary = new Uint8Array();
