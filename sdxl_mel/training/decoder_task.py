@@ -18,7 +18,7 @@ from sdxl_mel.training.adversary import Adversary
 from sdxl_mel.training.batches import TrainingData
 from sdxl_mel.training.cached_pictures import CachedPictures
 from sdxl_mel.training.distillation import over_processes
-from sdxl_mel.training.picture_losses import LEVELS, PictureLoss
+from sdxl_mel.training.picture_losses import LEVELS, TERMS, PictureLoss
 from sdxl_mel.training.task import Losses, Mean, share_of
 
 DECODES = ("decoder.", "post_quant_conv.")
@@ -110,7 +110,8 @@ class DecoderTask:
         made, wanted = self._decoded(batch.latents), batch.images.to(self.accelerator.device)
         sizes = [len(made) - len(batch.cells), len(batch.cells)]
         (made, ours), (wanted, theirs) = made.split(sizes), wanted.split(sizes)
-        terms = self.loss.terms(made, wanted, generator)
+        # FFTs of nothing are an error: a micro-batch may be drawn ones alone.
+        terms = self.loss.terms(made, wanted, generator) if len(made) else dict.fromkeys(TERMS, made.new_zeros(0))
         each = torch.stack(list(terms.values())).sum(dim=0)
         logged = {name: Mean.of(term.detach()) for name, term in terms.items()}
         logged["bias_in_levels"] = Mean.of((made - wanted).detach().mean((1, 2, 3)) * LEVELS)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PATCH = 2
 WIDTHS = (32, 64, 128, 128)
 SLOPE = 0.2
 GAIN = 10.0
@@ -32,7 +31,7 @@ class NormalisedConv2d(nn.Conv2d):
 
 
 class Discriminator(nn.Module):
-    """Says of each place of a picture how real it looks; it sees about 70 pixels around it, and the row.
+    """Says of each place of a picture how real it looks, by the 78 pixels around it and the row.
 
     `channels` are the picture's, `widths` those of the layers: at half the picture's size, a quarter and so on.
     """
@@ -40,9 +39,8 @@ class Discriminator(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.channels = channels
-        self.conv_in = NormalisedConv2d(PATCH**2 * (channels + 1), widths[0], 3, padding=1)
         self.halving = nn.ModuleList(
-            NormalisedConv2d(outer, inner, 4, stride=2, padding=1) for outer, inner in pairwise(widths)
+            NormalisedConv2d(outer, inner, 4, stride=2, padding=1) for outer, inner in pairwise((channels + 1, *widths))
         )
         self.conv_out = NormalisedConv2d(widths[-1], 1, 3, padding=1)
 
@@ -50,8 +48,8 @@ class Discriminator(nn.Module):
         """Return answers (batch, 1, height / 16, width / 16) on pictures (batch, channels, height, width) in -1..1."""
         batch, _, height, width = pictures.shape
         rows = torch.linspace(-1, 1, height, device=pictures.device).view(-1, 1).expand(batch, 1, height, width)
-        features = F.pixel_unshuffle(torch.cat([pictures, rows], dim=1), PATCH)
-        for layer in (self.conv_in, *self.halving):
+        features = torch.cat([pictures, rows], dim=1)
+        for layer in self.halving:
             features = F.leaky_relu(layer(features), SLOPE)
         answers: Tensor = self.conv_out(features)
         return GAIN * answers.float()
