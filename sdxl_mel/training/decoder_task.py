@@ -39,6 +39,17 @@ class PictureBatch:
     cells: Tensor
 
 
+@dataclass(frozen=True)
+class PictureExample:
+    """One of such a batch; `cells` are None where the latents are the encoder's."""
+
+    latents: Tensor
+    image: Tensor
+    source: str
+    weight: float
+    cells: Tensor | None = None
+
+
 class DecoderTask:
     """A VAE's decoder as a Task (see `training.task.Task`); `clips` are those that are judged, by what they are.
 
@@ -88,20 +99,16 @@ class DecoderTask:
 
         Behind them stand those that the base drew anew, for the slots that are theirs.
         """
-        slots = [step * self.data.settings.batch + place for place in places]
-        redrawn = {slot: clip for slot in slots if self.adversary and (clip := self.adversary.example(slot))}
-        chosen = {slot: self.data.example(slot) for slot in slots if slot not in redrawn}
-        pairs = [self._pair(slot, example) for slot, (example, _) in chosen.items()]
-        triples = [self._redrawn(slot, clip) for slot, clip in redrawn.items()]
-        latents, images = (torch.stack(each) for each in zip(*pairs, *(triple[:2] for triple in triples)))
+        examples = [self._example(step * self.data.settings.batch + place) for place in places]
+        examples.sort(key=lambda each: each.cells is not None)
+        latents = torch.stack([each.latents for each in examples])
+        none = latents.new_empty((0, 3, *latents.shape[2:]))
         return PictureBatch(
             latents,
-            images,
-            sources=tuple(clip.source for clip in (*(example for example, _ in chosen.values()), *redrawn.values())),
-            weights=torch.tensor([*(weight for _, weight in chosen.values()), *(1.0 for _ in redrawn)]),
-            cells=torch.stack([cells for _, _, cells in triples])
-            if triples
-            else latents.new_empty((0, images.shape[1], *latents.shape[2:])),
+            images=torch.stack([each.image for each in examples]),
+            sources=tuple(each.source for each in examples),
+            weights=torch.tensor([each.weight for each in examples]),
+            cells=torch.cat([none, *(each.cells[None] for each in examples if each.cells is not None)]),
         )
 
     def losses(self, batch: PictureBatch, step: int) -> Losses:
@@ -146,24 +153,26 @@ class DecoderTask:
         """Write the VAE as a folder and as one file."""
         self.write_result(folder)
 
-    def _pair(self, slot: int, example: CachedExample) -> tuple[Tensor, Tensor]:
+    def _example(self, slot: int) -> PictureExample:
+        if self.adversary and (redrawn := self.adversary.example(slot)):
+            return self._redrawn(slot, redrawn, self.adversary)
+        example, weight = self.data.example(slot)
         generator = torch_generator(self.data.settings.seed, "decoder", slot)
         offset = int(torch.randint(len(example.offsets), (), generator=generator))
         latent = self.data.latent(example, offset, generator)
         strength = self.noise * torch.rand((), generator=generator)
         noisy = latent + strength * torch.randn(latent.shape, generator=generator)
         unscaled = unscale_latents(noisy, self.data.cache.header.scaling_factor)
-        image = self.pictures.image(example, offset)
         columns, frames = self._window(latent.shape[-1], generator)
-        return unscaled[..., columns], image[..., frames]
+        image = self.pictures.image(example, offset)
+        return PictureExample(unscaled[..., columns], image[..., frames], example.source, weight)
 
-    def _redrawn(self, slot: int, clip: CachedExample) -> tuple[Tensor, Tensor, Tensor]:
-        """Return latents that were drawn anew, the picture of their clip, and the cells of what was made of them."""
-        assert self.adversary
-        latents, cells = self.adversary.redrawn.read(clip)
+    def _redrawn(self, slot: int, clip: CachedExample, adversary: Adversary) -> PictureExample:
+        latents, cells = adversary.redrawn.read(clip)
         generator = torch_generator(self.data.settings.seed, "redrawn", slot)
         columns, frames = self._window(latents.shape[-1], generator)
-        return latents[..., columns], self.pictures.image(clip)[..., frames], cells[..., columns]
+        image = self.pictures.image(clip)[..., frames]
+        return PictureExample(latents[..., columns], image, clip.source, clip.weight, cells[..., columns])
 
     def _window(self, columns: int, generator: torch.Generator) -> tuple[slice, slice]:
         """Return the columns of latents that are decoded at once, and their frames; a crop lies where it is drawn."""
