@@ -1,19 +1,21 @@
 """Distil the small decoder of the mini base and judge it, or train the decoder of its VAE.
 
     python tools/train_mini_decoder.py --work DIR
-    python tools/train_mini_decoder.py --task decoder --work DIR
+    python tools/train_mini_decoder.py --task decoder --base BASE --work DIR
     python tools/train_mini_decoder.py --judge sdxl_mel/assets/mini --tiles DIR/dataset/validation
 
 Run it from the root of the repository with the extra `demo` installed; it can be stopped and started again. Renders of
-the base's own training pieces become a dataset and a cache, and `sdxl-mel train` does the rest. The result,
-DIR/run/small_decoder or DIR/run/vae, is copied to sdxl_mel/assets/mini by hand, once it is judged better. Tiles of
-any dataset are judged, through the VAE's own decoder and through the small one; `python -m bench.decoder` judges VAEs.
+the base's own training pieces become a dataset and a cache, and `sdxl-mel train` does the rest; a decoder goes on from
+the result of its first config with the second. The result, DIR/run/small_decoder or DIR/adversarial/vae, is copied to
+sdxl_mel/assets/mini by hand, once it is judged better. The decoder that ships began from the base that
+tools/train_mini_base.py leaves. Tiles of any dataset are judged, through the VAE's own decoder and through the small
+one; `python -m bench.decoder` judges VAEs.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sdxl_mel.commands import run_command
 from sdxl_mel.corpus.tracks import Split
 from sdxl_mel.files.dataset import Dataset, Item, write_dataset
-from sdxl_mel.files.run import is_run
+from sdxl_mel.files.run import VAE_NAME, is_run
 from sdxl_mel.files.spectrogram import Spectrogram, read_spectrogram, write_spectrogram
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.small_decoder import read_small_decoder
@@ -38,16 +40,18 @@ from tools.mini_base.data import FRAMES, SPEC, renders
 
 
 class Recipe(NamedTuple):
-    """The config of a task, and its training tracks: so many of each seed."""
+    """The configs of a task by the names of their runs, and its training tracks: so many of each seed."""
 
-    config: str
+    configs: Mapping[str, str]
     tracks: int
     seeds: Sequence[int]
 
 
 RECIPES = {
-    "small-decoder": Recipe("configs/mini-small-decoder.toml", 1200, (0,)),
-    "decoder": Recipe("configs/mini-decoder.toml", 400, range(1, 6)),
+    "small-decoder": Recipe({"run": "configs/mini-small-decoder.toml"}, 1200, (0,)),
+    "decoder": Recipe(
+        {"run": "configs/mini-decoder.toml", "adversarial": "configs/mini-decoder-adversarial.toml"}, 400, range(1, 6)
+    ),
 }
 HELD_OUT = 48
 MOST_JUDGED = 60
@@ -59,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("small-decoder"), help="folder for renders, cache and run")
     parser.add_argument("--task", choices=RECIPES, default="small-decoder")
+    parser.add_argument("--base", default="mini", help="base whose VAE is taught or trained")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--judge", type=Path, help="judge the small decoder in this folder instead of training one")
     parser.add_argument("--tiles", type=Path, help="folder of the tiles that are judged")
@@ -70,12 +75,16 @@ def main() -> None:
     (work / "renders").mkdir(parents=True, exist_ok=True)
     if not (work / "dataset" / "dataset.json").exists():
         write_tiles(work, RECIPES[task], arguments.threads)
-    dataset, cache, run = work / "dataset", work / "cache", work / "run"
-    run_command("cache", ["--dataset", str(dataset), "--base", "mini", "--out", str(cache), "--variants", "1"])
-    words = ["--task", task, "--config", RECIPES[task].config, "--base", "mini", "--cache", str(cache)]
-    words += ["--dataset", str(dataset)] if task == "decoder" else []
-    words += ["--resume"] if is_run(run) else []
-    print(run_command("train", [*words, "--out", str(run)]).summary())
+    dataset, cache, base = work / "dataset", work / "cache", arguments.base
+    run_command("cache", ["--dataset", str(dataset), "--base", base, "--out", str(cache), "--variants", "1"])
+    before: list[str] = []
+    for name, config in RECIPES[task].configs.items():
+        run = work / name
+        words = ["--task", task, "--config", config, "--base", base, *before, "--cache", str(cache)]
+        words += ["--dataset", str(dataset)] if task == "decoder" else []
+        words += ["--resume"] if is_run(run) else []
+        print(run_command("train", [*words, "--out", str(run)]).summary())
+        before = ["--vae", str(run / VAE_NAME)]
 
 
 def write_tiles(work: Path, recipe: Recipe, threads: int) -> None:

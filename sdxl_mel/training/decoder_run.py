@@ -5,22 +5,30 @@ from typing import Any
 
 import torch
 
+from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, latent_shape, open_cache
 from sdxl_mel.files.run import VAE_FILE_NAME, VAE_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.tuned_vae import write_vae_file, write_vae_folder
+from sdxl_mel.seeding import torch_seeded
 from sdxl_mel.sound.melspec import LATENT_FACTOR
+from sdxl_mel.training.adversary import Adversary
 from sdxl_mel.training.batches import TrainingData, diffusion_of
 from sdxl_mel.training.cached_pictures import open_pictures
 from sdxl_mel.training.decoder_costs import estimate_decoder
 from sdxl_mel.training.decoder_settings import Config
 from sdxl_mel.training.decoder_task import DecoderTask
+from sdxl_mel.training.discriminator import Discriminator
 from sdxl_mel.training.distillation import Splits, cached_splits, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
 from sdxl_mel.training.picture_losses import PictureLoss, decibels_by_level
+from sdxl_mel.training.redrawing import redrawing_of
+from sdxl_mel.training.redrawn_latents import RedrawnLatents
 from sdxl_mel.training.run import Prepared, Run, carry_out, start_run
+
+REDRAWN_NAME = "redrawn_latents"
 
 
 def train_decoder(config: Config) -> Results | None:
@@ -41,6 +49,7 @@ def train_decoder(config: Config) -> Results | None:
         run.accelerator.num_processes,
         dtype=run.dtype,
         checkpointing=config.hardware.gradient_checkpointing,
+        discriminator=task.adversary.discriminator if task.adversary else None,
     )
     made = config.out / VAE_NAME
     about = [
@@ -60,11 +69,49 @@ def train_decoder(config: Config) -> Results | None:
     return carry_out(run, prepared)
 
 
+def open_adversary(config: Config, run: Run, base: Base, cache: Cache, splits: Splits) -> Adversary:
+    """Return a new discriminator and the latents that the base draws anew; these are drawn here, where they lack.
+
+    Raises InputError where no clip is drawn anew.
+    """
+    stated, stereo = config.adversarial, cache.header.spec.channels != "grey"
+    redrawing = redrawing_of(config.redrawn, base, config.seed)
+    redrawn = RedrawnLatents(
+        config.redrawn_latents or config.out / REDRAWN_NAME,
+        [clip for clip in splits["train"] if redrawing.takes(clip)],
+        cache,
+        base,
+        redrawing,
+        run.dtype,
+    )
+    if not redrawn.clips:
+        raise InputError(
+            f"redrawn.share: found {config.redrawn.share:g}, which takes none of {len(splits['train'])} clips; give "
+            "more"
+        )
+    with torch_seeded(config.seed, "discriminator weights"):
+        discriminator = Discriminator(2 if stereo else 1).to(run.device)
+    if not config.dry_run:
+        redrawn.make(lambda: open_base(config.base, ("unet",), run.dtype, device=run.device), run.accelerator)
+    return Adversary(
+        discriminator,
+        redrawn,
+        weight=stated.weight,
+        hold=stated.hold,
+        share=stated.share,
+        warmup=stated.warmup,
+        rate=stated.rate,
+        seed=config.seed,
+        stereo=stereo,
+    )
+
+
 def open_task(config: Config, run: Run, base: Base, cache: Cache, splits: Splits) -> DecoderTask:
-    """Return the decoder to be trained."""
-    channels_last = config.hardware.channels_last
-    if channels_last if channels_last is not None else True:
-        base.vae.to(memory_format=torch.channels_last)
+    """Return the decoder to be trained, with a discriminator where one has a weight."""
+    adversary = open_adversary(config, run, base, cache, splits) if config.adversarial.weight else None
+    if config.hardware.channels_last is not False:
+        for model in (base.vae, *([adversary.discriminator] if adversary else [])):
+            model.to(memory_format=torch.channels_last)
     spec, loss, stored = cache.header.spec, config.loss, base.source_of("vae").checkpoint(("vae",))
     return DecoderTask(
         base.vae,
@@ -86,6 +133,7 @@ def open_task(config: Config, run: Run, base: Base, cache: Cache, splits: Splits
         write_result=lambda folder: write_result(folder, stored, base.vae),
         accelerator=run.accelerator,
         dtype=run.dtype,
+        adversary=adversary,
     )
 
 

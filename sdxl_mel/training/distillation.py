@@ -1,6 +1,6 @@
-"""What the distillations share: a cache made with the teacher, what their runs say, and sums over processes."""
+"""What the distillations share: a cache made with the teacher, what their runs say, and work over processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.header import LoraHeader
 from sdxl_mel.models.scheduler import prediction_of
+from sdxl_mel.progress import progress
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal
 from sdxl_mel.training.run import Run, run_header
 
 Splits = Mapping[str, list[CachedExample]]
+NAMED_BY = 20
+"""Digits of a key that name a file."""
 
 
 def cached_splits(cache: Cache) -> Splits:
@@ -79,6 +82,24 @@ def over_processes(accelerator: Accelerator, sums: Tensor) -> Sequence[float]:
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums, reduction="sum")
     return [float(value) for value in sums]
+
+
+def make_missing(
+    wanted: Mapping[Path, CachedExample],
+    make: Callable[[Path, CachedExample], None],
+    accelerator: Accelerator,
+    doing: str,
+    unit: str,
+) -> None:
+    """Make the files of clips that are not there yet, by path; several processes share the work."""
+    missing = [(path, example) for path, example in wanted.items() if not path.exists()]
+    accelerator.wait_for_everyone()
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    with progress(len(mine), doing, unit) as ticker:
+        for path, example in mine:
+            make(path, example)
+            ticker.advance()
+    accelerator.wait_for_everyone()
 
 
 def write_card(folder: Path, header: RunHeader, about: Sequence[str]) -> None:

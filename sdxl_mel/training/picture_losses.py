@@ -17,6 +17,7 @@ from sdxl_mel.sound.pixels import dequantise, mel_of_values
 LEVELS = 255 / 2
 """Of one unit of an image."""
 SMALLEST_MEL = 1e-10
+TERMS = ("absolute", "spectral", "level")
 
 
 def decibels_by_level(spec: MelSpec, most: float) -> Tensor:

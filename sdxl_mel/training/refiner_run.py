@@ -10,10 +10,11 @@ from sdxl_mel.models.small_decoder import decoding_flops
 from sdxl_mel.seeding import torch_seeded
 from sdxl_mel.sound.melspec import LATENT_FACTOR, MelSpec
 from sdxl_mel.training.cached_pictures import open_pictures
-from sdxl_mel.training.distillation import cached_splits, guidance_of, header_of_distillation, write_card
+from sdxl_mel.training.distillation import cached_splits, header_of_distillation, write_card
 from sdxl_mel.training.loop import Results
 from sdxl_mel.training.lora_task import choose_clips
-from sdxl_mel.training.refiner_pairs import Pairs, Redrawing
+from sdxl_mel.training.redrawing import redrawing_of
+from sdxl_mel.training.refiner_pairs import Pairs
 from sdxl_mel.training.refiner_settings import Config
 from sdxl_mel.training.refiner_task import RefinerTask, measured_spread
 from sdxl_mel.training.run import Prepared, carry_out, start_run
@@ -28,14 +29,11 @@ def train_refiner(config: Config) -> Results | None:
     run = start_run(config)
     cache = open_cache(config.cache)
     splits = cached_splits(cache)
-    spec, redrawn = cache.header.spec, config.redrawn
+    spec = cache.header.spec
     pictures = open_pictures(config.dataset, cache, splits)
     base = open_base(config.base, ("unet", "vae"), run.dtype, vae=config.vae, device=run.device)
     header = header_of_distillation(run, base, cache, {"decoder": base.identity_of("vae")})
-    guidance = guidance_of(redrawn.guidance, base)
-    redrawing = Redrawing(
-        redrawn.share, redrawn.low, redrawn.high, redrawn.sampler, redrawn.steps, guidance, config.seed
-    )
+    redrawing = redrawing_of(config.redrawn, base, config.seed)
     pairs = Pairs(config.pairs or config.out / PAIRS_NAME, pictures, base, redrawing)
     with torch_seeded(config.seed, "refiner weights"):
         refiner = new_refiner(pairs.channels, **config.refiner.model_dump(), vae=base.identity_of("vae"))

@@ -1,11 +1,12 @@
 """The settings of training a refiner."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sdxl_mel.config import UNRECORDED, Before, Settings
+from sdxl_mel.training.redrawn_settings import RedrawnSettings
 from sdxl_mel.training.settings import (
     AtLeastOne,
     Chance,
@@ -33,31 +34,6 @@ class RefinerSettings(Settings):
     """steps in which it refines where none are stated, two calls each"""
     churn: Chance = 0.0
     """share of its time by which a step begins earlier, with new noise, 0 = none"""
-
-
-class RedrawnSettings(Settings):
-    """Latents that the base drew anew from a noise level in the middle, as a refiner will meet them."""
-
-    share: Share = 0.5
-    """share of clips that are drawn anew; the others are what the VAE makes of their own latents"""
-    low: Share = 0.2
-    """lowest noise level from which they are drawn, 0 = clean to 1 = noise"""
-    high: Share = 0.4
-    """highest noise level; above it a picture does not say any more what its clip says"""
-    steps: AtLeastOne = 10
-    """steps of a whole drawing, of which a level takes its share"""
-    sampler: str = "dpmpp_2m"
-    """their sampler"""
-    guidance: Positive | None = None
-    """their guidance; none = what the base says is good"""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
-        if round(self.low * self.steps) < 1:
-            raise ValueError(f"low {self.low:g} of {self.steps} steps leaves none; give more of either")
-        return self
 
 
 class RefinerOptimizerSettings(OptimizerSettings):

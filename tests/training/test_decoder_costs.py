@@ -15,6 +15,7 @@ from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.training.decoder_costs import count_decoder, memory_of_decoder
 from sdxl_mel.training.decoder_settings import Config
+from sdxl_mel.training.discriminator import Discriminator
 from tests.tiles import write_noise
 from tests.tiny_models import tiny_vae
 from tests.true_size import meta_sdxl
@@ -36,16 +37,30 @@ def test_checkpointing_keeps_less_and_computes_more():
     assert 1.9 < wider.saved_bytes / plain.saved_bytes < 2.1
 
 
+def test_a_discriminator_is_counted():
+    size = {"batch": 2, "height": 4, "width": 8, "dtype": torch.bfloat16}
+    alone, both = count_decoder(tiny_vae(), **size), count_decoder(tiny_vae(), **size, discriminator=Discriminator(1))
+    own = sum(each.numel() for each in Discriminator(1).parameters())
+    assert both.adapter_parameters == alone.adapter_parameters + own
+    assert both.base_parameters == alone.base_parameters
+    # Its first layer is called three times, and each time keeps a picture of bfloat16 and a row beside each of it.
+    assert both.saved_bytes > alone.saved_bytes + 3 * 2 * 2 * (32 * 64 * 2)
+    assert both.flops > alone.flops
+
+
 @pytest.mark.parametrize(
-    ("frames", "checkpointing", "gib", "tflop"),
+    ("frames", "checkpointing", "discriminator", "gib", "tflop"),
     [
-        (1024, False, 10.80, 15.36),
-        pytest.param(1024, True, 6.76, 20.48, marks=pytest.mark.slow),
-        pytest.param(512, False, 6.11, 7.56, marks=pytest.mark.slow),
-        pytest.param(512, True, 4.05, 10.08, marks=pytest.mark.slow),
+        (1024, False, False, 10.80, 15.36),
+        pytest.param(1024, True, False, 6.76, 20.48, marks=pytest.mark.slow),
+        pytest.param(512, False, False, 6.11, 7.56, marks=pytest.mark.slow),
+        pytest.param(512, True, False, 4.05, 10.08, marks=pytest.mark.slow),
+        pytest.param(1024, False, True, 10.9, 15.4, marks=pytest.mark.slow),
     ],
 )
-def test_sdxls_decoder_is_trained_on_whole_tiles_of_std_on_a_card_of_24_gb(frames, checkpointing, gib, tflop):
+def test_sdxls_decoder_is_trained_on_whole_tiles_of_std_on_a_card_of_24_gb(
+    frames, checkpointing, discriminator, gib, tflop
+):
     given = read_toml(CONFIG) | {"base": "b", "dataset": "d", "cache": "c", "out": "o"}
     config = validated(Config, given, "decoder-24gb")
     assert config.crop is None and config.micro_batch == 1 and not config.hardware.gradient_checkpointing
@@ -57,6 +72,7 @@ def test_sdxls_decoder_is_trained_on_whole_tiles_of_std_on_a_card_of_24_gb(frame
         width=frames // 8,
         dtype=torch.bfloat16,
         checkpointing=checkpointing,
+        discriminator=Discriminator(2) if discriminator else None,
     )
     total = sum(memory_of_decoder(costs, config.loop, torch.bfloat16).values()) / GIB
     print(f"{frames} frames, checkpointing {checkpointing}: {total:.1f} GiB, {costs.flops / 1e12:.1f} TFLOP")

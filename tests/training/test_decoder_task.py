@@ -13,6 +13,7 @@ from sdxl_mel.commands import parse_command, run_command
 from sdxl_mel.config import validated
 from sdxl_mel.errors import MismatchError
 from sdxl_mel.files.cache import open_cache, read_header
+from sdxl_mel.files.run import read_metrics
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.vae import encode
@@ -103,6 +104,13 @@ def test_fuse_and_what_is_made_of_it_keep_decoder_and_statement(tuned, slim_sdxl
         fused = open_base(tmp_path / name, ("vae",))
         assert fused.identity_of("vae") == new.identity_of("vae"), name
         assert fused.latents_identity == new.latents_identity, name
+
+
+def test_without_weight_nothing_is_drawn_and_no_setting_of_a_discriminator_matters(tuned, run_of, tmp_path):
+    run_of(tmp_path / "run", adversarial={"rate": 0.1, "hold": 5.0, "share": 0.9, "warmup": 0}, redrawn={"steps": 3})
+    assert (tmp_path / "run" / "vae" / WEIGHTS).read_bytes() == (tuned / "vae" / WEIGHTS).read_bytes()
+    assert not (tmp_path / "run" / "redrawn_latents").exists()
+    assert "discriminator" not in read_metrics(tmp_path / "run")[0]
 
 
 def test_a_picture_that_changed_since_is_named(run_of, small_cache, tmp_path):

@@ -24,7 +24,13 @@ SMALLER = {
     "student": {"student": {"block_out_channels": (16, 32, 48), "middle": False}},
     "text-encoder": {"encoder": {"layers": (2, 2)}, "mixed": 0.5},
     "small-decoder": {"decoder": {"block_out_channels": (4, 4, 8, 8)}, "latent_noise": 0.2},
-    "decoder": {"loss": {"sizes": (4, 8)}, "crop": 32, "hardware": {"gradient_checkpointing": True}},
+    "decoder": {
+        "loss": {"sizes": (4, 8)},
+        "crop": 32,
+        "hardware": {"gradient_checkpointing": True},
+        "adversarial": {"weight": 2.0, "warmup": 1},
+        "redrawn": {"steps": 3, "share": 0.4},
+    },
     "refiner": {"refiner": {"widths": (8, 8), "middle": 1}, "redrawn": {"steps": 3, "low": 0.4}},
 }
 TASK_NAMES = list(SMALLER)
