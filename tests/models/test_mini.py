@@ -10,9 +10,14 @@ from diffusers import StableDiffusionXLPipeline
 from sdxl_mel.assets import MINI
 from sdxl_mel.corpus.instruments import INSTRUMENTS
 from sdxl_mel.metrics.oracle import load_oracle
+from sdxl_mel.models.base import open_base
 from sdxl_mel.models.folder import Folder
 from sdxl_mel.models.header import read_model_header
+from sdxl_mel.models.small_decoder import small_decoder_for
 from sdxl_mel.seeding import torch_generator
+
+FORMER_VAE = "8e395612f6975b598a42044fcb50fe1b5e8a4c39b8430b4e29f9450a50233f9a"
+"""The VAE of the recipe of docs/mini_base.md, whose latents all caches of mini hold."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,16 @@ def test_it_says_the_guidance_it_was_judged_at() -> None:
     assert header is not None
     assert header.drawing.guidance == 2.5
     assert header.spec == Folder(MINI).spec
+
+
+def test_caches_of_the_decoder_that_shipped_before_stay_valid() -> None:
+    base = open_base("mini", ("vae",))
+    assert base.latents_identity == FORMER_VAE != base.identity_of("vae")
+
+
+def test_its_small_decoder_is_of_its_vae() -> None:
+    base = open_base("mini", ("vae",))
+    assert small_decoder_for(base) is not None
 
 
 def test_every_weight_is_finite(pipeline: StableDiffusionXLPipeline) -> None:
