@@ -45,7 +45,7 @@ def quick_dtype() -> str:
     return "bf16" if capabilities.get("amx_bf16") else "fp32"
 
 
-TILES = "--seed {seed} --sampler dpmpp_2m --steps 10 --guidance 3 --batch 16 --method fast --dtype {dtype}"
+TILES = "--seed {seed} --sampler dpmpp_2m --steps 10 --guidance 2.5 --batch 16 --method fast --dtype {dtype}"
 SING = "--prompt {song} --seed {seed} --sampler dpmpp_2m --steps 15 --guidance 2.5 --dtype {dtype}"
 SCORES = (
     "--reference {dataset} --embedder musicnn-msd --instruments --inversion fast --cache {embeddings} --seed {seed}"
