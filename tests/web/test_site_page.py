@@ -212,7 +212,9 @@ def test_a_sound_is_starred_deleted_and_brought_back(page: Page) -> None:
     make(page, prompt="two", steps=1)
     expect(cards(page)).to_have_count(2)
     one = page.get_by_role("article", name="one")
-    one.get_by_role("button", name="Star", exact=True).click()
+    star = one.get_by_role("button", name="Star", exact=True)
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "true")
     page.reload()
     page.get_by_role("button", name="Starred").click()
     expect(page.get_by_role("article")).to_have_count(1)
@@ -222,7 +224,7 @@ def test_a_sound_is_starred_deleted_and_brought_back(page: Page) -> None:
     page.get_by_role("button", name="Bring it back").click()
     page.reload()
     expect(cards(page)).to_have_count(2)
-    expect(one.get_by_role("button", name="Star", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(star).to_have_attribute("aria-pressed", "true")
 
 
 def test_a_sound_is_varied_and_its_settings_are_used_again(page: Page) -> None:

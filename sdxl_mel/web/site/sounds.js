@@ -130,8 +130,8 @@ export class Sounds {
 
   async #star(record) {
     record.starred = !record.starred;
-    this.#cards.get(record.id).update();
     await attempt(() => this.#history.put(record));
+    this.#cards.get(record.id)?.update(); // Seen when it is kept: a tab that is closed then has it.
     if (this.#starred) this.#show();
   }
 
