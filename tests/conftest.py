@@ -13,13 +13,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-LONG = ("tests/docs/test_walk.py", "tests/export/", "tests/web/", "tests/examples/", "tests/studio/")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long: of several processes none waits for another's last test."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
-
 
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
