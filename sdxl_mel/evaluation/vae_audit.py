@@ -10,6 +10,7 @@ import soxr
 from accelerate import PartialState
 
 from sdxl_mel.arrays import Float, Owner, Vectors
+from sdxl_mel.devices import find_device
 from sdxl_mel.errors import InputError
 from sdxl_mel.evaluation.clips import pairs_hash
 from sdxl_mel.evaluation.embeddings import SetEmbeddings
@@ -133,7 +134,7 @@ def audit_vae(
     embedder that is not there.
     """
     dataset = read_dataset(folder)
-    place = device or str(PartialState().device)
+    place = find_device(device) if device else str(PartialState().device)
     opened = open_base(base, ("vae",), vae=vae, device=place, config=base_config)
     if opened.spec is not None:
         require_equal(opened.spec, dataset.spec, base, str(folder))
