@@ -24,8 +24,8 @@ from sdxl_mel.models.fuse_verify import differences
 from sdxl_mel.models.header import header_files, header_metadata, read_model_header
 from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.file import Alpha
+from sdxl_mel.models.lora.fusing import Change, Loss, fuse_into
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Change, Loss, fuse_into
 from sdxl_mel.models.lora.scaled import (
     ScaledLora,
     changes_of,

@@ -12,7 +12,7 @@ from sdxl_mel.diffusion.conditioning import TextEmbeddings, time_ids, unet_condi
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.family import ADAPTABLE, Part, pooled_width
 from sdxl_mel.models.layouts import module_paths
-from sdxl_mel.models.lora.module import Change, combined_delta
+from sdxl_mel.models.lora.fusing import Change, combined_delta
 from sdxl_mel.models.lora.scaled import ScaledLora
 from sdxl_mel.seeding import torch_generator
 

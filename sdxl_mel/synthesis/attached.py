@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sdxl_mel.errors import InputError
 from sdxl_mel.models.base import Base
 from sdxl_mel.models.layouts import Param, module_paths
-from sdxl_mel.models.lora.module import combined_delta
+from sdxl_mel.models.lora.fusing import combined_delta
 from sdxl_mel.models.lora.scaled import ScaledLora, changes_of
 
 

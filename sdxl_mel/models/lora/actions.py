@@ -9,9 +9,10 @@ from pydantic import JsonValue
 
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.models.family import ADAPTABLE, DTYPES
+from sdxl_mel.models.lora.algebra import Cut, concatenated, inner, resized
 from sdxl_mel.models.lora.file import Lora, write_lora
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Cut, LoraModule, concatenated, inner, resized
+from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.models.lora.names import Module
 from sdxl_mel.models.lora.scaled import ScaledLora, input_hashes, joint_header
 from sdxl_mel.options import Dialect, Precision

@@ -13,8 +13,8 @@ from sdxl_mel.models.family import ADAPTABLE
 from sdxl_mel.models.header import read_model_header
 from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.actions import Outcome, outcome_of
+from sdxl_mel.models.lora.algebra import Cut, extracted
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Cut, extracted
 from sdxl_mel.models.lora.names import Module
 from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.progress import track

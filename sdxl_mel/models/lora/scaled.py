@@ -17,8 +17,9 @@ from sdxl_mel.models.layouts import Param
 from sdxl_mel.models.lora.assemble import Alpha
 from sdxl_mel.models.lora.file import Lora, read_lora
 from sdxl_mel.models.lora.foreign import some
+from sdxl_mel.models.lora.fusing import Change
 from sdxl_mel.models.lora.header import LoraHeader
-from sdxl_mel.models.lora.module import Change, LoraModule
+from sdxl_mel.models.lora.module import LoraModule
 from sdxl_mel.progress import log
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.melspec import require_equal

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sdxl_mel.models.lora.module import Change, concatenated, extracted, inner, resized
+from sdxl_mel.models.lora.algebra import concatenated, extracted, inner, resized
+from sdxl_mel.models.lora.fusing import Change
 from tests.loras import random_module
 
 SIZES = st.integers(1, 9)

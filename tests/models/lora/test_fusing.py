@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sdxl_mel.models.lora.module import Change, LoraModule, Loss, fuse_into
+from sdxl_mel.models.lora.fusing import Change, Loss, fuse_into
+from sdxl_mel.models.lora.module import LoraModule
 from tests.loras import random_module
 
 
