@@ -135,6 +135,20 @@ def test_a_killed_worker_is_said_in_one_line() -> None:
         next(results)
 
 
+def test_a_script_that_its_workers_run_again_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from sdxl_mel.execution import map_jobs\nprint(list(map_jobs(abs, [1, 2], backend='processes', workers=1)))\n"
+    )
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__spec__", None)
+    with pytest.raises(InputError, match='no worker could begin: .*under `if __name__ == "__main__":`'):
+        list(map_jobs(square, range(3), backend="processes", workers=1))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals a group of processes")
 @every_backend
 def test_an_interruption_leaves_no_worker(backend: Backend, tmp_path: Path) -> None:
