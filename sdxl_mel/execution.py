@@ -94,10 +94,17 @@ def piecewise() -> Iterator[Executor | None]:
     if count == 1:
         yield None
         return
+    with one_thread(), ThreadPoolExecutor(count) as pool:
+        yield pool
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to the calling thread while the block does many short operations."""
+    count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
+        yield
     finally:
         torch.set_num_threads(count)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sdxl_mel.errors import InputError, ResourceError
-from sdxl_mel.execution import BACKENDS, Backend, map_jobs, piecewise
+from sdxl_mel.execution import BACKENDS, Backend, map_jobs, one_thread, piecewise
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -112,6 +112,10 @@ def test_a_worker_has_a_torch_of_one_thread(backend: Backend) -> None:
         with piecewise() as executor:
             assert executor is not None
             assert {*executor.map(torch_threads, range(8)), torch.get_num_threads()} == {1}
+        assert torch.get_num_threads() == 3
+        with pytest.raises(InputError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise InputError("short operations")
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
