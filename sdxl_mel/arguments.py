@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sdxl_mel.config import StageConfig, merged, read_toml, validated
-from sdxl_mel.errors import InputError
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.names import group_of, members_of, near_miss, settings_of
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -222,7 +222,8 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, vis
     else:
         mapping = get_origin(kind) in MAPPINGS
         options["metavar"] = _metavar(value_kind(field))
-        options["type"] = _key_value if mapping else _plain(optional=type(None) in get_args(field.annotation))
+        optional = type(None) in get_args(field.annotation)
+        options["type"] = _key_value if mapping else _plain(optional, text=value_kind(field) is str)
         options |= {"nargs": "+", "action": "extend"} if several or mapping else {"action": Once}
     parser.add_argument(f"--{_flag(name)}", **options)
 
@@ -263,8 +264,15 @@ def _flag(name: str) -> str:
     return name.rstrip("_").replace("_", "-")  # `json_` is --json: pydantic has taken the plain name
 
 
-def _plain(optional: bool) -> Callable[[str], str | None]:
-    return lambda text: None if optional and text.lower() == "none" else text
+def _plain(optional: bool, text: bool) -> Callable[[str], str | None]:
+    """Return how a word becomes a value; words that are a `text` must be written in UTF-8, names of files need not."""
+
+    def value_of(word: str) -> str | None:
+        if text and printable(word) != word:
+            raise argparse.ArgumentTypeError(f"{printable(word)!r} is not UTF-8")
+        return None if optional and word.lower() == "none" else word
+
+    return value_of
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from sdxl_mel import __version__
 from sdxl_mel.arguments import Once, Parser
 from sdxl_mel.commands import COMMANDS, run_command
 from sdxl_mel.config import StageReport
-from sdxl_mel.errors import SdxlMelError, printable
+from sdxl_mel.errors import SdxlMelError, in_one_line, printable
 from sdxl_mel.names import near_miss
 from sdxl_mel.progress import SinkName, named_sink, showing
 
@@ -78,11 +78,18 @@ def guarded(call: Callable[[], StageReport | None], debug: bool = False, verbose
         if debug:
             traceback.print_exc()
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to continue", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # What no part of the toolkit foresees of a path: a name that is too long, a place that is no folder.
+        if not isinstance(error.filename, str):
+            raise
+        if debug:
+            traceback.print_exc()
+        return _fail(in_one_line(f"{error.filename}: {error.strerror}; give another path"))
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to continue", INTERRUPTED)
     return code
 
 

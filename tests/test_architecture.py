@@ -13,7 +13,7 @@ from sdxl_mel.commands import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "sdxl_mel"
 LEVELS = (
     {"errors", "names", "arrays", "options", "assets", "web"},
-    {"config", "record", "seeding", "progress", "execution"},
+    {"config", "record", "seeding", "progress", "execution", "devices"},
     {"arguments", "corpus", "sound", "diffusion"},
     {"files", "durations"},
     {"captions", "models", "metrics", "report"},

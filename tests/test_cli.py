@@ -107,6 +107,18 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         guarded(lambda: 1 / 0)  # A bug is not dressed up as bad input.
 
 
+def test_what_the_system_says_of_a_path_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = 300 * "a"
+    assert main(["stitch", name, "--out", "x.png"]) == 2
+    assert capsys.readouterr().err == f"{name}: File name too long; give another path\n"
+
+    def without_a_path() -> None:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        guarded(without_a_path)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_setting_of_one_value_is_given_once_in_every_command(name: str) -> None:
     for each, action in COMMANDS[name].actions().items():
@@ -219,6 +231,7 @@ def test_an_action_is_named_first(words: list[str], said: str, capsys: pytest.Ca
         (["inspect", "x", "--progress"], "--progress: expected one argument"),
         (["inspect", "x", "--progress", "fast"], "invalid choice: 'fast'"),
         (["inspect", "x", "--progress", "none", "--progress=json"], "--progress is given twice"),
+        (["generate", "--prompt=caf\udce9"], "--prompt: 'caf\\\\xe9' is not UTF-8"),
     ],
 )
 def test_what_every_command_takes_is_checked(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

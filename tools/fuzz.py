@@ -1,10 +1,13 @@
-"""Damaged inputs by the thousand through every command: only our own errors, whole files, and no input lost unsaid.
+"""Damaged inputs and odd settings by the thousand through every command.
+
+Only our own errors may come of them, and whole files, and no input may be lost unsaid.
 
 python tools/fuzz.py                                  # 2,000 cases over all commands
 python tools/fuzz.py --cases 300 --seed 5 --commands encode prepare
 python tools/fuzz.py --only 1234 --keep               # one case again, its files kept
 
-A case takes good inputs, damages one, calls a command in this process by `sdxl_mel.cli.main`, and checks that
+A case takes good inputs, damages one or gives a setting an odd value, calls a command in this process by
+`sdxl_mel.cli.main`, and checks that
 - nothing is raised, and the exit code is one of those that the commands have;
 - an error is one line;
 - every file in --out is whole, and none is temporary;
@@ -38,6 +41,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sdxl_mel.cli import main as sdxl_mel
+from sdxl_mel.commands import COMMANDS
+from sdxl_mel.names import group_of, settings_of
 
 RATE = 16000
 SOUND_SECONDS = 6.5
@@ -660,6 +665,48 @@ def convert_clap(case: Case) -> list[str | Path]:
     return ["convert-clap", checkpoint, "--out", case.out]
 
 
+ODD_WORDS = (
+    *("", " ", "-", "=", ":", ",", "~", "x", "none", "true", "[1]", "%s{0}", "a\nb", "é音🎵", "\udc80", "a" * 300),
+    *("nan", "inf", "-1", "0", "0.5", "1e400", "1e-300", "9" * 20, "1-", "0:1:2", "nan:1", "cuda:99"),
+    *("/proc/x/y", "/etc/passwd", "/", "../.."),
+)
+"""What may be given by mistake where a number, a name, a device or a place is meant."""
+
+
+def odd_setting(case: Case) -> list[str | Path]:
+    """Give one setting of a good command line a value that nobody meant."""
+    made, out = case.material, case.out
+    tile = ("--base", "mini", "--steps", "1", "--method", "fast")
+    lines: tuple[list[str | Path], ...] = (
+        ["encode", made.sounds[0], "--preset", "mini", "--seconds", "0.4", "--out", out / "a.png"],
+        ["invert", made.picture, "--method", "fast", "--out", out / "a.wav"],
+        ["roundtrip", made.sounds[0], "--preset", "mini", "--seconds", "0.4", "--out", out / "ladder.json"],
+        ["inspect", made.picture],
+        ["prepare", made.songs, "--preset", "mini", "--jobs", "1", "--out", out],
+        ["cache", "--dataset", made.dataset, "--base", "mini", "--out", out],
+        ["vae-audit", "--dataset", made.dataset, "--base", "mini", "--clips", "2", "--sounds", "0", "--out", out],
+        ["trajectories", "--base", "mini", "--cache", made.cache, "--count", "1", "--steps", "2", "--out", out],
+        ["train", *TRAIN, "--steps", "1", "--cache", made.cache, "--out", out],
+        ["fuse", "--base", "mini", "--lora", made.run / "lora.safetensors", "--out", out / "fused.safetensors"],
+        ["generate", *tile, "--prompt", "piano", "--out", out],
+        ["edit", made.sounds[0], *tile, "--prompt", "piano", "--out", out / "a.wav"],
+        ["vary", *tile, "--prompt", "piano", "--seeds", "0", "1", "--out", out],
+        ["stitch", made.picture, made.picture, "--overlap", "8", "--out", out / "long.png"],
+        ["cut", made.picture, "--width", "16", "--overlap", "4", "--out", out],
+        ["evaluate", "--generated", made.songs, "--reference", made.songs, "--embedder", "mel", "--out", out],
+        ["compare", made.evaluation, made.evaluation, "--out", out],
+    )
+    name, *words = case.random.choice(lines)
+    command = COMMANDS[str(name)]
+    settings = settings_of(command.actions()[command.default_action() or ""].settings)
+    single = [each for each, field in settings if group_of(field.annotation) is None]
+    flag = f"--{case.random.choice(single).rstrip('_').replace('_', '-')}"
+    if flag in words:
+        place = words.index(flag)
+        del words[place : place + 2]
+    return [name, *words, f"{flag}={case.random.choice(ODD_WORDS)}"]
+
+
 RECIPES: dict[Recipe, int] = {
     encode: 24,
     encode_one: 10,
@@ -686,6 +733,7 @@ RECIPES: dict[Recipe, int] = {
     evaluate: 3,
     compare: 8,
     convert_clap: 2,
+    odd_setting: 30,
 }
 """By recipe: how often it is drawn."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdxl_mel.dataset.cache_plan import Plan, ShardPlan, make_plan, open_parts
 from sdxl_mel.dataset.settings import CacheContents, CacheSettings
+from sdxl_mel.devices import find_device
 from sdxl_mel.errors import FormatError, MismatchError, ResourceError
 from sdxl_mel.execution import map_jobs
 from sdxl_mel.files.atomic import clear_os_errors
@@ -83,7 +84,7 @@ def build(
         # Nobody writes before everybody has looked, so all processes deal the same shards.
         state.wait_for_everyone()
         mine = todo[state.process_index :: state.num_processes]
-        place = device or str(state.device)
+        place = find_device(device) if device else str(state.device)
         openers: dict[Kind, Callable[[], Encoder]] = {
             "latents": lambda: picture_encoder(
                 open_parts(settings, ("vae",), place).vae, plan.dataset.spec, batch_pixels

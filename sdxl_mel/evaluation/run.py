@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from sdxl_mel.arrays import Float
 from sdxl_mel.config import Skipped
+from sdxl_mel.devices import find_device
 from sdxl_mel.errors import InputError, SdxlMelError
 from sdxl_mel.evaluation.alignment import Scores, alignment, score_prompts
 from sdxl_mel.evaluation.clips import Decoding, decode, find_clips, pairs_hash
@@ -74,7 +75,7 @@ def evaluate(
     }
     files = {name: clips for name, (clips, _) in found.items()}
     texts, unmatched = pair_prompts(files["generated"], generated, prompts, anchor)
-    opened, closed = open_embedders(embedders, Sources(clap, laion_clap, device))
+    opened, closed = open_embedders(embedders, Sources(clap, laion_clap, find_device(device)))
     if not opened:
         raise InputError("none of the embedders can be opened: " + "; ".join(closed.values()))
     sets = embed_sets(files, opened, decoding, cache)

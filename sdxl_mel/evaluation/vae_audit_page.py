@@ -7,7 +7,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from sdxl_mel.arrays import Float
-from sdxl_mel.evaluation.vae_audit import EXTREMES, AuditFigures, Distances, VaeAudit, by_band
+from sdxl_mel.evaluation.vae_audit import EXTREMES, VaeAudit
+from sdxl_mel.evaluation.vae_figures import AuditFigures, Distances, by_band
 from sdxl_mel.files.atomic import write_json
 from sdxl_mel.files.spectrogram import Spectrogram, encode_png
 from sdxl_mel.metrics.picture_fidelity import FLOOR_DB

@@ -18,7 +18,7 @@ KINDS = (".txt", *sorted(TABLE_SUFFIXES))
 class PromptLine(Frozen):
     """One prompt of a file; what is None is taken from the command's settings."""
 
-    prompt: str = Field(min_length=1)
+    prompt: str
     negative_prompt: str | None = None
     seed: int | None = None
     num: int | None = Field(None, ge=1)

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from sdxl_mel.errors import InputError, printable
 from sdxl_mel.files.header import parse_json
 
 HEADER_NAME = "run.json"
@@ -68,7 +69,10 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def to_toml(settings: Mapping[str, JsonValue], prefix: str = "") -> str:
-    """Return nested settings as TOML; settings without a value are left out."""
+    """Return nested settings as TOML; settings without a value are left out. Raises InputError for no UTF-8."""
+    for name, value in settings.items():
+        if isinstance(value, str) and printable(value) != value:
+            raise InputError(f"{name}: {value!r} is not UTF-8 and cannot stand in {CONFIG_NAME}; give it another name")
     plain = {name: value for name, value in settings.items() if value is not None and not isinstance(value, Mapping)}
     lines = [f"{_key(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
     text = "\n".join([f"[{prefix}]", *lines] if prefix and lines else lines) + "\n" * bool(lines)

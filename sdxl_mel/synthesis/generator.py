@@ -8,11 +8,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from sdxl_mel.arrays import Levels
 from sdxl_mel.captions.tokens import TokenCounter
+from sdxl_mel.devices import find_device
 from sdxl_mel.diffusion.conditioning import TextEmbeddings
 from sdxl_mel.diffusion.samplers import Drawing, SamplerPreset, Sampling, Settled, is_few_step, settle
 from sdxl_mel.errors import InputError
@@ -338,20 +338,6 @@ class Generator:
 
 class _StopError(Exception):
     """Raised between two steps, and caught where the results of a batch are gathered."""
-
-
-def find_device(asked: str) -> str:
-    """Return the device asked for, or for auto the fastest. Raises InputError for one that is not on this machine."""
-    if asked != "auto":
-        kind = asked.partition(":")[0]
-        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(kind, False):
-            known = ", ".join(name for name, present in there.items() if present)
-            raise InputError(f"--device {asked}: not on this machine; it has {known}")
-        return asked
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _digest(lora: Path) -> str:

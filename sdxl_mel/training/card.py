@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
 
-from sdxl_mel.errors import MissingError, ResourceError
+from sdxl_mel.errors import InputError, MissingError, ResourceError, first_line
 from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.run import CURVES_NAME, DIFFUSERS_NAME, LORA_NAME
 from sdxl_mel.files.run_header import RunHeader
@@ -39,6 +40,14 @@ def write_card(run: Path, header: RunHeader, what: str, notes: Sequence[str] = (
         f"![losses]({CURVES_NAME})",
     ]
     write_text(run / "README.md", "\n".join(head) + "\n\n" + "\n\n".join(about) + "\n")
+
+
+def require_repository(name: str) -> None:
+    """Raise InputError for what can be no repository of the hub: before a training, not after it."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"--push-to-hub {name!r}: {first_line(error)}; expected NAME or USER/NAME") from error
 
 
 def push(run: Path, repository: str) -> None:

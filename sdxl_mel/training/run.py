@@ -19,7 +19,7 @@ from sdxl_mel.models.family import DTYPES
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record
 from sdxl_mel.sound.melspec import MelSpec
-from sdxl_mel.training.card import push
+from sdxl_mel.training.card import push, require_repository
 from sdxl_mel.training.estimate import Estimate, compare, warn_of_memory
 from sdxl_mel.training.loop import SECONDS, Results, Sample, train
 from sdxl_mel.training.settings import TrainingConfig
@@ -80,9 +80,11 @@ class Prepared:
 def start_run(config: TrainingConfig) -> Iterator[Run]:
     """Claim the folder of a run and its devices while the block trains. Every process calls this.
 
-    Raises InputError rather than overwrite what is there or write beside another command, MismatchError for a run of
-    another task.
+    Raises InputError rather than overwrite what is there, write beside another command, or train for a hub repository
+    that can be none; MismatchError for a run of another task.
     """
+    if config.push_to_hub is not None:
+        require_repository(config.push_to_hub)
     earlier = claim_folder(config)
     if earlier and (task := earlier.settings.get("task", "lora")) != config.task:
         raise MismatchError(f"{config.out}: its run is one of --task {task}, not of {config.task}; give that task")

@@ -69,7 +69,7 @@ class AdapterSettings(Settings):
 class AverageSettings(Settings):
     """Moving averages of what is trained, to choose from at the end."""
 
-    lengths: tuple[Annotated[float, Field(gt=0, lt=0.288)], ...] = ()
+    lengths: tuple[Annotated[float, Field(ge=1e-4, lt=0.288)], ...] = ()
     """widths as a share of the training, e.g. 0.05 0.1 (EDM2's sigma_rel)"""
     feedback_every: Count = 0
     """move the weights towards the longest average every so many steps, 0 = never"""
@@ -130,7 +130,7 @@ class TrainingConfig(StageConfig):
     """folder of the run"""
     steps: AtLeastOne = 1000
     """optimizer steps"""
-    batch: AtLeastOne = 8
+    batch: Annotated[int, Field(ge=1, le=1 << 20)] = 8
     """examples of one optimizer step, over all devices"""
     micro_batch: Annotated[AtLeastOne | None, UNRECORDED] = None
     """most examples a device takes at once; none = all of its share"""

@@ -41,6 +41,11 @@ def test_settings_as_toml_read_back():
     assert read == expected
 
 
+def test_settings_that_are_not_utf_8_are_refused():
+    with pytest.raises(InputError, match=r"out: 'caf\\udce9' is not UTF-8"):
+        to_toml({"out": "caf\udce9"})
+
+
 def test_what_is_no_run(tmp_path):
     with pytest.raises(InputError, match="no training run"):
         read_run(tmp_path)

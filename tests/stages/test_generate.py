@@ -366,6 +366,7 @@ def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone
         (["--prompt", "(a:1.3"], "a bracket is not closed"),
         (["--prompt", "a", "--ab"], "--ab needs --lora"),
         (["--prompt", "a", "--device", "cuda:9"], "not on this machine"),
+        (["--prompt", "a", "--device", "gpu"], "'gpu': no device; this machine has cpu"),
         (["--prompt", "a", "--lora", "missing.safetensors"], "missing.safetensors"),
         (["--prompt", "a", "--vae", "nowhere"], "nowhere"),
         (["--prompt", "a", "--guidance-interval", "0.8", "0.3"], "takes two noise levels"),

@@ -314,6 +314,19 @@ def test_the_best_average_is_the_lora(settings):
     assert all(torch.equal(module.up, final.modules[key].up) for key, module in best.modules.items())
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"adapter": {"init": "absent.safetensors"}}, "absent.safetensors"),
+        ({"push_to_hub": "-no-"}, "--push-to-hub '-no-': .* expected NAME or USER/NAME"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_the_training(change, said, settings):
+    with pytest.raises(InputError, match=said):
+        _run(settings, **change)
+    assert not settings["out"].exists()
+
+
 def test_an_empty_split_is_refused(settings, slim_sdxl, tmp_path):
     from tests.caches import write_small_cache
 

@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,10 +111,15 @@ def generate(pipeline: StableDiffusionXLPipeline, prompts: list[str], guidance: 
 
 
 def tiles_for(pipeline: StableDiffusionXLPipeline, prompts: list[str], guidance: float, first: int = 0) -> Pictures:
-    """Return the tiles of one batch; a scheduler holds the state of one run, so each batch takes its own."""
-    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    """Return the tiles of one batch.
+
+    A scheduler holds the state of one run and a tokenizer the padding of one call, so each batch, which is drawn
+    beside others, takes its own.
+    """
+    own_state = {"scheduler": type(pipeline.scheduler).from_config(pipeline.scheduler.config)}
+    own_state |= {name: deepcopy(getattr(pipeline, name)) for name in ("tokenizer", "tokenizer_2")}
     own = StableDiffusionXLPipeline(
-        **{**pipeline.components, "scheduler": scheduler}, force_zeros_for_empty_prompt=False, add_watermarker=False
+        **{**pipeline.components, **own_state}, force_zeros_for_empty_prompt=False, add_watermarker=False
     )
     own.set_progress_bar_config(disable=True)
     with torch.inference_mode():

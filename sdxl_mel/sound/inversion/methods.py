@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sdxl_mel.arrays import Float
+from sdxl_mel.devices import find_device
 from sdxl_mel.errors import InputError
 from sdxl_mel.options import Method
 from sdxl_mel.sound.encoding import Deemphasis
@@ -70,7 +71,7 @@ def invert_blocks(
 ) -> Iterator[Float]:
     """Yield the sound of `invert` block by block; only `griffinlim` works on the whole picture at once."""
     deemphasis = Deemphasis(spec.preemphasis)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = find_device(device) if device else "cuda" if torch.cuda.is_available() else "cpu"
     for sound in METHODS[method](checked_picture(picture, spec), spec, seed, loop=loop, device=place):
         yield deemphasis(sound)
 
