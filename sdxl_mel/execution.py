@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from sdxl_mel.errors import ResourceError
+from sdxl_mel.errors import InputError, ResourceError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -48,7 +48,8 @@ def map_jobs(
     when it is left) cancels the jobs that have not begun and waits for the others: no worker is left.
 
     `workers` is by default as many threads as torch may use, or a process a core. Processes take functions and jobs
-    that can be pickled, leave Ctrl-C to this process, and make a ResourceError of a worker that was killed.
+    that can be pickled, leave Ctrl-C to this process, and make a ResourceError of a worker that was killed, an
+    InputError of a script that does not keep its workers from running it again.
     """
     if backend == "threads" and workers is None and torch.get_num_threads() == 1:
         backend = "here"
@@ -93,10 +94,17 @@ def piecewise() -> Iterator[Executor | None]:
     if count == 1:
         yield None
         return
+    with one_thread(), ThreadPoolExecutor(count) as pool:
+        yield pool
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to the calling thread while the block does many short operations."""
+    count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
+        yield
     finally:
         torch.set_num_threads(count)
 
@@ -122,8 +130,14 @@ def _threads(function: Callable[[Any], Any], workers: int) -> Iterator[Submit]:
 def _processes(function: Callable[[Any], Any], workers: int) -> Iterator[Submit]:
     pool = ProcessPoolExecutor(workers, mp_context=_context(function), initializer=_single_threaded)
     try:
+        began = pool.submit(os.getpid)
         yield lambda job: pool.submit(function, job).result
     except BrokenProcessPool as error:
+        if began.exception() is not None:
+            raise InputError(
+                "no worker could begin: each of them imports the script that was started, which must not start it all "
+                'over again; put what the script does under `if __name__ == "__main__":`'
+            ) from error
         raise ResourceError(
             "a worker was killed, most likely for want of memory; run it again with a smaller --jobs"
         ) from error

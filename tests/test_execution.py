@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sdxl_mel.errors import InputError, ResourceError
-from sdxl_mel.execution import BACKENDS, Backend, map_jobs, piecewise
+from sdxl_mel.execution import BACKENDS, Backend, map_jobs, one_thread, piecewise
 
 every_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 
@@ -113,6 +113,10 @@ def test_a_worker_has_a_torch_of_one_thread(backend: Backend) -> None:
             assert executor is not None
             assert {*executor.map(torch_threads, range(8)), torch.get_num_threads()} == {1}
         assert torch.get_num_threads() == 3
+        with pytest.raises(InputError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise InputError("short operations")
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
@@ -133,6 +137,20 @@ def test_a_killed_worker_is_said_in_one_line() -> None:
     assert list(islice(results, 3)) == [0, 1, 2]
     with pytest.raises(ResourceError, match="a worker was killed, .* with a smaller --jobs"):
         next(results)
+
+
+def test_a_script_that_its_workers_run_again_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from sdxl_mel.execution import map_jobs\nprint(list(map_jobs(abs, [1, 2], backend='processes', workers=1)))\n"
+    )
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__spec__", None)
+    with pytest.raises(InputError, match='no worker could begin: .*under `if __name__ == "__main__":`'):
+        list(map_jobs(square, range(3), backend="processes", workers=1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals a group of processes")

@@ -3,6 +3,7 @@ them at the end; `verify` checks every byte; `prune` deletes what no clip uses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from sdxl_mel.dataset.cache_plan import Plan, ShardPlan, make_plan, open_parts
@@ -34,6 +36,7 @@ from sdxl_mel.files.cache import (
     write_shard,
 )
 from sdxl_mel.files.spectrogram import read_tile
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.family import TEXT_ENCODERS
 from sdxl_mel.models.text_encoding import encode_prompts, tokens_lost
 from sdxl_mel.models.vae import encode, images_of
@@ -65,10 +68,12 @@ def build(
     The VAE takes pictures of `batch_pixels` at once. Whole shards of an interrupted run are kept. Raises FormatError,
     InputError and ResourceError as their causes do.
     """
-    state = PartialState()
+    # `Accelerator` reads what `accelerate launch --cpu` says, PartialState does not.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     with clear_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with muted(not state.is_main_process):
+    alone = only_writer(folder) if state.is_main_process else nullcontext()
+    with alone, muted(not state.is_main_process):
         plan = make_plan(settings)
         if state.is_main_process:
             for path in _temporaries(folder):
@@ -134,10 +139,11 @@ def verify(folder: Path, settings: CacheSettings | None = None) -> CacheContents
 def prune(folder: Path) -> CacheContents:
     """Delete the shards that no clip of the finished cache uses, and what killed runs left behind."""
     counts = open_cache(folder).header.counts
-    unused = unused_files(folder)
-    freed = sum(path.stat().st_size for path in unused)
-    for path in unused:
-        path.unlink()
+    with only_writer(folder):
+        unused = unused_files(folder)
+        freed = sum(path.stat().st_size for path in unused)
+        for path in unused:
+            path.unlink()
     return CacheContents(**counts, deleted=len(unused), freed_bytes=freed)
 
 

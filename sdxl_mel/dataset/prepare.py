@@ -27,6 +27,7 @@ from sdxl_mel.files.atomic import write_text
 from sdxl_mel.files.dataset import HEADER_NAME, Dataset, Item, is_dataset, write_dataset
 from sdxl_mel.files.overrides import NAME as OVERRIDES_NAME
 from sdxl_mel.files.overrides import Override, Overrides, read_overrides
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.progress import log, progress
 from sdxl_mel.record import Record, sha256_bytes
 from sdxl_mel.sound.melspec import MelSpec, require_equal
@@ -77,56 +78,59 @@ def prepare(
     """
     stride = stride_of(cutting, spec)
     _require_ours(out, spec, source)
-    counter = token_counter(base)
-    if isinstance(source, DemoSource):
-        seconds = needed_seconds(spec, cutting) + (DEMO_CLIPS - 1) * stride * spec.hop_length / spec.sample_rate
-        found = demo_tracks(source, seconds)
-    else:
-        found = _tracks_in(source, out)
-    write_text(out / WORK_NAME / SPEC_NAME, spec.to_json() + "\n")
-    edits = read_overrides(overrides or out / OVERRIDES_NAME).tracks
-    found.skipped += unknown_tracks(edits, found.tracks)
-    found.tracks = in_stated_splits(found.tracks, edits)
-    captions = [caption_track(track, captioning, counter) for track in found.tracks]
-    assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
-    jobs = [
-        RenderJob(track.identifier, track.audio, out, spec, cutting, reject, listen)
-        for track in found.tracks
-        if assigned[track.identifier].split
-    ]
-    rendered = _rendered(jobs, workers)
-    if listen:
-        voices = {name: track.voice for name, track in rendered.items()}
-        captions = [caption_track(each, captioning, counter, voices.get(each.identifier)) for each in found.tracks]
+    with only_writer(out):
+        counter = token_counter(base)
+        if isinstance(source, DemoSource):
+            seconds = needed_seconds(spec, cutting) + (DEMO_CLIPS - 1) * stride * spec.hop_length / spec.sample_rate
+            found = demo_tracks(source, seconds)
+        else:
+            found = _tracks_in(source, out)
+        write_text(out / WORK_NAME / SPEC_NAME, spec.to_json() + "\n")
+        edits = read_overrides(overrides or out / OVERRIDES_NAME).tracks
+        found.skipped += unknown_tracks(edits, found.tracks)
+        found.tracks = in_stated_splits(found.tracks, edits)
+        captions = [caption_track(track, captioning, counter) for track in found.tracks]
         assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
-    anchors = {
-        name: captioning.regularization_anchor if each.split == "regularization" else captioning.anchor
-        for name, each in assigned.items()
-    }
-    captions = [with_stated_caption(each, edits, anchors[each.track], counter) for each in captions]
-    tracks = [
-        PreparedTrack(track, texts, rendered.get(track.identifier)) for track, texts in zip(found.tracks, captions)
-    ]
-    sifted = sift(tracks, assigned, reject.duplicate_similarity)
-    good = {prepared.track.identifier for prepared, _ in sifted.clips}
-    # Again among the tracks that have a clip, so that none of the splits is left with unusable tracks alone.
-    again = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals, good), edits)
-    splits = dealt(sifted.clips, again)
-    sifted.rejected += [Skipped(what=name, why=each.left_out) for name, each in again.items() if not each.split]
-    if not splits:
-        raise FormatError(f"no clip is left: {_first_reasons([*found.skipped, *sifted.skipped, *sifted.rejected])}")
-    dataset = Dataset(
-        spec,
-        captioning.anchor,
-        splits,
-        _record(settings or {}, tracks, edits),
-        (*found.skipped, *sifted.skipped),
-        tuple(sifted.rejected),
-        (*found.notes, *_notes_on_size(splits)),
-        out,
-    )
-    _write(dataset, tracks, captioning=captioning, kohya_repeats=kohya_repeats, counter=counter, seed=splitting.seed)
-    return Prepared(dataset, fates(captions))
+        jobs = [
+            RenderJob(track.identifier, track.audio, out, spec, cutting, reject, listen)
+            for track in found.tracks
+            if assigned[track.identifier].split
+        ]
+        rendered = _rendered(jobs, workers)
+        if listen:
+            voices = {name: track.voice for name, track in rendered.items()}
+            captions = [caption_track(each, captioning, counter, voices.get(each.identifier)) for each in found.tracks]
+            assigned = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals), edits)
+        anchors = {
+            name: captioning.regularization_anchor if each.split == "regularization" else captioning.anchor
+            for name, each in assigned.items()
+        }
+        captions = [with_stated_caption(each, edits, anchors[each.track], counter) for each in captions]
+        tracks = [
+            PreparedTrack(track, texts, rendered.get(track.identifier)) for track, texts in zip(found.tracks, captions)
+        ]
+        sifted = sift(tracks, assigned, reject.duplicate_similarity)
+        good = {prepared.track.identifier for prepared, _ in sifted.clips}
+        # Again among the tracks that have a clip, so that none of the splits is left with unusable tracks alone.
+        again = with_exclusions(_assigned(found.tracks, captions, splitting, captioning.vocals, good), edits)
+        splits = dealt(sifted.clips, again)
+        sifted.rejected += [Skipped(what=name, why=each.left_out) for name, each in again.items() if not each.split]
+        if not splits:
+            raise FormatError(f"no clip is left: {_first_reasons([*found.skipped, *sifted.skipped, *sifted.rejected])}")
+        dataset = Dataset(
+            spec,
+            captioning.anchor,
+            splits,
+            _record(settings or {}, tracks, edits),
+            (*found.skipped, *sifted.skipped),
+            tuple(sifted.rejected),
+            (*found.notes, *_notes_on_size(splits)),
+            out,
+        )
+        _write(
+            dataset, tracks, captioning=captioning, kohya_repeats=kohya_repeats, counter=counter, seed=splitting.seed
+        )
+        return Prepared(dataset, fates(captions))
 
 
 def _require_ours(out: Path, spec: MelSpec, source: FileSource | DemoSource) -> None:

@@ -67,6 +67,6 @@ def write_derived_base(
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the config of a model of diffusers or of transformers, as its folder holds it."""
+    """Return the config of a model of diffusers or of transformers, as its folder holds it; it names no other place."""
     text: str = model.to_json_string() if hasattr(model, "to_json_string") else model.config.to_json_string()
-    return dict(parse_json(text))
+    return {name: value for name, value in parse_json(text).items() if name != "_name_or_path"}

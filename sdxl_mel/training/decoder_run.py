@@ -33,40 +33,40 @@ REDRAWN_NAME = "redrawn_latents"
 
 def train_decoder(config: Config) -> Results | None:
     """Train a VAE's decoder, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = cached_splits(cache)
-    base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
-    header = header_of_distillation(run, base, cache, {"decoder before": base.identity_of("vae")})
-    task = open_task(config, run, base, cache, splits)
-    if config.hardware.gradient_checkpointing:
-        base.vae.enable_gradient_checkpointing()
-    _, height, width = latent_shape(cache.header.spec)
-    expected = estimate_decoder(
-        base.vae,
-        (height, min(width, config.crop // LATENT_FACTOR) if config.crop else width),
-        config.loop,
-        run.accelerator.num_processes,
-        dtype=run.dtype,
-        checkpointing=config.hardware.gradient_checkpointing,
-        discriminator=task.adversary.discriminator if task.adversary else None,
-    )
-    made = config.out / VAE_NAME
-    about = [
-        f"The VAE of `{config.vae or config.base}` with a decoder that was trained on `{config.dataset}`. Its encoder "
-        "is the same bit for bit: caches and LoRAs stay valid. `config.toml` starts it again.",
-        f'Every command takes `--vae {made}`, diffusers `AutoencoderKL.from_pretrained("{made}")`; ComfyUI and A1111 '
-        f"take `{config.out / VAE_FILE_NAME}`.",
-    ]
-    prepared = Prepared(
-        task,
-        header,
-        lambda header: write_card(config.out, header, about),
-        told=[f"{config.out.name}: the decoder of {config.vae or config.base} on {len(splits['train'])} clips"],
-        expected=expected if run.main else None,
-        less="--crop, or a smaller spectrogram preset",
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = cached_splits(cache)
+        base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
+        header = header_of_distillation(run, base, cache, {"decoder before": base.identity_of("vae")})
+        task = open_task(config, run, base, cache, splits)
+        if config.hardware.gradient_checkpointing:
+            base.vae.enable_gradient_checkpointing()
+        _, height, width = latent_shape(cache.header.spec)
+        expected = estimate_decoder(
+            base.vae,
+            (height, min(width, config.crop // LATENT_FACTOR) if config.crop else width),
+            config.loop,
+            run.accelerator.num_processes,
+            dtype=run.dtype,
+            checkpointing=config.hardware.gradient_checkpointing,
+            discriminator=task.adversary.discriminator if task.adversary else None,
+        )
+        made = config.out / VAE_NAME
+        about = [
+            f"The VAE of `{config.vae or config.base}` with a decoder that was trained on `{config.dataset}`. Its "
+            "encoder is the same bit for bit: caches and LoRAs stay valid. `config.toml` starts it again.",
+            f'Every command takes `--vae {made}`, diffusers `AutoencoderKL.from_pretrained("{made}")`; ComfyUI and '
+            f"A1111 take `{config.out / VAE_FILE_NAME}`.",
+        ]
+        prepared = Prepared(
+            task,
+            header,
+            lambda header: write_card(config.out, header, about),
+            told=[f"{config.out.name}: the decoder of {config.vae or config.base} on {len(splits['train'])} clips"],
+            expected=expected if run.main else None,
+            less="--crop, or a smaller spectrogram preset",
+        )
+        return carry_out(run, prepared)
 
 
 def open_adversary(config: Config, run: Run, base: Base, cache: Cache, splits: Splits) -> Adversary:

@@ -31,32 +31,32 @@ Splits = Mapping[str, list[CachedExample]]
 
 def train_lora(config: Config) -> Results | None:
     """Train a LoRA, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = open_splits(config, cache)
-    parts = ("unet", *(TEXT_ENCODERS if config.adapter.text_encoders else ()))
-    base = open_base(config.base, parts, run.dtype, vae=config.vae)
-    header = header_of_run(config, run, base, cache)
-    task = open_task(config, base, cache, splits, header=header, accelerator=run.accelerator)
-    # Costs are counted for the line that one process prints.
-    spec, processes = cache.header.spec, run.accelerator.num_processes
-    again = config.regularization.share if config.regularization.target == "base" else 0.0
-    expected = estimate(task.model, spec, config.loop, processes, asked_again=again) if run.main else None
-    notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya") if run.main else ()
-    if config.hardware.compile:
-        compile_blocks(task.model.unet)
-    prepared = Prepared(
-        task,
-        header,
-        lambda header: write_card(config.out, header, PAINTS, notes),
-        told=[described(config, splits)],
-        notes=notes,
-        expected=expected,
-        less=f"--adapter.rank {max(1, config.adapter.rank // 2)} or a smaller spectrogram preset",
-        open_sampler=lambda: open_sampler(config, task, base, splits, header.record),
-        around=quick_attention(task.model),
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = open_splits(config, cache)
+        parts = ("unet", *(TEXT_ENCODERS if config.adapter.text_encoders else ()))
+        base = open_base(config.base, parts, run.dtype, vae=config.vae)
+        header = header_of_run(config, run, base, cache)
+        task = open_task(config, base, cache, splits, header=header, accelerator=run.accelerator)
+        # Costs are counted for the line that one process prints.
+        spec, processes = cache.header.spec, run.accelerator.num_processes
+        again = config.regularization.share if config.regularization.target == "base" else 0.0
+        expected = estimate(task.model, spec, config.loop, processes, asked_again=again) if run.main else None
+        notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya") if run.main else ()
+        if config.hardware.compile:
+            compile_blocks(task.model.unet)
+        prepared = Prepared(
+            task,
+            header,
+            lambda header: write_card(config.out, header, PAINTS, notes),
+            told=[described(config, splits)],
+            notes=notes,
+            expected=expected,
+            less=f"--adapter.rank {max(1, config.adapter.rank // 2)} or a smaller spectrogram preset",
+            open_sampler=lambda: open_sampler(config, task, base, splits, header.record),
+            around=quick_attention(task.model),
+        )
+        return carry_out(run, prepared)
 
 
 def open_splits(config: Config, cache: Cache) -> Splits:

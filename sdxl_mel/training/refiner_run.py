@@ -26,47 +26,47 @@ MEASURED_ON = 256
 
 def train_refiner(config: Config) -> Results | None:
     """Train a refiner, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = cached_splits(cache)
-    spec = cache.header.spec
-    pictures = open_pictures(config.dataset, cache, splits)
-    base = open_base(config.base, ("unet", "vae"), run.dtype, vae=config.vae, device=run.device)
-    header = header_of_distillation(run, base, cache, {"decoder": base.identity_of("vae")})
-    redrawing = redrawing_of(config.redrawn, base, config.seed)
-    pairs = Pairs(config.pairs or config.out / PAIRS_NAME, pictures, base, redrawing)
-    with torch_seeded(config.seed, "refiner weights"):
-        refiner = new_refiner(pairs.channels, **config.refiner.model_dump(), vae=base.identity_of("vae"))
-    refiner.to(run.device)
-    if config.hardware.channels_last is not False:
-        for model in (refiner, base.vae, base.unet):
-            model.to(memory_format=torch.channels_last)
-    share = described(refiner, base.vae, spec)
-    clips = choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {}
-    if not config.dry_run:
-        pairs.make([*splits["train"], *(clip for kind in clips.values() for clip in kind)], run.accelerator)
-        refiner.spread.copy_(measured_spread(pairs, splits["train"][:MEASURED_ON]))
-    task = RefinerTask(
-        refiner,
-        pairs,
-        splits["train"],
-        starts=config.starts,
-        batch=config.batch,
-        seed=config.seed,
-        rate=config.optimizer.rate,
-        clips=clips,
-        accelerator=run.accelerator,
-        dtype=run.dtype,
-    )
-    about = [
-        f"A refiner for the VAE of `{config.base}`: {share}. `config.toml` starts it again.",
-        "`generate --refine` uses it where it lies in the folder of a base: "
-        f"`cp -r {config.out / REFINER_NAME} BASE/`.",
-    ]
-    prepared = Prepared(
-        task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = cached_splits(cache)
+        spec = cache.header.spec
+        pictures = open_pictures(config.dataset, cache, splits)
+        base = open_base(config.base, ("unet", "vae"), run.dtype, vae=config.vae, device=run.device)
+        header = header_of_distillation(run, base, cache, {"decoder": base.identity_of("vae")})
+        redrawing = redrawing_of(config.redrawn, base, config.seed)
+        pairs = Pairs(config.pairs or config.out / PAIRS_NAME, pictures, base, redrawing)
+        with torch_seeded(config.seed, "refiner weights"):
+            refiner = new_refiner(pairs.channels, **config.refiner.model_dump(), vae=base.identity_of("vae"))
+        refiner.to(run.device)
+        if config.hardware.channels_last is not False:
+            for model in (refiner, base.vae, base.unet):
+                model.to(memory_format=torch.channels_last)
+        share = described(refiner, base.vae, spec)
+        clips = choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {}
+        if not config.dry_run:
+            pairs.make([*splits["train"], *(clip for kind in clips.values() for clip in kind)], run.accelerator)
+            refiner.spread.copy_(measured_spread(pairs, splits["train"][:MEASURED_ON]))
+        task = RefinerTask(
+            refiner,
+            pairs,
+            splits["train"],
+            starts=config.starts,
+            batch=config.batch,
+            seed=config.seed,
+            rate=config.optimizer.rate,
+            clips=clips,
+            accelerator=run.accelerator,
+            dtype=run.dtype,
+        )
+        about = [
+            f"A refiner for the VAE of `{config.base}`: {share}. `config.toml` starts it again.",
+            "`generate --refine` uses it where it lies in the folder of a base: "
+            f"`cp -r {config.out / REFINER_NAME} BASE/`.",
+        ]
+        prepared = Prepared(
+            task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
+        )
+        return carry_out(run, prepared)
 
 
 def described(refiner: Refiner, vae: object, spec: MelSpec) -> str:

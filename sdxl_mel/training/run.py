@@ -1,8 +1,8 @@
 """What the runs of all tasks share: a folder, devices, what run.json says, the loop around a task, its results."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +14,7 @@ from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError, MissingError, ResourceError
 from sdxl_mel.files.run import is_run, to_toml
 from sdxl_mel.files.run_header import RunHeader, read_run, write_run
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.family import DTYPES
 from sdxl_mel.progress import log
 from sdxl_mel.record import Record
@@ -75,18 +76,22 @@ class Prepared:
     around: AbstractContextManager[None] = nullcontext()
 
 
-def start_run(config: TrainingConfig) -> Run:
-    """Claim the folder of a run and its devices. Every process calls this.
+@contextmanager
+def start_run(config: TrainingConfig) -> Iterator[Run]:
+    """Claim the folder of a run and its devices while the block trains. Every process calls this.
 
-    Raises InputError rather than overwrite what is there and for a hub repository that can be none, MismatchError for a
-    run of another task.
+    Raises InputError rather than overwrite what is there, write beside another command, or train for a hub repository
+    that can be none; MismatchError for a run of another task.
     """
     if config.push_to_hub is not None:
         require_repository(config.push_to_hub)
     earlier = claim_folder(config)
     if earlier and (task := earlier.settings.get("task", "lora")) != config.task:
         raise MismatchError(f"{config.out}: its run is one of --task {task}, not of {config.task}; give that task")
-    return Run(config, start_accelerator(config), earlier)
+    accelerator = start_accelerator(config)
+    writes = accelerator.is_main_process and not config.dry_run
+    with only_writer(config.out) if writes else nullcontext():
+        yield Run(config, accelerator, earlier)
 
 
 def carry_out(run: Run, prepared: Prepared) -> Results | None:

@@ -26,43 +26,43 @@ MEASURED_ON = 8
 
 def train_small_decoder(config: Config) -> Results | None:
     """Distil a small decoder, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = cached_splits(cache)
-    base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
-    inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
-    if (teacher := base.identity_of("vae")) != base.latents_identity:
-        inputs["teacher"] = teacher
-    header = header_of_distillation(run, base, cache, inputs)
-    drawn = None
-    if config.trajectories:
-        drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
-    decoder = pruned(config, base.vae, cache, splits, teacher).to(run.device)
-    channels_last = config.hardware.channels_last
-    if channels_last if channels_last is not None else True:
-        for model in (decoder, base.vae):
-            model.to(memory_format=torch.channels_last)
-    task = SmallDecoderTask(
-        decoder,
-        base.vae,
-        TrainingData(cache, splits, diffusion_of(base), config.data),
-        noise=config.latent_noise,
-        slopes=config.loss.slopes,
-        rate=config.optimizer.rate,
-        clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
-        accelerator=run.accelerator,
-        drawn=drawn,
-        dtype=run.dtype,
-    )
-    share = described(decoder, base.vae, cache)
-    about = [
-        f"A small decoder for the VAE of `{config.base}`: {share}. `config.toml` starts it again.",
-        f"It is used where it lies in the folder of a base: `cp -r {config.out / SMALL_DECODER_NAME} BASE/`.",
-    ]
-    prepared = Prepared(
-        task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = cached_splits(cache)
+        base = open_base(config.base, ("vae",), vae=config.vae, device=run.device)
+        inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
+        if (teacher := base.identity_of("vae")) != base.latents_identity:
+            inputs["teacher"] = teacher
+        header = header_of_distillation(run, base, cache, inputs)
+        drawn = None
+        if config.trajectories:
+            drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
+        decoder = pruned(config, base.vae, cache, splits, teacher).to(run.device)
+        channels_last = config.hardware.channels_last
+        if channels_last if channels_last is not None else True:
+            for model in (decoder, base.vae):
+                model.to(memory_format=torch.channels_last)
+        task = SmallDecoderTask(
+            decoder,
+            base.vae,
+            TrainingData(cache, splits, diffusion_of(base), config.data),
+            noise=config.latent_noise,
+            slopes=config.loss.slopes,
+            rate=config.optimizer.rate,
+            clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
+            accelerator=run.accelerator,
+            drawn=drawn,
+            dtype=run.dtype,
+        )
+        share = described(decoder, base.vae, cache)
+        about = [
+            f"A small decoder for the VAE of `{config.base}`: {share}. `config.toml` starts it again.",
+            f"It is used where it lies in the folder of a base: `cp -r {config.out / SMALL_DECODER_NAME} BASE/`.",
+        ]
+        prepared = Prepared(
+            task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
+        )
+        return carry_out(run, prepared)
 
 
 def pruned(config: Config, vae: Any, cache: Cache, splits: Splits, identity: str) -> SmallDecoder:

@@ -33,34 +33,34 @@ HELD_OUT_SHARE = 4
 
 def train_steps(config: Config) -> Results | None:
     """Train a step adapter, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    source = open_trajectories(config.trajectories)
-    base = open_base(config.base, ("unet",), run.dtype)
-    header = header_of_run(config, run, base, source.header)
-    # The texts of the trajectories are as the LoRAs' text encoders read them.
-    AttachedLoras(base, keep=False).replace(in_unet(read_loras(config.lora)))
-    task = open_task(config, run, base, source, header)
-    spec, processes = source.header.spec, run.accelerator.num_processes
-    calls = max(config.draw_steps) if config.objective == "unrolled" else 1
-    expected = estimate(task.model, spec, config.loop, processes, calls=calls) if run.main else None
-    notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya") if run.main else ()
-    if config.hardware.compile:
-        compile_blocks(task.model.unet)
-    how = f"in {config.draw_steps[0]} steps without guidance what it draws at guidance {source.header.guidance:g}"
-    data = task.data
-    what = f"{config.steps} steps of {config.batch} on {len(data.trained)} trajectories of {len(data.grid)} points"
-    card = f"A step adapter, with which `{config.base}` draws {how}"
-    prepared = Prepared(
-        task,
-        header,
-        lambda header: write_card(config.out, header, card, notes),
-        told=[f"{config.out.name}: {what}, to draw {how}"],
-        notes=notes,
-        expected=expected,
-        less=f"--adapter.rank {max(1, config.adapter.rank // 2)} or a smaller spectrogram preset",
-        around=quick_attention(task.model),
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        source = open_trajectories(config.trajectories)
+        base = open_base(config.base, ("unet",), run.dtype)
+        header = header_of_run(config, run, base, source.header)
+        # The texts of the trajectories are as the LoRAs' text encoders read them.
+        AttachedLoras(base, keep=False).replace(in_unet(read_loras(config.lora)))
+        task = open_task(config, run, base, source, header)
+        spec, processes = source.header.spec, run.accelerator.num_processes
+        calls = max(config.draw_steps) if config.objective == "unrolled" else 1
+        expected = estimate(task.model, spec, config.loop, processes, calls=calls) if run.main else None
+        notes = remarks(Lora(task.model.adapters.to_modules(), task.header), "kohya") if run.main else ()
+        if config.hardware.compile:
+            compile_blocks(task.model.unet)
+        how = f"in {config.draw_steps[0]} steps without guidance what it draws at guidance {source.header.guidance:g}"
+        data = task.data
+        what = f"{config.steps} steps of {config.batch} on {len(data.trained)} trajectories of {len(data.grid)} points"
+        card = f"A step adapter, with which `{config.base}` draws {how}"
+        prepared = Prepared(
+            task,
+            header,
+            lambda header: write_card(config.out, header, card, notes),
+            told=[f"{config.out.name}: {what}, to draw {how}"],
+            notes=notes,
+            expected=expected,
+            less=f"--adapter.rank {max(1, config.adapter.rank // 2)} or a smaller spectrogram preset",
+            around=quick_attention(task.model),
+        )
+        return carry_out(run, prepared)
 
 
 def header_of_run(config: Config, run: Run, base: Base, made: TrajectoriesHeader) -> RunHeader:

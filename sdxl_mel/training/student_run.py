@@ -34,52 +34,52 @@ from sdxl_mel.training.student_task import StudentTask, Teacher
 
 def train_student(config: Config) -> Results | None:
     """Distil a smaller UNet, or resume, and return what it came to; None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = cached_splits(cache)
-    base = open_base(config.base, ("unet",), run.dtype, vae=config.vae, device=run.device)
-    inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
-    header = header_of_distillation(run, base, cache, inputs)
-    drawn = None
-    if config.trajectories:
-        drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
-    spec = cache.header.spec
-    sizes = base.family.time_ids(*reversed(spec.size))
-    guidance = guidance_of(config.loss.guidance, base)
-    teacher = Teacher(base.unet, None if sizes is None else sizes.to(run.device), guidance)
-    data = TrainingData(cache, splits, diffusion_of(base), config.data)
-    student = new_or_pruned(config, teacher, data)
-    prepared_unet(student.unet, config.hardware, run.device)
-    size, whole = (sum(each.numel() for each in unet.parameters()) for unet in (student.unet, base.unet))
-    share = f"a UNet of {size / 1e6:.1f} M parameters, {size / whole:.0%} of {whole / 1e6:.1f} M"
-    task = StudentTask(
-        student,
-        teacher,
-        data,
-        config.loss,
-        rate=config.optimizer.rate,
-        clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
-        write=lambda folder: write(folder, base, student, header),
-        accelerator=run.accelerator,
-        drawn=drawn,
-    )
-    about = [
-        f"The base `{config.base}` with {share}. `config.toml` starts it again.",
-        f"`{config.out / BASE_NAME}` is a base for every command; LoRAs for the whole base do not fit it.",
-    ]
-    latent = latent_shape(spec)[1:]
-    processes = run.accelerator.num_processes
-    expected = estimate_distillation(student.unet, base.unet, latent, config.loop, processes) if run.main else None
-    prepared = Prepared(
-        task,
-        header,
-        lambda header: write_card(config.out, header, about),
-        told=[f"{config.out.name}: {share}"],
-        expected=expected,
-        less="a smaller student or spectrogram preset",
-        around=quick_attention(teacher),
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = cached_splits(cache)
+        base = open_base(config.base, ("unet",), run.dtype, vae=config.vae, device=run.device)
+        inputs = {"trajectories": sha256_file(config.trajectories / HEADER_NAME)} if config.trajectories else {}
+        header = header_of_distillation(run, base, cache, inputs)
+        drawn = None
+        if config.trajectories:
+            drawn = open_drawn_points(config.trajectories, header, config.drawn, config.seed)
+        spec = cache.header.spec
+        sizes = base.family.time_ids(*reversed(spec.size))
+        guidance = guidance_of(config.loss.guidance, base)
+        teacher = Teacher(base.unet, None if sizes is None else sizes.to(run.device), guidance)
+        data = TrainingData(cache, splits, diffusion_of(base), config.data)
+        student = new_or_pruned(config, teacher, data)
+        prepared_unet(student.unet, config.hardware, run.device)
+        size, whole = (sum(each.numel() for each in unet.parameters()) for unet in (student.unet, base.unet))
+        share = f"a UNet of {size / 1e6:.1f} M parameters, {size / whole:.0%} of {whole / 1e6:.1f} M"
+        task = StudentTask(
+            student,
+            teacher,
+            data,
+            config.loss,
+            rate=config.optimizer.rate,
+            clips=choose_clips(splits, config.validation.clips, config.seed) if config.validation.every else {},
+            write=lambda folder: write(folder, base, student, header),
+            accelerator=run.accelerator,
+            drawn=drawn,
+        )
+        about = [
+            f"The base `{config.base}` with {share}. `config.toml` starts it again.",
+            f"`{config.out / BASE_NAME}` is a base for every command; LoRAs for the whole base do not fit it.",
+        ]
+        latent = latent_shape(spec)[1:]
+        processes = run.accelerator.num_processes
+        expected = estimate_distillation(student.unet, base.unet, latent, config.loop, processes) if run.main else None
+        prepared = Prepared(
+            task,
+            header,
+            lambda header: write_card(config.out, header, about),
+            told=[f"{config.out.name}: {share}"],
+            expected=expected,
+            less="a smaller student or spectrogram preset",
+            around=quick_attention(teacher),
+        )
+        return carry_out(run, prepared)
 
 
 def new_or_pruned(config: Config, teacher: Teacher, data: TrainingData) -> Student:

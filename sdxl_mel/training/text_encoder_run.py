@@ -35,44 +35,44 @@ QUARTER = 4
 
 def train_text_encoder(config: Config) -> Results | None:
     """Distil smaller text encoders, or resume; returns what it came to, None for a dry run. Every process runs this."""
-    run = start_run(config)
-    cache = open_cache(config.cache)
-    splits = cached_splits(cache)
-    teacher = open_base(config.base, TEXT_ENCODERS, device=run.device)
-    prompts = {"prompts": sha256_file(config.prompts)} if config.prompts else {}
-    header = header_of_distillation(run, teacher, cache, prompts)
-    texts = ["", *captions_of(cache, [*splits["train"], *splits["regularization"]])]
-    if config.prompts:
-        texts = list(dict.fromkeys([*texts, *(line.prompt for line in read_prompts(config.prompts))]))
-    held_out = captions_of(cache, splits["validation"])
-    student = smaller_base(config, teacher, texts, held_out, cache.header.clip_skip)
-    size, whole = (
-        sum(parameter.numel() for encoder in base.text_encoders for parameter in encoder.parameters())
-        for base in (student, teacher)
-    )
-    share = f"{size / 1e6:.2f} M parameters, {size / whole:.0%} of {whole / 1e6:.1f} M, for {len(texts)} captions"
-    task = TextEncoderTask(
-        student,
-        teacher,
-        Captions(texts, cache.header.anchor, config.mixed, config.batch, config.seed),
-        clip_skip=cache.header.clip_skip,
-        pooled=config.loss.pooled,
-        rate=config.optimizer.rate,
-        judged_texts={HELD_OUT: some(held_out, config), TRAINED: some(texts, config)}
-        if config.validation.every and held_out
-        else {},
-        write=lambda folder: write(folder, student, header),
-        accelerator=run.accelerator,
-        dtype=run.dtype,
-    )
-    about = [
-        f"The base `{config.base}` with smaller text encoders: {share}. `config.toml` starts it again.",
-        f"`{config.out / BASE_NAME}` is a base for every command. Caches are made anew with it.",
-    ]
-    prepared = Prepared(
-        task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
-    )
-    return carry_out(run, prepared)
+    with start_run(config) as run:
+        cache = open_cache(config.cache)
+        splits = cached_splits(cache)
+        teacher = open_base(config.base, TEXT_ENCODERS, device=run.device)
+        prompts = {"prompts": sha256_file(config.prompts)} if config.prompts else {}
+        header = header_of_distillation(run, teacher, cache, prompts)
+        texts = ["", *captions_of(cache, [*splits["train"], *splits["regularization"]])]
+        if config.prompts:
+            texts = list(dict.fromkeys([*texts, *(line.prompt for line in read_prompts(config.prompts))]))
+        held_out = captions_of(cache, splits["validation"])
+        student = smaller_base(config, teacher, texts, held_out, cache.header.clip_skip)
+        size, whole = (
+            sum(parameter.numel() for encoder in base.text_encoders for parameter in encoder.parameters())
+            for base in (student, teacher)
+        )
+        share = f"{size / 1e6:.2f} M parameters, {size / whole:.0%} of {whole / 1e6:.1f} M, for {len(texts)} captions"
+        task = TextEncoderTask(
+            student,
+            teacher,
+            Captions(texts, cache.header.anchor, config.mixed, config.batch, config.seed),
+            clip_skip=cache.header.clip_skip,
+            pooled=config.loss.pooled,
+            rate=config.optimizer.rate,
+            judged_texts={HELD_OUT: some(held_out, config), TRAINED: some(texts, config)}
+            if config.validation.every and held_out
+            else {},
+            write=lambda folder: write(folder, student, header),
+            accelerator=run.accelerator,
+            dtype=run.dtype,
+        )
+        about = [
+            f"The base `{config.base}` with smaller text encoders: {share}. `config.toml` starts it again.",
+            f"`{config.out / BASE_NAME}` is a base for every command. Caches are made anew with it.",
+        ]
+        prepared = Prepared(
+            task, header, lambda header: write_card(config.out, header, about), told=[f"{config.out.name}: {share}"]
+        )
+        return carry_out(run, prepared)
 
 
 def captions_of(cache: Cache, clips: Sequence[CachedExample]) -> list[str]:

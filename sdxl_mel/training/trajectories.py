@@ -15,10 +15,10 @@ from sdxl_mel.diffusion.options import WalkSampler
 from sdxl_mel.diffusion.sampling import Denoiser, Guidance, draw_noise
 from sdxl_mel.diffusion.trajectories import Grid, beginning_at, trailing_grid, walk
 from sdxl_mel.errors import InputError
-from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.cache import Kind, key_of, latent_shape, open_cache, read_header, text_key
 from sdxl_mel.files.prompts import read_prompts
 from sdxl_mel.files.trajectories import TrajectoriesHeader, Trajectory, write_trajectories
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.lora.scaled import ScaledLora, input_hashes
 from sdxl_mel.models.scheduler import prediction_of
 from sdxl_mel.progress import progress
@@ -114,50 +114,49 @@ def make_trajectories(
     """
     if any(acting != Acting() for acting in teacher.acting):
         raise InputError("--lora: a teacher's LoRAs act at every noise level and in all layers; leave @ and # out")
-    with clear_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    grid = trailing_grid(teacher.models.base.scheduler, course.steps)
-    walked = beginning_at(grid, course.first, teacher.models.base.scheduler)
-    about = about_teacher(teacher, walked, course)
-    trajectories = plan_trajectories(texts, about, count, seed)
-    words = {each.text: each.prompt for each in trajectories}
-    plans = plan_shards(teacher.spec, words, trajectories, about, course.steps)
-    found, damaged = existing_shards(folder)
-    todo = [plan for plan in plans if folder / plan.name not in found]
-    rows = reusable_rows(found.values(), {key for plan in todo for key, _ in plan.rows})
-    by_key = {each.key: each for each in trajectories}
-    encoders: dict[Kind, Encoder] = {
-        "text": text_encoder(teacher),
-        "trajectories": walker(teacher, walked, course, by_key, batch),
-    }
-    drawn = 0
-    for kind, encoder in encoders.items():
-        shards = [plan for plan in todo if plan.kind == kind]
-        drawn = sum(key not in rows for plan in shards for key, _ in plan.rows)
-        with progress(drawn, DOING[kind], "rows") as ticker:
-            make_shards(folder, shards, rows, encoder if drawn else None, ticker)
-    base = teacher.models.base
-    header = TrajectoriesHeader(
-        spec=teacher.spec,
-        anchor=teacher.trained.anchor,
-        clip_skip=teacher.trained.clip_skip,
-        identity={str(part): digest for part, digest in base.identity.items() if part != "vae"},
-        loras=loras_of(teacher.loras),
-        guidance=course.guidance,
-        sampler=course.sampler,
-        prediction=prediction_of(base.scheduler.config),
-        timesteps=grid.timesteps,
-        alphas=grid.alphas,
-        shards=tuple(sorted(plan.name for plan in plans)),
-        trajectories=tuple(trajectories),
-        record=Record(
-            stage="trajectories",
-            settings={"count": count, "seed": seed} | asdict(course),
-            inputs=teacher.inputs,
-        ),
-    )
-    write_trajectories(folder, header)
-    return Made(header, drawn, len(damaged))
+    with only_writer(folder):
+        grid = trailing_grid(teacher.models.base.scheduler, course.steps)
+        walked = beginning_at(grid, course.first, teacher.models.base.scheduler)
+        about = about_teacher(teacher, walked, course)
+        trajectories = plan_trajectories(texts, about, count, seed)
+        words = {each.text: each.prompt for each in trajectories}
+        plans = plan_shards(teacher.spec, words, trajectories, about, course.steps)
+        found, damaged = existing_shards(folder)
+        todo = [plan for plan in plans if folder / plan.name not in found]
+        rows = reusable_rows(found.values(), {key for plan in todo for key, _ in plan.rows})
+        by_key = {each.key: each for each in trajectories}
+        encoders: dict[Kind, Encoder] = {
+            "text": text_encoder(teacher),
+            "trajectories": walker(teacher, walked, course, by_key, batch),
+        }
+        drawn = 0
+        for kind, encoder in encoders.items():
+            shards = [plan for plan in todo if plan.kind == kind]
+            drawn = sum(key not in rows for plan in shards for key, _ in plan.rows)
+            with progress(drawn, DOING[kind], "rows") as ticker:
+                make_shards(folder, shards, rows, encoder if drawn else None, ticker)
+        base = teacher.models.base
+        header = TrajectoriesHeader(
+            spec=teacher.spec,
+            anchor=teacher.trained.anchor,
+            clip_skip=teacher.trained.clip_skip,
+            identity={str(part): digest for part, digest in base.identity.items() if part != "vae"},
+            loras=loras_of(teacher.loras),
+            guidance=course.guidance,
+            sampler=course.sampler,
+            prediction=prediction_of(base.scheduler.config),
+            timesteps=grid.timesteps,
+            alphas=grid.alphas,
+            shards=tuple(sorted(plan.name for plan in plans)),
+            trajectories=tuple(trajectories),
+            record=Record(
+                stage="trajectories",
+                settings={"count": count, "seed": seed} | asdict(course),
+                inputs=teacher.inputs,
+            ),
+        )
+        write_trajectories(folder, header)
+        return Made(header, drawn, len(damaged))
 
 
 def loras_of(loras: Sequence[ScaledLora]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sdxl_mel.errors import FormatError, InputError, MismatchError, ResourceErro
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.files.dataset import read_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.record import sha256_file
 from sdxl_mel.sound.encoding import cut_clip, encode_clip, prepare_signal
 from sdxl_mel.sound.melspec import PRESETS
@@ -206,6 +207,14 @@ def test_a_spec_is_not_mixed_and_a_folder_not_overwritten(music: Path, prepared:
         prepare(music, tmp_path / "mine" / "thesis.txt")
     with pytest.raises(InputError, match="under one frame"):
         prepare(music, tmp_path / "other", stride=0.001)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing keeps processes apart there")
+def test_a_folder_in_which_another_process_writes_is_left_alone(music: Path, prepared: Path) -> None:
+    before = tree(prepared)
+    with only_writer(prepared), pytest.raises(InputError, match="another process is writing in it"):
+        prepare(music, prepared)
+    assert tree(prepared) == before
 
 
 def test_nothing_to_prepare(tmp_path: Path) -> None:

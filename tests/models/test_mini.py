@@ -47,6 +47,10 @@ def test_it_is_shaped_as_sdxl_is(pipeline: StableDiffusionXLPipeline) -> None:
     assert not pipeline.config.force_zeros_for_empty_prompt
 
 
+def test_its_files_name_no_place_on_a_machine() -> None:
+    assert not [file for file in Path(MINI).rglob("*.json") if "_name_or_path" in file.read_text(encoding="utf-8")]
+
+
 def test_it_says_the_guidance_it_was_judged_at() -> None:
     header = read_model_header(MINI)
     assert header is not None

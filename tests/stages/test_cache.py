@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sdxl_mel.files import atomic
 from sdxl_mel.files.cache import open_cache
 from sdxl_mel.files.dataset import read_dataset, write_dataset
 from sdxl_mel.files.spectrogram import read_spectrogram
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.text_encoding import encode_prompts
 from sdxl_mel.models.vae import encode, images_of
@@ -162,6 +164,8 @@ def test_only_what_changed_is_encoded(copy: Path, tiny_sdxl: Path, tmp_path: Pat
     assert encoded(other) == (24, 0)
     assert encoded() == (0, 0)
 
+    with only_writer(out), pytest.raises(InputError, match="another process is writing in it"):
+        run(Prune(out=out))
     report = run(Prune(out=out))
     assert report.deleted > 0 and report.freed_bytes > 0
     assert run(Verify(out=out)).unused == 0
@@ -228,6 +232,16 @@ def test_two_processes_make_the_same_bytes(
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert contents(tmp_path / "cache") == clean
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing keeps processes apart there")
+def test_a_folder_in_which_another_process_writes_is_left_alone(tiles: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "latents" / ".a.safetensors.1.tmp"
+    shard.parent.mkdir()
+    shard.touch()
+    with only_writer(tmp_path), pytest.raises(InputError, match="another process is writing in it"):
+        build(tiles, tiny_sdxl, tmp_path)
+    assert shard.exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit", "foreign"])

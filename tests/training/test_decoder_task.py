@@ -16,6 +16,7 @@ from sdxl_mel.files.cache import open_cache, read_header
 from sdxl_mel.files.run import read_metrics
 from sdxl_mel.files.spectrogram import Spectrogram, write_spectrogram
 from sdxl_mel.models.base import open_base
+from sdxl_mel.models.derived import config_of
 from sdxl_mel.models.vae import encode
 from sdxl_mel.sound.melspec import PRESETS
 from sdxl_mel.stages import fuse, train
@@ -89,8 +90,11 @@ def test_the_folder_and_the_single_file_are_one_vae_for_every_program(tuned, sli
     names = load_file(tuned / "vae.safetensors")
     assert names["decoder.mid.attn_1.q.weight"].shape == (16, 16, 1, 1)
     assert {name.partition(".")[0] for name in names} == {"encoder", "decoder", "quant_conv", "post_quant_conv"}
-    loaded = AutoencoderKL.from_pretrained(tuned / "vae").state_dict()
+    model = AutoencoderKL.from_pretrained(tuned / "vae")
+    loaded = model.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in folder.vae.state_dict().items())
+    assert "_name_or_path" in model.config
+    assert "_name_or_path" not in config_of(model)
 
 
 def test_fuse_and_what_is_made_of_it_keep_decoder_and_statement(tuned, slim_sdxl, small_cache, tmp_path):

@@ -29,11 +29,11 @@ def opened(slim_sdxl, small_cache, tmp_path_factory):
         loss={"weighting": "none"},
         regularization={"share": SHARE, "target": "base"},
     )
-    run = start_run(config)
-    base = open_base(config.base, ("unet", *TEXT_ENCODERS), run.dtype)
-    cache = open_cache(config.cache)
-    header = header_of_run(config, run, base, cache)
-    return open_task(config, base, cache, open_splits(config, cache), header=header, accelerator=run.accelerator)
+    with start_run(config) as run:
+        base = open_base(config.base, ("unet", *TEXT_ENCODERS), run.dtype)
+        cache = open_cache(config.cache)
+        header = header_of_run(config, run, base, cache)
+        return open_task(config, base, cache, open_splits(config, cache), header=header, accelerator=run.accelerator)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sdxl_mel.config import read_toml, validated
 from sdxl_mel.errors import InputError, MismatchError
 from sdxl_mel.files.run import checkpoints
 from sdxl_mel.files.run_header import read_run
+from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.lora.file import read_lora
 from sdxl_mel.stages import train
 from sdxl_mel.training import lora_run
@@ -251,6 +253,13 @@ def test_processes_that_do_not_see_each_other_are_refused(said, settings, monkey
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MismatchError, match="2 processes were started, and none sees the others.*--cpu"):
+        _run(settings)
+    assert not settings["out"].exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing keeps processes apart there")
+def test_a_folder_in_which_another_process_writes_is_left_alone(settings):
+    with only_writer(settings["out"]), pytest.raises(InputError, match="run: another process is writing in it"):
         _run(settings)
     assert not settings["out"].exists()
 

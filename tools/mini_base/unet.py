@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from sdxl_mel.diffusion.samplers import Drawing
 from sdxl_mel.files.atomic import atomic_path
+from sdxl_mel.models.derived import config_of
+from sdxl_mel.models.folder import json_bytes
 from sdxl_mel.models.header import header_files
 from sdxl_mel.models.layouts import Architecture
 from sdxl_mel.models.lora.header import LoraHeader
@@ -157,6 +159,8 @@ def write_pipeline(folder: Path, vae: AutoencoderKL, network: Denoiser, guidance
     for stale in (temporary, old):
         shutil.rmtree(stale, ignore_errors=True)
     pipeline_of(copy.deepcopy(vae), copy.deepcopy(network)).to(torch.float16).save_pretrained(temporary)
+    # Once more, without the place that the VAE was read from.
+    (temporary / "vae" / "config.json").write_bytes(json_bytes(config_of(vae)))
     layers = network.unet.config.layers_per_block
     header = LoraHeader(spec=SPEC, drawing=Drawing(guidance=guidance), architecture=Architecture(SDXL, layers))
     for name, content in header_files(header).items():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdxl_mel.errors import FormatError, InputError, MismatchError
+from sdxl_mel.execution import one_thread
 from sdxl_mel.files.tensors import TensorFile, TensorType, tensor_bytes, write_tensors
 from sdxl_mel.models.families import FAMILIES, TITLES
 from sdxl_mel.models.family import Family, Part
@@ -111,6 +112,7 @@ class Lora:
         return replace(self, modules={key: module.with_alpha(alpha) for key, module in self.modules.items()})
 
 
+@one_thread()
 def read_lora(path: Path, alpha: Alpha | None = None) -> Lora:
     """Read a LoRA file in any spelling, or a folder that diffusers or peft wrote.
 
@@ -153,6 +155,7 @@ def write_lora(path: Path, lora: Lora, dialect: Dialect = "kohya", dtype: torch.
     write_tensors(path, types, metadata, lambda name, out: out.copy_(tensors[name]))
 
 
+@one_thread()
 def _tensors(lora: Lora, dialect: Dialect, dtype: torch.dtype) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for (part, path), module in lora.modules.items():
