@@ -31,6 +31,10 @@ VAE_NAME = "vae"
 VAE_FILE_NAME = "vae.safetensors"
 METRICS_NAME = "metrics.jsonl"
 CURVES_NAME = "curves.png"
+PAIRS_NAME = "pairs"
+REDRAWN_NAME = "redrawn_latents"
+MATERIAL = (PAIRS_NAME, REDRAWN_NAME)
+"""What tasks make before there is a run: files that are named by what decides them, so that any run may take them."""
 
 
 def is_run(folder: Path) -> bool:

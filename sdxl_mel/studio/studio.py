@@ -1,12 +1,11 @@
 """The studio itself: jobs that are asked for, done one after the other, and told to every page; all from one log."""
 
 import asyncio
-import fcntl
 import re
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from pydantic import JsonValue
 from sdxl_mel.arguments import format_arguments
 from sdxl_mel.config import StageConfig
 from sdxl_mel.errors import InputError, SdxlMelError
-from sdxl_mel.files.atomic import clear_os_errors
 from sdxl_mel.files.run import METRICS_NAME, is_run
+from sdxl_mel.files.writer import held
 from sdxl_mel.studio import processes
 from sdxl_mel.studio.artefacts import FOLDER, Artefacts
 from sdxl_mel.studio.drawing import DrawingProcess
@@ -47,7 +46,9 @@ class Studio:
         self.root = self.artefacts.root
         self.folder = self.root / FOLDER
         self.blocks = self.folder / ".blocks"
-        self._lock = locked(self.folder)
+        self._held = ExitStack()
+        refusal = f"{self.root}: a studio is open on it already; use that one, or give another --root"
+        self._held.enter_context(held(self.folder, refusal))
         self.history = History(self.folder / "jobs.jsonl", self._tell_job, self._tell_problem)
         self.events = Events(f"{datetime.now(UTC):%Y%m%d%H%M%S}")
         self.drawing = DrawingProcess(self.root, self._tell_drawing)
@@ -81,7 +82,7 @@ class Studio:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.drawing.end()
         self.history.close()
-        self._lock.close()
+        self._held.close()
 
     def check(self, stage: str, settings: Mapping[str, JsonValue], out: str, **more: JsonValue) -> StageConfig:
         """Return the settings of a command as it runs here; see `forms.checked`."""
@@ -380,21 +381,6 @@ class Studio:
     def hello(self) -> Event:
         """Return the first event of every page."""
         return Event("hello", {"worker": self.drawing.described()})
-
-
-def locked(folder: Path) -> Any:
-    """Return the open lock of a studio's folder. Raises InputError where another studio has it."""
-    with clear_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise InputError(
-            f"{folder.parent}: a studio is open on it already; use that one, or give another --root"
-        ) from error
-    return file
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from sdxl_mel.errors import InputError
 from sdxl_mel.files.cache import Cache, latent_shape, open_cache
-from sdxl_mel.files.run import VAE_FILE_NAME, VAE_NAME
+from sdxl_mel.files.run import REDRAWN_NAME, VAE_FILE_NAME, VAE_NAME
 from sdxl_mel.models.base import Base, open_base
 from sdxl_mel.models.checkpoint import Checkpoint
 from sdxl_mel.models.tuned_vae import write_vae_file, write_vae_folder
@@ -27,8 +27,6 @@ from sdxl_mel.training.picture_losses import PictureLoss, decibels_by_level
 from sdxl_mel.training.redrawing import redrawing_of
 from sdxl_mel.training.redrawn_latents import RedrawnLatents
 from sdxl_mel.training.run import Prepared, Run, carry_out, start_run
-
-REDRAWN_NAME = "redrawn_latents"
 
 
 def train_decoder(config: Config) -> Results | None:

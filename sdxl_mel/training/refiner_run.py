@@ -3,7 +3,7 @@
 import torch
 
 from sdxl_mel.files.cache import open_cache
-from sdxl_mel.files.run import REFINER_NAME
+from sdxl_mel.files.run import PAIRS_NAME, REFINER_NAME
 from sdxl_mel.models.base import open_base
 from sdxl_mel.models.refiner import Refiner, new_refiner, refining_flops
 from sdxl_mel.models.small_decoder import decoding_flops
@@ -19,7 +19,6 @@ from sdxl_mel.training.refiner_settings import Config
 from sdxl_mel.training.refiner_task import RefinerTask, measured_spread
 from sdxl_mel.training.run import Prepared, carry_out, start_run
 
-PAIRS_NAME = "pairs"
 MEASURED_ON = 256
 """Clips on which the spread is measured."""
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from sdxl_mel.config import validated
 from sdxl_mel.errors import InputError, MismatchError, MissingError, ResourceError
-from sdxl_mel.files.run import is_run, to_toml
+from sdxl_mel.files.run import MATERIAL, is_run, to_toml
 from sdxl_mel.files.run_header import RunHeader, read_run, write_run
 from sdxl_mel.files.writer import only_writer
 from sdxl_mel.models.family import DTYPES
@@ -159,7 +159,7 @@ def claim_folder(config: TrainingConfig) -> RunHeader | None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give --out a folder")
     if not is_run(folder):
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(path.name not in MATERIAL for path in folder.iterdir()):
             raise InputError(f"{folder}: has files in it that are no run; give another --out")
         return None
     if not (config.resume or config.resume_with_changes):

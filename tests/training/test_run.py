@@ -134,6 +134,14 @@ def test_a_run_is_not_overwritten(settings):
     assert _lora_bytes(settings["out"]) == before
 
 
+def test_what_a_task_made_before_it_was_stopped_is_taken(settings):
+    (settings["out"] / "redrawn_latents").mkdir(parents=True)
+    _run(settings, steps=1, validation={"every": 0}, dry_run=True)
+    (settings["out"] / "notes.txt").touch()
+    with pytest.raises(InputError, match="files in it that are no run"):
+        _run(settings, steps=1, dry_run=True)
+
+
 def test_a_run_of_another_task_is_not_resumed(finished, tmp_path):
     copy = shutil.copytree(finished["out"], tmp_path / "copy")
     header = json.loads((copy / "run.json").read_text())
