@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 # Where it is set, every process compiles all of torch and diffusers again: 25 s instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo studio site test test-slow check format clean
+.PHONY: demo studio site test test-slow tests check style types format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sdxl-mel demo $(DEMO_FLAGS)
@@ -30,18 +30,26 @@ site: $(VENV)/.installed-export
 
 # Two tests run side by side, each on one thread: threads of one do not wait for those of the other.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
-test test-slow: export OMP_NUM_THREADS := 1
-test test-slow: export NUMBA_NUM_THREADS := 1
-test: $(VENV)/.installed-dev check
+tests test-slow: export OMP_NUM_THREADS := 1
+tests test-slow: export NUMBA_NUM_THREADS := 1
+# Types are checked while tests wait for a browser or for each other.
+test: style
+	$(MAKE) --jobs 2 types tests
+
+tests: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
 
 # Whole servers, browsers and trainings that are killed and go on, seams over many joins: minutes more.
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
 
-check: $(VENV)/.installed-dev
+check: style types
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev

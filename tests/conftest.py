@@ -47,14 +47,14 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path) -> Pa
 
 
 @pytest.fixture(scope="session")
-def slim_site(tmp_path_factory: pytest.TempPathFactory, slim_sdxl: Path, worker_id: str) -> "Site":
-    """Return an exported site of the slim SDXL with a LoRA as factors, in exact weights and small parts."""
+def slim_site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Site":
+    """Return an exported site of a slim SDXL with a LoRA as factors, in exact weights and small parts."""
     from tests.exported import shared_slim_site
 
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
     with FileLock(shared / "slim-site.lock"):
-        return shared_slim_site(shared / "slim-site", slim_sdxl)
+        return shared_slim_site(shared / "slim-site")
 
 
 @pytest.fixture(scope="session")

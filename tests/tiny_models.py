@@ -1,5 +1,6 @@
 """Tiny random bases with the full block topology of SDXL 1.0 and of SD 1.5, saved as any diffusers folder is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,20 +20,22 @@ PROJECTION = 48
 """Not equal to any other width, so that a matrix used the wrong way round cannot fit unnoticed."""
 
 
-def write_tiny_sdxl(folder: Path, seed: int = 0, slim: bool = False) -> Path:
-    """Write a random SDXL of about 2 M parameters: SDXL's blocks, layers per block and transformer depths.
+def write_tiny_sdxl(
+    folder: Path, seed: int = 0, slim: bool = False, unet: UNet2DConditionModel | None = None, text_layers: int = 3
+) -> Path:
+    """Write a random SDXL of about 1 M parameters: SDXL's blocks and layers per block, or another UNet.
 
-    A `slim` one has one layer wherever SDXL has several: an eighth of the layers, for whole runs.
+    A `slim` one has one layer wherever SDXL has several: a quarter of the layers, for whole runs.
     """
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     pipeline = StableDiffusionXLPipeline(
-        vae=tiny_vae(),
-        text_encoder=CLIPTextModel(_text_config(WIDTH)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(PROJECTION)),
+        vae=tiny_vae(layers=1 if slim else 2),
+        text_encoder=CLIPTextModel(_text_config(WIDTH, text_layers)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(PROJECTION, text_layers)),
         tokenizer=byte_tokenizer(pad="<|endoftext|>"),
         tokenizer_2=byte_tokenizer(pad="!"),
-        unet=tiny_unet(slim),
+        unet=unet or tiny_unet(slim),
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -79,17 +82,21 @@ def write_tiny_sd15(folder: Path, seed: int = 0, slim: bool = False) -> Path:
     return folder
 
 
-def tiny_unet(slim: bool = False) -> UNet2DConditionModel:
-    """Return SDXL's UNet at a hundredth of its width: 722 Linear layers in the same places, 84 in a slim one."""
+def tiny_unet(slim: bool = False, attends: Sequence[bool] = (False, True, True)) -> UNet2DConditionModel:
+    """Return SDXL's UNet at a hundredth of its width, with depths of 1, 2 and 3 instead of 1, 2 and 10.
+
+    It has 302 Linear layers, where SDXL's has 722 of the same names; a slim one has 84. `attends` says which levels
+    have attention.
+    """
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
         block_out_channels=(WIDTH, WIDTH, WIDTH * 2),
         layers_per_block=1 if slim else 2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1, 1) if slim else (1, 2, 10),
+        down_block_types=tuple("CrossAttnDownBlock2D" if each else "DownBlock2D" for each in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if each else "UpBlock2D" for each in reversed(attends)),
+        transformer_layers_per_block=(1, 1, 1) if slim else (1, 2, 3),
         attention_head_dim=(2, 2, 4),
         cross_attention_dim=WIDTH + PROJECTION,
         use_linear_projection=True,
@@ -100,13 +107,13 @@ def tiny_unet(slim: bool = False) -> UNet2DConditionModel:
     )
 
 
-def tiny_vae(scaling_factor: float = 0.13025) -> AutoencoderKL:
+def tiny_vae(scaling_factor: float = 0.13025, layers: int = 2) -> AutoencoderKL:
     """Return an AutoencoderKL with the four levels of SDXL's and SD 1.5's (one latent per 8 x 8 pixels)."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
+        layers_per_block=layers,
         latent_channels=4,
         norm_num_groups=4,
         scaling_factor=scaling_factor,
@@ -127,12 +134,12 @@ def byte_tokenizer(pad: str) -> CLIPTokenizer:
     )
 
 
-def _text_config(width: int) -> CLIPTextConfig:
+def _text_config(width: int, layers: int = 3) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=514,
         hidden_size=width,
         intermediate_size=width * 2,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         projection_dim=PROJECTION,
         max_position_embeddings=77,

@@ -1,4 +1,4 @@
-"""Build sdxl_mel/assets/score_bank.json.gz from the scores that music21 ships (a development dependency).
+"""Build sdxl_mel/assets/score_bank.json.gz from the scores that music21 ships (the extra `scores`).
 
     python tools/build_score_bank.py [--out FILE]
 

@@ -11,6 +11,7 @@ import transformers
 import transformers.utils.logging as transformers_logging
 from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
+from transformers.initialization import no_init_weights
 
 from sdxl_mel.errors import FormatError
 from sdxl_mel.models.checkpoint import Checkpoint
@@ -49,11 +50,11 @@ def load_model(checkpoint: Checkpoint, part: Part, config: Config, dtype: torch.
 
 
 def _empty_model(checkpoint: Checkpoint, part: Part, config: Config) -> Any:
-    """Return the model of a config without memory for its weights."""
+    """Return the model of a config without memory for its weights, and without the numbers they would start from."""
     library = transformers if part in TEXT_ENCODERS else diffusers
     kind = getattr(library, checkpoint.architecture.family.component(part).class_name)
     try:
-        with _quiet_libraries(), init_empty_weights():
+        with _quiet_libraries(), no_init_weights(), init_empty_weights():
             if part in TEXT_ENCODERS:
                 return kind(transformers.CLIPTextConfig.from_dict(dict(config)))
             return kind.from_config(dict(config))

@@ -159,6 +159,8 @@ class _Operations(TorchFunctionMode):
             self.forward += sdpa_flop_count(*shapes)
             self.back += sdpa_backward_flop_count(result.shape, *shapes) if result.requires_grad else 0
             return result
+        if function is F.group_norm:
+            return _GroupNorm.apply(*args[:2], *(args[2:] or (kwargs["weight"], kwargs["bias"])))
         result = function(*args, **(kwargs or {}))
         if function is F.linear or function is F.conv2d:
             product = 2 * result.numel() * math.prod(args[1].shape[1:])
@@ -179,6 +181,16 @@ class _FlashAttention(torch.autograd.Function):
         logsumexp = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
         context.save_for_backward(query, key, value, result, logsumexp)
         return result
+
+
+class _GroupNorm(torch.autograd.Function):
+    """What a group norm keeps; on tensors without memory torch works it out operation by operation, 4 ms each."""
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, groups: int, weight: Tensor | None, *_: Any) -> Tensor:
+        mean, deviation = inputs.new_empty((2, len(inputs), groups)).unbind()
+        context.save_for_backward(inputs, weight, mean, deviation)
+        return torch.empty_like(inputs, memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ SIZE = (16, 16)
 
 
 @pytest.fixture(scope="module")
-def base(tiny_sdxl: Path) -> Base:
-    return open_base(tiny_sdxl)
+def base(slim_sdxl: Path) -> Base:
+    return open_base(slim_sdxl)
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +64,9 @@ def draw(
         ("unipc", Guidance(2.0)),
     ],
 )
-def test_same_latents_as_the_plain_pipeline(base: Base, tiny_sdxl: Path, sampler: str, guidance: Guidance) -> None:
+def test_same_latents_as_the_plain_pipeline(base: Base, slim_sdxl: Path, sampler: str, guidance: Guidance) -> None:
     ours = draw(base, ["slow piano"], [7], sampler=sampler, guidance=guidance)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(slim_sdxl)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_scheduler(sampler, base.scheduler)
     theirs = pipeline(

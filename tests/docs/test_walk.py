@@ -1,6 +1,7 @@
 """Every command of the README and the docs, executed in the order in which they stand, with mini in place of SDXL."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,17 @@ def walk(place: Path, commands: list[Command], scripts: Collection[str] = ()) ->
 
 
 def launch(command: Command) -> int:
-    """Run a script as the page says."""
+    """Run a script as the page says: by accelerate in another process, by Python in this one, which has its imports."""
     assert command.script is not None
-    launcher = ["-m", "accelerate.commands.launch"] if "accelerate" in command.words else []
-    words = [sys.executable, *launcher, command.script, *executed(command)]
-    return subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode
+    words = [command.script, *executed(command)]
+    if "accelerate" in command.words:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", *words]
+        return subprocess.run(launcher, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", words)
+        runpy.run_path(command.script, run_name="__main__")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 def test_the_worked_path_then_the_guides_and_the_table(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_too_little_space_is_found_before_writing(tiny_sdxl, lora, tmp_path, mon
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(checkpoint_writer, "write_tensors", lambda *_: pytest.fail("it began to write"))
-    with pytest.raises(ResourceError, match="needs 0.04 GB and its disk has 0.00 GB free"):
+    with pytest.raises(ResourceError, match="needs 0.03 GB and its disk has 0.00 GB free"):
         run(Config(base=str(tiny_sdxl), lora=(str(lora),), out=tmp_path / "fused.safetensors"))
 
 

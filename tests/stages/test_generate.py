@@ -1,4 +1,4 @@
-"""generate as a command, on a tiny random SDXL: what it writes, that it repeats itself, and how it refuses."""
+"""generate as a command, on a slim random SDXL: what it writes, that it repeats itself, and how it refuses."""
 
 import json
 import shutil
@@ -35,8 +35,8 @@ ONE_LEVEL = 1
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_sdxl: Path) -> str:
-    return str(tiny_sdxl)
+def slim(slim_sdxl: Path) -> str:
+    return str(slim_sdxl)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +50,8 @@ def opened(name: str, vae: str | None) -> Base:
     return open_base(name, vae=vae)
 
 
-def draw(tiny: str, out: Path, **settings: object) -> generate.Report:
-    values = {"base": tiny, "preset": "mini", "prompt": "slow piano", "steps": 2, "format": "none", "out": out}
+def draw(slim: str, out: Path, **settings: object) -> generate.Report:
+    values = {"base": slim, "preset": "mini", "prompt": "slow piano", "steps": 2, "format": "none", "out": out}
     return generate.run(validated(generate.Config, values | settings, "test"))
 
 
@@ -59,8 +59,8 @@ def levels(folder: Path, name: str = "0001") -> np.ndarray:
     return read_spectrogram(folder / f"{name}.png").levels
 
 
-def test_a_tile_carries_its_spec_and_what_made_it(tiny: str, tmp_path: Path) -> None:
-    report = draw(tiny, tmp_path, negative_prompt="noise", seed=7, format="flac", plot=True)
+def test_a_tile_carries_its_spec_and_what_made_it(slim: str, tmp_path: Path) -> None:
+    report = draw(slim, tmp_path, negative_prompt="noise", seed=7, format="flac", plot=True)
     picture = read_spectrogram(tmp_path / "0001.png")
     assert picture.levels.shape == (SPEC.n_mels, SPEC.width, 1)
     assert picture.spec == SPEC
@@ -78,24 +78,24 @@ def test_a_tile_carries_its_spec_and_what_made_it(tiny: str, tmp_path: Path) -> 
     assert "4.10 s, seed 7, slow piano" in report.summary()
 
 
-def test_the_same_command_twice_gives_the_same_bytes(tiny: str, tmp_path: Path) -> None:
+def test_the_same_command_twice_gives_the_same_bytes(slim: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        draw(tiny, tmp_path / name, num=2)
-        draw(tiny, tmp_path / name / "long", seconds=6)
+        draw(slim, tmp_path / name, num=2)
+        draw(slim, tmp_path / name / "long", seconds=6)
     for file in ("0001.png", "0002.png", "long/0001.png", "manifest.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_a_seed_in_a_batch_equals_the_seed_alone(tiny: str, tmp_path: Path) -> None:
-    draw(tiny, tmp_path / "four", num=4, seed=10, batch=4)
-    draw(tiny, tmp_path / "alone", seed=12)
+def test_a_seed_in_a_batch_equals_the_seed_alone(slim: str, tmp_path: Path) -> None:
+    draw(slim, tmp_path / "four", num=4, seed=10, batch=4)
+    draw(slim, tmp_path / "alone", seed=12)
     together, alone = levels(tmp_path / "four", "0003"), levels(tmp_path / "alone")
     assert np.abs(together.astype(int) - alone).max() <= ONE_LEVEL
     assert np.abs(levels(tmp_path / "four", "0002").astype(int) - alone).max() > 10
 
 
 def test_finished_results_are_kept_and_not_drawn_again(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
 
@@ -107,55 +107,55 @@ def test_finished_results_are_kept_and_not_drawn_again(
 
     monkeypatch.setattr(results_folder, "write_spectrogram", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        draw(tiny, tmp_path, num=3, batch=1)
+        draw(slim, tmp_path, num=3, batch=1)
     assert [result["picture"] for result in json.loads((tmp_path / "manifest.json").read_text())["results"]] == [
         "0001.png",
         "0002.png",
     ]
     before = (tmp_path / "0001.png").stat().st_mtime_ns
     names.clear()
-    report = draw(tiny, tmp_path, num=3, batch=1)
+    report = draw(slim, tmp_path, num=3, batch=1)
     assert names == ["0003"]
     assert (tmp_path / "0001.png").stat().st_mtime_ns == before
     assert len(report.results) == 3
 
 
-def test_results_of_another_command_are_not_replaced_unasked(tiny: str, tmp_path: Path) -> None:
-    draw(tiny, tmp_path)
+def test_results_of_another_command_are_not_replaced_unasked(slim: str, tmp_path: Path) -> None:
+    draw(slim, tmp_path)
     with pytest.raises(InputError, match="made by another command"):
-        draw(tiny, tmp_path, steps=1)
-    draw(tiny, tmp_path, steps=1, overwrite=True)
+        draw(slim, tmp_path, steps=1)
+    draw(slim, tmp_path, steps=1, overwrite=True)
     record = read_spectrogram(tmp_path / "0001.png").record
     assert record is not None
     assert record.settings["steps"] == 1
 
 
-def test_a_command_that_is_refused_writes_nothing(tiny: str, tmp_path: Path) -> None:
+def test_a_command_that_is_refused_writes_nothing(slim: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        draw(tiny, tmp_path / "new", lora=("gone.safetensors",))
+        draw(slim, tmp_path / "new", lora=("gone.safetensors",))
     assert not (tmp_path / "new").exists()
     (tmp_path / "manifest.json").write_text("of another program")
     with pytest.raises(InputError, match="no such file"):
-        draw(tiny, tmp_path, lora=("gone.safetensors",))
+        draw(slim, tmp_path, lora=("gone.safetensors",))
     assert (tmp_path / "manifest.json").read_text() == "of another program"
 
 
-def test_a_results_folder_is_its_list(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw(tiny, tmp_path, num=3, steps=1, format="wav", plot=True)
-    fewer = draw(tiny, tmp_path, num=2, steps=1, format="wav", plot=True)
+def test_a_results_folder_is_its_list(slim: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(slim, tmp_path, num=3, steps=1, format="wav", plot=True)
+    fewer = draw(slim, tmp_path, num=2, steps=1, format="wav", plot=True)
     assert fewer.notes == ("left over from an earlier command, not in the list: 0003-plot.svg, 0003.png, 0003.wav",)
     for clips in (tile_paths([tmp_path])[0], [clip.path for clip in find_clips(tmp_path, "test")[0]]):
         assert [path.stem for path in clips] == ["0001", "0002"]
     assert "left out, not in its manifest.json: 0003" in capsys.readouterr().err
-    other = draw(tiny, tmp_path, num=1, steps=2, format="flac", overwrite=True)
+    other = draw(slim, tmp_path, num=1, steps=2, format="flac", overwrite=True)
     assert "removed: 0001-plot.svg, 0001.wav, 0002-plot.svg, 0002.png, 0002.wav" in other.summary()
     assert {path.name for path in tmp_path.glob("0002*")} == set()
 
 
 @pytest.mark.parametrize("mode", ["joint", "extend", "independent"])
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mode: str, loop: bool) -> None:
-    report = draw(tiny, tmp_path, seconds=9.6, mode=mode, loop=loop, steps=1)
+def test_a_long_piece_has_its_length_and_its_sound(slim: str, tmp_path: Path, mode: str, loop: bool) -> None:
+    report = draw(slim, tmp_path, seconds=9.6, mode=mode, loop=loop, steps=1)
     frames = levels(tmp_path).shape[1]
     # 9.6 s are 600 frames; a loop is rounded to whole latent columns that the UNet can halve twice.
     assert frames == (608 if loop else 600)
@@ -166,7 +166,7 @@ def test_a_long_piece_has_its_length_and_its_sound(tiny: str, tmp_path: Path, mo
     assert "seam z" in report.summary()
 
 
-def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: str, tmp_path: Path) -> None:
+def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(slim: str, tmp_path: Path) -> None:
     """A block of sound takes 1024 frames: of 1500 they are there when seven of nine views are drawn."""
     steps: list[int] = []
     heard: list[tuple[int, np.ndarray]] = []
@@ -176,7 +176,7 @@ def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: 
         heard.append((len(steps), read_audio(tmp_path / "block.wav")[0]))
 
     with watching(Watch(lambda step: steps.append(step.total), on_sound)):
-        draw(tiny, tmp_path, seconds=24, mode="extend", steps=2, format="wav", method="fast")
+        draw(slim, tmp_path, seconds=24, mode="extend", steps=2, format="wav", method="fast")
     assert steps[0] == len(steps) == 18
     assert [taken for taken, _ in heard] == [14, 18]
     samples, _ = read_audio(tmp_path / "0001.wav")
@@ -184,8 +184,8 @@ def test_a_piece_is_heard_while_it_is_drawn_and_what_is_heard_is_its_file(tiny: 
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(None, 256), (2.0, 128)])
-def test_a_short_loop_is_drawn_on_a_circle(tiny: str, tmp_path: Path, seconds: float | None, frames: int) -> None:
-    draw(tiny, tmp_path, seconds=seconds, loop=True, format="wav")
+def test_a_short_loop_is_drawn_on_a_circle(slim: str, tmp_path: Path, seconds: float | None, frames: int) -> None:
+    draw(slim, tmp_path, seconds=seconds, loop=True, format="wav")
     assert levels(tmp_path).shape[1] == frames
     assert read_wav_loop(tmp_path / "0001.wav") == (0, frames * SPEC.hop_length - 1)
     described = json.loads((tmp_path / "0001-loop.json").read_text())
@@ -194,52 +194,52 @@ def test_a_short_loop_is_drawn_on_a_circle(tiny: str, tmp_path: Path, seconds: f
     assert junction_of_sound(tmp_path / "0001.wav", frames, SPEC) < 1
 
 
-def test_a_result_shorter_than_a_tile_is_its_beginning(tiny: str, tmp_path: Path) -> None:
-    draw(tiny, tmp_path / "whole")
-    draw(tiny, tmp_path / "short", seconds=1.6)
+def test_a_result_shorter_than_a_tile_is_its_beginning(slim: str, tmp_path: Path) -> None:
+    draw(slim, tmp_path / "whole")
+    draw(slim, tmp_path / "short", seconds=1.6)
     np.testing.assert_array_equal(levels(tmp_path / "short"), levels(tmp_path / "whole")[:, :100])
 
 
 @pytest.mark.parametrize("flags", [{"dtype": "bf16"}, {"offload": True, "slicing": True}])
 def test_small_cards_get_nearly_the_same_picture(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
+    slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
 ) -> None:
-    draw(tiny, tmp_path / "plain")
+    draw(slim, tmp_path / "plain")
     monkeypatch.setattr(generator, "open_base", open_base)
-    draw(tiny, tmp_path / "small", **flags)
+    draw(slim, tmp_path / "small", **flags)
     difference = np.abs(levels(tmp_path / "small").astype(int) - levels(tmp_path / "plain"))
     assert difference.mean() < (3.0 if "dtype" in flags else 0.01)
 
 
-def test_a_schedule_and_a_travel_change_the_piece(tiny: str, tmp_path: Path) -> None:
-    draw(tiny, tmp_path / "plain", seconds=8, seed=3, prompt="aaaa")
-    draw(tiny, tmp_path / "travel", seconds=8, seed=3, prompt="aaaa", prompt_to="zz")
-    draw(tiny, tmp_path / "schedule", seconds=8, seed=3, prompt=None, schedule="0:00 aaaa | 0:04 zz")
+def test_a_schedule_and_a_travel_change_the_piece(slim: str, tmp_path: Path) -> None:
+    draw(slim, tmp_path / "plain", seconds=8, seed=3, prompt="aaaa")
+    draw(slim, tmp_path / "travel", seconds=8, seed=3, prompt="aaaa", prompt_to="zz")
+    draw(slim, tmp_path / "schedule", seconds=8, seed=3, prompt=None, schedule="0:00 aaaa | 0:04 zz")
     plain, travel, schedule = (levels(tmp_path / name).astype(int) for name in ("plain", "travel", "schedule"))
     # Views of the first seconds hear the first text alone, but share the VAE window and the guidance of none other.
     assert np.abs(schedule - plain)[:, :120].mean() < np.abs(schedule - plain)[:, -120:].mean()
     assert (travel != plain).any()
 
 
-def test_tiles_travel_from_one_prompt_to_another(tiny: str, tmp_path: Path) -> None:
-    draw(tiny, tmp_path / "travel", num=3, prompt="aaaa", prompt_to="zz")
-    draw(tiny, tmp_path / "first", prompt="aaaa")
-    draw(tiny, tmp_path / "last", prompt="zz", seed=2)
+def test_tiles_travel_from_one_prompt_to_another(slim: str, tmp_path: Path) -> None:
+    draw(slim, tmp_path / "travel", num=3, prompt="aaaa", prompt_to="zz")
+    draw(slim, tmp_path / "first", prompt="aaaa")
+    draw(slim, tmp_path / "last", prompt="zz", seed=2)
     for name, number in (("first", "0001"), ("last", "0003")):
         distance = np.abs(levels(tmp_path / "travel", number).astype(int) - levels(tmp_path / name)).max()
         assert distance <= ONE_LEVEL
 
 
-def test_the_best_of_several_is_one_of_them(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_of_several_is_one_of_them(slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdxl_mel.synthesis.session.open_judge", lambda _: None)
-    report = draw(tiny, tmp_path / "best", best_of=3)
+    report = draw(slim, tmp_path / "best", best_of=3)
     result = report.results[0]
     assert len(result.inconsistency) == 3
     best = int(np.argmin(result.inconsistency))
-    draw(tiny, tmp_path / "alone", seed=result.candidate_seed)
+    draw(slim, tmp_path / "alone", seed=result.candidate_seed)
     assert (result.candidate_seed == 0) == (best == 0)
     assert np.abs(levels(tmp_path / "best").astype(int) - levels(tmp_path / "alone")).max() <= ONE_LEVEL
-    again = draw(tiny, tmp_path / "best", best_of=3)
+    again = draw(slim, tmp_path / "best", best_of=3)
     assert again.results == report.results
 
 
@@ -251,11 +251,11 @@ def lora_file(path: Path, **header: object) -> Path:
     return path
 
 
-def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(tiny: str, tmp_path: Path) -> None:
+def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(slim: str, tmp_path: Path) -> None:
     file = lora_file(tmp_path / "lora.safetensors")
     tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith(".alpha")}
     save_file(tensors | {"bundle_emb.word.clip_l": torch.zeros(2, 8)}, file)
-    report = draw(tiny, tmp_path / "out", lora=(str(file),), steps=1)
+    report = draw(slim, tmp_path / "out", lora=(str(file),), steps=1)
     assert [each.what for each in report.skipped] == [str(file)]
     assert any("1 of 1 modules hold no alpha" in note for note in report.notes)
     assert report.exit_code == 3
@@ -263,44 +263,44 @@ def test_what_is_not_used_of_a_lora_and_what_was_taken_for_granted_is_reported(t
 
 
 def test_a_lora_brings_its_spec_and_anchor_and_changes_the_picture(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "open_base", open_base)
     lora = lora_file(tmp_path / "lora.safetensors", spec=SPEC, anchor="mel spectrogram", clip_skip=1)
-    draw(tiny, tmp_path / "with", lora=lora, preset=None)
-    draw(tiny, tmp_path / "without", prompt="mel spectrogram, slow piano", clip_skip=1)
+    draw(slim, tmp_path / "with", lora=lora, preset=None)
+    draw(slim, tmp_path / "without", prompt="mel spectrogram, slow piano", clip_skip=1)
     record = read_spectrogram(tmp_path / "with" / "0001.png").record
     assert record is not None
     assert record.settings["texts"] == [[0.0, "mel spectrogram, slow piano"]]
     assert record.settings["clip_skip"] == 1
     assert len(record.inputs["lora"]) == 64
     assert (levels(tmp_path / "with") != levels(tmp_path / "without")).any()
-    draw(tiny, tmp_path / "off", lora=lora, preset=None, lora_scale=0)
+    draw(slim, tmp_path / "off", lora=lora, preset=None, lora_scale=0)
     assert np.abs(levels(tmp_path / "off").astype(int) - levels(tmp_path / "without")).max() <= ONE_LEVEL
 
 
 def test_a_few_step_lora_is_drawn_as_it_asks_beside_ours(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "open_base", open_base)
     ours = lora_file(tmp_path / "ours.safetensors", spec=SPEC, anchor="mel spectrogram", drawing=Drawing(guidance=3.0))
     few = lora_file(tmp_path / "few.safetensors", drawing=Drawing("euler", None, 0.0, (999, 499)))
     both = {"lora": (str(ours), f"{few}:0.5"), "preset": None, "steps": None}
-    assert not draw(tiny, tmp_path / "asked", **both).notes
+    assert not draw(slim, tmp_path / "asked", **both).notes
     record = read_spectrogram(tmp_path / "asked" / "0001.png").record
     assert record is not None
     drawn = {name: record.settings[name] for name in ("sampler", "steps", "guidance", "timesteps", "lora_scale")}
     assert drawn == {"sampler": "euler", "steps": 2, "guidance": 0.0, "timesteps": "999,499", "lora_scale": [1.0, 0.5]}
     assert {"lora 1", "lora 2"} < set(record.inputs)
-    stated = draw(tiny, tmp_path / "stated", **both | {"guidance": 2.0})
+    stated = draw(slim, tmp_path / "stated", **both | {"guidance": 2.0})
     assert f"--guidance 2 instead of 0, for which {few} asks" in stated.summary()
-    preset = draw(tiny, tmp_path / "preset", sampler_preset="lcm", steps=1)
+    preset = draw(slim, tmp_path / "preset", sampler_preset="lcm", steps=1)
     assert preset.notes == ("--steps 1 instead of 4, for which --sampler-preset lcm asks",)
 
 
-def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_folder_says_how_it_was_trained(slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused = tmp_path / "fused"
-    shutil.copytree(tiny, fused)
+    shutil.copytree(slim, fused)
     header = LoraHeader(spec=SPEC, anchor="mel spectrogram", clip_skip=1, drawing=Drawing(guidance=2.5))
     for name, content in header_files(header).items():
         (fused / name).write_bytes(content)
@@ -319,17 +319,17 @@ def test_a_fused_folder_says_how_it_was_trained(tiny: str, tmp_path: Path, monke
     assert not np.array_equal(levels(tmp_path / "unsaid"), levels(tmp_path / "said"))
 
 
-def test_what_does_not_belong_together_is_refused(tiny: str, tmp_path: Path) -> None:
+def test_what_does_not_belong_together_is_refused(slim: str, tmp_path: Path) -> None:
     lora = lora_file(tmp_path / "web.safetensors", spec=PRESETS["web"], anchor="x")
     with pytest.raises(MismatchError, match=r"sample_rate 22050 against 16000"):
-        draw(tiny, tmp_path / "a", lora=lora)
+        draw(slim, tmp_path / "a", lora=lora)
     with pytest.raises(MismatchError, match="--anchor y: the model was trained with 'x'"):
-        draw(tiny, tmp_path / "b", lora=lora, preset=None, anchor="y")
+        draw(slim, tmp_path / "b", lora=lora, preset=None, anchor="y")
     other = lora_file(tmp_path / "other.safetensors", spec=SPEC, base={"unet": "0" * 64})
     with pytest.raises(MismatchError, match="trained on another base .*its unet differ"):
-        draw(tiny, tmp_path / "c", lora=other)
+        draw(slim, tmp_path / "c", lora=other)
     with pytest.raises(InputError, match="state it with --preset"):
-        draw(tiny, tmp_path / "d", preset=None)
+        draw(slim, tmp_path / "d", preset=None)
 
 
 def prompts_file(folder: Path, *prompts: str) -> Path:
@@ -338,13 +338,13 @@ def prompts_file(folder: Path, *prompts: str) -> Path:
     return path
 
 
-def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone(tiny: str, tmp_path: Path) -> None:
+def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone(slim: str, tmp_path: Path) -> None:
     long = "piano, " * 10 + "the very last words"
-    report = draw(tiny, tmp_path / "together", prompt=None, prompts=prompts_file(tmp_path, long, "slow piano"), steps=1)
+    report = draw(slim, tmp_path / "together", prompt=None, prompts=prompts_file(tmp_path, long, "slow piano"), steps=1)
     assert "tokens: read in chunks of 75" in report.notes[0]
-    draw(tiny, tmp_path / "alone", prompt="slow piano", steps=1)
+    draw(slim, tmp_path / "alone", prompt="slow piano", steps=1)
     np.testing.assert_array_equal(levels(tmp_path / "together", "0002"), levels(tmp_path / "alone"))
-    draw(tiny, tmp_path / "cut", prompt="piano, " * 10, steps=1)
+    draw(slim, tmp_path / "cut", prompt="piano, " * 10, steps=1)
     assert (levels(tmp_path / "cut") != levels(tmp_path / "together")).any()
 
 
@@ -373,7 +373,7 @@ def test_a_prompt_over_the_token_limit_is_read_in_chunks_and_leaves_others_alone
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    tiny: str,
+    slim: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -385,7 +385,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     Path("bad.csv").write_text("promt\nslow piano\n")
     preset = [] if "--preset" in flags else ["--preset", "mini"]
     steps = [] if "--steps" in flags else ["--steps", "2"]
-    code = main(["generate", "--base", tiny, *preset, *steps, *flags, "--out", "out", "--format", "none"])
+    code = main(["generate", "--base", slim, *preset, *steps, *flags, "--out", "out", "--format", "none"])
     error = capsys.readouterr().err
     assert code == 2
     assert message in error
@@ -399,7 +399,7 @@ def test_an_unwritable_folder_is_known_before_the_models_are_opened(tmp_path: Pa
         draw("no such base", tmp_path / "file" / "out")
 
 
-def test_a_full_disk_keeps_what_is_finished(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_is_finished(slim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.open
 
     def full(path: Path, mode: str = "r", *more: object, **others: object) -> object:
@@ -409,6 +409,6 @@ def test_a_full_disk_keeps_what_is_finished(tiny: str, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ResourceError, match="the disk is full"):
-        draw(tiny, tmp_path, num=3)
+        draw(slim, tmp_path, num=3)
     assert [path.name for path in tmp_path.glob("*.png")] == ["0001.png"]
     assert len(json.loads((tmp_path / "manifest.json").read_text())["results"]) == 1

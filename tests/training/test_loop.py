@@ -77,7 +77,7 @@ def _train(out: Path, task=None, settings=SETTINGS, **more):
     return task, train(task, settings, out, Accelerator(cpu=True), **more)
 
 
-def test_it_trains_validates_averages_and_saves(tmp_path):
+def test_it_trains_validates_averages_and_saves(tmp_path, with_curves):
     task, results = _train(tmp_path)
     assert results["steps"] == 8
     first, last = results["squared error, held out"]

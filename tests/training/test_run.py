@@ -64,7 +64,7 @@ def _lora_bytes(folder: Path) -> bytes:
     return (folder / "lora.safetensors").read_bytes()
 
 
-def test_a_run_leaves_everything_behind(settings):
+def test_a_run_leaves_everything_behind(settings, with_curves):
     report = _run(settings)
     out = settings["out"]
     assert report.exit_code == 0

@@ -63,10 +63,10 @@ def _randomise(adapters, seed=5):
 @pytest.mark.parametrize(
     ("targets", "count"),
     [
-        (["all-linear"], 722),
-        (["attention"], 560),
-        (["mid_block.*.attn1.to_q"], 10),
-        (["attention", "mid_block.*"], 588),
+        (["all-linear"], 302),
+        (["attention"], 224),
+        (["mid_block.*.attn1.to_q"], 3),
+        (["attention", "mid_block.*"], 238),
     ],
 )
 def test_the_targets_of_sdxls_topology(unet, targets, count):
@@ -88,9 +88,9 @@ def test_fresh_adapters_change_nothing_and_are_fp32_on_a_bf16_base(unet):
     model = copy.deepcopy(unet).to(HALF)
     before = _call(model, HALF)
     adapters = attach({"unet": model}, rank=4, alpha=4)
-    assert len(adapters.layers) == 722
+    assert len(adapters.layers) == 302
     assert {parameter.dtype for parameter in adapters.parameters()} == {torch.float32}
-    assert sum(p.requires_grad for p in model.parameters()) == 2 * 722
+    assert sum(p.requires_grad for p in model.parameters()) == 2 * 302
     assert torch.equal(_call(model, HALF), before)
 
 
@@ -160,7 +160,7 @@ def test_read_out_and_attached_elsewhere_it_is_the_same_model(unet, slim_unet, d
     lora = Lora(adapters.to_modules())
     assert lora.modules["unet", "mid_block.attentions.0.proj_in"].rank == 2
     other = base_of(copy.deepcopy(unet))
-    assert len(lora.modules) == (84 if dora else 722)
+    assert len(lora.modules) == (84 if dora else 302)
     attached = attach_lora(other, lora)
     assert torch.allclose(_call(other.unet), _call(model), atol=1e-5)
     attached.replace([])
@@ -220,7 +220,7 @@ def test_module_dropout_skips_about_the_asked_share(unet):
     adapters = attach({"unet": copy.deepcopy(unet)}, rank=2, alpha=2)
     adapters.draw_masks(0, 0, [0], rank_dropout=0.0, module_dropout=0.3)
     first = [layer.skipped for layer in adapters.layers.values()]
-    assert 0.2 < sum(first) / 722 < 0.4
+    assert 0.2 < sum(first) / 302 < 0.4
     adapters.draw_masks(0, 1, [0], rank_dropout=0.0, module_dropout=0.3)
     assert first != [layer.skipped for layer in adapters.layers.values()]
 
