@@ -147,7 +147,7 @@ def test_a_script_that_its_workers_run_again_is_told_what_to_do(
         "from sdxl_mel.execution import map_jobs\nprint(list(map_jobs(abs, [1, 2], backend='processes', workers=1)))\n"
     )
     main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__file__", str(script))
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
     monkeypatch.setattr(main, "__spec__", None)
     with pytest.raises(InputError, match='no worker could begin: .*under `if __name__ == "__main__":`'):
         list(map_jobs(square, range(3), backend="processes", workers=1))

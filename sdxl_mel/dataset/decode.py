@@ -9,7 +9,6 @@ from sdxl_mel.arrays import Float
 from sdxl_mel.corpus.tracks import render_track
 from sdxl_mel.dataset.folder_source import arrow_bytes
 from sdxl_mel.dataset.tracks import ArrowRow, AudioPlace
-from sdxl_mel.errors import InputError
 from sdxl_mel.files.audio import read_audio
 from sdxl_mel.record import sha256_bytes, sha256_file
 
@@ -21,11 +20,7 @@ def opened(audio: AudioPlace) -> Iterator[tuple[str, Callable[[], tuple[Float, i
     Raises InputError or FormatError for what is missing or cannot be decoded.
     """
     if isinstance(audio, Path):
-        try:
-            sha256 = sha256_file(audio)
-        except OSError as error:
-            raise InputError(f"{audio}: cannot be read ({error.strerror})") from error
-        yield sha256, lambda: read_audio(audio)
+        yield sha256_file(audio), lambda: read_audio(audio)
     elif isinstance(audio, ArrowRow):
         content = arrow_bytes(audio)
         with tempfile.TemporaryDirectory(prefix="sdxl-mel-") as folder:

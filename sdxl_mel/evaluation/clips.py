@@ -80,8 +80,8 @@ def find_clips(folder: Path, split: str, leave_out: Path | None = None) -> tuple
         name = printable(path.relative_to(folder).as_posix())
         try:
             clips.append(Clip(name, path, sha256_file(path), _beside(path)))
-        except OSError as error:
-            unusable.append(Skipped(what=name, why=f"cannot be read ({error.strerror})"))
+        except InputError as error:
+            unusable.append(Skipped(what=name, why=str(error).removeprefix(f"{path}: ")))
     return clips, unusable
 
 
